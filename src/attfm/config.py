@@ -1,0 +1,126 @@
+"""Settings of the model and of training, checked by pydantic, and the named presets."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Self, TypeVar
+
+import tomllib
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from attfm.errors import ConfigError
+
+PresetName = Literal["nested", "paper", "fwfm", "fm", "linear"]
+Task = Literal["binary", "multiclass", "regression"]
+
+# The factors of the formula that each preset fixes (Xiao et al. 2017; Pan et al. 2018; Rendle 2010).
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "nested": {"pairs": True, "attention": True, "scale": "pairs", "pair_gate": True, "pair_bias": True},
+        "paper": {"pairs": True, "attention": True, "scale": "one", "pair_gate": False, "pair_bias": False},
+        "fwfm": {"pairs": True, "attention": False, "scale": "one", "pair_gate": True, "pair_bias": False},
+        "fm": {"pairs": True, "attention": False, "scale": "one", "pair_gate": False, "pair_bias": False},
+        "linear": {"pairs": False, "attention": False, "scale": "one", "pair_gate": False, "pair_bias": False},
+    }
+)
+LEARNED_PROJECTION = frozenset({"nested", "paper"})
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str = "the settings") -> Self:
+        """Return checked settings; raise ConfigError with one sentence for each bad one."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError(" ".join(_sentence(e, cls, where) for e in error.errors())) from None
+
+
+def _sentence(error: Any, settings: type[BaseModel], where: str) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return unknown_setting(name, settings.model_fields, where=where)
+    return f"Setting '{name}' in {where} is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
+
+
+def unknown_setting(name: str, known: Any, *, where: str) -> str:
+    """Return the sentence for a setting that does not exist, with the nearest name that does."""
+    near = get_close_matches(name, list(known), n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}."
+    return f"Unknown setting '{name}' in {where}: {hint}"
+
+
+class DataConfig(_Settings):
+    """How columns become features: what the schema can't read off the values."""
+
+    numeric: Literal["quantile", "uniform", "scaled"] = Field(
+        "quantile", description="quantile bins, bins of equal width, or one min-max scaled feature"
+    )
+    max_bins: int = Field(255, ge=2, le=65_535, description="most bins of a numeric field")
+    min_count: int = Field(1, ge=1, description="training rows that a category needs to be a feature of its own")
+    columns: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description='settings of single columns, as {"zip": {"kind": "categorical"}}'
+    )
+
+
+class ModelConfig(_Settings):
+    """The formula: a preset, and what departs from it."""
+
+    preset: PresetName = "nested"
+    dim: int = Field(8, ge=1, description="length of an embedding (k in the paper)")
+    attention_dim: int = Field(16, ge=1, description="hidden units of the attention network (t in the paper)")
+    pairs: bool = Field(True, description="pair effects at all")
+    attention: bool = Field(True, description="attention over the pairs")
+    scale: Literal["one", "pairs"] = Field("pairs", description="factor on the attention weights: 1, or their number")
+    pair_gate: bool = Field(True, description="a learned factor for each pair, g")
+    pair_bias: bool = Field(True, description="a learned attention bias for each pair, c")
+    learned_projection: bool = Field(True, description="p is learned; otherwise it is fixed at 1")
+    pair_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the pair vectors")
+    weight_dropout: float = Field(0.2, ge=0, lt=1, description="dropout on the attention weights")
+    pooled_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the pooled vector")
+    embedding_std: float = Field(0.1, ge=0, description="standard deviation of the first embeddings")
+    attention_std: float | None = Field(None, ge=0, description="of W and h at the start; none: 1/sqrt(dim) and 0.1")
+    projection_std: float | None = Field(None, ge=0, description="of p at the start; none: p starts at 1")
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Fill what is not given from the preset, then check."""
+        if isinstance(obj, Mapping) and obj.get("preset", "nested") in PRESETS:
+            preset = obj.get("preset", "nested")
+            defaults = {**PRESETS[preset], "learned_projection": preset in LEARNED_PROJECTION}
+            obj = {**defaults, **obj}
+        return super().model_validate(obj, **options)
+
+
+class TrainConfig(_Settings):
+    """How the parameters are found."""
+
+    task: Task | Literal["auto"] = "auto"
+    epochs: int = Field(100, ge=1, description="most passes over the training rows")
+    batch_size: int = Field(512, ge=1)
+    optimizer: Literal["adam", "sgd", "adagrad"] = "adam"
+    learning_rate: float = Field(3e-3, gt=0)
+    embedding_decay: float = Field(1.0, ge=0, description="decoupled weight decay of the embeddings V")
+    linear_decay: float = Field(1.0, ge=0, description="decoupled weight decay of the linear weights w")
+    attention_l2: float = Field(0.0, ge=0, description="L2 penalty on W (paper, section 3.3)")
+    smoothness: float = Field(1e-2, ge=0, description="penalty on the difference of neighbouring bins")
+    base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="rows held out where none are given")
+    early_stopping: bool = True
+    patience: int = Field(8, ge=1, description="epochs without a better validation loss before training stops")
+    warm_start_from: Literal["fm"] | None = Field(None, description="train an FM first, start from its V and w")
+    class_weight: Literal["balanced"] | dict[str, float] | None = None
+    threshold: float = Field(0.5, gt=0, lt=1, description="decision threshold of the reported metrics")
+    seed: int = Field(0, ge=0, lt=2**63)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Config(_Settings):
+    """All settings of a run; the sections of a settings file."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)

@@ -1,0 +1,1 @@
+"""Columns in, ids out."""

@@ -1,0 +1,51 @@
+"""Everything that attfm raises on purpose.
+
+AttfmError
+├── DataError (ValueError)      a file, a column or a value is not what it should be
+│   ├── SourceError             a file can't be read, or is not the table it should be
+│   ├── SchemaError             a column is absent, doubled or of the wrong kind
+│   └── TargetError             the target is absent, constant, missing or of the wrong type
+├── ConfigError (ValueError)    a setting is unknown, of the wrong type or out of range
+├── RunFolderError              a saved model is damaged, incomplete or of a newer format
+├── TrainingError               training can't go on (the loss is not finite, say)
+└── MissingExtraError (ImportError)   an optional package is not installed
+
+Each message is one or two sentences: what is wrong, where, and what to do.
+The command line prints it and exits with code 2 (1 for TrainingError and RunFolderError).
+"""
+
+
+class AttfmError(Exception):
+    """Base of all errors that attfm raises on purpose."""
+
+
+class DataError(AttfmError, ValueError):
+    """A file, a column or a value is not what it should be."""
+
+
+class SourceError(DataError):
+    """A file can't be read, or is not the table that it should be."""
+
+
+class SchemaError(DataError):
+    """A column is absent, doubled, or of another kind than the schema says."""
+
+
+class TargetError(DataError):
+    """The target is absent, constant, has missing values or is of the wrong type."""
+
+
+class ConfigError(AttfmError, ValueError):
+    """A setting is unknown, of the wrong type or out of its range."""
+
+
+class RunFolderError(AttfmError):
+    """A saved model is damaged, incomplete or written by a newer version."""
+
+
+class TrainingError(AttfmError):
+    """Training can't go on, for example because the loss is no longer finite."""
+
+
+class MissingExtraError(AttfmError, ImportError):
+    """An optional package is not installed; the message gives the pip command."""

@@ -1,0 +1,56 @@
+"""The specification: attentional pair pooling in plain torch, line by line from the formula."""
+
+import itertools
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def all_pairs(fields: int) -> Tensor:
+    """Return the field pairs i < j as an int64 tensor (2, pairs), ordered as itertools.combinations."""
+    return torch.tensor(list(itertools.combinations(range(fields), 2)), dtype=torch.int64).reshape(-1, 2).T
+
+
+def pair_attention_pool(
+    embeddings: Tensor,
+    W: Tensor | None,
+    b: Tensor | None,
+    h: Tensor | None,
+    pair_bias: Tensor | None,
+    pair_gate: Tensor | None,
+    *,
+    scale: float,
+    pairs: Tensor | None = None,
+    pair_dropout: float = 0.0,
+    weight_dropout: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Pool the pair vectors of each row by attention (Xiao et al. 2017, eq. 4 to 6).
+
+    Parameters
+    ----------
+    embeddings : (batch, fields, dim), any floating dtype
+    W, b, h : (dim, attention_dim), (attention_dim,), (attention_dim,), or all None: no attention, A = scale · g
+    pair_bias, pair_gate : (pairs,) each, or None for 0 and 1
+    scale : factor on all applied weights
+    pairs : (2, pairs) int64 field numbers, or None for all i < j
+    pair_dropout, weight_dropout : chance to drop an entry of a pair vector, or an applied weight; in [0, 1)
+
+    Returns
+    -------
+    pooled : (batch, dim), Σ A_ij q_ij
+    weights : (batch, pairs), the applied weights A_ij
+    """
+    i, j = (all_pairs(embeddings.shape[1]) if pairs is None else pairs).to(embeddings.device)
+    q = embeddings[:, i] * embeddings[:, j]  # q_ij = v_i ⊙ v_j
+    q = F.dropout(q, pair_dropout, training=pair_dropout > 0)
+    weights = q.new_full(q.shape[:2], scale)
+    if W is not None and b is not None and h is not None:
+        e = torch.relu(q @ W + b) @ h  # e_ij = h · relu(W q_ij + b) + c_ij
+        if pair_bias is not None:
+            e = e + pair_bias
+        weights = scale * torch.softmax(e, dim=1)  # over the pairs of a row: sums to 1 before the scale
+    if pair_gate is not None:
+        weights = weights * pair_gate  # A_ij = scale · g_ij · a_ij
+    weights = F.dropout(weights, weight_dropout, training=weight_dropout > 0)
+    return (weights[..., None] * q).sum(1), weights
