@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Self, TypeVar
 
 import tomllib
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from attfm.errors import ConfigError
 
@@ -85,14 +85,15 @@ class ModelConfig(_Settings):
     attention_std: float | None = Field(None, ge=0, description="of W and h at the start; none: 1/sqrt(dim) and 0.1")
     projection_std: float | None = Field(None, ge=0, description="of p at the start; none: p starts at 1")
 
+    @model_validator(mode="before")
     @classmethod
-    def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """Fill what is not given from the preset, then check."""
-        if isinstance(obj, Mapping) and obj.get("preset", "nested") in PRESETS:
-            preset = obj.get("preset", "nested")
-            defaults = {**PRESETS[preset], "learned_projection": preset in LEARNED_PROJECTION}
-            obj = {**defaults, **obj}
-        return super().model_validate(obj, **options)
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        preset = values.get("preset", "nested")
+        if preset not in PRESETS:
+            return values
+        return {**PRESETS[preset], "learned_projection": preset in LEARNED_PROJECTION, **values}
 
 
 class TrainConfig(_Settings):
