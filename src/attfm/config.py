@@ -1,6 +1,6 @@
 """Settings of the model and of training, checked by pydantic, and the named presets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
@@ -40,14 +40,33 @@ class _Settings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(" ".join(_sentence(e, cls, where) for e in error.errors())) from None
+            raise ConfigError(" ".join(_sentences(error.errors(), cls, where))) from None
 
 
-def _sentence(error: Any, settings: type[BaseModel], where: str) -> str:
-    name = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return unknown_setting(name, settings.model_fields, where=where)
-    return f"Setting '{name}' in {where} is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
+def _sentences(errors: Iterable[Any], settings: type[BaseModel], where: str) -> list[str]:
+    """Return a sentence for each bad setting; one of several types has an error for each of them."""
+    found: dict[tuple[str, str], list[str]] = {}
+    values: dict[tuple[str, str], object] = {}
+    for error in errors:
+        section, names = settings, list(error["loc"])
+        while len(names) > 1 and isinstance(kind := section.model_fields[names[0]].annotation, type):
+            if not issubclass(kind, BaseModel):
+                break
+            section, names = kind, names[1:]
+        path = error["loc"][: len(error["loc"]) - len(names)]
+        place = f"section [{'.'.join(path)}] of {where}" if path else where
+        if error["type"] == "extra_forbidden":
+            found[place, names[0]] = [unknown_setting(names[0], section.model_fields, where=place)]
+            continue
+        reasons = found.setdefault((place, names[0]), [])
+        reasons.append(f"{error['msg'][0].lower()}{error['msg'][1:]}")
+        values.setdefault((place, names[0]), error["input"])
+    return [
+        f"Setting '{name}' in {place} is {values[place, name]!r}: {', or '.join(reasons)}."
+        if (place, name) in values
+        else reasons[0]
+        for (place, name), reasons in found.items()
+    ]
 
 
 def unknown_setting(name: str, known: Any, *, where: str) -> str:
@@ -95,7 +114,7 @@ class ModelConfig(_Settings):
         if not isinstance(values, Mapping):
             return values
         preset = values.get("preset", "nested")
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             return values
         return {**PRESETS[preset], "learned_projection": preset in LEARNED_PROJECTION, **values}
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +16,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from attfm.config import Config, DataConfig, ModelConfig, PresetName, Task, TrainConfig
 from attfm.data.schema import Schema
 from attfm.data.sources import Source, open_source
-from attfm.errors import ConfigError, SchemaError
+from attfm.errors import ConfigError, SchemaError, TargetError
 from attfm.model.bundle import Model, probabilities
 from attfm.train.fit import LabelledTable, fit
 from attfm.train.progress import FitProgress
 
 _DATA, _MODEL, _TRAIN = DataConfig(), ModelConfig(), TrainConfig()  # the defaults of all settings
+_Section = TypeVar("_Section", DataConfig, ModelConfig, TrainConfig)
 _TARGET = "target"  # what the target is called in messages: y has no name
 
 
@@ -102,16 +103,18 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             "columns": self.columns or {},
             "class_weight": {str(k): v for k, v in weights.items()} if isinstance(weights, Mapping) else weights,
         }
-        sections = (("data", DataConfig), ("model", ModelConfig), ("train", TrainConfig))
-        settings = {
-            section: {name: value for name, value in parameters.items() if name in kind.model_fields}
-            for section, kind in sections
-        }
-        return Config.parse(settings, where=f"the parameters of {type(self).__name__}")
+
+        def section(kind: type[_Section]) -> _Section:
+            values = {name: value for name, value in parameters.items() if name in kind.model_fields}
+            return kind.parse(values, where=f"the parameters of {type(self).__name__}")
+
+        return Config(data=section(DataConfig), model=section(ModelConfig), train=section(TrainConfig))
 
     def _fit(self, X: object, y: ArrayLike, sample_weight: ArrayLike | None, eval_set: Any, task: Task | None) -> Self:
         source = self._training_source(X)
         labels = self._labels(y, source)
+        if len(labels) < 2:
+            raise TargetError("X and y have 1 sample only: nothing can be learned from it. Give more rows.")
         config = self._config(task or ("binary" if len(np.unique(labels)) <= 2 else "multiclass"))
         valid = None if eval_set is None else self._eval_table(eval_set)
         schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data, source=source.name)
@@ -141,7 +144,6 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
 
     def _source(self, X: object) -> Source:
         """Return X as a source with the columns of the fit."""
-        check_is_fitted(self, "model_")
         names = [column.name for column in self.model_.schema.inputs]
         if not _is_frame(X):
             if hasattr(self, "feature_names_in_"):
@@ -195,6 +197,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         return labels
 
     def _logits(self, X: object) -> NDArray[np.float64]:
+        check_is_fitted(self, "model_")
         return self.model_.logits(self._source(X))
 
     def save(self, folder: str | Path) -> Path:
@@ -276,6 +279,10 @@ class AFMClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     def _checked_labels(self, labels: NDArray[Any]) -> NDArray[Any]:
         check_classification_targets(labels)
+        if len(labels) > 1 and len(np.unique(labels)) < 2:
+            raise TargetError(
+                f"y has one class only ('{labels[0]}'): nothing can be learned. Add rows of another class."
+            )
         return labels
 
     def _take(self, model: Model, labels: NDArray[Any] | None = None) -> Self:
@@ -294,8 +301,9 @@ class AFMClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     def predict(self, X: object) -> NDArray[Any]:
         """Return (rows,) the most probable label of each row."""
-        result: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(1)]
-        return result
+        decided = self.predict_proba(X).argmax(1)
+        labels: NDArray[Any] = self.classes_[decided]
+        return labels
 
 
 class AFMRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
@@ -332,6 +340,7 @@ def load(folder: str | Path) -> AFMClassifier | AFMRegressor:
     kind = AFMRegressor if model.task == "regression" else AFMClassifier
     settings = model.config.data, model.config.model, model.config.train
     values = {name: value for part in settings for name, value in part}
+    values["columns"] = values["columns"] or None
     known = kind._get_param_names()
     estimator = kind(**{name: values[name] for name in known if name in values}, random_state=model.config.train.seed)
     names = [column.name for column in model.schema.fields]

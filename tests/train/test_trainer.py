@@ -31,7 +31,9 @@ def build(outputs: int = 1, features: int = 4, fields: int = 2, **settings: obje
 def run(module: FactorizationMachine, examples: Examples, valid: Examples | None = None, **settings: object) -> History:
     task: Task = settings.pop("task", "binary")  # type: ignore[assignment]
     neighbours = settings.pop("neighbours", NO_NEIGHBOURS)
-    config = TrainConfig.parse({"epochs": 30, "learning_rate": 0.02, "embedding_decay": 0, "linear_decay": 0} | settings)
+    config = TrainConfig.parse(
+        {"epochs": 30, "learning_rate": 0.02, "embedding_decay": 0, "linear_decay": 0} | settings
+    )
     torch.manual_seed(0)
     return train(module, examples, valid, task=task, config=config, batch_size=32, neighbours=neighbours)  # type: ignore[arg-type]
 

@@ -1,8 +1,9 @@
 """Bins of numeric columns: where to cut, and how a bin is called."""
 
 import itertools
-from bisect import bisect_right
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,28 +119,16 @@ def quantile_bins(values: Floats, *, low: float, high: float, max_bins: int) -> 
 
 def _share(counts: NDArray[np.int64], max_bins: int) -> NDArray[np.int64]:
     """Return the bin of each distinct value (in increasing order), given how often each occurs."""
-    by_count = np.argsort(-counts, kind="stable")
-    heaviest = int((counts * max_bins >= counts.sum()).sum())
+    is_heavy = counts * max_bins >= counts.sum()
+    starts_run = ~is_heavy & np.concatenate([[True], is_heavy[:-1]])
+    if is_heavy.sum() + starts_run.sum() > max_bins:
+        # No room for a bin between all heavy values. A value of twice that share still stands alone below.
+        is_heavy[:] = False
+        starts_run = np.arange(len(counts)) == 0
 
-    def bins_needed(heavy: int) -> int:
-        light = np.ones(len(counts), np.bool_)
-        light[by_count[:heavy]] = False
-        return heavy + int(light[0]) + int((light[1:] & ~light[:-1]).sum())
-
-    # Each run of light values between heavy ones needs a bin too: keep as many heavy values as leave room for that.
-    heavy = bisect_right(range(heaviest + 1), max_bins, key=bins_needed) - 1
-    is_heavy = np.zeros(len(counts), np.bool_)
-    is_heavy[by_count[:heavy]] = True
-
-    # The light values between two heavy ones are a run.
-    _, run = np.unique(np.cumsum(is_heavy)[~is_heavy], return_inverse=True)
-    weight = np.bincount(run, counts[~is_heavy]).astype(np.int64)
-    spare = max_bins - heavy - len(weight)
-    share = spare * (weight / weight.sum())
-    bins = 1 + share.astype(np.int64)
-    rest = spare - int((bins - 1).sum())
-    bins[np.argsort(-(share - np.floor(share)), kind="stable")[:rest]] += 1
-
+    run = np.cumsum(starts_run)[~is_heavy] - 1  # the light values between two heavy ones are a run
+    weight = np.asarray(np.bincount(run, counts[~is_heavy]), np.float64)
+    bins = _seats(weight, max_bins - int(is_heavy.sum()))
     through = np.cumsum(counts[~is_heavy]) - np.concatenate([[0], np.cumsum(weight)])[run]
     centre = through - counts[~is_heavy] / 2  # of the value's own rows, among those of its run
     within_run = np.empty(len(counts), np.int64)
@@ -149,11 +138,22 @@ def _share(counts: NDArray[np.int64], max_bins: int) -> NDArray[np.int64]:
     return np.cumsum(change) - 1
 
 
+def _seats(weight: Floats, seats: int) -> NDArray[np.int64]:
+    """Return how many of the bins each run gets: at least one, and the next always to the run of the fullest bins."""
+    queue = [(-w, run, 1) for run, w in enumerate(weight.tolist())]
+    heapify(queue)
+    for _ in range(seats - len(queue)):
+        _, run, bins = queue[0]
+        heapreplace(queue, (-weight[run] / (bins + 1), run, bins + 1))
+    return np.array([bins for _, _, bins in sorted(queue, key=itemgetter(1))])
+
+
 def uniform_bins(*, low: float, high: float, bins: int) -> Bins:
     """Return bins of equal width over low to high, as KBinsDiscretizer(strategy="uniform") on min-max scaled values.
 
     A value on an edge falls where rounding puts its scaled value. So each edge is the smallest float whose
-    scaled value reaches the edge of the scaled range, found by bisection.
+    scaled value reaches the edge of the scaled range, found by bisection. (pandas.cut closes its bins on the right:
+    a value that is exactly on an edge is one bin lower there.)
     """
     if low > high:
         return Bins(np.empty(0), low, high, np.empty(0))

@@ -69,7 +69,7 @@ class Encoder:
             largest = max(fields, key=lambda field: field.stop - field.start)
             raise DataError(
                 f"The columns have {start:,} features, more than 2^31. Column '{largest.column}' alone has "
-                f"{largest.stop - largest.start:,}: give it 'hash_buckets', or a larger 'min_count'."
+                f"{largest.stop - largest.start:,}: set or lower its 'hash_buckets', or raise its 'min_count'."
             )
         self.fields: tuple[EncodedField, ...] = tuple(fields)
         self.n_features = start
@@ -127,7 +127,9 @@ class Encoder:
                     self._encode_dates(chunk, numbers, ids[piece], row, problems)
                 elif field.kind == "numeric":
                     x = read_numbers(chunk, column=field.name, row=row, problems=problems)
-                    self._encode_numbers(x, numbers[0], ids[piece], None if values is None else values[piece])
+                    self._encode_numbers(x, numbers[0], ids[piece])
+                    if field.bins == "scaled" and values is not None:
+                        values[piece, numbers[0]] = self._scaled(x, chunk, numbers[0], row, problems)
                 elif field.kind == "categorical":
                     categories = read_categories(chunk, column=field.name, problems=problems)
                     feature_of = np.append(self._find(numbers[0], categories.values), MISSING)
@@ -151,23 +153,39 @@ class Encoder:
             raise TypeError(f"field {number} has no categories")
         return known.find(values)
 
-    def _encode_numbers(
-        self, x: NDArray[np.float64], number: int, ids: NDArray[np.int32], values: NDArray[np.float32] | None
-    ) -> None:
-        """Write the features of numbers, float64 (rows,) with NaN for missing, into their column of ids and values."""
+    def _encode_numbers(self, x: NDArray[np.float64], number: int, ids: NDArray[np.int32]) -> None:
+        """Write the features of numbers, float64 (rows,) with NaN for missing, into their column of ids."""
         known, start = self._features[number].values, self.fields[number].start
         missing = np.isnan(x)
-        if isinstance(known, Range):
-            feature = np.full(len(x), start + FIRST_VALUE)
-            if values is not None:
-                values[:, number] = np.where(missing, 1, known.scale(x))
-        elif isinstance(known, Bins) and known.size:
+        if isinstance(known, Bins) and known.size:
             feature = known.find(x) + (start + FIRST_VALUE)
+        elif isinstance(known, Range):
+            feature = np.full(len(x), start + FIRST_VALUE)
         else:  # no value in training, so any value is unknown
             feature = np.full(len(x), start + UNKNOWN)
         if missing.any():
             feature[missing] = start + MISSING
         ids[:, number] = feature
+
+    def _scaled(
+        self, x: NDArray[np.float64], array: pa.Array, number: int, row: int, problems: Problems
+    ) -> NDArray[np.float32]:
+        """Return numbers scaled to the training range, float32 (rows,), 1 where missing."""
+        known = self._features[number].values
+        if not isinstance(known, Range):
+            raise TypeError(f"field {number} has no range")
+        with np.errstate(over="ignore"):
+            scaled = np.where(np.isnan(x), 1, known.scale(x)).astype(np.float32)
+        problems.add_values(
+            self.fields[number].column,
+            ~np.isfinite(scaled),
+            array,
+            row=row,
+            one="is too far outside the training range",
+            many="are too far outside the training range",
+            advice=f"It is {known.low:.6g} to {known.high:.6g}: correct or clip the values.",
+        )
+        return scaled
 
     def _encode_dates(
         self, array: pa.Array, numbers: list[int], ids: NDArray[np.int32], row: int, problems: Problems

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Setting
 
 Kind = Literal["categorical", "numeric", "multi-valued", "datetime", "target", "weight", "ignored"]
 
@@ -30,9 +31,9 @@ class Field(BaseModel):
     arrow_type: str
     reason: str
     bins: Literal["quantile", "uniform", "scaled"] | None = None
-    max_bins: int | None = None
-    min_count: int | None = None
-    hash_buckets: int | None = None
+    max_bins: int | None = Setting(None, ge=2, le=65_535)
+    min_count: int | None = Setting(None, ge=1)
+    hash_buckets: int | None = Setting(None, ge=1)
     separator: str | None = None
     distinct: int | None = None
     minimum: float | None = None

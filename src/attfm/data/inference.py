@@ -1,10 +1,10 @@
 """Which kind each column of a table is: read off its type and values, or declared in the settings."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
@@ -12,13 +12,23 @@ from pyarrow import types
 from attfm.config import DataConfig, unknown_setting
 from attfm.data.field import OPTIONS, Field, Kind
 from attfm.data.problems import Problems, nearest
-from attfm.data.values import is_list, is_number, is_scalar, is_text, missing_count, read_categories, value_type
+from attfm.data.values import (
+    is_list,
+    is_number,
+    is_scalar,
+    is_text,
+    missing_count,
+    plain,
+    read_categories,
+    value_range,
+    value_type,
+)
 from attfm.errors import ConfigError, SchemaError, TargetError
 
 SAMPLE_ROWS = 100_000
 _ID_ROWS = 1_000  # fewer rows say little about whether a column is an id
 _ID_SHARE = 0.95
-_INTEGERS = {"max_bins": 2, "min_count": 1, "hash_buckets": 1}  # and the smallest value of each
+_INTEGERS = {"max_bins": (2, 65_535), "min_count": (1, 2**31), "hash_buckets": (1, 2**31)}  # and their bounds
 _BIN_NAMES = ("quantile", "uniform", "scaled")
 
 
@@ -32,18 +42,14 @@ class _Survey:
     maximum: float | None = None
     distinct: int | None = None
     sampled: int = 0  # values in the sample that are not missing
+    partial: bool = False  # the sample is not all rows
 
     def widen(self, array: pa.Array) -> None:
         self.missing += missing_count(array)
-        if not is_number(array.type):
-            return
-        ends = pc.min_max(array)
-        for low_or_high in (ends["min"].as_py(), ends["max"].as_py()):
-            if low_or_high is None or not math.isfinite(low_or_high):
-                continue
-            number = float(low_or_high)
-            self.minimum = number if self.minimum is None else min(self.minimum, number)
-            self.maximum = number if self.maximum is None else max(self.maximum, number)
+        ends = value_range(array)
+        if ends is not None:
+            self.minimum = ends[0] if self.minimum is None else min(self.minimum, ends[0])
+            self.maximum = ends[1] if self.maximum is None else max(self.maximum, ends[1])
 
 
 def infer_fields(
@@ -73,6 +79,8 @@ def infer_fields(
                 "Flatten it into plain columns, drop it, or mark it ignored."
             )
             continue
+        if survey.missing == rows and kind == "target":
+            raise TargetError(f"The target column '{name}' has no values in {source}. Choose another target.")
         if survey.missing == rows and kind != "ignored":
             problems.append(f"Column '{name}' has no values in {source}. Drop it, or mark it ignored.")
         if kind in OPTIONS:
@@ -136,12 +144,14 @@ def _bad_settings(name: str, settings: Mapping[str, Any]) -> list[str]:
         allowed = ""
         if key not in known:
             problems.append(unknown_setting(key, known, where=f"the settings of column '{name}'"))
-        elif key == "kind" and value not in OPTIONS:
+        elif key == "kind" and str(value) not in OPTIONS:
             allowed = f"one of {', '.join(OPTIONS)}{nearest(str(value), OPTIONS)}"
         elif key == "bins" and value not in _BIN_NAMES:
             allowed = f"one of {', '.join(_BIN_NAMES)}{nearest(str(value), _BIN_NAMES)}"
-        elif key in _INTEGERS and (type(value) is not int or value < _INTEGERS[key]):
-            allowed = f"an integer of at least {_INTEGERS[key]}"
+        elif key in _INTEGERS:
+            low, high = _INTEGERS[key]
+            if type(value) is not int or not low <= value <= high:
+                allowed = f"an integer from {low:,} to {high:,}"
         elif key == "separator" and (not isinstance(value, str) or value == ""):
             allowed = "a string of at least one character"
         if allowed:
@@ -158,9 +168,10 @@ def _survey(batches: Iterable[pa.RecordBatch], arrow_schema: pa.Schema) -> tuple
             array = batch.column(i)
             survey.widen(array)
             if rows < SAMPLE_ROWS and len(array):
-                sample[i].append(array[: SAMPLE_ROWS - rows])
+                sample[i].append(plain(array[: SAMPLE_ROWS - rows]))
         rows += len(batch)
     for survey, arrays in zip(surveys, sample, strict=True):
+        survey.partial = rows > SAMPLE_ROWS
         _count_distinct(survey, arrays)
     return rows, surveys
 
@@ -173,13 +184,20 @@ def _count_distinct(survey: _Survey, arrays: list[pa.Array]) -> None:
         return
     if not is_scalar(t):
         return
+    if arrays and is_number(arrays[0].type):
+        values = pa.chunked_array(arrays)
+        survey.sampled = len(values) - values.null_count
+        unique = values.unique()
+        survey.distinct = len(unique) - missing_count(unique)
+        return
     problems = Problems()  # what can't be read counts as missing here, and is an error when it is encoded
-    values = []
+    texts = []
     for array in arrays:
         categories = read_categories(array, column="", problems=problems)
         survey.sampled += int((categories.codes >= 0).sum())
-        values.append(categories.values)
-    survey.distinct = len(pa.chunked_array(values, pa.large_string()).unique().drop_null())
+        used = np.unique(categories.codes[categories.codes >= 0])
+        texts.append(categories.values.take(pa.array(used)))
+    survey.distinct = len(pa.chunked_array(texts, pa.large_string()).unique().drop_null())
 
 
 def _kind(
@@ -191,7 +209,9 @@ def _kind(
     if name == weight:
         return "weight", "declared"
     found, reason = _kind_of_type(survey)
-    if survey.distinct == 1:
+    if (survey.distinct == 1 and not survey.partial) or (
+        survey.minimum is not None and survey.minimum == survey.maximum
+    ):
         reason += ", constant"
     declared: Kind | None = config.columns.get(name, {}).get("kind")
     if declared is None:
@@ -205,7 +225,9 @@ def _kind(
 
 def _kind_of_type(survey: _Survey) -> tuple[Kind | None, str]:
     t = value_type(survey.arrow_type)
-    count = "" if survey.distinct is None else f"{survey.distinct:,} distinct value{'s' * (survey.distinct != 1)}"
+    count = f"{survey.distinct or 0:,} distinct value{'s' * (survey.distinct != 1)}"
+    if survey.partial:
+        count += f" in the first {SAMPLE_ROWS:,} rows"
     if types.is_boolean(t):
         return "categorical", "boolean"
     if types.is_dictionary(survey.arrow_type):

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from attfm.data.bins import Bins, Sample, quantile_bins, uniform_bins
+from attfm.data.bins import SAMPLE_SIZE, Bins, Sample, quantile_bins, uniform_bins
 from attfm.data.features import CALENDAR, CalendarPart, Features, Range
 from attfm.data.field import Field
 from attfm.data.problems import Problems
@@ -83,7 +83,7 @@ class _Numeric:
 
     def __init__(self, field: Field, seed: list[int]) -> None:
         self._field = field
-        self._sample = Sample(seed=seed)
+        self._sample = Sample(seed=seed, size=SAMPLE_SIZE)
 
     def add(self, array: pa.Array, *, row: int, problems: Problems) -> None:
         x = read_numbers(array, column=self._field.name, row=row, problems=problems)

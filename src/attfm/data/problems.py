@@ -49,7 +49,7 @@ class Problems:
             what = one if bad.count == 1 else many
             sentences.append(
                 f"Column '{column}': {bad.count:,} of {rows:,} values {what} "
-                f"(first: {bad.first!r}, row {bad.row:,}). {advice}"
+                f"(first: {bad.first!r:.60}, row {bad.row:,}). {advice}"
             )
         if sentences:
             raise DataError(" ".join(sentences))

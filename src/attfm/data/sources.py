@@ -3,16 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.dataset as pads
-import pyarrow.fs as pafs
 
 from attfm.data.delimited import DelimitedFile
-from attfm.data.files import DataFile, damaged, known_kinds
+from attfm.data.files import DataFile, known_kinds
 from attfm.data.libsvm import Layout, LibsvmFile
-from attfm.data.tables import as_arrow, check_names
+from attfm.data.tables import as_arrow
 from attfm.data.writing import TableWriter
 from attfm.errors import SchemaError, SourceError
 
@@ -20,7 +18,12 @@ __all__ = ["MAX_BATCH_ROWS", "Source", "TableWriter", "open_source"]
 
 MAX_BATCH_ROWS = 65_536
 
-Read = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+
+class _Reader(Protocol):
+    schema: pa.Schema
+    num_rows: int
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]: ...
 
 
 class Source:
@@ -34,7 +37,13 @@ class Source:
     num_rows : where it is known
     """
 
-    def __init__(self, name: str, schema: pa.Schema, read: Read, num_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        schema: pa.Schema,
+        read: Callable[[Sequence[str]], Iterator[pa.RecordBatch]],
+        num_rows: int | None = None,
+    ) -> None:
         self.name = name
         self.schema = schema
         self.num_rows = num_rows
@@ -120,15 +129,10 @@ def open_source(
     """
     if isinstance(data, Source):
         return data
-    if isinstance(data, pads.Dataset):
-        return _dataset_source(type(data).__name__, data)
     if not isinstance(data, (str, Path)):
-        table = as_arrow(data, names)
-        return _table_source(type(data).__name__, table)
+        return _object_source(data, names)
     file = DataFile.locate(data)
-    if file.is_folder:
-        return _folder_source(file)
-    kind = file.kind
+    kind = "folder" if file.is_folder else file.kind
     if kind is None and (names is not None or separator is not None):
         kind = "delimited"
     if kind is None:
@@ -138,91 +142,31 @@ def open_source(
         )
     if names is not None and kind != "delimited":
         raise SourceError(f"names= is for arrays and text without a header, but {file.name} has names of its own.")
+    reader: _Reader
     if kind == "delimited":
-        text = DelimitedFile(
+        reader = DelimitedFile(
             file, names=names, separator=separator, null_values=null_values, encoding=encoding, skip_rows=skip_rows
         )
-        return Source(file.name, text.schema, text.read, text.num_rows)
-    if kind == "libsvm":
-        sparse = LibsvmFile(file, layout=layout)
-        return Source(file.name, sparse.schema, sparse.read, sparse.num_rows)
-    return _arrow_file_source(file, kind)
+    elif kind == "libsvm":
+        reader = LibsvmFile(file, layout=layout)
+    else:
+        # pyarrow.dataset imports pandas where it is installed, which takes long: not before it is needed.
+        from attfm.data.arrow_files import open_arrow_file, open_folder
+
+        reader = open_folder(file) if kind == "folder" else open_arrow_file(file, kind)
+    return Source(file.name, reader.schema, reader.read, reader.num_rows)
 
 
-def _table_source(name: str, table: pa.Table) -> Source:
+def _object_source(data: object, names: Sequence[str] | None) -> Source:
+    kind = type(data).__name__
+    if type(data).__module__ == "pyarrow._dataset" and names is None:
+        from attfm.data.arrow_files import ArrowDataset
+
+        dataset = ArrowDataset(f"the {kind}", data)
+        return Source(kind, dataset.schema, dataset.read, dataset.num_rows)
+    table = as_arrow(data, names)
+
     def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         return iter(table.select(list(columns)).to_batches(max_chunksize=MAX_BATCH_ROWS))
 
-    return Source(name, table.schema, read, table.num_rows)
-
-
-def _arrow_file_source(file: DataFile, kind: str) -> Source:
-    if file.raw_head(1) == b"":
-        raise SourceError(f"{file.name} is empty: a table needs at least one row.")
-    try:
-        if kind == "arrow" and not file.raw_head(6).startswith(b"ARROW1"):
-            with file.filesystem.open_input_stream(file.path) as stream, pa.ipc.open_stream(stream) as reader:
-                return _table_source(file.name, as_arrow(reader))
-        return _dataset_source(file.name, _dataset([file.path], kind, file.filesystem, None))
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(file.name, error) from error
-
-
-def _folder_source(folder: DataFile) -> Source:
-    selector = pafs.FileSelector(folder.path, recursive=True)
-    # Names that begin so are hidden, or the notes of the engines that write such folders (_SUCCESS, _delta_log).
-    depth = len(folder.path.rstrip("/").split("/"))
-    infos = [info for info in folder.filesystem.get_file_info(selector) if info.is_file]
-    infos = [i for i in infos if not any(part.startswith((".", "_")) for part in i.path.split("/")[depth:])]
-    by_kind: dict[str, list[str]] = {}
-    for info in infos:
-        kind = DataFile(info.base_name, info.path, folder.filesystem, False).kind
-        if kind:
-            by_kind.setdefault(kind, []).append(info.path)
-    tables = {kind: sorted(by_kind[kind]) for kind in ("parquet", "arrow") if kind in by_kind}
-    if not tables:
-        other = f" It holds {sum(map(len, by_kind.values()))} text tables: name one of them." if by_kind else ""
-        raise SourceError(f"The folder {folder.name} holds no Parquet or Arrow files.{other}")
-    if len(tables) > 1:
-        raise SourceError(f"The folder {folder.name} holds both Parquet and Arrow files: keep one kind.")
-    ((kind, paths),) = tables.items()
-    try:
-        return _dataset_source(folder.name, _dataset(paths, kind, folder.filesystem, folder.path))
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(folder.name, error) from error
-
-
-def _dataset(paths: list[str], kind: str, filesystem: pafs.FileSystem, base: str | None) -> Any:
-    """Return the files as one dataset, whose schema holds the columns of all of them."""
-    dataset = pads.dataset(
-        paths,
-        format="parquet" if kind == "parquet" else "ipc",
-        filesystem=filesystem,
-        partitioning="hive" if base else None,
-        partition_base_dir=base,
-    )
-    schema = dataset.schema
-    for fragment in dataset.get_fragments() if len(paths) > 1 else ():
-        try:
-            schema = pa.unify_schemas([schema, fragment.physical_schema], promote_options="permissive")
-        except pa.ArrowException as error:
-            raise SchemaError(f"{fragment.path} has other columns than the files before it: {error}.") from error
-    return dataset.replace_schema(schema)
-
-
-def _dataset_source(name: str, dataset: Any) -> Source:
-    names = dataset.schema.names
-    if not names:
-        raise SourceError(f"{name} has no columns.")
-    check_names(names, name)
-    rows = dataset.count_rows()
-    if rows == 0:
-        raise SourceError(f"{name} has 0 rows: a table needs at least one.")
-
-    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from dataset.to_batches(columns=list(columns), batch_size=MAX_BATCH_ROWS)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise damaged(name, error) from error
-
-    return Source(name, dataset.schema, read, rows)
+    return Source(kind, table.schema, read, table.num_rows)

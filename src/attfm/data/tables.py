@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ ACCEPTED = (
     "a path, a pandas or polars DataFrame, a pyarrow Table, reader or Dataset, a 2-D numpy array, a dict of columns, "
     "a list of dicts, or an object with __arrow_c_stream__ or __dataframe__"
 )
-_SCALARS = (str, bytes, int, float, np.generic, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta)
+_SCALARS = (str, int, float, np.generic, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta)
 _FAILED = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
@@ -39,7 +40,14 @@ def as_arrow(data: object, names: Sequence[str] | None = None) -> pa.Table:
     check_names(table.schema.names, f"the {kind}")
     if table.num_rows == 0:
         raise SourceError(f"The {kind} has 0 rows: a table needs at least one.")
-    return table
+    return _without_views(table)
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Return the table with plain strings for string views, which polars gives and Arrow can't filter."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    types = [plain.get(field.type, field.type) for field in table.schema]
+    return table.cast(pa.schema(zip(table.schema.names, types, strict=True))) if types != table.schema.types else table
 
 
 def check_names(names: Sequence[str], where: str, hint: str = "") -> None:
@@ -53,22 +61,24 @@ def check_names(names: Sequence[str], where: str, hint: str = "") -> None:
         raise SchemaError(f"Column names stand more than once in {where}: {listed}. Rename them.{hint}")
 
 
+def is_pandas_index(name: str) -> bool:
+    """Return whether a column is the unnamed index that pandas wrote beside its own columns."""
+    return re.fullmatch(r"__index_level_\d+__", name) is not None
+
+
 def _convert(data: Any, names: Sequence[str] | None) -> pa.Table:
     kind, package = type(data).__name__, type(data).__module__.partition(".")[0]
     if package == "scipy":
         raise SourceError(f"A sparse matrix ({kind}) is not supported: convert it by .toarray().")
     if kind == "LazyFrame":
         raise SourceError("A LazyFrame holds no rows yet: pass .collect().")
-    if (
-        package in ("pandas", "polars")
-        and kind.endswith(("Series", "Index"))
-        or isinstance(data, (pa.Array, pa.ChunkedArray))
-    ):
+    one_column = package in ("pandas", "polars") and kind.endswith(("Series", "Index"))
+    if one_column or isinstance(data, (pa.Array, pa.ChunkedArray)):
         raise SourceError(
             f"A {kind} is one column, not a table: pass a DataFrame or a table, for example by .to_frame()."
         )
     if isinstance(data, (list, tuple)) and data and not isinstance(data[0], Mapping):
-        data = _rows_to_array(data)
+        return _from_rows(data, names)
     if isinstance(data, np.ndarray) and data.dtype.names is None:
         return _from_numpy(data, names)
     if names is not None:
@@ -78,11 +88,12 @@ def _convert(data: Any, names: Sequence[str] | None) -> pa.Table:
     if package == "pandas" and kind == "DataFrame":
         return _from_pandas(data)
     try:
-        return _from_arrow(data)
+        table = _from_arrow(data)
+    except (SourceError, SchemaError):
+        raise
     except _FAILED as error:
-        if isinstance(error, (SourceError, SchemaError)):
-            raise
         raise SourceError(f"The {kind} can't be read as a table: {error}.") from error
+    return table.drop_columns([name for name in table.schema.names if is_pandas_index(name)])
 
 
 def _from_arrow(data: Any) -> pa.Table:
@@ -132,11 +143,7 @@ def _from_pandas(data: Any) -> pa.Table:
 def _from_columns(columns: Mapping[str, Any]) -> pa.Table:
     arrays = {}
     for name, values in columns.items():
-        if (
-            np.ndim(values) == 0
-            if isinstance(values, (np.ndarray, np.generic))
-            else isinstance(values, (str, *_SCALARS))
-        ):
+        if isinstance(values, (*_SCALARS, bytes, type(None))) or getattr(values, "ndim", 1) == 0:
             raise SourceError(f"Column '{name}' of the dict is {values!r}: give a list or array of its values.")
         arrays[name] = _column(values, name)
     sizes = {name: len(array) for name, array in arrays.items()}
@@ -157,25 +164,31 @@ def _from_numpy(data: np.ndarray[Any, Any], names: Sequence[str] | None) -> pa.T
     rows, columns = data.shape
     if columns == 0:
         raise SourceError(f"The array has 0 feature(s) (shape=({rows}, 0)) while a minimum of 1 is required.")
-    names = [f"x{i}" for i in range(columns)] if names is None else [str(name) for name in names]
-    if len(names) != columns:
-        raise SchemaError(f"The array has {columns} columns, but {len(names)} names are given: give one for each.")
+    names = _array_names(names, columns, "array")
     return pa.table([_column(data[:, i], name) for i, name in enumerate(names)], names=names)
 
 
-def _rows_to_array(rows: Sequence[Any]) -> np.ndarray[Any, Any]:
-    """Return rows as a 2-D array; numbers keep their type, anything mixed becomes objects."""
+def _from_rows(rows: Sequence[Any], names: Sequence[str] | None) -> pa.Table:
+    """Return a list of rows, each a list, tuple or 1-D array of the same length, as columns."""
     for number, row in enumerate(rows):
         if isinstance(row, (str, bytes)) or not isinstance(row, (Sequence, np.ndarray)):
             raise SourceError(
-                f"Row {number} of the list is {row!r}, no row of a table. Reshape your data, or pass one of: {ACCEPTED}."
+                f"Row {number} of the list is {row!r:.60}, no row of a table. Reshape your data: a list needs a list "
+                "or a dict for each row."
             )
         if len(row) != len(rows[0]):
             raise SourceError(f"Row {number} of the list has {len(row)} cells, but the first has {len(rows[0])}.")
-    array = np.empty((len(rows), len(rows[0])), dtype=object)
-    for number, row in enumerate(rows):
-        array[number] = list(row)
-    return array
+    names = _array_names(names, len(rows[0]), "list")
+    cells = zip(*rows, strict=True)
+    return pa.table([_column(list(column), name) for name, column in zip(names, cells, strict=True)], names=names)
+
+
+def _array_names(names: Sequence[str] | None, columns: int, kind: str) -> list[str]:
+    if names is not None and len(names) != columns:
+        raise SchemaError(f"The {kind} has {columns} columns, but {len(names)} names are given: give one for each.")
+    given = [f"x{i}" for i in range(columns)] if names is None else [str(name) for name in names]
+    check_names(given, "names=")
+    return given
 
 
 def _column(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
@@ -195,18 +208,16 @@ def _column(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
     for row, cell in enumerate(cells):
         if not isinstance(cell, _SCALARS) and not _is_missing(cell):
             raise SchemaError(
-                f"Column '{name}' holds values of several types, and in row {row} a {type(cell).__name__}: {cell!r:.60}. "
-                "Make them all numbers, all strings or all lists."
+                f"Column '{name}' holds values of several types; in row {row} stands a {type(cell).__name__}: "
+                f"{cell!r:.60}. Make them all numbers, all strings or all lists."
             )
     return pa.array([None if _is_missing(cell) else str(cell) for cell in cells], pa.string())
 
 
 def _is_missing(cell: object) -> bool:
-    return (
-        cell is None or cell != cell
-        if isinstance(cell, (float, np.floating, type(None)))
-        else type(cell).__name__ in ("NAType", "NaTType")
-    )
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):  # of pandas
+        return True
+    return isinstance(cell, (float, np.floating)) and bool(np.isnan(cell))
 
 
 def _row_count(data: Any, table: pa.Table) -> int:

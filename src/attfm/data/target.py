@@ -43,7 +43,7 @@ def infer_task(column: Column) -> Task:
     ------
     TargetError : the column's type can't be a target
     """
-    return _infer_task(column, _categories(column, "the target"), "the target")
+    return _infer_task(column, "the target")
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,17 @@ class Target:
         """
         if len(column) == 0:
             raise TargetError(f"Target '{name}' has no rows.")
-        categories = _categories(column, f"target '{name}'")
+        _check_type(column, f"target '{name}'")
         _check_present(column, name)
-        chosen = _infer_task(column, categories, f"target '{name}'") if task == "auto" else task
+        chosen = _infer_task(column, f"target '{name}'") if task == "auto" else task
         if chosen == "regression":
             numbers = _numbers(column, name)
             if (numbers == numbers[0]).all():
-                raise _constant(name, f"{numbers[0]:.6g}", len(column))
+                raise _constant(name, str(column[0].as_py()), len(column))
             return cls(name, "regression", None)
-        labels = _labels(categories.values, value_type(column.type))
+        labels = _labels(_categories(column, f"target '{name}'").values, value_type(column.type))
         if len(labels) == 1:
-            raise _constant(name, str(labels[0]), len(column))
+            raise _constant(name, str(column[0].as_py()), len(column))
         if chosen == "binary" and len(labels) != 2:
             raise TargetError(
                 f"Target '{name}' has {len(labels):,} classes ({_listed(labels)}), but the task is binary. "
@@ -109,6 +109,7 @@ class Target:
         ------
         TargetError : a value is missing, is not one of the classes, or is not a finite number (regression)
         """
+        _check_type(column, f"target '{self.name}'")
         _check_present(column, self.name)
         if self._codes is None or self.classes is None:
             return _numbers(column, self.name)
@@ -150,11 +151,19 @@ class Target:
         return cls(name, task, tuple(classes))
 
 
-def _infer_task(column: Column, categories: Categories, what: str) -> Task:
+def _check_type(column: Column, what: str) -> None:
     t = value_type(column.type)
-    if types.is_temporal(t) or types.is_null(t):
-        raise TargetError(f"The type of {what} is {t}; a target is numbers, strings or booleans. Convert it.")
-    distinct = len(categories.values.unique().drop_null())
+    if not is_scalar(t) or types.is_temporal(t):
+        raise TargetError(f"The type of {what} is {column.type}; a target is numbers, strings or booleans. Convert it.")
+
+
+def _infer_task(column: Column, what: str) -> Task:
+    _check_type(column, what)
+    t = value_type(column.type)
+    is_plain_number = is_number(t) and t == column.type
+    if is_plain_number and len(column.unique()) > MOST_CLASSES + 2:  # two more: null and NaN
+        return "regression"
+    distinct = len(_categories(column, what).values.unique().drop_null())
     if distinct == 2:
         return "binary"
     if is_text(t) or types.is_boolean(t) or types.is_dictionary(column.type):
@@ -164,12 +173,18 @@ def _infer_task(column: Column, categories: Categories, what: str) -> Task:
 
 def _categories(column: Column, what: str) -> Categories:
     """Return the labels of a column as categories."""
-    if not is_scalar(value_type(column.type)):
-        raise TargetError(f"The type of {what} is {column.type}; a target is numbers, strings or booleans. Convert it.")
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):  # more than 2 GiB of strings don't fit in one
-        array = column.cast(pa.large_string()).combine_chunks()
-    return read_categories(array, column=what, problems=Problems())
+    array = column
+    if isinstance(column, pa.ChunkedArray):
+        if types.is_string(column.type):
+            column = column.cast(pa.large_string())  # one array of plain strings holds at most 2 GiB
+        array = column.combine_chunks()
+    problems = Problems()
+    categories = read_categories(array, column=what, problems=problems)
+    try:
+        problems.raise_if_any(len(column))
+    except DataError as error:
+        raise TargetError(str(error)) from None
+    return categories
 
 
 def _labels(values: pa.Array, t: pa.DataType) -> tuple[Label, ...]:

@@ -6,6 +6,8 @@ import io
 from attfm.data.files import DataFile, damaged
 from attfm.errors import SourceError
 
+_CHUNK = 1 << 20
+
 
 class TextStream(io.RawIOBase):
     """A file opened for reading.
@@ -21,6 +23,7 @@ class TextStream(io.RawIOBase):
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._check = check
         self._ending = ending
+        self._ready = b""  # read, but not asked for yet
         self._offset = 0
         self.lines = 0  # line ends so far
 
@@ -38,18 +41,30 @@ class TextStream(io.RawIOBase):
         return len(chunk)
 
     def read(self, size: int = -1) -> bytes:
-        """Return at most `size` bytes of UTF-8; none at the end."""
-        # Other encodings grow when they become UTF-8, to at most three times their size.
-        want = size if self._encoding == "utf-8" else max(1, size // 3)
+        """Return `size` bytes of UTF-8 (all that are left if it is negative); fewer only at the end."""
+        # pyarrow's CSV reader needs exactly that: it drops what exceeds the size, and takes a short block that
+        # holds only the second half of a line end "\r\n" for the end of the file.
+        parts, length = [self._ready], len(self._ready)
+        while size < 0 or length < size:
+            part = self._next(_CHUNK if size < 0 else size - length)
+            if not part:
+                break
+            parts.append(part)
+            length += len(part)
+        text = b"".join(parts)
+        size = length if size < 0 else size
+        text, self._ready = text[:size], text[size:]
+        return text
+
+    def _next(self, size: int) -> bytes:
+        """Return about `size` more bytes; none at the end."""
         while True:
             try:
-                chunk = bytes(self._raw.read(want))
+                chunk = bytes(self._raw.read(size))
             except OSError as error:
                 raise damaged(self._name, error) from error
-            if not chunk:
-                return self._end()
-            text = self._text(chunk)
-            if text:
+            text = self._text(chunk) if chunk else self._end()
+            if text or not chunk:
                 return text
 
     def _text(self, chunk: bytes) -> bytes:

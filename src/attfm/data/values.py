@@ -1,5 +1,6 @@
 """Arrow columns as numbers, categories, bags and dates: the one place that knows Arrow's types."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,14 +73,40 @@ def value_type(t: pa.DataType) -> pa.DataType:
     return t
 
 
+def plain(array: pa.Array) -> pa.Array:
+    """Return an array without extension type, run ends, half floats or bytes (which stay if they are not UTF-8)."""
+    if isinstance(array.type, pa.BaseExtensionType):
+        return plain(array.storage)
+    if types.is_run_end_encoded(array.type):
+        return plain(pc.run_end_decode(array))
+    if types.is_float16(array.type):  # most of Arrow's functions don't take them
+        return array.cast(pa.float32())
+    if not types.is_dictionary(array.type) and value_type(array.type) != array.type:
+        try:
+            return array.cast(pa.large_string())
+        except pa.ArrowInvalid:
+            return array
+    return array
+
+
 def chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
     """Return the contiguous pieces of a column."""
     return list(column.chunks) if isinstance(column, pa.ChunkedArray) else [column]
 
 
+def value_range(array: pa.Array) -> tuple[float, float] | None:
+    """Return the smallest and greatest value of a numeric array, None where it holds none or an infinite one."""
+    array = plain(array)
+    if not is_number(array.type):
+        return None
+    ends = pc.min_max(array)
+    low, high = ends["min"].as_py(), ends["max"].as_py()
+    return (float(low), float(high)) if low is not None and math.isfinite(low) and math.isfinite(high) else None
+
+
 def missing_count(array: pa.Array) -> int:
     """Return how many values are null or NaN."""
-    array = _plain(array)
+    array = plain(array)
     if types.is_floating(array.type):
         return int(pc.is_null(array, nan_is_null=True).true_count)
     return int(array.null_count)
@@ -87,7 +114,7 @@ def missing_count(array: pa.Array) -> int:
 
 def read_numbers(array: pa.Array, *, column: str, row: int, problems: Problems) -> NDArray[np.float64]:
     """Return a numeric column as float64 (rows,), NaN where missing; note what is not a finite number."""
-    array = _plain(array)
+    array = plain(array)
     if types.is_dictionary(array.type) or is_text(array.type):
         codes, values = _encoded(array)
         x, unreadable = _numbers(values)
@@ -129,7 +156,7 @@ def read_numbers(array: pa.Array, *, column: str, row: int, problems: Problems) 
 
 def read_categories(array: pa.Array, *, column: str, problems: Problems) -> Categories:
     """Return a column's values as categories: int 3, float 3.0 and "3" are the same one."""
-    array = _plain(array)
+    array = plain(array)
     if not is_scalar(value_type(array.type)):
         problems.add(
             f"Column '{column}' is of type {array.type}, whose values can't be categories. "
@@ -137,7 +164,7 @@ def read_categories(array: pa.Array, *, column: str, problems: Problems) -> Cate
         )
         array = pa.nulls(len(array))
     codes, values = _encoded(array)
-    return Categories(codes, _canonical(values))
+    return Categories(codes, _canonical(values, column, problems))
 
 
 def read_members(
@@ -148,17 +175,17 @@ def read_members(
     Lists and maps to weights are read as they are, strings are split at `separator`. Null and empty members
     are left out, so a missing value is an empty bag.
     """
-    array = _plain(array)
+    array = plain(array)
     t = value_type(array.type)
     if is_text(t) and separator is not None:
         codes, values = _encoded(array)
         texts = values.cast(pa.large_string())
-        bag, members = _list_members(pc.split_pattern(texts, separator), trim=True)
+        bag, members = _list_members(pc.split_pattern(texts, separator), column, problems, trim=True)
         return bag.with_empty_row().take(np.where(codes < 0, len(values), codes)), members
     if types.is_map(t) and is_scalar(value_type(t.key_type)):
         return _map_members(array, column, row, problems)
     if is_list(t) and is_scalar(value_type(t.value_type)):
-        return _list_members(array, trim=False)
+        return _list_members(array, column, problems, trim=False)
     if not types.is_null(t):
         need = "a separator for its strings, as {'separator': '|'}" if is_text(t) else "lists, or a map to weights"
         problems.add(f"Column '{column}' is of type {array.type}, but a multi-valued column needs {need}.")
@@ -173,7 +200,7 @@ def read_seconds(
 
     Local: an hour is the hour in the column's time zone, or as written in an ISO 8601 string.
     """
-    array = _plain(array)
+    array = plain(array)
     t = array.type
     if types.is_dictionary(t) or is_text(t):
         codes, values = _encoded(array)
@@ -217,20 +244,6 @@ def calendar_parts(seconds: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
     return {"hour": seconds % _DAY // 3_600, "weekday": (days + 3) % 7, "month": months % 12}
 
 
-def _plain(array: pa.Array) -> pa.Array:
-    """Return an array without extension type, run ends or binary values (left as they are if not UTF-8)."""
-    if isinstance(array.type, pa.BaseExtensionType):
-        return _plain(array.storage)
-    if types.is_run_end_encoded(array.type):
-        return _plain(pc.run_end_decode(array))
-    if not types.is_dictionary(array.type) and value_type(array.type) != array.type:
-        try:
-            return array.cast(pa.large_string())
-        except pa.ArrowInvalid:
-            return array
-    return array
-
-
 def _encoded(array: pa.Array) -> tuple[NDArray[Any], pa.Array]:
     """Return codes (-1 where null) and the values that they stand for."""
     if types.is_null(array.type):
@@ -240,7 +253,7 @@ def _encoded(array: pa.Array) -> tuple[NDArray[Any], pa.Array]:
     codes = array.indices
     if codes.null_count:
         codes = pc.fill_null(codes.cast(pa.int64()), -1)
-    return codes.to_numpy(zero_copy_only=False), _plain(array.dictionary)
+    return codes.to_numpy(zero_copy_only=False), plain(array.dictionary)
 
 
 def _numbers(values: pa.Array) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_] | None]:
@@ -295,9 +308,12 @@ def _parse_dates(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_],
     return np.where(real, seconds, 0), ~real, ~real & ~missing
 
 
-def _canonical(values: pa.Array) -> pa.Array:
+def _canonical(values: pa.Array, column: str, problems: Problems) -> pa.Array:
     """Return values as text (large_string): whole floats like integers, other floats as Python's repr."""
     t = values.type
+    if not is_scalar(t):  # bytes that plain could not read as text
+        problems.add(f"Column '{column}' holds bytes that are not UTF-8 text. Decode it, or declare it ignored.")
+        return pa.nulls(len(values), pa.large_string())
     if types.is_floating(t):
         return _canonical_floats(values)
     if types.is_decimal(t) and t.scale != 0:
@@ -306,8 +322,6 @@ def _canonical(values: pa.Array) -> pa.Array:
 
 
 def _canonical_floats(values: pa.Array) -> pa.Array:
-    if types.is_float16(values.type):
-        values = values.cast(pa.float32())
     missing = pc.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False)
     x = np.where(missing, 0, values.fill_null(0).to_numpy(zero_copy_only=False))
     # Shortest digits that give the value back in its own precision: a float32 0.1 is "0.1", as a float64 0.1 is.
@@ -319,14 +333,14 @@ def _canonical_floats(values: pa.Array) -> pa.Array:
     return pc.if_else(pa.array(missing), None, texts)
 
 
-def _list_members(array: pa.Array, *, trim: bool) -> tuple[Bag, pa.Array]:
+def _list_members(array: pa.Array, column: str, problems: Problems, *, trim: bool) -> tuple[Bag, pa.Array]:
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-    flat = _plain(pc.list_flatten(array))
+    flat = plain(pc.list_flatten(array))
     if trim:
         flat = pc.utf8_trim_whitespace(flat)
         flat = pc.if_else(pc.equal(flat, ""), None, flat)
     codes, values = _encoded(flat)
-    return _bag(codes, np.ones(len(codes), np.float32), counts, _canonical(values))
+    return _bag(codes, np.ones(len(codes), np.float32), counts, _canonical(values, column, problems))
 
 
 def _map_members(array: pa.Array, column: str, row: int, problems: Problems) -> tuple[Bag, pa.Array]:
@@ -351,8 +365,8 @@ def _map_members(array: pa.Array, column: str, row: int, problems: Problems) -> 
         many="have a weight that is not finite",
         advice="Give finite weights.",
     )
-    codes, values = _encoded(_plain(array.keys.take(pa.array(entries))))
-    return _bag(codes, np.where(missing, 1, weights).astype(np.float32), counts, _canonical(values))
+    codes, values = _encoded(plain(array.keys.take(pa.array(entries))))
+    return _bag(codes, np.where(missing, 1, weights).astype(np.float32), counts, _canonical(values, column, problems))
 
 
 def _bag(

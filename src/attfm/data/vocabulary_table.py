@@ -33,7 +33,7 @@ def features_to_table(features: Sequence[Features]) -> pa.Table:
     """Return the table: fields in order, and in each field its values in the order of their features."""
     names = pa.array([part.name for part in features], pa.string())
     parts = [_rows(number, names, part) for number, part in enumerate(features)]
-    table = pa.concat_tables([_COLUMNS.empty_table(), *parts])
+    table = pa.concat_tables([_COLUMNS.empty_table(), *parts]).unify_dictionaries()  # an IPC file takes one
     written = {"attfm.format": _FORMAT, "attfm.fields": json.dumps([part.name for part in features])}
     return table.replace_schema_metadata(written)
 

@@ -1,5 +1,6 @@
 """One object from raw columns to score: schema, encoder, target, module and settings; saved as one folder."""
 
+import copy
 import hashlib
 import json
 import math
@@ -8,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,8 +83,14 @@ class Model:
     def batch_logits(self, batch: pa.RecordBatch, *, first_row: int = 0) -> NDArray[np.float64]:
         """Return the logits of one record batch; `first_row` is its place in the file, for messages."""
         rows = Rows.from_encoded(self.encoder.transform(batch, first_row=first_row))
-        logits: NDArray[np.float64] = self.module.predict(rows).numpy().astype(np.float64)
+        logits: NDArray[np.float64] = self._scorer.predict(rows).numpy()
         return logits
+
+    @cached_property
+    def _scorer(self) -> FactorizationMachine:
+        # In float64 a row's score does not depend on the rows beside it by more than 1e-15: the matrix products of
+        # torch sum in another order for another number of rows.
+        return copy.deepcopy(self.module).double()
 
     def predict_proba(self, data: object) -> NDArray[np.float64]:
         """Return (rows, classes) probabilities, in the order of `target.classes`; rows sum to 1."""
@@ -182,8 +190,9 @@ class Model:
             pa.ArrowInvalid,
             safetensors.SafetensorError,
         ) as error:
+            reason = " ".join(str(error).split())
             raise RunFolderError(
-                f"The run folder '{path}' is damaged ({error}): copy it again, or train again."
+                f"The run folder '{path}' is damaged ({reason}): copy it again, or train again."
             ) from None
         module.eval()
         return cls(schema, encoder, target, module, config, metrics, history, settings.get("training", {}))

@@ -101,7 +101,7 @@ def fit(
         train_rows = np.setdiff1d(np.arange(len(codes)), np.concatenate([np.empty(0, np.int64), *others]))
     train_rows = train_rows[weight[train_rows] > 0]
     if len(train_rows) == 0:
-        raise TargetError("No training row has a weight above 0: give at least one.")
+        raise TargetError("All sample weights of the training rows are zero: give at least one row a weight above 0.")
     if config.train.early_stopping and valid_rows is None and valid_table is None:
         train_rows, valid_rows = hold_out(train_rows, codes, target.task, config)
     if target.classes is not None and len(np.unique(codes[train_rows])) < len(target.classes):

@@ -54,6 +54,8 @@ class FitProgress:
     def on_epoch(self, epoch: Epoch, module: FactorizationMachine) -> None:
         """Show an epoch that has ended."""
         valid = "" if epoch.valid_loss is None else f"  validation {epoch.valid_loss:.4f}"
+        for name, value in list(epoch.valid_metrics.items())[:1]:
+            valid += f" {name} {value:.4f}"
         text = f"loss {epoch.train_loss:.4f}{valid}  {epoch.rows_per_second:,.0f} rows/s"
         self._text, self._seen = text, 0
         if self._bar:

@@ -64,7 +64,8 @@ class Epoch:
     def record(self) -> dict[str, float | int | None]:
         """Return all numbers in one flat dictionary."""
         values = asdict(self)
-        return {**values, **{f"valid_{name}": value for name, value in values.pop("valid_metrics").items()}}
+        metrics = values.pop("valid_metrics")
+        return {**values, **{f"valid_{name}": value for name, value in metrics.items()}}
 
 
 @dataclass

@@ -1,0 +1,141 @@
+"""What the commands print: tables, lines and JSON, each on the stream where it belongs."""
+
+import json
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+class Output:
+    """Where a command's messages and its result go.
+
+    Parameters
+    ----------
+    as_json : the result is one JSON object on stdout, and messages go to stderr; else both go to stdout
+    quiet : messages are left out
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+
+    @property
+    def _stream(self) -> TextIO:
+        return sys.stderr if self.as_json else sys.stdout
+
+    def say(self, text: str = "") -> None:
+        """Print a line that is not the result."""
+        if not self.quiet:
+            print(text, file=self._stream, flush=True)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+        """Print a table that is not the result; `right` are the numbers of the columns flushed right."""
+        if not self.quiet:
+            print_table(header, rows, stream=self._stream, right=right)
+
+    def result_lines(self, *lines: str) -> None:
+        """Print lines of the result for people, which `quiet` keeps."""
+        if not self.as_json:
+            for line in lines:
+                print(line, flush=True)
+
+    def result_table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+        """Print a table of the result for people, which `quiet` keeps."""
+        if not self.as_json:
+            print_table(header, rows, stream=sys.stdout, right=right)
+
+    def result_json(self, values: Mapping[str, Any]) -> None:
+        """Print the result for programs, where JSON was asked for."""
+        if self.as_json:
+            print(json.dumps(finite(values), indent=2, default=str, allow_nan=False), flush=True)
+
+
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, stream: TextIO, right: Sequence[int] = ()
+) -> None:
+    """Print a table: drawn on a terminal, as aligned plain lines elsewhere."""
+    if stream.isatty():
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, name in enumerate(header):
+            table.add_column(escape(name), justify="right" if number in right else "left")
+        for row in rows:
+            table.add_row(*(escape(_printable(cell)) for cell in row))
+        Console(file=stream).print(table)
+        return
+    lines = [list(header), *([_printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    for line in lines:
+        cells = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip(), file=stream)
+    stream.flush()
+
+
+def _printable(text: str) -> str:
+    """Return text of a table's cell without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else "·" for c in text)
+
+
+def metric_rows(metrics: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table of metrics: one row for each metric, one column for each part."""
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    rows = [[name.replace("_", " "), *(number(values.get(name)) for values in metrics.values())] for name in names]
+    return ["metric", *metrics], rows
+
+
+def number(value: float | None) -> str:
+    """Return a metric as people read it: four decimals, more digits for large values, "-" where there is none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
+
+
+def duration(seconds: float) -> str:
+    """Return "0.8 s", "12 s" or "3 min 20 s"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
+
+
+def finite(value: Any) -> Any:
+    """Return the value with NaN and infinities as None: JSON has no word for them."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C (and a request to terminate) while something is saved, and obey it afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        held.append(number)
+
+    before = [(number, signal.signal(number, hold)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+        for held_back in held:
+            os.kill(os.getpid(), held_back)

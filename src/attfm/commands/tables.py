@@ -1,0 +1,138 @@
+"""The tables that commands are given: bundled ones by name, files by path."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from attfm.data.datasets import DATASETS
+from attfm.data.files import DataFile
+from attfm.data.problems import Problems, nearest
+from attfm.data.sources import Source, open_source
+from attfm.data.values import read_numbers
+from attfm.errors import ConfigError, DataError, SchemaError, TargetError
+
+LIBSVM_LABEL = "label"  # the column that holds the labels of a libsvm or libfm file
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How text is read; see `attfm.data.sources.open_source`."""
+
+    names: Sequence[str] | None = None
+    separator: str | None = None
+    encoding: str = "utf-8"
+    null_values: Sequence[str] = ()
+    skip_rows: int = 0
+
+    @classmethod
+    def from_options(
+        cls,
+        names: str | None,
+        separator: str | None,
+        encoding: str,
+        null_values: Sequence[str] | None,
+        skip_rows: int,
+    ) -> "Reading":
+        """Return the options as typed: names joined by commas, "\\t" or "tab" for a tab."""
+        split = None if names is None else [name.strip() for name in names.split(",")]
+        separator = {"\\t": "\t", "tab": "\t"}.get(separator or "", separator)
+        return cls(split, separator, encoding, tuple(null_values or ()), skip_rows)
+
+    def open(self, data: str) -> Source:
+        """Return a bundled table by its name, or a file or folder by its path."""
+        if data in DATASETS:
+            return open_source(DATASETS[data].path)
+        return open_source(
+            data, names=self.names, separator=self.separator, null_values=self.null_values or None,
+            encoding=self.encoding, skip_rows=self.skip_rows,
+        )  # fmt: skip
+
+
+def target_of(data: str, source: Source, target: str | None) -> str:
+    """Return the name of the target column: as given, or that of a bundled table or a libsvm file.
+
+    Raises
+    ------
+    ConfigError : it was not given and can't be known
+    TargetError : there is no such column
+    """
+    if target is None and data in DATASETS:
+        target = DATASETS[data].target
+    if target is None and data not in DATASETS and DataFile.locate(data).kind == "libsvm":
+        target = LIBSVM_LABEL
+    names = source.schema.names
+    known = ", ".join(f"'{name}'" for name in names[:20]) + (", ..." if len(names) > 20 else "")
+    if target is None:
+        raise ConfigError(f"Which column of {source.name} is to be predicted? Give --target, one of {known}.")
+    if target not in names:
+        raise TargetError(
+            f"There is no target column '{target}' in {source.name}{nearest(target, names)}. Its columns: {known}."
+        )
+    return target
+
+
+def column_of(source: Source, name: str) -> pa.ChunkedArray:
+    """Return all values of one column."""
+    batches = list(source.batches([name]))
+    return pa.chunked_array([batch.column(0) for batch in batches], type=None if batches else pa.null())
+
+
+def weights_of(source: Source, name: str | None) -> NDArray[np.float64] | None:
+    """Return the weights of the rows, (rows,), or None without such a column.
+
+    Raises
+    ------
+    SchemaError : the column is absent
+    DataError : a weight is no number, missing, negative or infinite
+    """
+    if name is None:
+        return None
+    parts, problems, row = [np.empty(0)], Problems(), 0
+    for batch in source.batches([name]):
+        parts.append(read_numbers(batch.column(0), column=name, row=row, problems=problems))
+        row += batch.num_rows
+    problems.raise_if_any(row)
+    weights = np.concatenate(parts)
+    bad = np.flatnonzero(~(weights >= 0))
+    if len(bad):
+        first = "missing" if np.isnan(weights[bad[0]]) else f"{weights[bad[0]]:g}"
+        raise DataError(
+            f"Weight column '{name}': {len(bad):,} of {row:,} weights are missing or negative (first: {first}, "
+            f"row {bad[0]:,}). Give a number of at least 0 in every row."
+        )
+    return weights
+
+
+def check_columns(source: Source, needed: Sequence[str], *, why: str) -> None:
+    """Raise SchemaError that lists all columns of `needed` that are absent; `why` ends its first sentence."""
+    absent = [name for name in needed if name not in source.schema.names]
+    if absent:
+        listed = ", ".join(f"'{name}'{nearest(name, source.schema.names)}" for name in absent)
+        raise SchemaError(f"{source.name} lacks {len(absent)} of the {len(needed)} columns {why}: {listed}. Add them.")
+
+
+def new_folder(parent: Path, stem: str) -> Path:
+    """Return parent/stem-n with the next free number, made and empty.
+
+    Raises
+    ------
+    ConfigError : it can't be made
+    """
+    number = 1
+    while True:
+        path = parent / f"{stem}-{number}"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError:
+            if parent.is_dir():
+                number += 1
+                continue
+            raise ConfigError(f"'{parent}' is not a folder: give --out, a folder to write to.") from None
+        except OSError as error:
+            raise ConfigError(f"Can't make the folder '{path}': {error.strerror}. Give another by --out.") from None
+        return path

@@ -1,0 +1,222 @@
+"""`attfm train`: from a table to a saved, measured model."""
+
+import shlex
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from attfm.commands.console import Output, duration, metric_rows, uninterrupted
+from attfm.commands.folders import NewFolder
+from attfm.commands.tables import Reading, check_columns, column_of, target_of, weights_of
+from attfm.config import Config
+from attfm.data.datasets import adult_split
+from attfm.data.files import COMPRESSIONS
+from attfm.data.schema import Schema
+from attfm.data.target import Target
+from attfm.errors import ConfigError
+from attfm.train.fit import Fitted, LabelledTable, fit, measure, split_rows
+from attfm.train.progress import FitProgress
+
+SPLIT_SEED = 1234
+DEFAULT_PART = 0.2
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What --valid or --test asks for: a fraction of the rows, a table of its own, or nothing."""
+
+    fraction: float = 0.0
+    data: str | None = None
+
+    @classmethod
+    def parse(cls, text: str | None, option: str) -> "Part":
+        """Return the part that an option asks for; a number is a fraction, "none" nothing, all else a table."""
+        if text is None:
+            return cls(DEFAULT_PART)
+        if text.lower() == "none":
+            return cls()
+        try:
+            fraction = float(text)
+        except ValueError:
+            return cls(data=text)
+        if not 0 < fraction < 1:
+            raise ConfigError(f"{option} {text} is not a fraction between 0 and 1; give one, a table, or none.")
+        return cls(fraction)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The row numbers of each part that comes from the table itself; None where it does not."""
+
+    train: Rows
+    valid: Rows | None
+    test: Rows | None
+
+
+def train(
+    data: str,
+    *,
+    config: Config,
+    target: str | None,
+    valid: str | None,
+    test: str | None,
+    weight: str | None,
+    reading: Reading,
+    out: str | None,
+    force: bool,
+    split_seed: int | None,
+    output: Output,
+    started: float,
+) -> None:
+    """Train on a table, measure, save and report; see `attfm.cli.train` for the options."""
+    valid_part, test_part = Part.parse(valid, "--valid"), Part.parse(test, "--test")
+    if valid_part.fraction + test_part.fraction >= 1:
+        raise ConfigError(
+            f"--valid {valid_part.fraction:g} and --test {test_part.fraction:g} leave no rows to train on: "
+            "give fractions that sum to less than 1."
+        )
+    if valid_part == Part():
+        config = config.model_copy(update={"train": config.train.model_copy(update={"early_stopping": False})})
+    with NewFolder(out, stem=stem_of(data), force=force) as folder:
+        source = reading.open(data)
+        target_name = target_of(data, source, target)
+        schema = Schema.infer(
+            source.batches(), source.schema, target=target_name, weight=weight, config=config.data, source=source.name
+        )
+        output.say(f"{source.name}: {_count(source.num_rows)} rows, target '{target_name}'")
+        output.say()
+        output.table(("column", "kind", "type", "values", "missing", "why"), schema.rows(), right=(4,))
+        output.say()
+        table = LabelledTable(source, column_of(source, target_name), weights_of(source, weight))
+        valid_table, test_table = (_other(part, reading, schema) for part in (valid_part, test_part))
+        own_split = data == "adult" and valid is None and test is None and split_seed is None
+        seed = SPLIT_SEED if split_seed is None else split_seed
+        split = (
+            Split(*adult_split(table.labels.to_numpy()))
+            if own_split
+            else _split(table.labels, target_name, config, valid_part, test_part, seed)
+        )
+        output.say(_describe(split, valid_part, test_part, valid_table, test_table, seed))
+        with FitProgress(config.train.epochs, show=not output.quiet) as progress:
+            fitted = fit(
+                table, schema=schema, config=config, target_name=target_name,
+                train_rows=split.train, valid_rows=split.valid, test_rows=split.test,
+                valid_table=valid_table, test_table=test_table,
+                on_epoch=progress.on_epoch, on_batch=progress.on_batch,
+            )  # fmt: skip
+        model = fitted.model
+        parts = {"valid": fitted.valid, "test": fitted.test}
+        model.metrics = {name: measure(model, part) for name, part in parts.items() if part is not None}
+        test_rows = 0 if fitted.test is None else len(fitted.test)
+        model.training = {
+            "table": source.name,
+            "rows": len(table.labels),
+            "test_rows": test_rows,
+            **model.training,
+        }
+        with uninterrupted():
+            model.save(folder.path)
+    report(fitted, folder.path, output, again="adult-test" if data == "adult" else data, started=started)
+
+
+def report(fitted: Fitted, path: Path, output: Output, *, again: str, started: float) -> None:
+    """Print metrics, times, the folder and the commands that use it; `again` is the table they name."""
+    model = fitted.model
+    whole = time.perf_counter() - started
+    facts = model.training
+    output.say(
+        f"{facts['epochs']} epochs ({facts['stopped']}); kept those parameters of epoch {facts['best_epoch']}; "
+        f"{facts['features']:,} features in {facts['fields']} fields"
+    )
+    output.result_lines("")
+    output.result_table(*metric_rows(model.metrics), right=range(1, 1 + len(model.metrics)))
+    if "class_weights" in facts:
+        output.result_lines("(metrics are weighted by class, as training was)")
+    run, table = shlex.quote(str(path)), shlex.quote(again)
+    output.result_lines(
+        "",
+        f"time: {duration(whole)}, of which training {duration(facts['seconds'])}",
+        f"saved: {path}",
+        f"next:  attfm evaluate {run} {table}",
+        f"       attfm predict {run} {table} -o scores.csv",
+    )
+    output.result_json(
+        {
+            "run": str(path),
+            "task": model.task,
+            "target": model.target.name,
+            "classes": model.target.classes,
+            "metrics": model.metrics,
+            "training": facts,
+            "columns": [field.model_dump(exclude_none=True) for field in model.schema.fields],
+            "settings": model.config.model_dump(mode="json"),
+            "seconds": {"whole": round(whole, 3), "training": facts["seconds"]},
+        }
+    )
+
+
+def stem_of(data: str) -> str:
+    """Return what runs on a table are called: its file's name without extensions."""
+    name = Path(data.rstrip("/")).name
+    for suffix in COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return Path(name).stem or "run"
+
+
+def _other(part: Part, reading: Reading, schema: Schema) -> LabelledTable | None:
+    """Return the table of its own that a part is, checked for all columns."""
+    if part.data is None:
+        return None
+    source = reading.open(part.data)
+    if schema.target is None:
+        return None
+    needed = [*(field.name for field in schema.inputs), schema.target, *([schema.weight] if schema.weight else [])]
+    check_columns(source, needed, why="of the training table")
+    return LabelledTable(source, column_of(source, schema.target), weights_of(source, schema.weight))
+
+
+def _split(labels: pa.ChunkedArray, name: str, config: Config, valid: Part, test: Part, seed: int) -> Split:
+    """Return the parts that are taken from the table: the test rows first, then the validation rows."""
+    target = Target.fit(labels, task=config.train.task, name=name)
+    codes = target.encode(labels)
+    rest, parts = np.arange(len(codes)), dict[str, Rows | None](valid=None, test=None)
+    left = 1.0
+    for part, wanted in (("test", test), ("valid", valid)):
+        if wanted.fraction:
+            rest, parts[part] = split_rows(rest, codes, target.task, fraction=wanted.fraction / left, seed=seed)
+            left -= wanted.fraction
+    return Split(rest, parts["valid"], parts["test"])
+
+
+def _describe(
+    split: Split,
+    valid: Part,
+    test: Part,
+    valid_table: LabelledTable | None,
+    test_table: LabelledTable | None,
+    seed: int,
+) -> str:
+    """Return the sentence that says how many rows each part has and where they come from."""
+    texts = [f"{len(split.train):,} rows to train on"]
+    own = False
+    for name, rows, part, table in (
+        ("validation", split.valid, valid, valid_table),
+        ("test", split.test, test, test_table),
+    ):
+        if rows is not None:
+            own = True
+            texts.append(f"{len(rows):,} for {name} ({100 * part.fraction:g} %)")
+        elif table is not None:
+            texts.append(f"{len(table.labels):,} for {name} (all of {table.source.name})")
+        else:
+            texts.append(f"none for {name}")
+    return "; ".join(texts) + (f"; split with seed {seed}" if own else "")
+
+
+def _count(rows: int | None) -> str:
+    return "?" if rows is None else f"{rows:,}"

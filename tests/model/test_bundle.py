@@ -1,0 +1,173 @@
+"""Run folders: whole, damaged, newer, and in the way of something else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from attfm.config import Config
+from attfm.data.schema import Schema
+from attfm.data.sources import open_source
+from attfm.errors import RunFolderError
+from attfm.model.bundle import Model, probabilities
+from attfm.train.fit import LabelledTable, fit
+
+ROWS = 120
+
+
+def table() -> pa.Table:
+    rng = np.random.default_rng(0)
+    return pa.table(
+        {
+            "job": rng.choice(["cook", "<b>clerk</b>", "pi|lot"], ROWS),
+            "age": np.where(rng.random(ROWS) < 0.1, np.nan, rng.normal(40, 9, ROWS)),
+            "langs": pa.array([["de", "en"][: i % 3] for i in range(ROWS)]),
+            "born": pa.array(np.datetime64("2001-01-01") + rng.integers(0, 9000, ROWS)),
+        }
+    )
+
+
+def train_model(labels: list[object], **settings: object) -> Model:
+    source = open_source(table())
+    config = Config.parse({"train": {"epochs": 2}, **settings})
+    schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data)
+    values = pa.chunked_array([pa.array([labels[i % len(labels)] for i in range(ROWS)])])
+    model = fit(LabelledTable(source, values), schema=schema, config=config).model
+    model.metrics = {"valid": {"log_loss": 0.5, "auc": float("nan")}}
+    return model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
+    model = train_model(["no", "yes"])
+    return model, model.save(tmp_path_factory.mktemp("models") / "run")
+
+
+@pytest.fixture
+def folder(saved: tuple[Model, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved[1], tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings"),
+    [
+        (["no", "yes"], {}),
+        ([0, 1, 2], {"model": {"preset": "paper"}}),
+        ([1.5, 2.25, 7.125, 3.5], {"data": {"numeric": "scaled"}, "train": {"epochs": 2, "task": "regression"}}),
+        ([True, False], {"model": {"preset": "linear"}}),
+        (["a", "b"], {"data": {"columns": {"job": {"hash_buckets": 16}, "born": {"kind": "ignored"}}}}),
+    ],
+)
+def test_every_task_and_encoding_comes_back_bit_for_bit(
+    labels: list[object], settings: dict[str, object], tmp_path: Path
+) -> None:
+    model = train_model(labels, **settings)
+    again = Model.load(model.save(tmp_path / "run"))
+    np.testing.assert_array_equal(again.logits(table()), model.logits(table()))
+    assert again.target.classes == model.target.classes
+    assert again.config == model.config
+    assert (again.schema, again.history, again.training) == (model.schema, model.history, model.training)
+
+
+def test_the_score_of_a_row_does_not_depend_on_the_rows_beside_it(saved: tuple[Model, Path]) -> None:
+    model = saved[0]
+    whole = model.logits(table())
+    for start, stop in [(0, 1), (5, 38), (119, 120)]:
+        np.testing.assert_allclose(model.logits(table().slice(start, stop - start)), whole[start:stop], rtol=1e-12)
+
+
+def test_the_folder_has_no_code_and_no_half_written_files(saved: tuple[Model, Path]) -> None:
+    folder = saved[1]
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+    for path in folder.iterdir():
+        assert not path.read_bytes().startswith((b"\x80", b"PK"))  # pickle, zip
+    assert json.loads((folder / "metrics.json").read_text()) == {"valid": {"log_loss": 0.5, "auc": None}}
+
+
+def test_the_model_card_shows_names_as_text(saved: tuple[Model, Path]) -> None:
+    card = (saved[1] / "README.md").read_text()
+    assert "| job | categorical |" in card
+    assert "<b>" not in card
+    assert "0.5000" in card
+
+
+@pytest.mark.parametrize("name", ["schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json"])
+def test_a_changed_file_is_found(folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(RunFolderError, match=rf"'{name}' in the run folder .*its sha256 differs"):
+        Model.load(folder)
+
+
+@pytest.mark.parametrize("name", ["schema.json", "vocabulary.arrow", "weights.safetensors", "history.jsonl"])
+def test_a_lost_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(RunFolderError, match=f"lacks '{name}'"):
+        Model.load(folder)
+
+
+def test_the_readme_may_be_edited(folder: Path) -> None:
+    (folder / "README.md").write_text("my notes")
+    Model.load(folder)
+
+
+def test_a_newer_format_asks_for_a_newer_attfm(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "format": 99}))
+    with pytest.raises(RunFolderError, match=r"has format 99, this attfm reads up to 1: install a newer attfm"):
+        Model.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "sha256": {}}'])
+def test_damaged_settings_are_named(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(RunFolderError, match=r"config\.json' is damaged"):
+        Model.load(folder)
+
+
+def test_settings_that_do_not_fit_the_weights_are_found(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["settings"]["model"]["dim"] = 3
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(RunFolderError, match=r"is damaged .*size mismatch"):
+        Model.load(folder)
+
+
+def test_no_folder_and_another_folder_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="There is no run folder"):
+        Model.load(tmp_path / "absent")
+    with pytest.raises(RunFolderError, match="is not a run folder: it has no"):
+        Model.load(tmp_path)
+
+
+def test_saving_replaces_a_run_folder_and_nothing_else(saved: tuple[Model, Path], folder: Path) -> None:
+    (folder / "schema.json").write_text("old")
+    saved[0].save(folder)
+    Model.load(folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+    with pytest.raises(RunFolderError, match="exists and is not a run folder"):
+        saved[0].save(folder.parent)
+
+
+def test_a_failed_save_leaves_the_old_folder_and_no_rubbish(
+    saved: tuple[Model, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("attfm.model.bundle.model_card", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        saved[0].save(folder)
+    Model.load(folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+
+
+def test_probabilities_hold_at_the_ends_of_the_scale() -> None:
+    far = probabilities(np.array([[-800.0], [0.0], [800.0]]))
+    np.testing.assert_array_equal(far[:, 1], [0, 0.5, 1])
+    three = probabilities(np.array([[1000.0, 0, 0], [0, 0, 0]]))
+    np.testing.assert_allclose(three, [[1, 0, 0], [1 / 3] * 3])
