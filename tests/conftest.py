@@ -4,3 +4,24 @@ import os
 
 # Before torch and OpenMP are loaded: the tests' tables are so small that a second thread only waits for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+from shop import FAST, write_shop
+
+from attfm.cli import main
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the path of a small table, see shop.py."""
+    return write_shop(tmp_path_factory.mktemp("shop") / "shop.csv")
+
+
+@pytest.fixture(scope="session")
+def run(shop: str) -> str:
+    """Return a run folder of a model trained on the small table."""
+    path = Path(shop).with_name("run")
+    assert main(["train", shop, "--target", "bought", "--out", str(path), *FAST]) == 0
+    return str(path)

@@ -1,13 +1,32 @@
 """A small table for the command line's tests: who buys, and how much, by age, job and town."""
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+
+from attfm.cli import main
 
 HEADER = ["row", "age", "job", "town", "bought", "amount", "likes", "weight"]
 INPUTS = ["age", "job", "town"]
+# Options of `attfm train` that make it quick.
+FAST = (
+    "--set",
+    "epochs=3",
+    "--set",
+    "learning_rate=0.05",
+    "--set",
+    "dim=2",
+    "--set",
+    "attention_dim=2",
+    "--id",
+    "row",
+    "--quiet",
+)
 
 
 def shop_rows(n: int = 200, *, seed: int = 0) -> list[list[object]]:
@@ -41,3 +60,11 @@ def write_shop(path: Path, n: int = 200, *, seed: int = 0, target: str = "bought
     """Write inputs and one target column (and the row number) of the shop, and return the path as text."""
     kept = [HEADER.index(name) for name in ("row", *INPUTS, target)]
     return write_csv(path, [[row[i] for i in kept] for row in shop_rows(n, seed=seed)], [HEADER[i] for i in kept])
+
+
+def train_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """Run `attfm train` with FAST and return its JSON."""
+    capsys.readouterr()
+    assert main(["train", *arguments, *FAST, "--json"]) == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result

@@ -1,4 +1,4 @@
-"""The commands train, evaluate, predict and datasets, run in this process."""
+"""The commands train and datasets and what all commands share, run in this process."""
 
 import io
 import json
@@ -7,12 +7,10 @@ import signal
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 import pytest
-from shop import HEADER, shop_rows, write_csv, write_shop
-from sklearn.metrics import recall_score, roc_auc_score
+from shop import FAST, shop_rows, train_json, write_csv, write_shop
+from sklearn.metrics import roc_auc_score
 
 import attfm
 import attfm.data.sources
@@ -25,29 +23,10 @@ from attfm.data.datasets import adult_split, load_dataset
 from attfm.errors import ConfigError, TrainingError
 from attfm.model.bundle import Model
 
-FAST = ("--set", "epochs=3", "--set", "dim=2", "--set", "attention_dim=2", "--id", "row", "--quiet")
-
 
 @pytest.fixture(autouse=True)
 def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_shop(tmp_path_factory.mktemp("shop") / "shop.csv")
-
-
-@pytest.fixture(scope="module")
-def run(shop: str) -> str:
-    path = Path(shop).with_name("run")
-    assert main(["train", shop, "--target", "bought", "--out", str(path), *FAST]) == 0
-    return str(path)
-
-
-def train_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
-    assert main(["train", *arguments, *FAST, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def test_train_prints_columns_epochs_metrics_and_what_to_do_next(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +72,7 @@ def test_the_stored_metrics_are_those_of_the_split_rows(shop: str, run: str) -> 
     for part, rows in (("valid", split.valid), ("test", split.test)):
         score = model.predict_proba(table.take(rows))[:, 1]
         expected = roc_auc_score(table["bought"].take(rows).to_pylist(), score)
-        assert stored[part]["auc"] == pytest.approx(expected, abs=1e-12)
+        assert stored[part]["auc"] == pytest.approx(expected, abs=1e-9)
     assert stored["valid"]["auc"] != stored["test"]["auc"]
 
 
@@ -113,7 +92,7 @@ def test_adult_is_trained_on_its_own_split(capsys: pytest.CaptureFixture[str]) -
     assert [facts[f"{part}_rows"] for part in ("training", "validation", "test")] == [len(part) for part in rows]
     score = Model.load("runs/adult-1").predict_proba(table.take(rows[2]))[:, 1]
     auc = roc_auc_score(table["income"].take(rows[2]).to_pylist(), score)
-    assert result["metrics"]["test"]["auc"] == pytest.approx(auc, abs=1e-9)
+    assert result["metrics"]["test"]["auc"] == pytest.approx(auc, abs=1e-6)  # rows are summed in other chunks
     # The default split of any table is this one.
     split = _split(table["income"], "income", Config(), Part(0.2), Part(0.2), 1234)
     for own, expected in zip((split.train, split.valid, split.test), rows, strict=True):
@@ -127,7 +106,7 @@ def test_valid_and_test_may_be_tables(shop: str, tmp_path: Path, capsys: pytest.
     assert [facts[f"{part}_rows"] for part in ("training", "validation", "test")] == [200, 60, 70]
     assert main(["evaluate", result["run"], third, "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)["metrics"]
-    assert measured == pytest.approx(result["metrics"]["test"], rel=1e-12)
+    assert measured == pytest.approx(result["metrics"]["test"], rel=1e-5)
 
 
 def test_parts_can_be_left_out(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,8 +120,9 @@ def test_parts_can_be_left_out(shop: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_split_does_not_depend_on_the_training_seed(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
-    def test_scores(*arguments: str) -> dict:
-        return train_json(capsys, shop, "--target", "bought", "--preset", "linear", *arguments)["metrics"]["test"]
+    def test_scores(*arguments: str) -> float:
+        metrics = train_json(capsys, shop, "--target", "bought", "--preset", "linear", *arguments)["metrics"]
+        return float(metrics["test"]["log_loss"])
 
     # A linear model starts at 0, so its seed changes only the order of the rows.
     options = ("--set", "batch_size=1000", "--set", "early_stopping=false")
@@ -154,8 +134,7 @@ def test_the_split_does_not_depend_on_the_training_seed(shop: str, capsys: pytes
 def test_later_settings_win(shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "settings.toml"
     path.write_text(
-        '[data.columns.age]\nkind = "categorical"\n[model]\npreset = "fm"\ndim = 5\n'
-        "[train]\nseed = 3\nlearning_rate = 0.01\n"
+        '[data.columns.age]\nkind = "categorical"\n[model]\npreset = "fm"\ndim = 5\n[train]\nseed = 3\npatience = 5\n'
     )
     result = train_json(
         capsys, shop, "--target", "bought", "--config", str(path), "--preset", "paper", "--seed", "4",
@@ -166,112 +145,21 @@ def test_later_settings_win(shop: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert settings["model"]["attention"] is True  # the preset's own, not that of fm
     assert settings["model"]["dim"] == 2  # --set in FAST, above the file
     assert settings["model"]["pair_dropout"] == 0.25
-    assert settings["train"] | {"seed": 4, "learning_rate": 0.01, "warm_start_from": None} == settings["train"]
+    assert settings["train"] | {"seed": 4, "patience": 5, "warm_start_from": None} == settings["train"]
     kinds = {column["name"]: column["kind"] for column in result["columns"]}
-    assert kinds == {"row": "ignored", "age": "categorical", "job": "categorical", "town": "ignored", "bought": "target"}
+    assert kinds == {
+        "row": "ignored",
+        "age": "categorical",
+        "job": "categorical",
+        "town": "ignored",
+        "bought": "target",
+    }
 
 
 def test_packaged_settings_are_found_by_name(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
     settings = train_json(capsys, shop, "--target", "bought", "--config", "adult_2021")["settings"]
     assert settings["train"]["optimizer"] == "sgd"
     assert settings["model"]["projection_std"] == 0.1
-
-
-def test_class_and_row_weights_count_in_all_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_csv(tmp_path / "shop.csv", shop_rows())
-    arguments = ("--target", "bought", "--id", "amount", "--id", "likes")
-    plain = train_json(capsys, path, *arguments, "--weight", "weight")
-    kinds = {column["name"]: column["kind"] for column in plain["columns"]}
-    assert kinds["weight"] == "weight"
-    run = plain["run"]
-    assert main(["evaluate", run, path, "--json"]) == 0
-    weighted = json.loads(capsys.readouterr().out)["metrics"]
-    table = pacsv.read_csv(path)
-    score = Model.load(run).predict_proba(table)[:, 1]
-    label = np.array(table["bought"].to_pylist()) == "yes"
-    weight = table["weight"].to_numpy().astype(float)
-    assert weighted["auc"] == pytest.approx(roc_auc_score(label, score, sample_weight=weight))
-    assert weighted["auc"] != pytest.approx(roc_auc_score(label, score))
-
-    balanced = train_json(
-        capsys, path, *arguments, "--id", "weight", "--set", "class_weight=balanced", "--test", path
-    )
-    assert main(["evaluate", balanced["run"], path, "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert "weighted by class" in err
-    assert json.loads(out)["metrics"] == pytest.approx(balanced["metrics"]["test"], rel=1e-9)
-    # Under balanced weights accuracy is the mean of both classes' recalls.
-    decided = Model.load(balanced["run"]).predict_proba(table)[:, 1] > 0.5
-    recalls = [recall_score(label, decided), recall_score(~label, ~decided)]
-    shares = np.array(balanced["training"]["class_weights"])
-    per_class = np.array([label.sum(), (~label).sum()]) * shares[::-1]
-    assert balanced["metrics"]["test"]["accuracy"] == pytest.approx(np.average(recalls, weights=per_class))
-
-
-def test_predict_writes_what_the_library_predicts(run: str, shop: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    expected = attfm.load(run).predict_proba(pacsv.read_csv(shop))[:, 1]
-    assert main(["predict", run, shop, "--id", "row", "--id", "job"]) == 0
-    table = pacsv.read_csv(io.BytesIO(capfdbinary.readouterr().out))
-    assert table.column_names == ["row", "job", "prediction", "probability"]
-    assert table["row"].to_pylist() == list(range(200))
-    np.testing.assert_allclose(table["probability"].to_numpy(), expected, rtol=1e-12)
-    decided = ["yes" if p > 0.5 else "no" for p in expected]
-    assert table["prediction"].to_pylist() == decided
-    assert {"yes", "no"} == set(decided)
-
-
-def test_predict_streams_to_files(
-    run: str, shop: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["predict", run, shop, "-o", "whole.parquet"]) == 0
-    monkeypatch.setattr(attfm.data.sources, "MAX_BATCH_ROWS", 64)
-    capsys.readouterr()
-    assert main(["predict", run, shop, "-o", "scores.parquet", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["rows"] == 200
-    assert result["columns"] == ["prediction", "probability"]
-    assert pq.read_table("scores.parquet").equals(pq.read_table("whole.parquet"))
-    assert main(["predict", run, shop, "-o", "scores.csv", "--threshold", "0.9"]) == 0
-    table = pacsv.read_csv("scores.csv")
-    assert table["prediction"].to_pylist() == ["yes" if p > 0.9 else "no" for p in table["probability"].to_pylist()]
-    assert sorted(os.listdir()) == ["scores.csv", "scores.parquet", "whole.parquet"]
-
-
-def test_a_regression_and_many_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_shop(tmp_path / "amount.csv", target="amount")
-    result = train_json(capsys, path, "--target", "amount")
-    assert result["task"] == "regression"
-    assert set(result["metrics"]["test"]) == {"rmse", "mae", "r2"}
-    assert main(["predict", result["run"], path, "-o", "amount.parquet"]) == 0
-    scores = pq.read_table("amount.parquet")
-    assert scores.column_names == ["prediction"]
-    np.testing.assert_array_equal(scores["prediction"], attfm.load(result["run"]).predict(pacsv.read_csv(path)))
-
-    path = write_shop(tmp_path / "likes.csv", target="likes")
-    result = train_json(capsys, path, "--target", "likes")
-    assert result["classes"] == ["coffee", "milk", "tea"]
-    assert main(["predict", result["run"], path, "-o", "likes.parquet"]) == 0
-    scores = pq.read_table("likes.parquet")
-    names = ["probability_coffee", "probability_milk", "probability_tea"]
-    assert scores.column_names == ["prediction", *names]
-    shares = np.column_stack([scores[name] for name in names])
-    np.testing.assert_allclose(shares.sum(1), 1)
-    assert scores["prediction"].to_pylist() == [result["classes"][c] for c in shares.argmax(1)]
-    capsys.readouterr()
-    assert main(["evaluate", result["run"], path, "--json"]) == 0
-    evaluated = json.loads(capsys.readouterr().out)
-    labels = pacsv.read_csv(path)["likes"].to_pylist()
-    assert evaluated["metrics"]["accuracy"] == np.mean(np.array(labels) == scores["prediction"].to_pylist())
-    assert evaluated["threshold"] is None
-
-
-def test_evaluate_prints_metrics_at_a_threshold(run: str, shop: str, capsys: pytest.CaptureFixture[str]) -> None:
-    recalls = []
-    for threshold in ("0.5", "0.001"):
-        assert main(["evaluate", run, shop, "--threshold", threshold]) == 0
-        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-        recalls.append(next(float(line[1]) for line in lines if line[:1] == ["recall"]))
-    assert recalls[0] < recalls[1] == 1
 
 
 def test_text_is_read_as_the_options_say(shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,35 +229,12 @@ def test_a_loss_that_is_not_finite_exits_1_and_leaves_nothing(
 ) -> None:
     path = write_shop(tmp_path / "amount.csv", target="amount")
     arguments = ("--set", "optimizer=sgd", "--set", "learning_rate=1e30", "--set", "base_rate_start=false")
-    assert main(["train", path, "--target", "amount", *arguments, *FAST]) == 1
+    assert main(["train", path, "--target", "amount", *FAST, *arguments]) == 1
     err = capsys.readouterr().err
     assert "attfm: The loss became" in err
     assert "learning_rate" in err
     assert "Traceback" not in err
     assert os.listdir() == ["amount.csv"]
-
-
-def test_a_folder_that_is_no_run_exits_1(shop: str, run: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("empty").mkdir()
-    for command in ("evaluate", "predict"):
-        for folder, words in (("absent", "no run folder 'absent'"), ("empty", "is not a run folder")):
-            assert main([command, folder, shop]) == 1
-            assert words in capsys.readouterr().err
-
-
-def test_what_was_not_foreseen_exits_1_with_a_traceback_on_request_only(
-    shop: str, run: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("the moon is full")
-
-    monkeypatch.setattr(Model, "load", fail)
-    assert main(["evaluate", run, shop]) == 1
-    err = capsys.readouterr().err
-    assert err.startswith("attfm: RuntimeError: the moon is full.")
-    assert "Traceback" not in err
-    assert main(["evaluate", run, shop, "--debug"]) == 1
-    assert "Traceback" in capsys.readouterr().err
 
 
 def test_errors_have_a_traceback_on_request(capsys: pytest.CaptureFixture[str]) -> None:
@@ -391,39 +256,33 @@ def test_interruption_leaves_the_folder_as_it_was(
     assert os.listdir() == []
 
 
+def test_interruption_keeps_the_run_that_was_to_be_replaced(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["train", shop, "--target", "bought", "--out", "run", *FAST]) == 0
+    before = Path("run/config.json").read_bytes()
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    # In the middle of saving, when the new folder is half-written.
+    monkeypatch.setattr("attfm.model.bundle.model_card", interrupt)
+    assert main(["train", shop, "--target", "bought", "--out", "run", "--force", "--seed", "1", *FAST]) == 130
+    assert os.listdir() == ["run"]
+    assert Path("run/config.json").read_bytes() == before
+    Model.load("run")
+
+
 def test_saving_is_not_interrupted() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
-        os.kill(os.getpid(), signal.SIGINT)
-        done.append("saved")
+
+    def save() -> None:
+        with uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("saved")
+
+    with pytest.raises(KeyboardInterrupt):
+        save()
     assert done == ["saved"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_evaluate_needs_the_target_and_all_columns(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = shop_rows(20)
-    path = write_csv(tmp_path / "no_target.csv", [row[:4] for row in rows], HEADER[:4])
-    assert main(["evaluate", run, path]) == 2
-    assert "no_target.csv has no column 'bought', the target" in capsys.readouterr().err
-    assert main(["predict", run, path, "-o", "scores.csv"]) == 0
-    path = write_csv(tmp_path / "few.csv", [[row[0], row[1], row[4]] for row in rows], ["row", "Age", "bought"])
-    for command in ("evaluate", "predict"):
-        assert main([command, run, path]) == 2
-        err = capsys.readouterr().err
-        assert "few.csv lacks 3 of the 3 columns of the training table" in err
-        assert "'age' (did you mean 'Age'?), 'job', 'town'" in err
-
-
-def test_ids_are_checked_before_scoring(run: str, shop: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", run, shop, "--id", "rwo", "-o", "scores.csv"]) == 2
-    assert "'rwo' (did you mean 'row'?)" in capsys.readouterr().err
-    table = pacsv.read_csv(shop).append_column("prediction", pa.array(range(200)))
-    pq.write_table(table, "clash.parquet")
-    assert main(["predict", run, "clash.parquet", "--id", "prediction", "-o", "scores.csv"]) == 2
-    assert "--id prediction" in capsys.readouterr().err
-    assert main(["predict", run, shop, "--json"]) == 2
-    assert "give -o FILE" in capsys.readouterr().err
-    assert os.listdir() == ["clash.parquet"]
 
 
 def test_datasets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,8 @@ def _reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=lambda asked: _show_version(asked), is_eager=True, help="print the version")
+        bool,
+        typer.Option("--version", callback=lambda asked: _show_version(asked), is_eager=True, help="print the version"),
     ] = False,
 ) -> None:
     """What stands before a command's name."""

@@ -93,7 +93,7 @@ class ModelConfig(_Settings):
     """The formula: a preset, and what departs from it."""
 
     preset: PresetName = "nested"
-    dim: int = Field(8, ge=1, description="length of an embedding (k in the paper)")
+    dim: int = Field(16, ge=1, description="length of an embedding (k in the paper)")
     attention_dim: int = Field(16, ge=1, description="hidden units of the attention network (t in the paper)")
     pairs: bool = Field(True, description="pair effects at all")
     attention: bool = Field(True, description="attention over the pairs")
@@ -102,7 +102,7 @@ class ModelConfig(_Settings):
     pair_bias: bool = Field(True, description="a learned attention bias for each pair, c")
     learned_projection: bool = Field(True, description="p is learned; otherwise it is fixed at 1")
     pair_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the pair vectors")
-    weight_dropout: float = Field(0.2, ge=0, lt=1, description="dropout on the attention weights")
+    weight_dropout: float = Field(0.4, ge=0, lt=1, description="dropout on the attention weights")
     pooled_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the pooled vector")
     embedding_std: float = Field(0.1, ge=0, description="standard deviation of the first embeddings")
     attention_std: float | None = Field(None, ge=0, description="of W and h at the start; none: 1/sqrt(dim) and 0.1")
@@ -132,14 +132,14 @@ class TrainConfig(_Settings):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     optimizer: Literal["adam", "sgd", "adagrad"] = "adam"
     learning_rate: float = Field(3e-3, gt=0)
-    embedding_decay: float = Field(1.0, ge=0, description="decoupled weight decay of the embeddings V")
-    linear_decay: float = Field(1.0, ge=0, description="decoupled weight decay of the linear weights w")
+    embedding_decay: float = Field(3.0, ge=0, description="decoupled weight decay of the embeddings V")
+    linear_decay: float = Field(0.1, ge=0, description="decoupled weight decay of the linear weights w")
     attention_l2: float = Field(0.0, ge=0, description="L2 penalty on W (paper, section 3.3)")
-    smoothness: float = Field(1e-2, ge=0, description="penalty on the difference of neighbouring bins")
+    smoothness: float = Field(100.0, ge=0, description="penalty on the difference of neighbouring bins, in rows")
     base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="rows held out where none are given")
     early_stopping: bool = True
-    patience: int = Field(8, ge=1, description="epochs without a better validation loss before training stops")
+    patience: int = Field(10, ge=1, description="epochs without a better validation loss before training stops")
     warm_start_from: Literal["fm"] | None = Field(None, description="train an FM first, start from its V and w")
     class_weight: Literal["balanced"] | dict[str, float] | None = None
     threshold: float = Field(0.5, gt=0, lt=1, description="decision threshold of the reported metrics")

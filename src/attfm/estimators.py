@@ -161,7 +161,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             return open_source(array, names=names)
         source = open_source(X)
         missing = [name for name in names if name not in source.schema.names]
-        extra = [name for name in source.schema.names if name not in names]
+        seen = {column.name for column in self.model_.schema.fields}  # with ignored ones, and a file's own target
+        extra = [name for name in source.schema.names if name not in seen]
         if missing:
             raise SchemaError(
                 f"X lacks {len(missing)} of the {len(names)} columns of the fit: {', '.join(map(repr, missing))}. "
@@ -343,7 +344,7 @@ def load(folder: str | Path) -> AFMClassifier | AFMRegressor:
     values["columns"] = values["columns"] or None
     known = kind._get_param_names()
     estimator = kind(**{name: values[name] for name in known if name in values}, random_state=model.config.train.seed)
-    names = [column.name for column in model.schema.fields]
+    names = [column.name for column in model.schema.fields if column.kind not in ("target", "weight")]
     estimator.n_features_in_ = len(names)
     if names != [f"x{i}" for i in range(len(names))]:  # the names that columns of an array get
         estimator.feature_names_in_ = np.asarray(names, dtype=object)

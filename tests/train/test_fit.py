@@ -94,7 +94,11 @@ def test_a_class_without_training_rows_and_weights_of_zero_are_named() -> None:
     with pytest.raises(TargetError, match=r"sample_weight has the shape \(19,\), expected \(20,\)"):
         run(letters(20), [0, 1] * 10, np.ones(19))
     with pytest.raises(ConfigError, match="'class_weight' is for classification"):
-        run(letters(20), [float(i) for i in range(20)], config={"train": {"class_weight": "balanced", "task": "regression"}})
+        run(
+            letters(20),
+            [float(i) for i in range(20)],
+            config={"train": {"class_weight": "balanced", "task": "regression"}},
+        )
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 16), (600, 16), (20_000, 512), (10**6, 1024)])

@@ -166,7 +166,7 @@ def test_smoothness_pulls_neighbouring_bins_together() -> None:
     target = (bins[:, 0] + torch.randint(-20, 20, (400,), generator=generator) > 20).long()
     examples = Examples(Rows(bins.int()), target, torch.ones(400))
     rough = []
-    for smoothness in (0.0, 1.0):
+    for smoothness in (0.0, 400.0):
         module = build(features=40, fields=1, preset="linear")
         run(module, examples, smoothness=smoothness, neighbours=np.arange(39))
         rough.append(float(module.linear.weight.detach().diff(dim=0).pow(2).sum()))

@@ -133,12 +133,19 @@ class _StdoutCsv:
         if not self._started:
             header = io.StringIO()
             csv.writer(header, lineterminator="\n").writerow(rows.schema.names)
-            sys.stdout.buffer.write(header.getvalue().encode())
+            self._put(header.getvalue().encode())
             self._started = True
         # pyarrow does not tell a broken pipe from other failures, so Python writes what it formats.
         text = io.BytesIO()
         pacsv.write_csv(rows, text, pacsv.WriteOptions(include_header=False))
-        sys.stdout.buffer.write(text.getvalue())
+        self._put(text.getvalue())
+
+    @staticmethod
+    def _put(text: bytes) -> None:
+        """Write all of it: an unbuffered stdout may take a part only, when its reader goes."""
+        rest = memoryview(text)
+        while rest:
+            rest = rest[sys.stdout.buffer.write(rest) :]
         sys.stdout.buffer.flush()
 
 

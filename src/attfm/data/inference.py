@@ -26,6 +26,7 @@ from attfm.data.values import (
 from attfm.errors import ConfigError, SchemaError, TargetError
 
 SAMPLE_ROWS = 100_000
+_LONGEST = 1 << 20  # bytes of a value
 _ID_ROWS = 1_000  # fewer rows say little about whether a column is an id
 _ID_SHARE = 0.95
 _INTEGERS = {"max_bins": (2, 65_535), "min_count": (1, 2**31), "hash_buckets": (1, 2**31)}  # and their bounds
@@ -43,9 +44,15 @@ class _Survey:
     distinct: int | None = None
     sampled: int = 0  # values in the sample that are not missing
     partial: bool = False  # the sample is not all rows
+    long: tuple[int, int] | None = None  # size in bytes and row of the first value that is too long
 
-    def widen(self, array: pa.Array) -> None:
+    def widen(self, array: pa.Array, row: int) -> None:
         self.missing += missing_count(array)
+        if self.long is None and is_text(array.type):
+            sizes = pc.binary_length(array.cast(pa.large_string()))  # which does not take string views
+            if (pc.max(sizes).as_py() or 0) > _LONGEST:
+                first = pc.index(pc.greater(sizes, _LONGEST), True).as_py()
+                self.long = sizes[first].as_py(), row + first
         ends = value_range(array)
         if ends is not None:
             self.minimum = ends[0] if self.minimum is None else min(self.minimum, ends[0])
@@ -83,6 +90,12 @@ def infer_fields(
             raise TargetError(f"The target column '{name}' has no values in {source}. Choose another target.")
         if survey.missing == rows and kind != "ignored":
             problems.append(f"Column '{name}' has no values in {source}. Drop it, or mark it ignored.")
+        if survey.long is not None and kind != "ignored":
+            size, row = survey.long
+            problems.append(
+                f"Column '{name}' has a value of {size:,} bytes in {source}, row {row:,}: at most {_LONGEST:,} are "
+                "taken. Look for a quote that is never closed, shorten the value, or mark the column ignored."
+            )
         if kind in OPTIONS:
             settings = _options(name, kind, settings, survey, config)
         fields.append(
@@ -166,7 +179,7 @@ def _survey(batches: Iterable[pa.RecordBatch], arrow_schema: pa.Schema) -> tuple
     for batch in batches:
         for i, survey in enumerate(surveys):
             array = batch.column(i)
-            survey.widen(array)
+            survey.widen(array, rows)
             if rows < SAMPLE_ROWS and len(array):
                 sample[i].append(plain(array[: SAMPLE_ROWS - rows]))
         rows += len(batch)

@@ -17,7 +17,7 @@ from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
 from attfm.data.sources import Source
 from attfm.data.target import Target
-from attfm.errors import ConfigError, TargetError
+from attfm.errors import ConfigError, DataError, TargetError
 from attfm.model.bundle import Model, build_module
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
@@ -109,7 +109,12 @@ def fit(
         raise TargetError(f"Target '{target_name}': no training row has the class {missing!r}. Give more rows of it.")
 
     known_rows = train_rows if encoder_rows is None else encoder_rows
-    encoder = Encoder.fit(schema, selected(table.source, known_rows, len(codes)), seed=config.train.seed)
+    try:
+        encoder = Encoder.fit(schema, selected(table.source, known_rows, len(codes)), seed=config.train.seed)
+    except DataError:
+        # Rows are numbered within the training rows there; read all of the table for numbers that people can find.
+        Encoder.fit(schema, table.source.batches(), seed=config.train.seed)
+        raise
     encoded = encode(encoder, table.source)
     train_part = _examples(encoded, codes, weight, train_rows, merge=valid_rows is None and valid_table is None)
 
@@ -292,9 +297,7 @@ def _row_weights(weight: Weights | None, rows: int, target_name: str) -> NDArray
     return weights
 
 
-def _class_weights(
-    config: Config, target: Target, codes: NDArray[Any], weight: Weights
-) -> NDArray[np.float64] | None:
+def _class_weights(config: Config, target: Target, codes: NDArray[Any], weight: Weights) -> NDArray[np.float64] | None:
     """Return the weight of each class, (classes,), or None where the settings have none."""
     setting = config.train.class_weight
     if setting is None:

@@ -5,6 +5,7 @@ from torch import nn
 
 from attfm.config import TrainConfig
 from attfm.model.modules import FactorizationMachine
+from attfm.model.rows import Rows
 
 
 class Optimizer:
@@ -25,20 +26,19 @@ class Optimizer:
         if module.has_pairs:
             self._decays.append((module.embedding.weight, config.embedding_decay))
 
-    def scale_learning_rate(self, factor: float) -> None:
-        """Multiply the learning rate (and with it the decay of a step) by `factor`."""
-        self._learning_rate *= factor
-        for group in self._method.param_groups:
-            group["lr"] = self._learning_rate
-
     def zero_grad(self) -> None:
         """Forget the gradients."""
         self._method.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Decay, then move every parameter by its gradient."""
+    def step(self, rows: Rows) -> None:
+        """Decay the features that the batch has, then move every parameter by its gradient.
+
+        The decay of a step falls on the batch's features only: with a decay of all features at each step a rare one
+        would shrink to nothing between the rows that it occurs in.
+        """
+        touched = torch.cat([rows.ids.flatten(), *(bag.ids for bag in rows.bags.values())]).unique()
         for parameter, decay in self._decays:
             if decay:
-                parameter.mul_(max(0.0, 1 - self._learning_rate * decay))
+                parameter[touched] *= max(0.0, 1 - self._learning_rate * decay)
         self._method.step()

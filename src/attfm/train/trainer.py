@@ -134,14 +134,17 @@ def silence_unseen(module: FactorizationMachine, rows: Rows) -> None:
 class Penalties:
     """The quadratic penalties, added to the gradients directly.
 
-    smoothness · (Σ‖V[i+1] − V[i]‖² + Σ(w[i+1] − w[i])²) over neighbouring bins, and attention_l2 · ‖W‖² (paper, eq. 9).
+    smoothness / rows · (Σ‖V[i+1] − V[i]‖² + Σ(w[i+1] − w[i])²) over neighbouring bins, and attention_l2 · ‖W‖²
+    (paper, eq. 9). The first is divided by the training rows as a prior is: the more rows, the more they decide.
     """
 
-    def __init__(self, module: FactorizationMachine, neighbours: NDArray[np.int64], config: TrainConfig) -> None:
+    def __init__(
+        self, module: FactorizationMachine, neighbours: NDArray[np.int64], config: TrainConfig, rows: int
+    ) -> None:
         tables = [module.linear.weight] + ([module.embedding.weight] if module.has_pairs else [])
         self._tables = tables if config.smoothness > 0 and len(neighbours) else []
         self._left = torch.as_tensor(neighbours).to(module.intercept.device)
-        self._smoothness = config.smoothness
+        self._smoothness = config.smoothness / rows
         self._attention = module.attention.W if module.has_pairs and config.attention_l2 > 0 else None
         self._attention_l2 = config.attention_l2
 
@@ -200,21 +203,22 @@ def train(
     valid = None if valid is None else valid.to(device, dtype)
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = Optimizer(module, config)
-    penalties = Penalties(module, neighbours, config)
+    penalties = Penalties(module, neighbours, config, len(examples))
     variance = float(module.target_std) ** 2  # the loss of a regression is relative to the target's variance
     history, best, best_loss = History(stopped="ran all epochs"), copy.deepcopy(module.state_dict()), math.inf
     try:
         for number in range(1, config.epochs + 1):
             started, total = time.perf_counter(), torch.zeros((), dtype=torch.float64, device=device)
             module.train()
-            for rows in _batches(len(examples), batch_size, generator):
-                rows = rows.to(device)
+            for numbers in _batches(len(examples), batch_size, generator):
+                numbers = numbers.to(device)
+                rows = examples.rows.take(numbers)
                 optimizer.zero_grad()
-                losses = row_losses(module(examples.rows.take(rows)), examples.target[rows], task)
-                loss = (losses * examples.weight[rows]).mean() / variance
+                losses = row_losses(module(rows), examples.target[numbers], task)
+                loss = (losses * examples.weight[numbers]).mean() / variance
                 loss.backward()  # type: ignore[no-untyped-call]
                 penalties.add_gradient()
-                optimizer.step()
+                optimizer.step(rows)
                 total += loss.detach() * len(rows)
                 if on_batch:
                     on_batch(len(rows))
