@@ -37,7 +37,8 @@ class Optimizer:
         The decay of a step falls on the batch's features only: with a decay of all features at each step a rare one
         would shrink to nothing between the rows that it occurs in.
         """
-        touched = torch.cat([rows.ids.flatten(), *(bag.ids for bag in rows.bags.values())]).unique()
+        touched = torch.cat([rows.ids.flatten(), *(bag.ids for bag in rows.bags.values())])
+        touched = torch.unique(touched)
         for parameter, decay in self._decays:
             if decay:
                 parameter[touched] *= max(0.0, 1 - self._learning_rate * decay)
