@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import tomllib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from attfm.errors import ConfigError
@@ -21,7 +19,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "paper": {"pairs": True, "attention": True, "scale": "one", "pair_gate": False, "pair_bias": False},
         "fwfm": {"pairs": True, "attention": False, "scale": "one", "pair_gate": True, "pair_bias": False},
         "fm": {"pairs": True, "attention": False, "scale": "one", "pair_gate": False, "pair_bias": False},
-        "linear": {"pairs": False, "attention": False, "scale": "one", "pair_gate": False, "pair_bias": False},
+        "linear": {
+            "pairs": False,
+            "attention": False,
+            "scale": "one",
+            "pair_gate": False,
+            "pair_bias": False,
+        },
     }
 )
 LEARNED_PROJECTION = frozenset({"nested", "paper"})
@@ -95,13 +99,18 @@ class ModelConfig(_Settings):
             return values
         return {**PRESETS[preset], "learned_projection": preset in LEARNED_PROJECTION, **values}
 
+    def as_preset(self, preset: PresetName) -> "ModelConfig":
+        """Return these sizes, dropouts and starts with the factors of another preset."""
+        factors = {*PRESETS["nested"], "learned_projection", "preset"}
+        return ModelConfig.parse({**self.model_dump(exclude=factors), "preset": preset})
+
 
 class TrainConfig(_Settings):
     """How the parameters are found."""
 
     task: Task | Literal["auto"] = "auto"
     epochs: int = Field(100, ge=1, description="most passes over the training rows")
-    batch_size: int = Field(512, ge=1)
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     optimizer: Literal["adam", "sgd", "adagrad"] = "adam"
     learning_rate: float = Field(3e-3, gt=0)
     embedding_decay: float = Field(1.0, ge=0, description="decoupled weight decay of the embeddings V")

@@ -57,10 +57,7 @@ def outputs_and_gradients(
     leaves = [None if t is None else t.detach().to(dtype).clone().requires_grad_() for t in values]
     pooled, weights = pool(*leaves, **{"scale": 1.7, **options})
     g = torch.Generator().manual_seed(99)
-    loss = sum(
-        (t * torch.randn(t.shape, generator=g, dtype=torch.float64).to(dtype)).sum()
-        for t in (pooled, weights)
-    )
+    loss = sum((t * torch.randn(t.shape, generator=g, dtype=torch.float64).to(dtype)).sum() for t in (pooled, weights))
     loss.backward()
     grads = [torch.zeros_like(t) if t.grad is None else t.grad for t in leaves if t is not None]
     return [pooled.detach(), weights.detach(), *grads]

@@ -12,9 +12,7 @@ import attfm.ops as ops
 from attfm.errors import ConfigError, DataError
 from attfm.ops import native, native_info, pair_attention_pool, reference
 
-needs_native = pytest.mark.skipif(
-    native.compiled is None, reason="attfm was installed without its compiled kernels"
-)
+needs_native = pytest.mark.skipif(native.compiled is None, reason="attfm was installed without its compiled kernels")
 
 
 def values(*shape: int) -> list[Tensor]:
@@ -27,9 +25,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ran: list[str] = []
     for name, module in (("native", native), ("reference", reference)):
 
-        def spy(
-            *args: Any, _name: str = name, _real: Any = module.pair_attention_pool, **options: Any
-        ) -> Any:
+        def spy(*args: Any, _name: str = name, _real: Any = module.pair_attention_pool, **options: Any) -> Any:
             ran.append(_name)
             return _real(*args, **options)
 
@@ -116,9 +112,7 @@ def test_a_wrong_shape_is_named(position: int, name: str, wanted: str) -> None:
 
 def test_all_wrong_shapes_at_once() -> None:
     v, W, b, h, _, gate = values()
-    with pytest.raises(
-        DataError, match=r"6 pairs: pair_bias must be \(6,\), and is \(5,\); b must be \(3,\)"
-    ):
+    with pytest.raises(DataError, match=r"6 pairs: pair_bias must be \(6,\), and is \(5,\); b must be \(3,\)"):
         pair_attention_pool(v, W, b[:2], h, torch.zeros(5), gate, scale=1.0)
 
 

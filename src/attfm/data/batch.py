@@ -28,6 +28,21 @@ class Bag:
         entries = np.repeat(self.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
         return type(self)(self.ids[entries], self.weights[entries], offsets)
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Return the bags of all parts, one after the other (at least one part)."""
+        sizes = np.cumsum([0] + [len(part.ids) for part in parts])
+        ends = [part.offsets[1:] + size for part, size in zip(parts, sizes, strict=False)]
+        return cls(
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.weights for part in parts]),
+            np.concatenate([np.zeros(1, np.int64), *ends]),
+        )
+
+    def with_empty_row(self) -> Self:
+        """Return the bags and an empty one after the last."""
+        return type(self)(self.ids, self.weights, np.append(self.offsets, self.offsets[-1:]))
+
 
 @dataclass(frozen=True)
 class EncodedBatch:
@@ -55,14 +70,6 @@ class EncodedBatch:
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Return the rows of all parts, one after the other (at least one part, all of one encoder)."""
-        bags = {}
-        for f in parts[0].bags:
-            sizes = np.cumsum([0] + [len(part.bags[f].ids) for part in parts])
-            ends = [part.bags[f].offsets[1:] + size for part, size in zip(parts, sizes, strict=False)]
-            bags[f] = Bag(
-                np.concatenate([part.bags[f].ids for part in parts]),
-                np.concatenate([part.bags[f].weights for part in parts]),
-                np.concatenate([np.zeros(1, np.int64), *ends]),
-            )
+        bags = {f: Bag.concatenate([part.bags[f] for part in parts]) for f in parts[0].bags}
         values = None if parts[0].values is None else np.concatenate([p.values for p in parts if p.values is not None])
         return cls(np.concatenate([part.ids for part in parts]), values, bags)

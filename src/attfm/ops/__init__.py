@@ -88,9 +88,7 @@ def pair_attention_pool(
     return (pooled, weights) if return_weights else pooled
 
 
-def _use_native(
-    backend: Backend, tensors: dict[str, Tensor | None], pair_dropout: float, pairs: Tensor | None
-) -> bool:
+def _use_native(backend: Backend, tensors: dict[str, Tensor | None], pair_dropout: float, pairs: Tensor | None) -> bool:
     """Return whether the kernels serve; raise ConfigError where they are asked for and can't."""
     why_not = native.obstacle(tensors)
     embeddings = tensors["embeddings"]
@@ -164,7 +162,10 @@ def check_parameters(
     given = [t is not None for t in (W, b, h)]
     if any(given) and not all(given):
         raise DataError("W, b and h come together: all tensors, or all None for no attention.")
-    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {"pair_bias": (pair_bias, (count,)), "pair_gate": (pair_gate, (count,))}
+    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
+        "pair_bias": (pair_bias, (count,)),
+        "pair_gate": (pair_gate, (count,)),
+    }
     if W is not None:
         hidden = W.shape[-1]
         wanted |= {"W": (W, (dim, hidden)), "b": (b, (hidden,)), "h": (h, (hidden,))}

@@ -68,17 +68,13 @@ def obstacle(tensors: dict[str, Tensor | None]) -> str | None:
         if tensor.dtype != torch.float32:
             return f"{name} is {str(tensor.dtype).removeprefix('torch.')}, and the kernels take float32"
         if tensor.layout != torch.strided:
-            return (
-                f"{name} is {str(tensor.layout).removeprefix('torch.')}, and the kernels take dense tensors"
-            )
+            return f"{name} is {str(tensor.layout).removeprefix('torch.')}, and the kernels take dense tensors"
     return None
 
 
 def raise_unless_contiguous(tensors: dict[str, Tensor | None]) -> None:
     """Raise ConfigError, naming every tensor that is not contiguous."""
-    scattered = [
-        name for name, tensor in tensors.items() if tensor is not None and not tensor.is_contiguous()
-    ]
+    scattered = [name for name, tensor in tensors.items() if tensor is not None and not tensor.is_contiguous()]
     if scattered:
         raise ConfigError(
             f"backend='native' takes contiguous tensors, and {', '.join(scattered)} is not: "
@@ -136,11 +132,7 @@ def _bits_shape(embeddings: Tensor, W: Tensor | None, pairs: int) -> tuple[int, 
     batch, fields, dim = embeddings.shape
     bytes_ = (W.shape[1] + 15) // 16 * 2
     # Inputs, their gradients and the attention weights; the batch divides out.
-    return (
-        (batch, pairs, bytes_)
-        if pairs * bytes_ <= _BITS_SHARE * 4 * (2 * fields * dim + 2 * dim + pairs)
-        else (0,)
-    )
+    return (batch, pairs, bytes_) if pairs * bytes_ <= _BITS_SHARE * 4 * (2 * fields * dim + 2 * dim + pairs) else (0,)
 
 
 def _pool(
@@ -254,8 +246,7 @@ def _pool_backward_shapes(
 ) -> tuple[Tensor, ...]:
     # Contiguous whatever the strides of the inputs: the kernel writes them in order.
     return tuple(
-        embeddings.new_empty(t.shape if t is not None else (0,))
-        for t in (embeddings, W, b, h, pair_bias, pair_gate)
+        embeddings.new_empty(t.shape if t is not None else (0,)) for t in (embeddings, W, b, h, pair_bias, pair_gate)
     )
 
 
@@ -269,9 +260,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(
-    ctx: Any, grad_pooled: Tensor | None, grad_weights: Tensor | None, *_: Any
-) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, grad_pooled: Tensor | None, grad_weights: Tensor | None, *_: Any) -> tuple[Any, ...]:
     embeddings, W, b, h, pair_bias, pair_gate, pairs, seed, attention, bits = ctx.saved_tensors
     plain, scale, dropout = ctx.settings
     if grad_pooled is None:

@@ -1,0 +1,140 @@
+"""Finding and opening files: what kind a name says it is, decompressed bytes, and errors that help."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from attfm.errors import SourceError
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+KINDS = {
+    **dict.fromkeys([".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat"], "delimited"),
+    **dict.fromkeys([".parquet", ".pq"], "parquet"),
+    **dict.fromkeys([".arrow", ".arrows", ".feather", ".ipc"], "arrow"),
+    **dict.fromkeys([".libsvm", ".svm", ".svmlight", ".libfm"], "libsvm"),
+}
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_FOREIGN = {
+    b"PAR1": "holds Parquet data: rename it to end in .parquet",
+    b"ARROW1": "holds Arrow data: rename it to end in .arrow",
+    b"PK\x03\x04": "is a zip archive or an Excel workbook: unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0": "is an Excel workbook: save it as CSV",
+    b"BZh": "is compressed by bzip2: unpack it, or compress it by gzip or zstd",
+    b"SQLite": "is an SQLite database: export the table as CSV or Parquet",
+}
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file or folder that exists, on this machine or in an object store.
+
+    name : its last part, for messages
+    path : as `filesystem` wants it
+    """
+
+    name: str
+    path: str
+    filesystem: pafs.FileSystem
+    is_folder: bool
+
+    @classmethod
+    def locate(cls, path: str | Path) -> Self:
+        """Return the file or folder at a path or URI (s3://, gs://, file://).
+
+        Raises
+        ------
+        SourceError : nothing is there, or the kind of URI is unknown
+        """
+        text = str(path)
+        if not text.strip():
+            raise SourceError("The path of the table is empty: give a file or a folder.")
+        if "://" in text:
+            try:
+                filesystem, inner = pafs.FileSystem.from_uri(text)
+                info = filesystem.get_file_info(inner)
+            except (pa.ArrowException, OSError) as error:
+                raise SourceError(
+                    f"{text} can't be opened: {_one_line(error)}. Known are paths, file://, s3:// and gs://; "
+                    "download anything else first."
+                ) from error
+        else:
+            filesystem, inner = pafs.LocalFileSystem(), str(Path(text).expanduser())
+            info = filesystem.get_file_info(inner)
+        if info.type == pafs.FileType.NotFound:
+            raise SourceError(f"There is no file {text}.{_near_names(inner)}")
+        name = inner.rstrip("/\\").replace("\\", "/").rpartition("/")[2] or inner
+        return cls(name, inner, filesystem, info.type == pafs.FileType.Directory)
+
+    @property
+    def suffixes(self) -> tuple[str, str]:
+        """The extension and that of the compression, in lower case: (".csv", ".gz")."""
+        stem = Path(self.name.lower())
+        if stem.suffix in COMPRESSIONS:
+            return Path(stem.stem).suffix, stem.suffix
+        return stem.suffix, ""
+
+    @property
+    def kind(self) -> str | None:
+        """What the extension says: delimited, parquet, arrow or libsvm; None if unknown."""
+        return KINDS.get(self.suffixes[0])
+
+    def raw_head(self, size: int) -> bytes:
+        """Return the first bytes as they lie on disk."""
+        try:
+            with self.filesystem.open_input_stream(self.path, compression=None) as stream:
+                return bytes(stream.read(size))
+        except OSError as error:
+            raise SourceError(f"{self.name} can't be read: {_one_line(error)}.") from error
+
+    def open_text(self) -> pa.NativeFile:
+        """Open for reading the decompressed bytes of a text file.
+
+        Raises
+        ------
+        SourceError : it is not what its extension says, or can't be read
+        """
+        head = self.raw_head(8)
+        compression = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+        claimed = COMPRESSIONS.get(self.suffixes[1])
+        if claimed and head and compression != claimed:
+            raise SourceError(f"{self.name} is not {claimed} data, although its name says so: rename it.")
+        for magic, sentence in _FOREIGN.items():
+            if head.startswith(magic):
+                raise SourceError(f"{self.name} {sentence}.")
+        if claimed and not head:
+            compression = None
+        try:
+            return self.filesystem.open_input_stream(self.path, compression=compression)
+        except OSError as error:
+            raise SourceError(f"{self.name} can't be read: {_one_line(error)}.") from error
+
+
+def damaged(name: str, error: Exception) -> SourceError:
+    """Return the error for a file whose bytes can't be read to their end."""
+    return SourceError(f"{name} is damaged or cut short: {_one_line(error)}. Copy or download it again.")
+
+
+def known_kinds() -> str:
+    """Return the sentence part that names what can be read."""
+    names: dict[str, list[str]] = {}
+    for suffix, kind in KINDS.items():
+        names.setdefault(kind, []).append(suffix)
+    return "; ".join(" ".join(suffixes) for suffixes in names.values()) + " (text also with .gz or .zst)"
+
+
+def _near_names(path: str) -> str:
+    folder = Path(path).parent
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        return f" There is no folder {folder} either."
+    near = get_close_matches(Path(path).name, names, n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

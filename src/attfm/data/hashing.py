@@ -1,0 +1,65 @@
+"""A 64-bit hash of strings that is the same on every machine and in every run."""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
+_BASE_INVERSE = np.uint64(pow(int(_BASE), -1, 2**64))
+_BLOCK_BYTES = 1 << 20  # a block and its powers stay in the cache
+
+
+def hash_strings(strings: pa.Array) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each string's UTF-8 bytes (nulls hash as the empty string).
+
+    A byte polynomial modulo 2^64 with a final mixer: h(s) = mix(Σ_i (s_i + 1) · B^i). All strings are hashed at
+    once, from differences of one running sum over their concatenated bytes.
+
+    Parameters
+    ----------
+    strings : pyarrow large_string array (rows,)
+
+    Returns
+    -------
+    hashes : uint64 (rows,)
+    """
+    _, offsets_buffer, bytes_buffer = strings.buffers()
+    rows = len(strings)
+    if rows == 0:
+        return np.empty(0, np.uint64)
+    offsets = np.frombuffer(offsets_buffer, np.int64)[strings.offset : strings.offset + rows + 1]
+    content = np.empty(0, np.uint8) if bytes_buffer is None else np.frombuffer(bytes_buffer, np.uint8)
+    hashes = np.empty(rows, np.uint64)
+    start = 0
+    while start < rows:
+        stop = int(np.searchsorted(offsets, offsets[start] + _BLOCK_BYTES, side="right")) - 1
+        stop = min(max(stop, start + 1), rows)
+        hashes[start:stop] = _hash_block(content, offsets[start : stop + 1])
+        start = stop
+    if strings.null_count:
+        hashes[strings.is_null().to_numpy(zero_copy_only=False)] = _mix(np.zeros(1, np.uint64))
+    return hashes
+
+
+def _hash_block(content: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
+    first, last = int(offsets[0]), int(offsets[-1])
+    size = last - first
+    terms = (content[first:last].astype(np.uint64) + np.uint64(1)) * _powers(_BASE, size)
+    sums = np.zeros(size + 1, np.uint64)
+    np.cumsum(terms, out=sums[1:])  # wraps modulo 2^64, which is what makes the differences exact
+    starts, stops = offsets[:-1] - first, offsets[1:] - first
+    # The running sum holds B^(start + i); the inverse power takes each string back to B^i.
+    return _mix((sums[stops] - sums[starts]) * _powers(_BASE_INVERSE, size + 1)[starts])
+
+
+def _powers(base: np.uint64, count: int) -> NDArray[np.uint64]:
+    powers = np.full(count, base, np.uint64)
+    powers[:1] = 1
+    return np.cumprod(powers, dtype=np.uint64)
+
+
+def _mix(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread every input bit over all output bits (the finaliser of splitmix64, Steele et al. 2014)."""
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))

@@ -1,0 +1,226 @@
+"""The target: which task it makes, which classes it has, and its values as numbers."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import types
+
+from attfm.config import Task
+from attfm.data.problems import Problems
+from attfm.data.values import (
+    Categories,
+    is_number,
+    is_scalar,
+    is_text,
+    missing_count,
+    read_categories,
+    read_numbers,
+    value_type,
+)
+from attfm.data.vocabulary import FIRST_VALUE, Vocabulary
+from attfm.errors import DataError, RunFolderError, TargetError
+
+MOST_CLASSES = 20  # integers with more distinct values are amounts, not classes
+_SHOWN = 10  # classes listed in a message
+_TASKS = ("binary", "multiclass", "regression")
+
+Column: TypeAlias = "pa.Array | pa.ChunkedArray"
+Label = str | bool | int | float
+
+
+def infer_task(column: Column) -> Task:
+    """Return the task that a target column makes.
+
+    Strings, booleans, categories and integers of at most 20 distinct values are classes, and so are any two
+    distinct values; all else is regression.
+
+    Raises
+    ------
+    TargetError : the column's type can't be a target
+    """
+    return _infer_task(column, _categories(column, "the target"), "the target")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The target column as the model sees it.
+
+    name : of the column
+    task : "binary", "multiclass" or "regression"
+    classes : the labels in the order of their codes, as numpy.unique sorts them; None for regression
+
+    >>> target = Target.fit(pa.array(["no", "yes", "no"]), task="auto", name="churn")
+    >>> target.task, target.classes, target.encode(pa.array(["yes", "no"])).tolist()
+    ('binary', ('no', 'yes'), [1, 0])
+    """
+
+    name: str
+    task: Task
+    classes: tuple[Label, ...] | None
+    _codes: Vocabulary | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        codes = None
+        if self.classes is not None:
+            texts = read_categories(pa.array(self.classes), column=self.name, problems=Problems())
+            codes = Vocabulary(texts.values, np.zeros(len(texts.values), np.int64))
+        object.__setattr__(self, "_codes", codes)
+
+    @classmethod
+    def fit(cls, column: Column, *, task: Task | Literal["auto"], name: str) -> Self:
+        """Return the target of the training rows.
+
+        Raises
+        ------
+        TargetError : no rows; missing or infinite values; one value only; of a type or with a number of classes
+            that the task does not allow
+        """
+        if len(column) == 0:
+            raise TargetError(f"Target '{name}' has no rows.")
+        categories = _categories(column, f"target '{name}'")
+        _check_present(column, name)
+        chosen = _infer_task(column, categories, f"target '{name}'") if task == "auto" else task
+        if chosen == "regression":
+            numbers = _numbers(column, name)
+            if (numbers == numbers[0]).all():
+                raise _constant(name, f"{numbers[0]:.6g}", len(column))
+            return cls(name, "regression", None)
+        labels = _labels(categories.values, value_type(column.type))
+        if len(labels) == 1:
+            raise _constant(name, str(labels[0]), len(column))
+        if chosen == "binary" and len(labels) != 2:
+            raise TargetError(
+                f"Target '{name}' has {len(labels):,} classes ({_listed(labels)}), but the task is binary. "
+                "Set the task to multiclass, or join classes."
+            )
+        return cls(name, chosen, labels)
+
+    def encode(self, column: Column) -> NDArray[Any]:
+        """Return the values as numbers: class codes 0 to classes - 1, int64 (rows,), or float64 for regression.
+
+        The labels 1, 1.0 and "1" are the same class.
+
+        Raises
+        ------
+        TargetError : a value is missing, is not one of the classes, or is not a finite number (regression)
+        """
+        _check_present(column, self.name)
+        if self._codes is None or self.classes is None:
+            return _numbers(column, self.name)
+        categories = _categories(column, f"target '{self.name}'")
+        code_of = self._codes.find(categories.values).astype(np.int64) - FIRST_VALUE
+        codes: NDArray[np.int64] = code_of[categories.codes]
+        unseen = codes < 0
+        if unseen.any():
+            row = int(unseen.argmax())
+            raise TargetError(
+                f"Target '{self.name}': {int(unseen.sum()):,} of {len(codes):,} labels were not seen in training "
+                f"(first: {column[row].as_py()!r}, row {row:,}). Its classes are {_listed(self.classes)}."
+            )
+        return codes
+
+    def to_json(self) -> str:
+        """Return the target as JSON text; the classes keep their type."""
+        return json.dumps({"name": self.name, "task": self.task, "classes": self.classes})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Return the target that `to_json` wrote; raise RunFolderError where it is something else."""
+        try:
+            saved = json.loads(text)
+            name, task, classes = saved["name"], saved["task"], saved["classes"]
+        except (ValueError, KeyError, TypeError):
+            raise _damaged("it is not the JSON that was written") from None
+        if not isinstance(name, str) or task not in _TASKS:
+            raise _damaged(f"its name is {name!r} and its task {task!r}")
+        if task == "regression":
+            if classes is not None:
+                raise _damaged("a regression target has no classes")
+            return cls(name, task, None)
+        if not isinstance(classes, list) or len(classes) < 2 or (task == "binary" and len(classes) != 2):
+            raise _damaged(f"its classes are {classes!r}")
+        kinds = {type(label) for label in classes}
+        if len(kinds) != 1 or kinds.pop() not in (str, bool, int, float) or sorted(set(classes)) != classes:
+            raise _damaged(f"its classes are {classes!r}")
+        return cls(name, task, tuple(classes))
+
+
+def _infer_task(column: Column, categories: Categories, what: str) -> Task:
+    t = value_type(column.type)
+    if types.is_temporal(t) or types.is_null(t):
+        raise TargetError(f"The type of {what} is {t}; a target is numbers, strings or booleans. Convert it.")
+    distinct = len(categories.values.unique().drop_null())
+    if distinct == 2:
+        return "binary"
+    if is_text(t) or types.is_boolean(t) or types.is_dictionary(column.type):
+        return "multiclass"
+    return "multiclass" if types.is_integer(t) and distinct <= MOST_CLASSES else "regression"
+
+
+def _categories(column: Column, what: str) -> Categories:
+    """Return the labels of a column as categories."""
+    if not is_scalar(value_type(column.type)):
+        raise TargetError(f"The type of {what} is {column.type}; a target is numbers, strings or booleans. Convert it.")
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):  # more than 2 GiB of strings don't fit in one
+        array = column.cast(pa.large_string()).combine_chunks()
+    return read_categories(array, column=what, problems=Problems())
+
+
+def _labels(values: pa.Array, t: pa.DataType) -> tuple[Label, ...]:
+    """Return the distinct labels in numpy.unique's order, in the Python type of the column."""
+    texts = values.unique().drop_null().to_pylist()
+    if types.is_boolean(t):
+        return tuple(sorted(text == "true" for text in texts))
+    if types.is_integer(t):
+        return tuple(sorted(int(text) for text in texts))
+    if is_number(t):
+        return tuple(sorted(float(text) for text in texts))
+    return tuple(sorted(texts))
+
+
+def _numbers(column: Column, name: str) -> NDArray[np.float64]:
+    problems = Problems()
+    parts, row = [np.empty(0)], 0
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        parts.append(read_numbers(chunk, column=name, row=row, problems=problems))
+        row += len(chunk)
+    try:
+        problems.raise_if_any(len(column))
+    except DataError as error:
+        raise TargetError(f"The target of a regression must be finite numbers. {error}") from None
+    return np.concatenate(parts)
+
+
+def _check_present(column: Column, name: str) -> None:
+    """Raise TargetError where a value of the target is missing."""
+    array = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+    count = sum(missing_count(chunk) for chunk in array.chunks)
+    if count:
+        floating = types.is_floating(array.type)
+        missing = pc.is_null(array, nan_is_null=True) if floating else array.is_null()
+        raise TargetError(
+            f"Target '{name}' is missing in {count:,} of {len(array):,} rows "
+            f"(first: row {pc.index(missing, True).as_py():,}). Drop those rows, or fill them in."
+        )
+
+
+def _constant(name: str, shown: str, rows: int) -> TargetError:
+    return TargetError(
+        f"Target '{name}' has one value only: '{shown}' in all {rows:,} rows. "
+        "Nothing can be learned from it: choose another target, or add rows with other values."
+    )
+
+
+def _listed(labels: tuple[Label, ...]) -> str:
+    shown = ", ".join(repr(label) for label in labels[:_SHOWN])
+    return shown + (f" and {len(labels) - _SHOWN:,} more" if len(labels) > _SHOWN else "")
+
+
+def _damaged(what: str) -> RunFolderError:
+    return RunFolderError(f"The saved target is damaged: {what}. Save the model again, or take another copy.")

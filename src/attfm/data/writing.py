@@ -1,0 +1,137 @@
+"""Writing tables: streamed, and never left half-written."""
+
+import csv
+import io
+import os
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pyarrow.types as pat
+
+from attfm.errors import SchemaError, SourceError
+
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_KNOWN = (
+    *_DELIMITERS,
+    *(f"{text}{packed}" for text in _DELIMITERS for packed in _COMPRESSIONS),
+    ".parquet",
+    ".arrow",
+    ".feather",
+)
+
+
+class TableWriter:
+    """Write a table to a file, batch after batch; the file appears when the last one is written.
+
+    The rows go to a temporary name in the same folder, which is renamed when the `with` block ends, and removed
+    when it ends by an exception. A writer to which nothing was written leaves no file.
+
+    Parameters
+    ----------
+    path : ends in .csv or .tsv (also .gz, .zst), .parquet, .arrow or .feather
+
+    Raises
+    ------
+    SourceError : unknown extension, no such folder, or it can't be written
+
+    Examples
+    --------
+    >>> with TableWriter("/tmp/scores.csv") as writer:
+    ...     writer.write(pa.table({"row": [0, 1], "score": [0.25, 0.5]}))
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path).expanduser()
+        name = self._path.name.lower()
+        self._compression = next((c for suffix, c in _COMPRESSIONS.items() if name.endswith(suffix)), None)
+        stem = Path(name).stem if self._compression else name
+        self._suffix = Path(stem).suffix
+        if not name.endswith(_KNOWN):
+            raise SourceError(f"{path} can't be written: its name must end in one of {', '.join(_KNOWN)}.")
+        if not self._path.parent.is_dir():
+            raise SourceError(f"{path} can't be written: there is no folder {self._path.parent}.")
+        if self._path.is_dir():
+            raise SourceError(f"{path} can't be written: it is a folder.")
+        self._temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        self._open = ExitStack()
+        self._schema: pa.Schema | None = None
+        self._writer: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Append rows; all must have the columns of the first.
+
+        Raises
+        ------
+        SchemaError : other columns than before, or a type that the file can't hold
+        """
+        table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+        if self._suffix in _DELIMITERS:
+            table = _flat(table, self._path.name)
+        try:
+            if self._schema is None:
+                self._start(table.schema)
+            elif table.schema != self._schema:
+                table = _cast(table, self._schema, self._path.name)
+            self._writer.write_table(table)
+        except OSError as error:
+            raise SourceError(f"{self._path} can't be written: {error}.") from error
+
+    def _start(self, schema: pa.Schema) -> None:
+        sink: Any = self._open.enter_context(pa.OSFile(str(self._temporary), "wb"))
+        if self._compression:
+            sink = self._open.enter_context(pa.CompressedOutputStream(sink, self._compression))
+        if self._suffix in _DELIMITERS:
+            delimiter = _DELIMITERS[self._suffix]
+            header = io.StringIO()
+            csv.writer(header, delimiter=delimiter, lineterminator="\n").writerow(schema.names)
+            sink.write(header.getvalue().encode())
+            options = pacsv.WriteOptions(include_header=False, delimiter=delimiter)
+            self._writer = pacsv.CSVWriter(sink, schema, write_options=options)
+        elif self._suffix == ".parquet":
+            self._writer = pq.ParquetWriter(sink, schema)
+        else:
+            self._writer = pa.ipc.new_file(sink, schema)
+        self._open.callback(self._writer.close)
+        self._schema = schema
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._open.close()
+            if kind is None and self._schema is not None:
+                os.replace(self._temporary, self._path)
+        except OSError as problem:
+            if kind is None:
+                raise SourceError(f"{self._path} can't be written: {problem}.") from problem
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _flat(table: pa.Table, file: str) -> pa.Table:
+    """Return the table with dictionaries decoded, as CSV wants it."""
+    columns = []
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        if pat.is_nested(column.type):
+            raise SchemaError(f"Column '{name}' ({column.type}) can't be written to {file}: use .parquet or .arrow.")
+        columns.append(column.cast(column.type.value_type) if pat.is_dictionary(column.type) else column)
+    return pa.table(columns, names=table.schema.names)
+
+
+def _cast(table: pa.Table, schema: pa.Schema, file: str) -> pa.Table:
+    if table.schema.names != schema.names:
+        raise SchemaError(f"{file} has the columns {', '.join(schema.names)}, not {', '.join(table.schema.names)}.")
+    try:
+        return table.cast(schema)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"Rows of other types than the first can't be written to {file}: {error}.") from error

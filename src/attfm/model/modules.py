@@ -1,0 +1,134 @@
+"""The family of factorization machines of DESIGN section 1, as torch modules."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attfm.config import ModelConfig
+from attfm.model.rows import Rows
+from attfm.ops import pair_attention_pool
+
+_SCORING_ROWS = 4096  # rows scored at once: bounds the memory of the pair vectors
+
+
+class FeatureEmbedding(nn.Module):
+    """One vector for each feature; a field's vector is the sum of x · V[feature] over its active features.
+
+    Parameters
+    ----------
+    features, dim : size of the table
+    std : standard deviation of the normal distribution that the table is drawn from
+    """
+
+    def __init__(self, features: int, dim: int, *, std: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(features, dim).normal_(0, std))
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Return (batch, fields, dim)."""
+        vectors = F.embedding(rows.ids, self.weight)
+        if rows.values is not None:
+            vectors = vectors * rows.values[..., None].to(vectors.dtype)
+        if not rows.bags:
+            return vectors
+        # The value of a multi-valued field's own column is 0, so its place is free for the sum of its bag.
+        columns = list(vectors.unbind(1))
+        for f, bag in rows.bags.items():
+            columns[f] = F.embedding_bag(
+                bag.ids, self.weight, bag.offsets[:-1].to(bag.ids.dtype),
+                mode="sum", per_sample_weights=bag.weights.to(vectors.dtype),
+            )  # fmt: skip
+        return torch.stack(columns, 1)
+
+
+class PairAttention(nn.Module):
+    """Attention over the pairs of a row (Xiao et al. 2017, eq. 4 to 6), with a gate and a bias for each pair.
+
+    Without `config.attention` the applied weight of a pair is its gate (FwFM, Pan et al. 2018), or 1 (FM, Rendle 2010).
+    """
+
+    def __init__(self, fields: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        pairs = math.comb(fields, 2)
+        # DIFFERS FROM PAPER: scaled by the number of pairs, because a softmax averages over pairs and so shrinks
+        # the interaction term; with gate 1 and equal attention the nested model then is the plain FM.
+        self.scale = float(max(pairs, 1)) if config.attention and config.scale == "pairs" else 1.0
+        if config.attention:
+            W_std = 1 / math.sqrt(config.dim) if config.attention_std is None else config.attention_std
+            h_std = 0.1 if config.attention_std is None else config.attention_std
+            self.W = nn.Parameter(torch.empty(config.dim, config.attention_dim).normal_(0, W_std))
+            self.b = nn.Parameter(torch.zeros(config.attention_dim))
+            self.h = nn.Parameter(torch.empty(config.attention_dim).normal_(0, h_std))
+        else:
+            self.register_parameter("W", None)
+            self.register_parameter("b", None)
+            self.register_parameter("h", None)
+        # DIFFERS FROM PAPER: gate and bias of a pair are not in the paper (1 and 0 there).
+        self.pair_bias = nn.Parameter(torch.zeros(pairs)) if config.attention and config.pair_bias else None
+        self.pair_gate = nn.Parameter(torch.ones(pairs)) if config.pair_gate else None
+
+    def forward(self, embeddings: Tensor, *, return_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Pool (batch, fields, dim) to (batch, dim); on request also return the applied weights (batch, pairs)."""
+        return pair_attention_pool(
+            embeddings, self.W, self.b, self.h, self.pair_bias, self.pair_gate,
+            scale=self.scale,
+            pair_dropout=self.config.pair_dropout if self.training else 0.0,
+            weight_dropout=self.config.weight_dropout if self.training else 0.0,
+            return_weights=return_weights,
+        )  # fmt: skip
+
+
+class FactorizationMachine(nn.Module):
+    """logit = w0 + Σ_f Σ_x x·w[feature] + Σ_ij A_ij (p · q_ij), for each output.
+
+    Parameters
+    ----------
+    features, fields : sizes of the encoded table
+    outputs : 1, or the number of classes of a multiclass task
+    config : which factors of the formula are on, see `attfm.config.PRESETS`
+    """
+
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(self, features: int, fields: int, outputs: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.outputs = outputs
+        self.intercept = nn.Parameter(torch.zeros(outputs))
+        self.linear = FeatureEmbedding(features, outputs, std=0.0)
+        self.has_pairs = config.pairs and fields > 1
+        if self.has_pairs:
+            self.embedding = FeatureEmbedding(features, config.dim, std=config.embedding_std)
+            self.attention = PairAttention(fields, config)
+            self.projection = nn.Parameter(torch.ones(config.dim, outputs), requires_grad=config.learned_projection)
+            if outputs > 1:
+                # DIFFERS FROM PAPER: equal p for all classes would cancel in the softmax, so p is drawn and learned
+                # in every preset.
+                self.projection.requires_grad_(True)
+                nn.init.normal_(self.projection, 0, 1 if config.projection_std is None else config.projection_std)
+            elif config.projection_std is not None and config.learned_projection:
+                nn.init.normal_(self.projection, 0, config.projection_std)
+        # Regression is trained on the standardised target; predictions are in the target's own unit.
+        self.register_buffer("target_mean", torch.zeros(()))
+        self.register_buffer("target_std", torch.ones(()))
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Return the logits (batch, outputs); for regression the prediction in the target's unit."""
+        logit = self.intercept + self.linear(rows).sum(1)
+        if self.has_pairs:
+            pooled = self.attention(self.embedding(rows))
+            pooled = F.dropout(pooled, self.config.pooled_dropout, self.training)
+            logit = logit + pooled @ self.projection  # Σ A_ij (p · q_ij) = p · Σ A_ij q_ij
+        prediction: Tensor = self.target_mean + self.target_std * logit
+        return prediction
+
+    @torch.no_grad()
+    def predict(self, rows: Rows) -> Tensor:
+        """Return the logits (rows, outputs) in evaluation mode, chunk by chunk to bound memory."""
+        self.eval()
+        chunks = [self(rows.slice(i, i + _SCORING_ROWS)) for i in range(0, len(rows), _SCORING_ROWS)]
+        return torch.cat(chunks) if chunks else self.intercept.new_empty(0, self.outputs)

@@ -1,0 +1,140 @@
+"""The family of models: what each preset is, and that it is that exactly."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from attfm.config import PRESETS, ModelConfig
+from attfm.model.modules import FactorizationMachine
+from attfm.model.rows import BagRows, Rows
+
+FEATURES, FIELDS = 12, 4
+
+
+def build(preset: str, outputs: int = 1, **settings: object) -> FactorizationMachine:
+    torch.manual_seed(0)
+    config = ModelConfig.parse({"preset": preset, "dim": 5, "attention_dim": 3, **settings})
+    module = FactorizationMachine(FEATURES, FIELDS, outputs, config).double().eval()
+    torch.nn.init.normal_(module.linear.weight)
+    torch.nn.init.normal_(module.intercept)
+    return module
+
+
+def draw_rows(batch: int = 7) -> Rows:
+    generator = torch.Generator().manual_seed(1)
+    start = torch.arange(FIELDS) * 3
+    return Rows((start + torch.randint(0, 3, (batch, FIELDS), generator=generator)).int())
+
+
+def by_hand(module: FactorizationMachine, rows: Rows) -> Tensor:
+    """The model's equation, row by row, feature by feature and pair by pair."""
+    logits = []
+    for ids in rows.ids.tolist():
+        logit = module.intercept + sum(module.linear.weight[i] for i in ids)
+        if module.has_pairs:
+            attention, vectors = module.attention, [module.embedding.weight[i] for i in ids]
+            q = [vectors[i] * vectors[j] for i in range(FIELDS) for j in range(i + 1, FIELDS)]
+            a = torch.ones(len(q), dtype=torch.float64)
+            if attention.W is not None:
+                e = torch.stack([attention.h @ torch.relu(x @ attention.W + attention.b) for x in q])
+                if attention.pair_bias is not None:
+                    e = e + attention.pair_bias
+                a = torch.exp(e) / torch.exp(e).sum()
+                a = a * (len(q) if module.config.scale == "pairs" else 1)
+            if attention.pair_gate is not None:
+                a = a * attention.pair_gate
+            logit = logit + sum(a[k] * (x @ module.projection) for k, x in enumerate(q))
+        logits.append(logit)
+    return torch.stack(logits)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_its_formula(preset: str, outputs: int) -> None:
+    module = build(preset, outputs)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "pair_" in name:
+                parameter.add_(torch.randn(parameter.shape))
+        torch.testing.assert_close(module(draw_rows()), by_hand(module, draw_rows()), rtol=1e-10, atol=1e-12)
+
+
+def test_the_nested_model_starts_as_the_plain_factorization_machine() -> None:
+    module = build("nested")
+    module.attention.h.data.zero_()  # equal attention on all pairs
+    v = module.embedding.weight[draw_rows().ids.long()]
+    pairs = (0.5 * (v.sum(1) ** 2 - (v**2).sum(1)) * module.projection[:, 0]).sum(1)
+    linear = module.intercept + module.linear(draw_rows()).sum(1)
+    torch.testing.assert_close(module(draw_rows())[:, 0], linear[:, 0] + pairs, rtol=1e-12, atol=1e-12)
+
+
+def test_presets_learn_what_they_say_and_nothing_else() -> None:
+    def learned(preset: str, outputs: int = 1) -> set[str]:
+        return {name for name, p in build(preset, outputs).named_parameters() if p.requires_grad}
+
+    common = {"intercept", "linear.weight"}
+    attention = {"embedding.weight", "attention.W", "attention.b", "attention.h", "projection"}
+    assert learned("linear") == common
+    assert learned("fm") == common | {"embedding.weight"}
+    assert learned("fwfm") == common | {"embedding.weight", "attention.pair_gate"}
+    assert learned("paper") == common | attention
+    assert learned("nested") == common | attention | {"attention.pair_gate", "attention.pair_bias"}
+    # Equal projections of all classes would cancel in the softmax.
+    assert "projection" in learned("fm", 3)
+
+
+def test_values_multiply_embedding_and_weight() -> None:
+    module, rows = build("nested"), draw_rows()
+    scaled = Rows(rows.ids, torch.full(rows.ids.shape, 2.0))
+    doubled = build("nested")
+    with torch.no_grad():
+        doubled.embedding.weight.mul_(2)
+        doubled.linear.weight.mul_(2)
+    torch.testing.assert_close(module(scaled), doubled(rows), rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(module(scaled), module(rows))
+
+
+def test_a_bag_is_the_weighted_sum_of_its_features() -> None:
+    module = build("fwfm")
+    ids = torch.tensor([[0, 3, 6, 9], [1, 4, 6, 9]], dtype=torch.int32)
+    values = torch.tensor([[1.0, 1, 0, 1], [1, 1, 0, 1]])
+    bag = BagRows(torch.tensor([7, 8, 8], dtype=torch.int32), torch.tensor([0.5, 2.0, 1.0]), torch.tensor([0, 2, 3]))
+    rows = Rows(ids, values, {2: bag})
+    v = module.embedding.weight
+    vectors = [[v[0], v[3], 0.5 * v[7] + 2 * v[8], v[9]], [v[1], v[4], v[8], v[9]]]
+    torch.testing.assert_close(
+        module.embedding(rows), torch.stack([torch.stack(row) for row in vectors]), rtol=1e-12, atol=1e-12
+    )
+    # One feature of weight 1 in the bag is the same as that feature in a single-valued field.
+    single = Rows(torch.tensor([[1, 4, 8, 9]], dtype=torch.int32))
+    torch.testing.assert_close(module(rows)[1:], module(single), rtol=1e-12, atol=1e-12)
+
+
+def test_rows_taken_in_another_order_score_the_same_with_bags() -> None:
+    module = build("nested")
+    bag = BagRows(torch.tensor([6, 7, 8, 8], dtype=torch.int32), torch.ones(4), torch.tensor([0, 1, 1, 4]))
+    ids = torch.tensor([[0, 3, 6, 9], [1, 4, 6, 9], [2, 5, 6, 10]], dtype=torch.int32)
+    values = torch.tensor([[1.0, 1, 0, 1]] * 3)
+    rows = Rows(ids, values, {2: bag})
+    order = torch.tensor([2, 0, 1, 2])
+    torch.testing.assert_close(module(rows.take(order)), module(rows)[order], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(module.predict(rows.slice(1, 3)), module(rows)[1:3], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("place", ["pair_dropout", "weight_dropout", "pooled_dropout"])
+def test_dropout_acts_in_training_only(place: str) -> None:
+    settings = {"pair_dropout": 0.0, "weight_dropout": 0.0, "pooled_dropout": 0.0, place: 0.5}
+    module, rows = build("nested", **settings), draw_rows()
+    torch.testing.assert_close(module(rows), module(rows))
+    module.train()
+    assert not torch.allclose(module(rows), module(rows))
+
+
+def test_one_field_has_no_pairs_and_is_linear() -> None:
+    module = FactorizationMachine(3, 1, 1, ModelConfig.parse({})).double()
+    assert not module.has_pairs
+    assert module(Rows(torch.tensor([[2]], dtype=torch.int32))).shape == (1, 1)
+
+
+def test_no_rows_give_no_predictions() -> None:
+    assert build("nested", 3).predict(Rows(torch.empty(0, FIELDS, dtype=torch.int32))).shape == (0, 3)

@@ -1,0 +1,200 @@
+"""The training loop: it learns, stops, repeats, weighs rows, and survives a loss that is not finite."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from attfm.config import ModelConfig, Task, TrainConfig
+from attfm.errors import ConfigError, TrainingError
+from attfm.model.modules import FactorizationMachine
+from attfm.model.rows import Rows
+from attfm.train.trainer import Examples, History, mean_loss, silence_unseen, start_at_base_rate, train
+
+NO_NEIGHBOURS = np.empty(0, np.int64)
+
+
+def xor_examples(rows: int = 256, seed: int = 0) -> Examples:
+    """Two fields of two values whose label is their exclusive or: no main effect, one pair effect."""
+    generator = torch.Generator().manual_seed(seed)
+    bits = torch.randint(0, 2, (rows, 2), generator=generator)
+    return Examples(Rows((bits + torch.tensor([0, 2])).int()), bits[:, 0] ^ bits[:, 1], torch.ones(rows))
+
+
+def build(outputs: int = 1, features: int = 4, fields: int = 2, **settings: object) -> FactorizationMachine:
+    torch.manual_seed(3)
+    return FactorizationMachine(features, fields, outputs, ModelConfig.parse({"dim": 4, **settings}))
+
+
+def run(module: FactorizationMachine, examples: Examples, valid: Examples | None = None, **settings: object) -> History:
+    task: Task = settings.pop("task", "binary")  # type: ignore[assignment]
+    neighbours = settings.pop("neighbours", NO_NEIGHBOURS)
+    config = TrainConfig.parse({"epochs": 30, "learning_rate": 0.02, "embedding_decay": 0, "linear_decay": 0} | settings)
+    torch.manual_seed(0)
+    return train(module, examples, valid, task=task, config=config, batch_size=32, neighbours=neighbours)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adagrad"])
+def test_it_learns_a_pure_interaction(optimizer: str) -> None:
+    module, rate = build(embedding_std=0.5), {"adam": 0.02, "sgd": 0.3, "adagrad": 0.1}[optimizer]
+    assert mean_loss(module, xor_examples(seed=1), "binary") > 0.5
+    run(module, xor_examples(), optimizer=optimizer, learning_rate=rate, epochs=60)
+    assert mean_loss(module, xor_examples(seed=1), "binary") < 0.1
+
+
+def test_linear_can_not_learn_an_interaction() -> None:
+    module = build(preset="linear")
+    run(module, xor_examples())
+    assert mean_loss(module, xor_examples(), "binary") > 0.65
+
+
+def test_equal_seeds_repeat_bit_for_bit_and_others_do_not() -> None:
+    states = []
+    for seed in (1, 1, 2):
+        module = build()
+        run(module, xor_examples(), epochs=3, seed=seed)
+        states.append(module.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_the_best_epoch_is_restored_and_training_stops() -> None:
+    generator = torch.Generator().manual_seed(5)
+    noise = Examples(xor_examples(64).rows, torch.randint(0, 2, (64,), generator=generator), torch.ones(64))
+    valid = xor_examples(64, seed=7)
+    module, seen = build(embedding_std=1.0), []
+    config = TrainConfig.parse({"epochs": 50, "learning_rate": 0.1, "patience": 4, "embedding_decay": 0})
+    history = train(
+        module, noise, valid, task="binary", config=config, batch_size=16, neighbours=NO_NEIGHBOURS,
+        on_epoch=lambda epoch, m: seen.append(copy.deepcopy(m.state_dict())),
+    )  # fmt: skip
+    losses = [epoch.valid_loss for epoch in history.epochs]
+    assert history.best_epoch == 1 + losses.index(min(losses))  # type: ignore[type-var]
+    assert len(history.epochs) == history.best_epoch + 4 < 50
+    assert mean_loss(module, valid, "binary") == pytest.approx(min(losses))  # type: ignore[type-var]
+    assert all(torch.equal(module.state_dict()[k], v) for k, v in seen[history.best_epoch - 1].items())
+
+
+def test_without_early_stopping_the_last_epoch_is_kept() -> None:
+    module = build()
+    history = run(module, xor_examples(), xor_examples(64, seed=7), early_stopping=False, epochs=5)
+    assert (history.best_epoch, len(history.epochs)) == (5, 5)
+
+
+def test_a_row_of_weight_two_is_two_rows_and_a_row_of_weight_zero_is_none() -> None:
+    base = xor_examples(48)
+    weight = torch.arange(48) % 3
+    twice = torch.repeat_interleave(torch.arange(48), weight)
+    repeated = Examples(base.rows.take(twice), base.target[twice], torch.ones(len(twice)))
+    weighted = Examples(base.rows, base.target, weight.float())
+    losses = []
+    for examples in (weighted, repeated, base):
+        module = build(weight_dropout=0.0).double()
+        config = TrainConfig.parse({"epochs": 5, "embedding_decay": 0, "learning_rate": 0.05})
+        train(module, examples, None, task="binary", config=config, batch_size=1000, neighbours=NO_NEIGHBOURS)
+        losses.append(mean_loss(module, xor_examples(seed=2), "binary"))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)  # Adam's epsilon sees gradients of another scale
+    assert losses[0] != pytest.approx(losses[2], rel=1e-3)
+    assert mean_loss(module, weighted, "binary") == pytest.approx(mean_loss(module, repeated, "binary"))
+
+
+def test_weights_in_another_unit_change_nothing() -> None:
+    base, states = xor_examples(64), []
+    for unit in (1.0, 1024.0):
+        module = build()
+        run(module, Examples(base.rows, base.target, base.weight * unit), epochs=3)
+        states.append(module.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("rate", [1e30, float(np.finfo(np.float32).max)])
+def test_a_loss_that_is_not_finite_names_the_epoch_and_keeps_the_last_good_parameters(rate: float) -> None:
+    base = xor_examples(64)
+    module = build()
+    start = copy.deepcopy(module.state_dict())
+    examples = Examples(base.rows, base.target.float(), base.weight)
+    with pytest.raises(TrainingError, match=r"loss became (nan|inf) in epoch 1.*epoch 0 were kept.*learning_rate"):
+        run(module, examples, task="regression", optimizer="sgd", learning_rate=rate)
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in start.items())
+
+
+def test_regression_predicts_in_the_unit_of_the_target() -> None:
+    base = xor_examples()
+    values = 1000.0 + 50.0 * base.target
+    examples = Examples(base.rows, values.float(), base.weight)
+    module = build(embedding_std=0.5, weight_dropout=0.0)
+    start_at_base_rate(module, examples, "regression")
+    assert mean_loss(module, examples, "regression") == pytest.approx(625, rel=0.2)
+    run(module, examples, task="regression", epochs=60)
+    assert mean_loss(module, examples, "regression") < 5
+
+
+def test_multiclass_learns_three_classes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 3, (300, 2), generator=generator)
+    examples = Examples(Rows((ids + torch.tensor([0, 3])).int()), ids.sum(1) % 3, torch.ones(300))
+    module = build(outputs=3, features=6)
+    start_at_base_rate(module, examples, "multiclass")
+    run(module, examples, task="multiclass", epochs=80)
+    assert mean_loss(module, examples, "multiclass") < 0.15
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_training_starts_at_the_weighted_base_rate(task: Task) -> None:
+    module = build(outputs=1 if task == "binary" else 2, preset="linear")
+    examples = Examples(xor_examples(4).rows, torch.tensor([0, 0, 0, 1]), torch.tensor([1.0, 1.0, 1.0, 6.0]))
+    start_at_base_rate(module, examples, task)
+    logits = module.intercept.detach()
+    share = torch.sigmoid(logits[0]) if task == "binary" else torch.softmax(logits, 0)[1]
+    assert float(share) == pytest.approx(2 / 3)
+
+
+def test_features_that_no_training_row_has_add_nothing() -> None:
+    module = build(features=6)
+    silence_unseen(module, xor_examples().rows)
+    assert module.embedding.weight[4:].abs().max() == 0
+    assert module.embedding.weight[:4].abs().min() > 0
+
+
+def test_smoothness_pulls_neighbouring_bins_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    bins = torch.randint(0, 40, (400, 1), generator=generator)
+    target = (bins[:, 0] + torch.randint(-20, 20, (400,), generator=generator) > 20).long()
+    examples = Examples(Rows(bins.int()), target, torch.ones(400))
+    rough = []
+    for smoothness in (0.0, 1.0):
+        module = build(features=40, fields=1, preset="linear")
+        run(module, examples, smoothness=smoothness, neighbours=np.arange(39))
+        rough.append(float(module.linear.weight.detach().diff(dim=0).pow(2).sum()))
+    assert rough[1] < 0.05 * rough[0]
+
+
+def test_decay_and_attention_penalty_shrink_what_they_name() -> None:
+    def norms(**settings: object) -> dict[str, float]:
+        module = build(embedding_std=0.5)
+        run(module, xor_examples(), epochs=10, **settings)
+        return {name: float(p.detach().norm()) for name, p in module.named_parameters()}
+
+    free = norms()
+    assert norms(embedding_decay=20.0)["embedding.weight"] < 0.5 * free["embedding.weight"]
+    assert norms(linear_decay=50.0)["linear.weight"] < 0.8 * free["linear.weight"]
+    assert norms(attention_l2=10.0)["attention.W"] < 0.3 * free["attention.W"]
+
+
+def test_cuda_is_refused_where_there_is_none() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(ConfigError, match=r"'device' is 'cuda'.*use 'auto' or 'cpu'"):
+        run(build(), xor_examples(), device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_training_on_a_gpu_learns_the_same_interaction() -> None:
+    module = build(embedding_std=0.5)
+    run(module, xor_examples(), device="cuda", epochs=60)
+    assert next(module.parameters()).device.type == "cpu"
+    assert mean_loss(module, xor_examples(seed=1), "binary") < 0.1
+    assert math.isfinite(mean_loss(module, xor_examples(), "binary"))
