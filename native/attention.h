@@ -23,16 +23,49 @@ constexpr int TILE_SMALL = LANES == 16 ? 4 : 2;
 constexpr int ROW_PADDING = 16;  // rows that a last, partly filled tile may touch beyond the count
 
 // acc[r][n] += sum over k of a[r * row_step + k * step] * b[k * ldb + n * LANES ...]
+//
+// Rows are reached from one base pointer for every four, hidden from the optimiser: left alone, GCC keeps a pointer
+// for each row, runs out of registers and reloads them between the multiply-adds.
 template <int ROWS, int WIDTH>
 ATTFM_INLINE void multiply(const float* a, int64_t row_step, int64_t step, const float* b, int64_t ldb, int64_t depth,
                            Vec (&acc)[ROWS][WIDTH]) {
+  constexpr int GROUPS = (ROWS + 3) / 4;
+  const float* base[GROUPS];
+#pragma GCC unroll 4
+  for (int g = 0; g < GROUPS; ++g) base[g] = a + 4 * g * row_step;
+  int64_t once = row_step, thrice = 3 * row_step;
+  __asm__("" : "+r"(once), "+r"(thrice));
   for (int64_t k = 0; k < depth; ++k) {
     Vec w[WIDTH];
 #pragma GCC unroll 4
     for (int n = 0; n < WIDTH; ++n) w[n] = load(b + n * LANES);
+#pragma GCC unroll 4
+    for (int g = 0; g < GROUPS; ++g) {
+      __asm__("" : "+r"(base[g]));
+#pragma GCC unroll 4
+      for (int r = 4 * g; r < (4 * g + 4 < ROWS ? 4 * g + 4 : ROWS); ++r) {
+        const int i = r - 4 * g;
+        Vec x = broadcast(i == 0 ? base[g][0] : i == 1 ? base[g][once] : i == 2 ? base[g][2 * once] : base[g][thrice]);
+#pragma GCC unroll 4
+        for (int n = 0; n < WIDTH; ++n) acc[r][n] += x * w[n];
+      }
+      base[g] += step;
+    }
+    b += ldb;
+  }
+}
+// The same where the rows lie side by side (row_step 1).
+template <int ROWS, int WIDTH>
+ATTFM_INLINE void multiply_columns(const float* a, int64_t step, const float* b, int64_t ldb, int64_t depth,
+                                   Vec (&acc)[ROWS][WIDTH]) {
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec w[WIDTH];
+#pragma GCC unroll 4
+    for (int n = 0; n < WIDTH; ++n) w[n] = load(b + n * LANES);
+    __asm__("" : "+r"(a));
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) {
-      Vec x = broadcast(a[r * row_step]);
+      Vec x = broadcast(a[r]);
 #pragma GCC unroll 4
       for (int n = 0; n < WIDTH; ++n) acc[r][n] += x * w[n];
     }
@@ -138,7 +171,30 @@ ATTFM_INLINE void get_bits(const uint8_t* bits, uint32_t (&set)[WIDTH]) {
   }
 }
 
-// e[n] = h . relu(q_n W + b) for n < count. q: (count + ROW_PADDING, padded_dim) with readable padding rows.
+// The pairs of a block of rows as one list: pair n is pair n % pairs of row n / pairs.
+struct Place {
+  int64_t row, pair;
+};
+
+// q_n = v_i * v_j for `count` pairs from `at` on; v[row] are the field vectors of a row.
+ATTFM_INLINE Place pair_vectors(const float* const* v, const int32_t* first, const int32_t* second, int64_t pairs,
+                                int64_t padded_dim, int64_t count, Place at, float* q) {
+  while (count > 0) {
+    const float* row = v[at.row];
+    const int64_t stop = smaller(pairs, at.pair + count);
+    count -= stop - at.pair;
+    for (int64_t p = at.pair; p < stop; ++p) {
+      const float *vi = row + first[p] * padded_dim, *vj = row + second[p] * padded_dim;
+      for (int64_t l = 0; l < padded_dim; l += LANES) store(q + l, load(vi + l) * load(vj + l));
+      q += padded_dim;
+    }
+    at.pair = stop == pairs ? 0 : stop;
+    at.row += stop == pairs;
+  }
+  return at;
+}
+
+// e[n] = h . relu(q_n W + b) for n < count; e has room up to a multiple of LANES. q: (count + ROW_PADDING, padded_dim) with readable padding rows.
 // partial: (count + ROW_PADDING + LANES) vectors. bits: null, or count times bit_bytes.
 template <bool KEEP_BITS>
 void attention_logits(const Network& net, const float* q, int64_t count, float* partial, float* e, uint8_t* bits) {
@@ -175,11 +231,7 @@ void attention_logits(const Network& net, const float* q, int64_t count, float* 
       }
     });
   });
-  for (int64_t n = 0; n < count; n += LANES) {
-    float sums[LANES];
-    store(sums, sum_each(partial + n * LANES));
-    memcpy(e + n, sums, 4 * smaller(LANES, count - n));
-  }
+  for (int64_t n = 0; n < count; n += LANES) store(e + n, sum_each(partial + n * LANES));
 }
 
 // From d (count): adds to G (padded_dim, padded_hidden) and s (padded_hidden), and writes dq over q.
@@ -228,7 +280,7 @@ void attention_gradients(const Network& net, float* q, const float* d, int64_t c
     for_row_tiles<WIDTH>(net.dim, [&]<int ROWS>(int64_t l, Rows<WIDTH, ROWS>) {
       // Summed chunk by chunk: one long running sum would lose digits.
       Vec acc[ROWS][WIDTH] = {};
-      multiply<ROWS, WIDTH>(q + l, 1, K, dm + c, T, count, acc);
+      multiply_columns<ROWS, WIDTH>(q + l, K, dm + c, T, count, acc);
       for (int i = 0; i < ROWS; ++i) {
         for (int n = 0; n < WIDTH; ++n) {
           float* to = G + (l + i) * T + c + n * LANES;

@@ -34,6 +34,16 @@ struct PoolTask {
   float *grad_W, *grad_b, *grad_h, *grad_bias, *grad_gate;  // as the parameters
 };
 
+// The same with the attention network run once for each distinct pair: pool.embeddings is (slots, dim), pool.ids the
+// slot of every entry, pool.bits and the network's gradients belong to distinct pairs. Always with attention.
+struct DistinctTask {
+  PoolTask pool;
+  int64_t distinct;
+  const uint16_t* index;   // (pairs, batch) number of the row's pair within pair p
+  const int32_t* offsets;  // (pairs + 1)
+  const int32_t* members;  // (distinct, 2) slots
+};
+
 // Bytes that the bits of one pair take.
 inline int64_t bit_bytes(int64_t attention_dim) { return (attention_dim + 15) / 16 * 2; }
 
@@ -42,6 +52,8 @@ struct Kernels {
   int lanes;
   void (*pool_forward)(const PoolTask&);
   void (*pool_backward)(const PoolTask&);
+  void (*distinct_forward)(const DistinctTask&);
+  void (*distinct_backward)(const DistinctTask&);
   double (*peak)(int64_t steps);  // multiply-adds of registers only: returns the floating-point operations done
 };
 

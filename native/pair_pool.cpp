@@ -1,39 +1,8 @@
 // Attentional pair pooling, row by row: forward and backward. The formula is ops/reference.py.
-#include "attention.h"
+#include "rows.h"
 
 namespace attfm::ATTFM_TARGET {
 namespace {
-
-constexpr float MINUS_INFINITY = -__builtin_inff();
-
-// 0 or 1 / (1 - dropout) for one weight: a hash of (seed, index), so backward and any thread see the same.
-ATTFM_INLINE uint32_t mix(uint32_t x) {
-  x ^= x >> 16;
-  x *= 0x7feb352du;
-  x ^= x >> 15;
-  x *= 0x846ca68bu;
-  return x ^ (x >> 16);
-}
-void dropout_factors(const PoolTask& task, int64_t row, float* factors) {
-  const uint32_t threshold = uint32_t(double(task.dropout) * 16777216.0);
-  const float kept = 1.0f / (1.0f - task.dropout);
-  const uint32_t low = uint32_t(task.seed), high = uint32_t(task.seed >> 32);
-  const uint32_t row_key = mix(mix(uint32_t(row) ^ low) + uint32_t(uint64_t(row) >> 32) + high);
-  for (int32_t p = 0; p < task.pairs; ++p) {
-    const uint32_t x = mix(mix(uint32_t(p) * 0x9e3779b1u ^ row_key) + high);
-    factors[p] = (x >> 8) < threshold ? 0.0f : kept;
-  }
-}
-
-// The memory of one thread, carved from one block.
-struct Workspace {
-  float* next;
-  float* take(int64_t floats) {
-    float* p = next;
-    next += round_up(floats, 16);
-    return p;
-  }
-};
 
 struct Layout {
   int64_t padded_dim, padded_hidden, padded_pairs, rows, chunk;
@@ -66,121 +35,6 @@ const float* read_row(const PoolTask& task, const Layout& at, int64_t row, float
   return buffer;
 }
 
-void pair_vector(const float* vi, const float* vj, int64_t kp, float* q) {
-  for (int64_t l = 0; l < kp; l += LANES) store(q + l, load(vi + l) * load(vj + l));
-}
-
-// a = softmax(e + c) over `pairs` entries; a has room up to a multiple of LANES.
-void softmax(const float* e, const float* bias, int64_t pairs, float* a) {
-  const int64_t padded = round_up(pairs, LANES);
-  for (int64_t p = 0; p < pairs; ++p) a[p] = bias != nullptr ? e[p] + bias[p] : e[p];
-  for (int64_t p = pairs; p < padded; ++p) a[p] = MINUS_INFINITY;
-  Vec top = load(a);
-  for (int64_t p = LANES; p < padded; p += LANES) {
-    Vec x = load(a + p);
-    top = x > top ? x : top;
-  }
-  float highest = MINUS_INFINITY;
-  for (int lane = 0; lane < LANES; ++lane) highest = top[lane] > highest ? top[lane] : highest;
-  Vec total{};
-  for (int64_t p = 0; p < padded; p += LANES) {
-    Vec x = exponential(load(a + p) - highest);
-    total += x;
-    store(a + p, x);
-  }
-  const float inverse = 1.0f / sum(total);
-  for (int64_t p = 0; p < padded; p += LANES) store(a + p, load(a + p) * inverse);
-}
-
-// pooled = sum over i of v_i * (sum over j of A_ij v_j), WIDTH vectors of dim at a time, pairs taken UNROLL at once.
-template <int WIDTH, int UNROLL>
-ATTFM_INLINE void pool_panel(const PoolTask& task, const float* v, int64_t kp, const float* A, int64_t l, Vec* out) {
-  const int32_t *first = task.first, *second = task.second;
-  Vec total[WIDTH] = {}, lost[WIDTH] = {};  // compensated: the sum over hundreds of pairs keeps its digits
-  for (int64_t p = 0; p < task.pairs;) {
-    const int32_t i = first[p];
-    int64_t stop = p;
-    while (stop < task.pairs && first[stop] == i) ++stop;
-    Vec acc[UNROLL][WIDTH] = {};
-    for (; p + UNROLL <= stop; p += UNROLL) {
-#pragma GCC unroll 4
-      for (int u = 0; u < UNROLL; ++u) {
-        const float* vj = v + second[p + u] * kp + l;
-#pragma GCC unroll 4
-        for (int n = 0; n < WIDTH; ++n) acc[u][n] += A[p + u] * load(vj + n * LANES);
-      }
-    }
-    for (; p < stop; ++p) {
-      const float* vj = v + second[p] * kp + l;
-#pragma GCC unroll 4
-      for (int n = 0; n < WIDTH; ++n) acc[0][n] += A[p] * load(vj + n * LANES);
-    }
-    const float* vi = v + i * kp + l;
-#pragma GCC unroll 4
-    for (int n = 0; n < WIDTH; ++n) {
-      Vec row = acc[0][n];
-      for (int u = 1; u < UNROLL; ++u) row += acc[u][n];
-      const Vec term = row * load(vi + n * LANES) - lost[n];
-      const Vec next = total[n] + term;
-      const Vec rounding = (next - total[n]) - term;
-      lost[n] = rounding == rounding ? rounding : Vec{};  // NaN where the sum is infinite
-      total[n] = next;
-    }
-  }
-  for (int n = 0; n < WIDTH; ++n) out[n] = total[n];
-}
-
-void write_padded(float* to, const Vec* values, int count, int64_t l, int64_t dim) {
-  for (int n = 0; n < count; ++n, l += LANES) {
-    float lanes[LANES];
-    store(lanes, values[n]);
-    if (l < dim) memcpy(to + l, lanes, 4 * smaller(LANES, dim - l));
-  }
-}
-
-void pool_row(const PoolTask& task, const float* v, int64_t kp, const float* A, float* pooled) {
-  int64_t l = 0;
-  Vec out[4];
-  for (; l + 4 * LANES <= kp; l += 4 * LANES) {
-    pool_panel<4, 2>(task, v, kp, A, l, out);
-    write_padded(pooled, out, 4, l, task.dim);
-  }
-  for (; l < kp; l += LANES) {
-    pool_panel<1, 4>(task, v, kp, A, l, out);
-    write_padded(pooled, out, 1, l, task.dim);
-  }
-}
-
-// FM: sum over i < j of v_i v_j, through running sums of the fields before. (The usual half of
-// square-of-sum less sum-of-squares costs the same and cancels.)
-void plain_row(const PoolTask& task, const float* v, int64_t kp, float* pooled) {
-  for (int64_t l = 0; l < kp; l += LANES) {
-    Vec before = load(v + l), total{};
-    for (int64_t f = 1; f < task.fields; ++f) {
-      Vec x = load(v + f * kp + l);
-      total += before * x;
-      before += x;
-    }
-    total *= task.scale;
-    write_padded(pooled, &total, 1, l, task.dim);
-  }
-}
-void plain_row_gradient(const PoolTask& task, const float* v, int64_t kp, const float* g, float* dv) {
-  for (int64_t l = 0; l < kp; l += LANES) {
-    const Vec gl = load(g + l) * task.scale;
-    Vec others{};
-    for (int64_t f = 0; f < task.fields; ++f) {
-      store(dv + f * kp + l, others);
-      others += load(v + f * kp + l);
-    }
-    others = Vec{};
-    for (int64_t f = task.fields - 1; f >= 0; --f) {
-      store(dv + f * kp + l, gl * (load(dv + f * kp + l) + others));
-      others += load(v + f * kp + l);
-    }
-  }
-}
-
 struct Job {
   const PoolTask& task;
   const Network& net;
@@ -191,12 +45,6 @@ struct Job {
   int64_t sum_stride;
   float* slot_sums;  // backward with ids: the embedding gradients of threads 1, 2, ...
 };
-
-// scale * g, and 1 in the padding.
-float* pair_factors(const PoolTask& task, float* factors) {
-  for (int64_t p = 0; p < task.pairs; ++p) factors[p] = task.scale * (task.gate != nullptr ? task.gate[p] : 1.0f);
-  return factors;
-}
 
 void forward_part(void* context, int part, int parts) {
   const Job& job = *static_cast<Job*>(context);
@@ -211,7 +59,7 @@ void forward_part(void* context, int part, int parts) {
   float* a = memory.take(at.padded_pairs);
   float* factors = pair_factors(task, memory.take(at.padded_pairs));
   float* dropped = memory.take(at.padded_pairs);
-  const bool attention = task.attention_dim > 0, dropout = task.dropout > 0;
+  const bool attention = task.attention_dim > 0;
   const int64_t bytes = bit_bytes(task.attention_dim);
   const float* v[64];
   const Range mine = share(task.batch, part, parts);
@@ -219,13 +67,10 @@ void forward_part(void* context, int part, int parts) {
     const int64_t rows = smaller(at.rows, mine.stop - row0);
     for (int64_t r = 0; r < rows; ++r) v[r] = read_row(task, at, row0 + r, vectors + r * m * kp);
     if (attention) {
-      int64_t r = 0, p = 0;
+      Place place{0, 0};
       for (int64_t n0 = 0; n0 < rows * P; n0 += at.chunk) {
         const int64_t count = smaller(at.chunk, rows * P - n0);
-        for (int64_t n = 0; n < count; ++n) {
-          pair_vector(v[r] + task.first[p] * kp, v[r] + task.second[p] * kp, kp, q + n * kp);
-          if (++p == P) p = 0, ++r;
-        }
+        place = pair_vectors(v, task.first, task.second, P, kp, count, place, q);
         if (task.bits != nullptr) {
           attention_logits<true>(job.net, q, count, partial, e + n0, task.bits + (row0 * P + n0) * bytes);
         } else {
@@ -233,44 +78,7 @@ void forward_part(void* context, int part, int parts) {
         }
       }
     }
-    for (int64_t r = 0; r < rows; ++r) {
-      float* pooled = task.pooled + (row0 + r) * task.dim;
-      const int64_t at_row = (row0 + r) * P;
-      if (attention) {
-        softmax(e + r * P, task.bias, P, a);
-        if (task.attention != nullptr) memcpy(task.attention + at_row, a, 4 * P);
-        for (int64_t p = 0; p < P; ++p) a[p] *= factors[p];
-      } else {
-        memcpy(a, factors, 4 * P);
-      }
-      if (dropout) {
-        dropout_factors(task, row0 + r, dropped);
-        for (int64_t p = 0; p < P; ++p) a[p] *= dropped[p];
-      }
-      if (task.weights != nullptr) memcpy(task.weights + at_row, a, 4 * P);
-      if (task.plain) {
-        plain_row(task, v[r], kp, pooled);
-      } else {
-        pool_row(task, v[r], kp, a, pooled);
-      }
-    }
-  }
-}
-
-// dA = g . q_ij for all pairs of a row; gv has room for one row of vectors.
-void pooled_dot_pairs(const PoolTask& task, const float* v, const float* g, int64_t kp, float* gv, float* dA) {
-  for (int64_t f = 0; f < task.fields; ++f) pair_vector(v + f * kp, g, kp, gv + f * kp);
-  for (int64_t p = 0; p < task.pairs; p += LANES) {
-    float sums[LANES * LANES];
-    const int count = int(smaller(LANES, task.pairs - p));
-    for (int u = 0; u < count; ++u) {
-      const float *x = gv + task.first[p + u] * kp, *y = v + task.second[p + u] * kp;
-      Vec total{};
-      for (int64_t l = 0; l < kp; l += LANES) total += load(x + l) * load(y + l);
-      store(sums + u * LANES, total);
-    }
-    for (int u = count; u < LANES; ++u) store(sums + u * LANES, Vec{});
-    store(dA + p, sum_each(sums));
+    for (int64_t r = 0; r < rows; ++r) finish_row(task, v[r], kp, row0 + r, e + r * P, factors, a, dropped);
   }
 }
 
@@ -285,22 +93,23 @@ void backward_part(void* context, int part, int parts) {
   float* dm = memory.take((at.chunk + ROW_PADDING) * at.padded_hidden);
   float* d = memory.take(at.rows * P + at.chunk + 64);
   float* A = memory.take(at.rows * P + at.chunk + 64);
-  float* dA = memory.take(at.padded_pairs);
-  float* factors = pair_factors(task, memory.take(at.padded_pairs));
-  float* dropped = memory.take(at.padded_pairs);
+  RowMemory row_memory;
+  row_memory.dA = memory.take(at.padded_pairs);
+  row_memory.factors = pair_factors(task, memory.take(at.padded_pairs));
+  row_memory.dropped = memory.take(at.padded_pairs);
+  row_memory.gv = memory.take(m * kp);
   float* gradients = memory.take(at.rows * m * kp);
-  float* gv = memory.take(m * kp);
   float* g = memory.take(at.rows * kp);
   float* sums = job.sums + part * job.sum_stride;
   float* grad_bias = sums;
   float* grad_gate = grad_bias + P;
   float* G = grad_gate + P;
   float* s = G + (kp + ROW_PADDING) * at.padded_hidden;
-  const bool attention = task.attention_dim > 0, dropout = task.dropout > 0;
+  const bool attention = task.attention_dim > 0;
   const int64_t bytes = bit_bytes(task.attention_dim);
   float* slots = task.grad_embeddings;
   if (task.ids != nullptr && part > 0) slots = job.slot_sums + (part - 1) * task.slot_count * task.dim;
-  for (int64_t p = 0; p < P; ++p) dropped[p] = 1.0f;
+  for (int64_t p = 0; p < P; ++p) row_memory.dropped[p] = 1.0f;
   const float* v[64];
   float* dv[64];
   const Range mine = share(task.batch, part, parts);
@@ -318,49 +127,14 @@ void backward_part(void* context, int part, int parts) {
         continue;
       }
       memset(dv[r], 0, 4 * m * kp);
-      if (dropout) dropout_factors(task, row, dropped);
-      float *Ar = A + r * P, *dr = d + r * P;
-      if (attention || task.grad_gate != nullptr) {
-        pooled_dot_pairs(task, v[r], gr, kp, gv, dA);
-        if (task.grad_weights != nullptr) {
-          const float* gw = task.grad_weights + row * P;
-          for (int64_t p = 0; p < P; ++p) dA[p] += gw[p];
-        }
-      }
-      if (!attention) {
-        for (int64_t p = 0; p < P; ++p) Ar[p] = factors[p] * dropped[p];
-        if (task.grad_gate != nullptr)
-          for (int64_t p = 0; p < P; ++p) grad_gate[p] += task.scale * dropped[p] * dA[p];
-        continue;
-      }
-      // d = a (da - sum a da), with da the gradient of the weights before scale, gate and dropout
-      const float* a = task.attention + row * P;
-      if (task.grad_gate != nullptr)
-        for (int64_t p = 0; p < P; ++p) grad_gate[p] += task.scale * dropped[p] * a[p] * dA[p];
-      for (int64_t p = 0; p < P; ++p) {
-        const float f = factors[p] * dropped[p];
-        Ar[p] = a[p] * f;
-        dA[p] *= f;
-      }
-      float partial[LANES] = {};
-      int64_t p = 0;
-      for (; p + LANES <= P; p += LANES) store(partial, load(partial) + load(a + p) * load(dA + p));
-      float mean = sum(load(partial));
-      for (; p < P; ++p) mean += a[p] * dA[p];
-      for (p = 0; p < P; ++p) dr[p] = a[p] * (dA[p] - mean);
-      if (task.grad_bias != nullptr)
-        for (p = 0; p < P; ++p) grad_bias[p] += dr[p];
+      row_gradient(task, v[r], gr, kp, row, row_memory, A + r * P, d + r * P, grad_bias, grad_gate);
     }
     // dq = A g + d W(h M);  dv_i += dq v_j,  dv_j += dq v_i
     int64_t r = 0, p = 0;
     for (int64_t n0 = 0; n0 < rows * P && !task.plain; n0 += at.chunk) {
       const int64_t count = smaller(at.chunk, rows * P - n0);
-      int64_t r1 = r, p1 = p;
       if (attention) {
-        for (int64_t n = 0; n < count; ++n) {
-          pair_vector(v[r1] + task.first[p1] * kp, v[r1] + task.second[p1] * kp, kp, q + n * kp);
-          if (++p1 == P) p1 = 0, ++r1;
-        }
+        pair_vectors(v, task.first, task.second, P, kp, count, {r, p}, q);
         const uint8_t* bits = task.bits != nullptr ? task.bits + (row0 * P + n0) * bytes : nullptr;
         attention_gradients(job.net, q, d + n0, count, bits, dm, G, s);
       }
@@ -452,33 +226,4 @@ void pool_backward(const PoolTask& task) {
   if (task.attention_dim > 0) finish_network(task, packed.net, job.sums + 2 * P, job.sum_stride, task.threads);
 }
 
-// The machine's peak: independent multiply-adds of registers, nothing else.
-double peak(int64_t steps) {
-  struct Work {
-    int64_t steps;
-  } work{steps};
-  Vec acc[12];
-  for (int i = 0; i < 12; ++i) acc[i] = broadcast(float(i));
-  Vec x = broadcast(0.999f), y = broadcast(1e-3f);
-  for (int64_t s = 0; s < work.steps; ++s) {
-#pragma GCC unroll 12
-    for (int i = 0; i < 12; ++i) acc[i] = acc[i] * x + y;
-    __asm__ volatile("" : "+x"(x), "+x"(y));
-  }
-  Vec total{};
-  for (int i = 0; i < 12; ++i) total += acc[i];
-  return sum(total) == 12345.0f ? 0.0 : 2.0 * 12 * LANES * double(steps);
-}
-
 }  // namespace attfm::ATTFM_TARGET
-
-namespace attfm {
-#define ATTFM_TEXT(x) #x
-#define ATTFM_NAME(x) ATTFM_TEXT(x)
-#define ATTFM_JOIN(a, b) a##b
-#define ATTFM_TABLE(target) ATTFM_JOIN(target, _kernels)
-extern const Kernels ATTFM_TABLE(ATTFM_TARGET) = {
-    ATTFM_NAME(ATTFM_TARGET),      ATTFM_TARGET::LANES, ATTFM_TARGET::pool_forward, ATTFM_TARGET::pool_backward,
-    ATTFM_TARGET::peak,
-};
-}  // namespace attfm
