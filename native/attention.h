@@ -203,25 +203,31 @@ void attention_logits(const Network& net, const float* q, int64_t count, float* 
     constexpr int WIDTH = Network::width_of(panel);
     const float* w = net.W + c * net.dim;
     Vec b[WIDTH], h[WIDTH];
+#pragma GCC unroll 4
     for (int n = 0; n < WIDTH; ++n) b[n] = load(net.b + c + n * LANES), h[n] = load(net.h + c + n * LANES);
     // Padding lanes must not turn an infinite q into NaN (inf * 0).
     const int64_t used = net.attention_dim - c - (WIDTH - 1) * LANES;
     const uint32_t last = used >= LANES ? (1u << LANES) - 1 : (1u << used) - 1;
     for_row_tiles<WIDTH>(count, [&]<int ROWS>(int64_t r, Rows<WIDTH, ROWS>) {
       Vec acc[ROWS][WIDTH];
+#pragma GCC unroll 16
       for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
         for (int n = 0; n < WIDTH; ++n) acc[i][n] = b[n];
       multiply<ROWS, WIDTH>(q + r * net.padded_dim, net.padded_dim, 1, w, WIDTH * LANES, net.dim, acc);
       if constexpr (KEEP_BITS) {
+#pragma GCC unroll 16
         for (int i = 0; i < ROWS; ++i) {
-          if (r + i >= count) break;
           uint32_t set[WIDTH];
+#pragma GCC unroll 4
           for (int n = 0; n < WIDTH; ++n) set[n] = positive_bits(acc[i][n]);
-          put_bits<WIDTH>(bits + (r + i) * bytes + c / 8, set);
+          if (r + i < count) put_bits<WIDTH>(bits + (r + i) * bytes + c / 8, set);
         }
       }
+#pragma GCC unroll 16
       for (int i = 0; i < ROWS; ++i) {
         Vec total = c == 0 ? Vec{} : load(partial + (r + i) * LANES);
+#pragma GCC unroll 4
         for (int n = 0; n < WIDTH; ++n) {
           Vec x = relu(acc[i][n]);
           if (n == WIDTH - 1 && used < LANES) x = keep_where(last, x);
@@ -247,6 +253,7 @@ void attention_gradients(const Network& net, float* q, const float* d, int64_t c
         uint32_t set[WIDTH];
         get_bits<WIDTH>(bits + r * bytes + c / 8, set);
         Vec dr = broadcast(d[r]);
+#pragma GCC unroll 4
         for (int n = 0; n < WIDTH; ++n) {
           Vec x = keep_where(set[n], dr);
           total[n] += x;
@@ -256,14 +263,19 @@ void attention_gradients(const Network& net, float* q, const float* d, int64_t c
     } else {
       const float* w = net.W + c * net.dim;
       Vec b[WIDTH];
+#pragma GCC unroll 4
       for (int n = 0; n < WIDTH; ++n) b[n] = load(net.b + c + n * LANES);
       for_row_tiles<WIDTH>(count, [&]<int ROWS>(int64_t r, Rows<WIDTH, ROWS>) {
         Vec acc[ROWS][WIDTH];
+#pragma GCC unroll 16
         for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
           for (int n = 0; n < WIDTH; ++n) acc[i][n] = b[n];
         multiply<ROWS, WIDTH>(q + r * K, K, 1, w, WIDTH * LANES, net.dim, acc);
+#pragma GCC unroll 16
         for (int i = 0; i < ROWS; ++i) {
           Vec dr = broadcast(d[r + i]);
+#pragma GCC unroll 4
           for (int n = 0; n < WIDTH; ++n) {
             Vec x = keep_positive(acc[i][n], dr);
             if (r + i < count) total[n] += x;
@@ -272,6 +284,7 @@ void attention_gradients(const Network& net, float* q, const float* d, int64_t c
         }
       });
     }
+#pragma GCC unroll 4
     for (int n = 0; n < WIDTH; ++n) store(s + c + n * LANES, load(s + c + n * LANES) + total[n]);
   });
   // G += q^T dm
@@ -281,7 +294,9 @@ void attention_gradients(const Network& net, float* q, const float* d, int64_t c
       // Summed chunk by chunk: one long running sum would lose digits.
       Vec acc[ROWS][WIDTH] = {};
       multiply_columns<ROWS, WIDTH>(q + l, K, dm + c, T, count, acc);
+#pragma GCC unroll 16
       for (int i = 0; i < ROWS; ++i) {
+#pragma GCC unroll 4
         for (int n = 0; n < WIDTH; ++n) {
           float* to = G + (l + i) * T + c + n * LANES;
           store(to, load(to) + acc[i][n]);
@@ -296,7 +311,9 @@ void attention_gradients(const Network& net, float* q, const float* d, int64_t c
     for_row_tiles<WIDTH>(count, [&]<int ROWS>(int64_t r, Rows<WIDTH, ROWS>) {
       Vec acc[ROWS][WIDTH] = {};
       multiply<ROWS, WIDTH>(dm + r * T, T, 1, w, WIDTH * LANES, net.attention_dim, acc);
+#pragma GCC unroll 16
       for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
         for (int n = 0; n < WIDTH; ++n) store(q + (r + i) * K + c + n * LANES, acc[i][n]);
     });
   });

@@ -5,13 +5,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from attfm.errors import ConfigError, DataError
+from attfm.ops import distinct as distinct_pairs
 from attfm.ops import native, reference
 from attfm.ops.native import native_info
 from attfm.ops.reference import all_pairs
 
-__all__ = ["Backend", "all_pairs", "native_info", "pair_attention_pool"]
+__all__ = ["Backend", "all_pairs", "native_info", "pair_attention_pool", "pair_attention_pool_ids"]
 
 Backend = Literal["auto", "native", "reference"]
 _BACKENDS = ("auto", "native", "reference")
@@ -75,7 +77,7 @@ def pair_attention_pool(
     tensors = {
         "embeddings": embeddings, "W": W, "b": b, "h": h, "pair_bias": pair_bias, "pair_gate": pair_gate
     }  # fmt: skip
-    if backend != "reference" and _use_native(backend, tensors, pair_dropout, pairs):
+    if backend != "reference" and _use_native(backend, tensors, pair_dropout, pairs, shape=tuple(embeddings.shape)):
         pooled, weights = native.pair_attention_pool(
             embeddings, W, b, h, pair_bias, pair_gate,
             scale=scale, pairs=pairs, weight_dropout=weight_dropout, return_weights=return_weights,
@@ -88,25 +90,129 @@ def pair_attention_pool(
     return (pooled, weights) if return_weights else pooled
 
 
-def _use_native(backend: Backend, tensors: dict[str, Tensor | None], pair_dropout: float, pairs: Tensor | None) -> bool:
+def pair_attention_pool_ids(
+    ids: Tensor,
+    table: Tensor,
+    W: Tensor | None,
+    b: Tensor | None,
+    h: Tensor | None,
+    pair_bias: Tensor | None,
+    pair_gate: Tensor | None,
+    *,
+    scale: float,
+    pairs: Tensor | None = None,
+    values: Tensor | None = None,
+    pair_dropout: float = 0.0,
+    weight_dropout: float = 0.0,
+    return_weights: bool = False,
+    sparse: bool = False,
+    distinct: bool | None = None,
+    backend: Backend = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Pool as `pair_attention_pool` does, with the field vectors `values * table[ids]` never written out.
+
+    The attention network runs once for each distinct pair of features in the batch where that is faster: a pair
+    vector depends on the two features, not on the row.
+
+    Parameters
+    ----------
+    ids : (batch, fields) int32 or int64, rows of the table
+    table : (features, dim), any floating dtype
+    W, b, h, pair_bias, pair_gate, scale, pairs, pair_dropout, weight_dropout, return_weights, backend :
+        as in `pair_attention_pool`
+    values : (batch, fields), what multiplies each field's vector, or None for 1
+    sparse : the table's gradient is a sparse tensor with one entry for each id of the batch (as of
+        `torch.nn.Embedding(sparse=True)`); what a table of millions of rows needs
+    distinct : run the network on distinct pairs (True), row by row (False), or as measured costs say (None)
+
+    Returns
+    -------
+    pooled : (batch, dim)
+    weights : (batch, pairs); only with return_weights
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `pair_attention_pool`; and ids outside the table, or not of shape (batch, fields).
+
+    Examples
+    --------
+    >>> table = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    >>> ids = torch.tensor([[0, 1], [0, 2]], dtype=torch.int32)
+    >>> pair_attention_pool_ids(ids, table, None, None, None, None, None, scale=1.0)
+    tensor([[ 3.,  8.],
+            [ 5., 12.]])
+    """
+    _check_settings(backend, pair_dropout, weight_dropout)
+    _check_ids(ids, table, values)
+    check_parameters(W, b, h, pair_bias, pair_gate, pairs, fields=ids.shape[1], dim=table.shape[1])
+    tensors = {"table": table, "W": W, "b": b, "h": h, "pair_bias": pair_bias, "pair_gate": pair_gate}
+    serves = (
+        backend != "reference"
+        and values is None
+        and _use_native(backend, tensors, pair_dropout, pairs, shape=(*ids.shape, table.shape[1]))
+    )
+    if serves:
+        pooled, weights = distinct_pairs.pair_attention_pool_ids(
+            ids.to(torch.int32).contiguous(), table, W, b, h, pair_bias, pair_gate,
+            scale=scale, pairs=pairs, weight_dropout=weight_dropout, return_weights=return_weights,
+            sparse=sparse, distinct=distinct,
+        )  # fmt: skip
+        return (pooled, weights) if return_weights else pooled
+    embeddings = F.embedding(ids, table, sparse=sparse)
+    if values is not None:
+        embeddings = embeddings * values[..., None]
+    return pair_attention_pool(
+        embeddings, W, b, h, pair_bias, pair_gate,
+        scale=scale, pairs=pairs, pair_dropout=pair_dropout, weight_dropout=weight_dropout,
+        return_weights=return_weights, backend=backend,
+    )  # fmt: skip
+
+
+def _check_ids(ids: Tensor, table: Tensor, values: Tensor | None) -> None:
+    if table.ndim != 2 or ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
+        raise DataError(
+            "ids must be an integer tensor (batch, fields) and table (features, dim); ids is "
+            f"{str(ids.dtype).removeprefix('torch.')} {tuple(ids.shape)}, table is {tuple(table.shape)}."
+        )
+    if ids.device != table.device:
+        raise DataError(f"ids is on {ids.device} and table on {table.device}: move one of them.")
+    if values is not None and values.shape != ids.shape:
+        raise DataError(f"values must be {tuple(ids.shape)} as ids is, and is {tuple(values.shape)}.")
+    # On a GPU reading the ids would wait for it; torch checks them there.
+    if ids.numel() and ids.device.type == "cpu" and not torch.compiler.is_compiling():
+        low, high = (int(t) for t in torch.aminmax(ids))
+        if low < 0 or high >= len(table):
+            worst = low if low < 0 else high
+            row, field = (int(n) for n in (ids == worst).nonzero()[0])
+            raise DataError(f"ids holds {worst} (row {row}, field {field}), and the table has {len(table)} rows.")
+
+
+def _use_native(
+    backend: Backend,
+    tensors: dict[str, Tensor | None],
+    pair_dropout: float,
+    pairs: Tensor | None,
+    *,
+    shape: tuple[int, ...],
+) -> bool:
     """Return whether the kernels serve; raise ConfigError where they are asked for and can't."""
     why_not = native.obstacle(tensors)
-    embeddings = tensors["embeddings"]
-    assert embeddings is not None
+    batch, fields, dim = shape
     if why_not is None and pair_dropout > 0:
         why_not = f"pair_dropout is {pair_dropout}, and the kernels have no dropout on pair vectors"
     if backend == "native":
         if why_not is not None:
             raise ConfigError(f"backend='native' can't serve: {why_not}. Use backend='auto' or 'reference'.")
         native.raise_unless_contiguous(tensors)
-    count = embeddings.shape[1] * (embeddings.shape[1] - 1) // 2 if pairs is None else pairs.shape[1]
+    count = fields * (fields - 1) // 2 if pairs is None else pairs.shape[1]
+    W = tensors["W"]
     if why_not is not None:
-        if native.compiled is None and embeddings.device.type == "cpu":
-            W = tensors["W"]
-            _warn_once(len(embeddings) * count * embeddings.shape[2] * (1 if W is None else W.shape[1]))
+        if native.compiled is None and all(t is None or t.device.type == "cpu" for t in tensors.values()):
+            _warn_once(batch * count * dim * (1 if W is None else W.shape[1]))
         return False
     # Without pairs or columns there is nothing to compute; the reference returns the right empty shapes.
-    return count > 0 and embeddings.shape[2] > 0 and (tensors["W"] is None or tensors["W"].shape[1] > 0)
+    return count > 0 and dim > 0 and (W is None or W.shape[1] > 0)
 
 
 def _warn_once(work: int) -> None:

@@ -30,15 +30,19 @@ _WORK_PER_THREAD = 100_000
 _BITS_SHARE = 0.2
 
 # torch.library has no type hints.
-_library: Any = torch.library.Library("attfm", "DEF")  # type: ignore[no-untyped-call]
-_library.define(
-    "pool(Tensor embeddings, Tensor? W, Tensor? b, Tensor? h, Tensor? pair_bias, Tensor? pair_gate, Tensor pairs, "
+library: Any = torch.library.Library("attfm", "DEF")  # type: ignore[no-untyped-call]
+_INPUTS = (
+    "Tensor embeddings, Tensor? slots, Tensor? W, Tensor? b, Tensor? h, Tensor? pair_bias, Tensor? pair_gate, "
+    "Tensor pairs"
+)
+library.define(
+    f"pool({_INPUTS}, "
     "bool plain, float scale, float dropout, Tensor? seed, bool want_weights, bool save) "
     "-> (Tensor, Tensor, Tensor, Tensor)"
 )
-_library.define(
-    "pool_backward(Tensor embeddings, Tensor? W, Tensor? b, Tensor? h, Tensor? pair_bias, Tensor? pair_gate, "
-    "Tensor pairs, bool plain, float scale, float dropout, Tensor? seed, Tensor attention, Tensor bits, "
+library.define(
+    f"pool_backward({_INPUTS}, "
+    "bool plain, float scale, float dropout, Tensor? seed, Tensor attention, Tensor bits, "
     "Tensor grad_pooled, Tensor? grad_weights) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
@@ -113,11 +117,11 @@ def pair_numbers(pairs: Tensor | None, fields: int) -> Tensor:
     return pairs.to(torch.int32).contiguous()
 
 
-def _plain(t: Tensor | None) -> Tensor | None:
+def plain_tensor(t: Tensor | None) -> Tensor | None:
     return None if t is None else t.detach().contiguous()
 
 
-def _seed(seed: Tensor | None) -> int:
+def seed_number(seed: Tensor | None) -> int:
     return 0 if seed is None else int(seed)
 
 
@@ -125,11 +129,11 @@ def _work(batch: int, pairs: int, dim: int, W: Tensor | None) -> int:
     return batch * pairs * dim * (2 if W is None else W.shape[1])
 
 
-def _bits_shape(embeddings: Tensor, W: Tensor | None, pairs: int) -> tuple[int, ...]:
+def _bits_shape(embeddings: Tensor, slots: Tensor | None, W: Tensor | None, pairs: int) -> tuple[int, ...]:
     """Return the shape of the stored signs, (0,) where backward computes them again."""
     if W is None:
         return (0,)
-    batch, fields, dim = embeddings.shape
+    (batch, fields), dim = (embeddings if slots is None else slots).shape[:2], embeddings.shape[-1]
     bytes_ = (W.shape[1] + 15) // 16 * 2
     # Inputs, their gradients and the attention weights; the batch divides out.
     return (batch, pairs, bytes_) if pairs * bytes_ <= _BITS_SHARE * 4 * (2 * fields * dim + 2 * dim + pairs) else (0,)
@@ -137,6 +141,7 @@ def _bits_shape(embeddings: Tensor, W: Tensor | None, pairs: int) -> tuple[int, 
 
 def _pool(
     embeddings: Tensor,
+    slots: Tensor | None,
     W: Tensor | None,
     b: Tensor | None,
     h: Tensor | None,
@@ -152,13 +157,13 @@ def _pool(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     assert compiled is not None
     pooled, weights, attention, bits = _pool_shapes(
-        embeddings, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, want_weights, save
+        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, want_weights, save
     )
-    if len(embeddings):
+    if len(pooled):
         compiled.pool_forward(
-            _plain(embeddings), None, *map(_plain, (W, b, h, pair_bias, pair_gate)), pairs.contiguous(),
-            plain, scale, dropout, _seed(seed),
-            thread_count(len(embeddings), _work(len(embeddings), pairs.shape[1], embeddings.shape[2], W)),
+            plain_tensor(embeddings), slots, *map(plain_tensor, (W, b, h, pair_bias, pair_gate)), pairs.contiguous(),
+            plain, scale, dropout, seed_number(seed),
+            thread_count(len(pooled), _work(len(pooled), pairs.shape[1], embeddings.shape[-1], W)),
             pooled, *(t if t.numel() else None for t in (weights, attention, bits)),
         )  # fmt: skip
     return pooled, weights, attention, bits
@@ -166,6 +171,7 @@ def _pool(
 
 def _pool_shapes(
     embeddings: Tensor,
+    slots: Tensor | None,
     W: Tensor | None,
     b: Tensor | None,
     h: Tensor | None,
@@ -179,18 +185,19 @@ def _pool_shapes(
     want_weights: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, count = embeddings.shape[0], pairs.shape[1]
+    batch, count = (embeddings if slots is None else slots).shape[0], pairs.shape[1]
     keep = save and W is not None
     return (
-        embeddings.new_empty((batch, embeddings.shape[2])),
+        embeddings.new_empty((batch, embeddings.shape[-1])),
         embeddings.new_empty((batch, count) if want_weights else (0,)),
         embeddings.new_empty((batch, count) if keep else (0,)),
-        embeddings.new_empty(_bits_shape(embeddings, W, count) if keep else (0,), dtype=torch.uint8),
+        embeddings.new_empty(_bits_shape(embeddings, slots, W, count) if keep else (0,), dtype=torch.uint8),
     )
 
 
 def _pool_backward(
     embeddings: Tensor,
+    slots: Tensor | None,
     W: Tensor | None,
     b: Tensor | None,
     h: Tensor | None,
@@ -207,21 +214,21 @@ def _pool_backward(
     grad_weights: Tensor | None,
 ) -> tuple[Tensor, ...]:
     assert compiled is not None
-    if not len(embeddings):
+    if not len(grad_pooled):
         return tuple(
             torch.zeros_like(t) if t is not None else embeddings.new_empty(0)
             for t in (embeddings, W, b, h, pair_bias, pair_gate)
         )
     grads = _pool_backward_shapes(
-        embeddings, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, attention, bits,
+        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, attention, bits,
         grad_pooled, grad_weights,
     )  # fmt: skip
     compiled.pool_backward(
-        _plain(embeddings), None, *map(_plain, (W, b, h, pair_bias, pair_gate)), pairs.contiguous(),
-        plain, scale, dropout, _seed(seed),
-        thread_count(len(embeddings), _work(len(embeddings), pairs.shape[1], embeddings.shape[2], W)),
+        plain_tensor(embeddings), slots, *map(plain_tensor, (W, b, h, pair_bias, pair_gate)), pairs.contiguous(),
+        plain, scale, dropout, seed_number(seed),
+        thread_count(len(grad_pooled), _work(len(grad_pooled), pairs.shape[1], embeddings.shape[-1], W)),
         *(t.detach() if t.numel() else None for t in (attention, bits)),
-        _plain(grad_pooled), _plain(grad_weights), None,
+        plain_tensor(grad_pooled), plain_tensor(grad_weights), None,
         *(t if t.numel() else None for t in grads),
     )  # fmt: skip
     return grads
@@ -229,6 +236,7 @@ def _pool_backward(
 
 def _pool_backward_shapes(
     embeddings: Tensor,
+    slots: Tensor | None,
     W: Tensor | None,
     b: Tensor | None,
     h: Tensor | None,
@@ -251,9 +259,9 @@ def _pool_backward_shapes(
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    embeddings, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, want_weights, _ = inputs
+    embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, want_weights, _ = inputs
     _, _, attention, bits = output
-    ctx.save_for_backward(embeddings, W, b, h, pair_bias, pair_gate, pairs, seed, attention, bits)
+    ctx.save_for_backward(embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, seed, attention, bits)
     ctx.settings = plain, scale, dropout
     ctx.want_weights = want_weights
     ctx.mark_non_differentiable(attention, bits)
@@ -261,27 +269,25 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 
 def _differentiate(ctx: Any, grad_pooled: Tensor | None, grad_weights: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    embeddings, W, b, h, pair_bias, pair_gate, pairs, seed, attention, bits = ctx.saved_tensors
+    embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, seed, attention, bits = ctx.saved_tensors
     plain, scale, dropout = ctx.settings
     if grad_pooled is None:
-        grad_pooled = embeddings.new_zeros((embeddings.shape[0], embeddings.shape[2]))
+        grad_pooled = embeddings.new_zeros(((embeddings if slots is None else slots).shape[0], embeddings.shape[-1]))
     grads = torch.ops.attfm.pool_backward(
-        embeddings, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, attention, bits,
+        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, attention, bits,
         grad_pooled, grad_weights if ctx.want_weights else None,
     )  # fmt: skip
     inputs = (embeddings, W, b, h, pair_bias, pair_gate)
-    wanted = [
-        g if t is not None and needed else None
-        for t, g, needed in zip(inputs, grads, ctx.needs_input_grad, strict=False)
-    ]
-    return (*wanted, *[None] * 7)
+    needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:7])
+    first, *others = [g if t is not None and n else None for t, g, n in zip(inputs, grads, needed, strict=True)]
+    return (first, None, *others, *[None] * 7)
 
 
-_library.impl("pool", _pool, "CPU")
-_library.impl("pool_backward", _pool_backward, "CPU")
-torch.library.register_fake("attfm::pool", _pool_shapes, lib=_library)
-torch.library.register_fake("attfm::pool_backward", _pool_backward_shapes, lib=_library)
-torch.library.register_autograd("attfm::pool", _differentiate, setup_context=_keep_for_backward, lib=_library)
+library.impl("pool", _pool, "CPU")
+library.impl("pool_backward", _pool_backward, "CPU")
+torch.library.register_fake("attfm::pool", _pool_shapes, lib=library)
+torch.library.register_fake("attfm::pool_backward", _pool_backward_shapes, lib=library)
+torch.library.register_autograd("attfm::pool", _differentiate, setup_context=_keep_for_backward, lib=library)
 
 
 def pair_attention_pool(
@@ -296,19 +302,22 @@ def pair_attention_pool(
     pairs: Tensor | None = None,
     weight_dropout: float = 0.0,
     return_weights: bool = False,
+    slots: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Pool by the compiled kernel; shapes as in `reference.pair_attention_pool`, float32 on the CPU.
 
-    The second tensor is empty unless `return_weights`. Each kept weight is chosen by a counter-based random
-    number, seeded by one draw from torch's generator, so `torch.manual_seed` repeats a step bit for bit.
+    With `slots` (batch, fields) int32, embeddings is (slots, dim) and row r has the field vectors
+    `embeddings[slots[r]]`, which are never written out. The second tensor is empty unless `return_weights`.
+    Each kept weight is chosen by a counter-based random number, seeded by one draw from torch's generator, so
+    `torch.manual_seed` repeats a step bit for bit.
     """
-    numbers = pair_numbers(pairs, embeddings.shape[1])
+    numbers = pair_numbers(pairs, (embeddings if slots is None else slots).shape[1])
     attention = W is not None
     plain = pairs is None and not attention and pair_gate is None and weight_dropout == 0
     seed = torch.randint(2**63 - 1, ()) if weight_dropout > 0 else None
     tensors = (embeddings, W, b, h, pair_bias if attention else None, pair_gate)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     pooled, weights, _, _ = torch.ops.attfm.pool(
-        *tensors, numbers, plain, scale, weight_dropout, seed, return_weights, save
+        embeddings, slots, *tensors[1:], numbers, plain, scale, weight_dropout, seed, return_weights, save
     )
     return pooled, weights
