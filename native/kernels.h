@@ -1,0 +1,65 @@
+// The plain interface between the kernels (compiled once for each instruction set) and everything else.
+// Matrices are row-major and contiguous; null pointers stand for "not there" where a comment says so.
+#pragma once
+
+#include <cstdint>
+
+namespace attfm {
+
+// Attentional pair pooling. A row's field vectors come from `embeddings` (batch, fields, dim) or, where `ids`
+// is not null, from the table `embeddings` (features, dim) at ids (batch, fields).
+struct PoolTask {
+  int64_t batch;
+  int32_t fields, dim, attention_dim, pairs;  // attention_dim 0: no attention
+  const float* embeddings;
+  const int32_t* ids;
+  const float *W, *b, *h;         // (dim, attention_dim), (attention_dim), (attention_dim)
+  const float *bias, *gate;       // (pairs) each, or null
+  const int32_t *first, *second;  // (pairs) field numbers
+  bool plain;                     // all pairs i < j, no attention, gate or dropout: the FM closed form serves
+  float scale, dropout;
+  uint64_t seed;
+  int32_t threads;
+
+  float* pooled;     // (batch, dim)
+  float* weights;    // (batch, pairs) applied weights, or null
+  float* attention;  // (batch, pairs) weights before scale, gate and dropout: written by forward (or null), read by backward
+  uint8_t* bits;     // (batch * pairs, bit_bytes(attention_dim)): which hidden units are positive, or null
+
+  const float* grad_pooled;   // (batch, dim)
+  const float* grad_weights;  // (batch, pairs) or null
+  float* grad_embeddings;     // (batch, fields, dim), or (slots, dim) where ids are given
+  const int32_t* slots;       // (batch, fields): the row of grad_embeddings that each id adds to; null: the id itself
+  int64_t slot_count;
+  float *grad_W, *grad_b, *grad_h, *grad_bias, *grad_gate;  // as the parameters
+};
+
+// The same with the attention network run once for each distinct pair: pool.embeddings is (slots, dim), pool.ids the
+// slot of every entry, pool.bits and the network's gradients belong to distinct pairs. Always with attention.
+struct DistinctTask {
+  PoolTask pool;
+  int64_t distinct;
+  const uint16_t* index;   // (pairs, batch) number of the row's pair within pair p
+  const int32_t* offsets;  // (pairs + 1)
+  const int32_t* members;  // (distinct, 2) slots
+};
+
+// Bytes that the bits of one pair take.
+inline int64_t bit_bytes(int64_t attention_dim) { return (attention_dim + 15) / 16 * 2; }
+
+struct Kernels {
+  const char* name;
+  int lanes;
+  void (*pool_forward)(const PoolTask&);
+  void (*pool_backward)(const PoolTask&);
+  void (*distinct_forward)(const DistinctTask&);
+  void (*distinct_backward)(const DistinctTask&);
+  double (*peak)(int64_t steps);  // multiply-adds of registers only: returns the floating-point operations done
+};
+
+extern const Kernels avx512_kernels, avx2_kernels, portable_kernels;
+
+// The best set for this machine, or the one that ATTFM_ISA names if the machine has it.
+const Kernels& kernels();
+
+}  // namespace attfm

@@ -1,0 +1,307 @@
+"""The compiled pair pooling against the formula: values, gradients, threads, instruction sets, dropout, NaN."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pool_cases import SHAPES, arguments, assert_as_exact_as_eager, compare, outputs_and_gradients, three_ways
+from torch import Tensor
+
+from attfm.ops import all_pairs, native, native_info, pair_attention_pool, reference
+
+pytestmark = pytest.mark.skipif(native.compiled is None, reason="attfm was installed without its compiled kernels")
+pool = partial(pair_attention_pool, backend="native", return_weights=True)
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    monkeypatch.setattr(native, "_WORK_PER_THREAD", 1)  # small inputs use both threads too
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("keep_bits", [False, True], ids=["signs again", "signs kept"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_as_exact_as_eager(shape: tuple[int, ...], keep_bits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_BITS_SHARE", 1e9 if keep_bits else 0.0)
+    compare(pool, shape)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("shape", [(5, 2, 1, 0), (33, 39, 17, 0), (70, 5, 40, 0)], ids=str)
+def test_without_attention(shape: tuple[int, ...]) -> None:
+    compare(pool, shape)  # FwFM
+    compare(pool, shape, leave_out=[5])  # FM
+
+
+@pytest.mark.parametrize("absent", [(4,), (5,), (4, 5)], ids=["no bias", "no gate", "neither"])
+def test_without_bias_or_gate(absent: tuple[int, ...]) -> None:
+    compare(pool, (33, 6, 9, 7), leave_out=absent)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("attention_dim", [0, 5])
+def test_given_pairs_in_any_order(attention_dim: int) -> None:
+    pairs = torch.tensor([[3, 0, 0, 2, 0, 4, 1], [1, 2, 4, 2, 3, 0, 3]])
+    compare(pool, (33, 5, 17, attention_dim), pairs=pairs)
+
+
+def test_all_pairs_given_are_the_default() -> None:
+    values = arguments(9, 6, 8, 4)
+    for x, y in zip(
+        outputs_and_gradients(pool, values, torch.float32, pairs=all_pairs(6)),
+        outputs_and_gradients(pool, values, torch.float32),
+        strict=True,
+    ):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.usefixtures("threads")
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(2, 12), st.integers(1, 70), st.integers(0, 70)),
+    seed=st.integers(0, 2**31),
+)
+def test_any_shape(shape: tuple[int, ...], seed: int) -> None:
+    # One draw, so luck plays a part: a wrong formula is off by far more than twenty roundings.
+    assert_as_exact_as_eager([three_ways(pool, arguments(*shape, seed=seed))], slack=20)
+
+
+@pytest.mark.parametrize("position", range(8))
+def test_the_comparison_can_fail(position: int) -> None:
+    draws = [three_ways(pool, arguments(33, 5, 17, 5, seed=seed)) for seed in range(6)]
+    assert_as_exact_as_eager(draws)
+    native_, _, exact = draws[3]
+    broken = native_[position].clone()
+    worst = exact[position].abs().flatten().argmax()
+    broken.view(-1)[worst] *= 1 + 1e-5
+    native_[position] = broken
+    with pytest.raises(AssertionError, match=f"output {position}"):
+        assert_as_exact_as_eager(draws)
+
+
+def test_empty_batch() -> None:
+    results = outputs_and_gradients(pool, arguments(0, 3, 4, 5), torch.float32)
+    assert results[0].shape == (0, 4)
+    assert results[1].shape == (0, 3)
+    assert all((g == 0).all() for g in results[2:])
+
+
+def test_one_field_has_no_pairs() -> None:
+    pooled, weights = pool(*arguments32(4, 1, 3, 2), scale=1.0)
+    assert torch.equal(pooled, torch.zeros(4, 3))
+    assert weights.shape == (4, 0)
+
+
+def arguments32(*shape: int) -> list[Tensor | None]:
+    return [None if t is None else t.float() for t in arguments(*shape)]
+
+
+def test_weights_sum_to_one_and_differ() -> None:
+    v, W, b, h, bias, _ = arguments32(20, 6, 8, 5)
+    _, weights = pool(v, W, b, h, bias, None, scale=1.0)
+    assert torch.allclose(weights.sum(1), torch.ones(20), atol=1e-6)
+    assert (weights.std(dim=1) > 1e-3).all()
+
+
+@pytest.mark.usefixtures("threads")
+def test_one_bad_row_stays_alone() -> None:
+    values = arguments32(40, 5, 17, 5)
+    clean, clean_weights = pool(*values, scale=1.0)
+    v = values[0]
+    assert v is not None
+    for bad in (float("nan"), float("inf")):
+        dirty = v.clone()
+        dirty[7, 2, 3] = bad
+        leaf = dirty.clone().requires_grad_()
+        pooled, weights = pool(leaf, *values[1:], scale=1.0)
+        expected, expected_weights = reference.pair_attention_pool(dirty, *values[1:], scale=1.0)
+        assert torch.equal(pooled.isnan(), expected.isnan())
+        assert torch.equal(weights.isnan(), expected_weights.isnan())
+        others = torch.arange(40) != 7
+        assert torch.equal(pooled[others], clean[others])
+        assert torch.equal(weights[others], clean_weights[others])
+        pooled[others].sum().backward()
+        assert leaf.grad is not None
+        assert leaf.grad[others].isfinite().all()
+
+
+def test_an_infinite_embedding_that_relu_hides_gives_infinity() -> None:
+    v = torch.tensor([[[float("inf")], [1.0], [1.0]]])
+    W, b, h = torch.full((1, 5), -1.0), torch.zeros(5), torch.ones(5)
+    pooled = pair_attention_pool(v, W, b, h, None, None, scale=1.0, backend="native")
+    assert torch.equal(pooled, torch.tensor([[float("inf")]]))
+
+
+def test_huge_logits_do_not_overflow() -> None:
+    v = torch.tensor([[[1.0], [1.0], [2.0]]])
+    W, b, h = torch.full((1, 1), 1e4), torch.zeros(1), torch.ones(1)
+    _, weights = pool(v, W, b, h, None, None, scale=1.0)
+    assert torch.equal(weights, torch.tensor([[0.0, 0.5, 0.5]]))
+
+
+@pytest.mark.usefixtures("threads")
+def test_results_repeat_bit_for_bit() -> None:
+    values = arguments(200, 9, 16, 20)
+    first = outputs_and_gradients(pool, values, torch.float32)
+    for _ in range(5):
+        for x, y in zip(first, outputs_and_gradients(pool, values, torch.float32), strict=True):
+            assert torch.equal(x, y)
+
+
+def test_dropout_keeps_its_rate_and_its_seed() -> None:
+    values = arguments32(2000, 6, 8, 5)
+    torch.manual_seed(5)
+    _, first = pool(*values, scale=1.0, weight_dropout=0.3)
+    _, second = pool(*values, scale=1.0, weight_dropout=0.3)
+    torch.manual_seed(5)
+    _, again = pool(*values, scale=1.0, weight_dropout=0.3)
+    _, full = pool(*values, scale=1.0)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    dropped = first == 0
+    # 30,000 draws: five standard deviations are 0.013. Also for every pair alone (2,000 draws), and no two alike.
+    assert abs(float(dropped.float().mean()) - 0.3) < 0.013
+    assert ((dropped.float().mean(0) - 0.3).abs() < 0.052).all()
+    correlation = torch.corrcoef(dropped.float().T) - torch.eye(15)
+    assert (correlation.abs() < 0.12).all()
+    assert torch.allclose(first[~dropped], full[~dropped] / 0.7, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("threads")
+def test_dropout_does_not_depend_on_threads_or_rows() -> None:
+    values = arguments32(64, 6, 8, 5)
+    torch.manual_seed(1)
+    _, many = pool(*values, scale=1.0, weight_dropout=0.5)
+    v = values[0]
+    assert v is not None
+    torch.manual_seed(1)
+    _, few = pool(v[:9], *values[1:], scale=1.0, weight_dropout=0.5)
+    assert torch.equal(many[:9], few)
+
+
+@pytest.mark.parametrize("attention_dim", [0, 5])
+def test_dropout_gradients(attention_dim: int) -> None:
+    values = arguments(33, 6, 9, attention_dim)
+
+    def with_mask(mask: Tensor, *args: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+        v = args[0]
+        assert v is not None
+        i, j = all_pairs(6)
+        _, weights = reference.pair_attention_pool(*args, scale=scale)
+        weights = weights * mask.to(v.dtype)
+        return (weights[..., None] * v[:, i] * v[:, j]).sum(1), weights
+
+    torch.manual_seed(2)
+    results = outputs_and_gradients(partial(pool, weight_dropout=0.4), values, torch.float32)
+    mask = (results[1] != 0).double() / 0.6
+    assert 0 < float((mask == 0).double().mean()) < 1
+    eager = outputs_and_gradients(partial(with_mask, mask), values, torch.float32)
+    exact = outputs_and_gradients(partial(with_mask, mask), values, torch.float64)
+    assert_as_exact_as_eager([(results, eager, exact)], slack=5)
+
+
+def test_only_asked_gradients() -> None:
+    v, W, b, h, bias, gate = arguments32(5, 4, 3, 2)
+    assert h is not None
+    h.requires_grad_()
+    pool(v, W, b, h, bias, gate, scale=1.0)[0].sum().backward()
+    assert h.grad is not None
+    assert all(t is None or t.grad is None for t in (v, W, b, bias, gate))
+
+
+def test_the_weights_alone_can_be_differentiated() -> None:
+    values = arguments(9, 4, 3, 2)
+    leaves = [t.float().requires_grad_() for t in values if t is not None]
+    exact = [t.clone().requires_grad_() for t in values if t is not None]
+    pool(*leaves, scale=2.0)[1].square().sum().backward()
+    reference.pair_attention_pool(*exact, scale=2.0)[1].square().sum().backward()
+    for x, y in zip(leaves, exact, strict=True):
+        assert torch.allclose(torch.as_tensor(x.grad).double(), torch.as_tensor(y.grad), rtol=1e-4, atol=1e-6)
+
+
+def test_transposed_gradient_of_the_output() -> None:
+    values = arguments32(6, 4, 5, 3)
+    leaf = torch.as_tensor(values[0]).clone().requires_grad_()
+    pooled = pair_attention_pool(leaf, *values[1:], scale=1.0, backend="native")
+    scattered = torch.arange(30.0).reshape(5, 6).T
+    (scattered_grad,) = torch.autograd.grad(pooled, leaf, scattered, retain_graph=True)
+    (grad,) = torch.autograd.grad(pooled, leaf, scattered.contiguous())
+    assert torch.equal(grad, scattered_grad)
+
+
+def test_operator_contract() -> None:
+    leaves = [t.float().requires_grad_() for t in arguments(6, 4, 5, 3) if t is not None]
+    numbers = native.pair_numbers(None, 4)
+    for dropout in (0.0, 0.5):
+        seed = torch.tensor(7) if dropout else None
+        call = (leaves[0], None, *leaves[1:], numbers, False, 1.5, dropout, seed, True, True)
+        torch.library.opcheck(torch.ops.attfm.pool.default, call)
+    torch.library.opcheck(
+        torch.ops.attfm.pool.default, (leaves[0], *[None] * 6, numbers, True, 1.0, 0.0, None, False, True)
+    )
+
+
+def test_compiled_graph_has_no_break() -> None:
+    values = arguments32(6, 4, 5, 3)
+    leaf = torch.as_tensor(values[0]).clone().requires_grad_()
+    function = torch.compile(
+        lambda v: pair_attention_pool(v, *values[1:], scale=1.0).sin().sum(),
+        backend="aot_eager",
+        fullgraph=True,
+    )
+    function(leaf).backward()
+    expected = torch.as_tensor(values[0]).clone().requires_grad_()
+    pair_attention_pool(expected, *values[1:], scale=1.0).sin().sum().backward()
+    assert leaf.grad is not None
+    assert torch.allclose(leaf.grad, torch.as_tensor(expected.grad))
+
+
+@pytest.mark.parametrize("isa", ["avx2", "portable"])
+def test_every_lower_instruction_set(isa: str) -> None:
+    if "ATTFM_ISA" in os.environ:
+        pytest.skip("this is the child")
+    available = native_info()["isa"]
+    if isa == "avx2" and available == "portable":
+        pytest.skip("this machine has no AVX2")
+    code = "import sys, pytest; from attfm.ops import native_info; assert native_info()['isa'] == sys.argv[1]; "
+    code += "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', sys.argv[2], '-k', sys.argv[3]]))"
+    wanted = "two and (again or attention or pairs or bad_row) or infinit or dropout_gradients"
+    done = subprocess.run(
+        [sys.executable, "-c", code, isa, str(Path(__file__)), wanted],
+        env={**os.environ, "ATTFM_ISA": isa, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+def test_forked_child_has_its_own_threads() -> None:
+    values = arguments32(300, 9, 16, 20)
+    expected = pair_attention_pool(*values, scale=1.0, backend="native")
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        same = torch.equal(pair_attention_pool(*values, scale=1.0, backend="native"), expected)
+        os.write(write, b"1" if same else b"0")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 1) == b"1"
+    os.close(read)
+    os.close(write)
+
+
+def test_reference_gradients() -> None:
+    values = [t.requires_grad_() for t in arguments(3, 4, 3, 2) if t is not None]
+    assert torch.autograd.gradcheck(lambda *a: reference.pair_attention_pool(*a, scale=1.3), values)
