@@ -1,6 +1,7 @@
 """The family of factorization machines of DESIGN section 1, as torch modules."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from attfm.config import ModelConfig
 from attfm.model.rows import Rows
-from attfm.ops import pair_attention_pool
+from attfm.ops import pair_attention_pool, pair_attention_pool_ids
 
 _SCORING_ROWS = 4096  # rows scored at once: bounds the memory of the pair vectors
 
@@ -70,15 +71,22 @@ class PairAttention(nn.Module):
         self.pair_bias = nn.Parameter(torch.zeros(pairs)) if config.attention and config.pair_bias else None
         self.pair_gate = nn.Parameter(torch.ones(pairs)) if config.pair_gate else None
 
-    def forward(self, embeddings: Tensor, *, return_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Pool (batch, fields, dim) to (batch, dim); on request also return the applied weights (batch, pairs)."""
-        return pair_attention_pool(
-            embeddings, self.W, self.b, self.h, self.pair_bias, self.pair_gate,
-            scale=self.scale,
-            pair_dropout=self.config.pair_dropout if self.training else 0.0,
-            weight_dropout=self.config.weight_dropout if self.training else 0.0,
-            return_weights=return_weights,
-        )  # fmt: skip
+    def forward(
+        self, rows: Rows, embedding: FeatureEmbedding, *, return_weights: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Pool the pair vectors of each row to (batch, dim); on request also return the applied weights (batch, pairs)."""
+        parameters = self.W, self.b, self.h, self.pair_bias, self.pair_gate
+        options: dict[str, Any] = {
+            "scale": self.scale,
+            "pair_dropout": self.config.pair_dropout if self.training else 0.0,
+            "weight_dropout": self.config.weight_dropout if self.training else 0.0,
+            "return_weights": return_weights,
+        }
+        if rows.bags:
+            return pair_attention_pool(embedding(rows), *parameters, **options)
+        # Straight from the ids: spares the (batch, fields, dim) tensor, and work on features that rows share.
+        values = None if rows.values is None else rows.values.to(embedding.weight.dtype)
+        return pair_attention_pool_ids(rows.ids, embedding.weight, *parameters, values=values, **options)
 
 
 class FactorizationMachine(nn.Module):
@@ -120,7 +128,7 @@ class FactorizationMachine(nn.Module):
         """Return the logits (batch, outputs); for regression the prediction in the target's unit."""
         logit = self.intercept + self.linear(rows).sum(1)
         if self.has_pairs:
-            pooled = self.attention(self.embedding(rows))
+            pooled = self.attention(rows, self.embedding)
             pooled = F.dropout(pooled, self.config.pooled_dropout, self.training)
             logit = logit + pooled @ self.projection  # Σ A_ij (p · q_ij) = p · Σ A_ij q_ij
         prediction: Tensor = self.target_mean + self.target_std * logit
