@@ -142,6 +142,9 @@ class TrainConfig(_Settings):
     patience: int = Field(10, ge=1, description="epochs without a better validation loss before training stops")
     warm_start_from: Literal["fm"] | None = Field(None, description="train an FM first, start from its V and w")
     class_weight: Literal["balanced"] | dict[str, float] | None = None
+    n_bags: int = Field(
+        0, ge=0, le=1000, description="refits on bootstrap samples of the training rows, for the spread of explanations"
+    )
     threshold: float = Field(0.5, gt=0, lt=1, description="decision threshold of the reported metrics")
     seed: int = Field(0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"

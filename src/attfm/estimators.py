@@ -1,7 +1,7 @@
 """AFMClassifier and AFMRegressor: the model behind scikit-learn's estimator interface."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -17,6 +17,11 @@ from attfm.config import Config, DataConfig, ModelConfig, PresetName, Task, Trai
 from attfm.data.schema import Schema
 from attfm.data.sources import Source, open_source
 from attfm.errors import ConfigError, SchemaError, TargetError
+from attfm.explain.contributions import Explainer, explain_global
+from attfm.explain.explanation import Explanation, View
+from attfm.explain.faithfulness import Faithfulness, check
+from attfm.explain.overview import GlobalExplanation
+from attfm.explain.what_if import Change, what_if
 from attfm.model.bundle import Model, probabilities
 from attfm.train.fit import LabelledTable, fit
 from attfm.train.progress import FitProgress
@@ -58,6 +63,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         early_stopping: bool = _TRAIN.early_stopping,
         patience: int = _TRAIN.patience,
         warm_start_from: Literal["fm"] | None = _TRAIN.warm_start_from,
+        n_bags: int = _TRAIN.n_bags,
         device: Literal["auto", "cpu", "cuda"] = _TRAIN.device,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         verbose: bool | Literal["auto"] = "auto",
@@ -85,6 +91,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         self.early_stopping = early_stopping
         self.patience = patience
         self.warm_start_from = warm_start_from
+        self.n_bags = n_bags
         self.device = device
         self.class_weight = class_weight
         self.verbose = verbose
@@ -201,6 +208,63 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         check_is_fitted(self, "model_")
         return self.model_.logits(self._source(X))
 
+    def explain(self, X: object, *, view: View = "centred", rows: Sequence[int] | None = None) -> Explanation:
+        """Return the exact account of each row: base + Σ effects = logit (or a regression's prediction).
+
+        Parameters
+        ----------
+        X : table or array with the columns of the fit
+        view : "centred", effects relative to their average over the training rows, or "raw", the terms of the formula
+        rows : numbers of the rows wanted, from 0; None: all, which are then held in memory together
+
+        Raises
+        ------
+        DataError : a row is outside X
+        ConfigError : the centred view of a model that has no background
+        """
+        check_is_fitted(self, "model_")
+        return Explainer(self.model_, view=view).of_rows(self._source(X), rows)
+
+    def explain_global(self, X: object = None, *, pairs: Sequence[tuple[str, str]] | None = None) -> GlobalExplanation:
+        """Return importance, attention, shape curves and pair surfaces.
+
+        Parameters
+        ----------
+        X : rows to average over; None: the training rows, from the stored summary
+        pairs : names of the pairs whose surfaces are wanted, with X; None: the most important ones
+
+        Raises
+        ------
+        ConfigError : the model has no background; a pair does not exist, or its surface is not stored
+        """
+        check_is_fitted(self, "model_")
+        return explain_global(self.model_, None if X is None else self._source(X), pairs=pairs)
+
+    def check_explanations(self, X: object, *, seed: int = 0) -> Faithfulness:
+        """Return how far explanations can be trusted, measured on the rows of X; see `Faithfulness`."""
+        check_is_fitted(self, "model_")
+        return check(self.model_, self._source(X), seed=seed)
+
+    def what_if(
+        self, X: object, *, row: int = 0, immutable: Sequence[str] = (), threshold: float | None = None
+    ) -> list[Change]:
+        """Return the smallest changes of a single field that flip the decision about one row, smallest first.
+
+        Parameters
+        ----------
+        X : table or array with the columns of the fit; row : the row's number in it
+        immutable : columns that can't be changed
+        threshold : probability above which the second of two classes is decided (default: the training setting); of a
+            regression the value that is to be crossed, which has no default
+
+        Raises
+        ------
+        DataError : the row is outside X
+        ConfigError : an immutable column does not exist; a regression without a threshold
+        """
+        check_is_fitted(self, "model_")
+        return what_if(self.model_, self._source(X), row=row, immutable=immutable, threshold=threshold)
+
     def save(self, folder: str | Path) -> Path:
         """Write the fitted model as a run folder, without pickle; `attfm.load` reads it.
 
@@ -239,6 +303,8 @@ class AFMClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     attention_l2, smoothness : penalty on the attention matrix W, and on the difference of neighbouring bins
     validation_fraction, early_stopping, patience : rows held out where no eval_set is given, and when to stop
     warm_start_from : "fm" trains an FM first and starts from its embeddings (paper, section 3.3)
+    n_bags : refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each
+        takes as long as the fit
     class_weight : "balanced", or a weight for each label
     device : "auto", "cpu" or "cuda"
     verbose : whether to show a progress bar; "auto": where standard error is a terminal

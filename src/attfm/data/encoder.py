@@ -223,6 +223,11 @@ class Encoder:
             return None
         return np.concatenate([[known.low], known.edges, [known.high]])
 
+    def value_range(self, field: int) -> tuple[float, float]:
+        """Return the training range that a scaled field's values are scaled from; (0, 1) of other fields."""
+        known = self._features[field].values
+        return (known.low, known.high) if isinstance(known, Range) and known.low <= known.high else (0.0, 1.0)
+
     def neighbours(self) -> NDArray[np.int64]:
         """Return the features i, int64 (n,), such that i and i + 1 are neighbouring bins of one field."""
         runs = [np.arange(f.start + FIRST_VALUE, f.stop - 1) for f in self.fields if f.ordered]

@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import safetensors
 from numpy.typing import NDArray
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from attfm.config import Config, Task
@@ -39,6 +41,7 @@ _FILES = (
     "history.jsonl",
     "README.md",
 )
+_BACKGROUND = "background.safetensors"  # not in every folder: a model may have none
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Model:
     metrics : what was measured after training, by part ("valid", "test") and metric
     history : one dictionary for each epoch
     training : facts of the run: rows, seconds, best epoch
+    background : summary of the training rows, arrays by name, that `attfm.explain` made and reads; empty where none is
     """
 
     schema: Schema
@@ -59,6 +63,7 @@ class Model:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
+    background: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -83,11 +88,12 @@ class Model:
     def batch_logits(self, batch: pa.RecordBatch, *, first_row: int = 0) -> NDArray[np.float64]:
         """Return the logits of one record batch; `first_row` is its place in the file, for messages."""
         rows = Rows.from_encoded(self.encoder.transform(batch, first_row=first_row))
-        logits: NDArray[np.float64] = self._scorer.predict(rows).numpy()
+        logits: NDArray[np.float64] = self.scorer.predict(rows).numpy()
         return logits
 
     @cached_property
-    def _scorer(self) -> FactorizationMachine:
+    def scorer(self) -> FactorizationMachine:
+        """The module in float64, which scores."""
         # In float64 a row's score does not depend on the rows beside it by more than 1e-15: the matrix products of
         # torch sum in another order for another number of rows.
         return copy.deepcopy(self.module).double()
@@ -141,6 +147,11 @@ class Model:
         (part / "metrics.json").write_text(json.dumps(_finite(self.metrics), indent=2) + "\n")
         (part / "history.jsonl").write_text("".join(json.dumps(_finite(record)) + "\n" for record in self.history))
         (part / "README.md").write_text(model_card(self))
+        if self.background:
+            save_arrays(
+                {name: np.ascontiguousarray(array) for name, array in self.background.items()}, part / _BACKGROUND
+            )
+        files = [*_FILES, *([_BACKGROUND] if self.background else [])]
         settings = {
             "format": FORMAT,
             "attfm": _version(),
@@ -148,7 +159,7 @@ class Model:
             "target": json.loads(self.target.to_json()),
             "settings": self.config.model_dump(mode="json"),
             "training": _finite(self.training),
-            "sha256": {name: _sha256(part / name) for name in _FILES},
+            "sha256": {name: _sha256(part / name) for name in files},
         }
         (part / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
@@ -164,10 +175,10 @@ class Model:
         settings = _read_settings(path)
         for name, digest in settings["sha256"].items():
             file = path / name
-            if name in _FILES and not file.is_file():
+            if not file.is_file():
                 raise RunFolderError(f"The run folder '{path}' lacks '{name}': copy it again, or train again.")
             # The texts are for people: they may be edited, and nothing is loaded from them.
-            if name in _FILES and name != "README.md" and _sha256(file) != digest:
+            if name != "README.md" and _sha256(file) != digest:
                 raise RunFolderError(
                     f"'{name}' in the run folder '{path}' is not what was saved (its sha256 differs): "
                     "copy the folder again, or train again."
@@ -181,6 +192,7 @@ class Model:
             module = build_module(encoder, target, config)
             module.load_state_dict(load_file(path / "weights.safetensors"))
             metrics = json.loads((path / "metrics.json").read_text())
+            background = load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {}
             history = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
         except (
             AttfmError,
@@ -195,7 +207,7 @@ class Model:
                 f"The run folder '{path}' is damaged ({reason}): copy it again, or train again."
             ) from None
         module.eval()
-        return cls(schema, encoder, target, module, config, metrics, history, settings.get("training", {}))
+        return cls(schema, encoder, target, module, config, metrics, history, settings.get("training", {}), background)
 
 
 def build_module(encoder: Encoder, target: Target, config: Config) -> FactorizationMachine:
@@ -234,7 +246,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"The run folder '{path}' has format {version}, this attfm reads up to {FORMAT}: install a newer attfm."
         )
-    if not isinstance(digests, dict) or set(digests) != set(_FILES):
+    if not isinstance(digests, dict) or set(digests) - {_BACKGROUND} != set(_FILES):
         raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.")
     return dict(settings)
 

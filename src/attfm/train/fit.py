@@ -18,6 +18,7 @@ from attfm.data.schema import Schema
 from attfm.data.sources import Source
 from attfm.data.target import Target
 from attfm.errors import ConfigError, DataError, TargetError
+from attfm.explain.training import summarise
 from attfm.model.bundle import Model, build_module
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
@@ -88,7 +89,8 @@ def fit(
     on_epoch, on_batch : see `attfm.train.trainer.train`
 
     Without validation rows a part of the training rows (`validation_fraction`) is held out if early stopping is on.
-    Without `encoder_rows` the encoder sees training rows only.
+    Without `encoder_rows` the encoder sees training rows only. The model gets a summary of its effects on the training
+    rows, for its explanations; with `n_bags` also of refits on bootstrap samples of the training rows.
     """
     started = time.perf_counter()
     target = Target.fit(table.labels, task=config.train.task, name=target_name)
@@ -137,7 +139,9 @@ def fit(
     }
     if per_class is not None and target.classes is not None:
         training["class_weights"] = [float(w) for w in per_class]  # in the order of the target's classes
+    bags = _refits(encoder, target, config, train_part, valid_part)
     model = Model(schema, encoder, target, module, config, history=history.records(), training=training)
+    model.background = summarise(module, encoder, train_part.rows, bags=bags)
     return Fitted(model, history, train_part, valid_part, test_part)
 
 
@@ -171,6 +175,25 @@ def _train_module(
             start = {name: first.state_dict()[name] for name in _SHARED_WITH_FM}
             module.load_state_dict(start, strict=False)
         return module, train(module, examples, valid, **options, on_epoch=on_epoch, on_batch=on_batch)
+
+
+def _refits(
+    encoder: Encoder, target: Target, config: Config, examples: Examples, valid: Examples | None
+) -> list[FactorizationMachine]:
+    """Return modules trained as the first was, each with another seed and on a bootstrap sample of its rows."""
+    modules = []
+    for number in range(1, config.train.n_bags + 1):
+        seed = (config.train.seed + number) % 2**63
+        drawn = np.random.default_rng(seed).integers(0, len(examples), len(examples))
+        times = torch.from_numpy(np.bincount(drawn, minlength=len(examples)))
+        kept = times.nonzero()[:, 0]
+        weight = (examples.weight * times)[kept]
+        if not weight.any():
+            kept, weight = torch.arange(len(examples)), examples.weight
+        part = Examples(examples.rows.take(kept), examples.target[kept], weight)
+        settings = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+        modules.append(_train_module(encoder, target, settings, part, valid, None, None)[0])
+    return modules
 
 
 _SHARED_WITH_FM = ("intercept", "linear.weight", "embedding.weight")

@@ -1,0 +1,157 @@
+"""The background: means over the training rows, against which the centred view shows its effects."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attfm.data.encoder import Encoder
+from attfm.errors import ConfigError
+from attfm.explain.centring import conditional_parts
+from attfm.explain.effects import Effects, all_field_pairs, field_pairs
+from attfm.explain.states import States
+from attfm.model.modules import FactorizationMachine
+from attfm.model.rows import Rows
+
+Floats = NDArray[np.float64]
+Arrays = Mapping[str, NDArray[Any]]
+
+_MOST_EFFECTS = 12_000_000  # pair effects held at once while the summary is made: bounds the rows it is made of
+_LEAST_ROWS, _MOST_ROWS = 1_000, 50_000
+_MOST_MEANS = 1 << 22  # conditional means kept in all: 32 MiB
+_MOST_STATES = 1 << 16  # of the two fields of a pair together
+_MOST_PAIRS = 1_000  # pairs with conditional means: bounds the time
+NO_BACKGROUND = (
+    "This model has no background stored, which the centred view needs: ask for the raw view "
+    "(view='raw', or --raw on the command line), or train again."
+)
+
+
+@dataclass(frozen=True)
+class Centred:
+    """Centred effects of some rows: base + Σ main + Σ pair is the logit; shapes as in `Effects`."""
+
+    base: Floats
+    main: Floats
+    pair: Floats
+
+
+@dataclass(frozen=True)
+class Background:
+    """Means of effects over training rows.
+
+    states : the states of each field
+    counts : int64 (states of all fields,), rows in each state
+    main_mean, pair_mean : float64 (fields, outputs) and (pairs, outputs)
+    centred : bool (pairs,), whether the pair's conditional means are kept; else its overall mean only is moved
+    moved : float64 (entries, outputs); for each centred pair what is moved to its first field in each of that field's
+        states, and then to its second field
+    rows, training_rows : rows that were summarised, and how many there were
+    """
+
+    states: States
+    pairs: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    main_mean: Floats
+    pair_mean: Floats
+    centred: NDArray[np.bool_]
+    moved: Floats
+    rows: int
+    training_rows: int
+
+    @cached_property
+    def _starts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places in `moved` of each centred pair's parts, of its first field and of its second."""
+        first, second = self.pairs[self.centred].T
+        sizes = self.states.sizes
+        start = np.concatenate([[0], np.cumsum(sizes[first] + sizes[second])])[:-1].astype(np.int64)
+        return start, start + sizes[first]
+
+    @property
+    def base(self) -> Floats:
+        """What is added to the intercept: the sum of all means, (outputs,)."""
+        base: Floats = self.main_mean.sum(0) + self.pair_mean.sum(0)
+        return base
+
+    def centre(self, effects: Effects, states: NDArray[np.int64]) -> Centred:
+        """Return the effects relative to their averages; states : (rows, fields), see `States.of`."""
+        main = effects.main - self.main_mean
+        pair = effects.pair - self.pair_mean
+        first, second = self.pairs[self.centred].T
+        start_first, start_second = self._starts
+        to_first, to_second = self.moved[start_first + states[:, first]], self.moved[start_second + states[:, second]]
+        pair[:, self.centred] -= to_first + to_second
+        for place, (i, j) in enumerate(self.pairs[self.centred]):
+            main[:, i] += to_first[:, place]
+            main[:, j] += to_second[:, place]
+        return Centred(effects.intercept + self.base, main, pair)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all that `from_arrays` needs."""
+        return {
+            "counts": self.counts,
+            "main_mean": self.main_mean,
+            "pair_mean": self.pair_mean,
+            "centred": self.centred,
+            "moved": self.moved,
+            "rows": np.array([self.rows, self.training_rows]),
+            **{f"cuts.{f}": cuts for f, cuts in self.states.cuts.items()},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays | None, encoder: Encoder, module: FactorizationMachine) -> Self:
+        """Return the background of a model's arrays; raise ConfigError where it has none."""
+        if not arrays:
+            raise ConfigError(NO_BACKGROUND)
+        cuts = {int(name.removeprefix("cuts.")): a for name, a in arrays.items() if name.startswith("cuts.")}
+        rows, training_rows = arrays["rows"].tolist()
+        return cls(
+            States(encoder, cuts), field_pairs(module, len(encoder.fields)), arrays["counts"], arrays["main_mean"],
+            arrays["pair_mean"], arrays["centred"], arrays["moved"], rows, training_rows,
+        )  # fmt: skip
+
+    @classmethod
+    def of_sample(cls, effects: Effects, states: States, of_rows: NDArray[np.int64], *, training_rows: int) -> Self:
+        """Return the background of the given effects; of_rows : int64 (rows, fields), their states."""
+        pairs = all_field_pairs(len(states.names)) if effects.pair.shape[1] else np.empty((0, 2), np.int64)
+        counts = np.bincount((of_rows + states.offsets).ravel(), minlength=int(states.sizes.sum()))
+        pair_mean = effects.pair.mean(0, dtype=np.float64)
+        centred = _affordable(effects.pair, pairs, states.sizes)
+        moved = [np.zeros((0, len(effects.intercept)))]
+        for p in np.flatnonzero(centred):
+            i, j = pairs[p]
+            deviation = effects.pair[:, p].astype(np.float64) - pair_mean[p]
+            sizes = (int(states.sizes[i]), int(states.sizes[j]))
+            moved += conditional_parts(deviation, of_rows[:, i], of_rows[:, j], sizes)
+        return cls(
+            states, pairs, counts, effects.main.mean(0), pair_mean, centred, np.concatenate(moved), len(of_rows),
+            training_rows,
+        )  # fmt: skip
+
+
+def sample(module: FactorizationMachine, rows: Rows) -> Rows:
+    """Return the rows that a summary is made of: all, or a random part of many."""
+    fields = rows.ids.shape[1]
+    effects = max(fields * (fields - 1) // 2 * module.outputs, 1)
+    most = int(np.clip(_MOST_EFFECTS // effects, _LEAST_ROWS, _MOST_ROWS))
+    if len(rows) <= most:
+        return rows
+    kept = np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False))
+    return rows.take(torch.from_numpy(kept))
+
+
+def _affordable(
+    effect: NDArray[np.floating[Any]], pairs: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return which pairs get conditional means: the ones that vary most, as far as the limits go; bool (pairs,)."""
+    first, second = pairs.T
+    width = (sizes[first] + sizes[second]) * effect.shape[2]
+    order = np.argsort(-effect.var(0).sum(1), kind="stable")
+    order = order[sizes[first[order]] + sizes[second[order]] <= _MOST_STATES][:_MOST_PAIRS]
+    centred = np.zeros(len(pairs), np.bool_)
+    centred[order[np.cumsum(width[order]) <= _MOST_MEANS]] = True
+    return centred

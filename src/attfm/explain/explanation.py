@@ -1,0 +1,304 @@
+"""What a user gets for some rows: arrays with names, tables of them, and other libraries' forms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from attfm.errors import ConfigError, MissingExtraError
+from attfm.explain.grouping import group_fields
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Floats = NDArray[np.float64]
+View = Literal["centred", "raw"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One term of one row's account.
+
+    name : the field ("age") or pair ("age × job"); value : what they are in this row ("[37, 40)", "missing", ...)
+    effect : signed, in logits or in a regression target's unit
+    attention, applied : weights a_ij and A_ij of a pair; None of a field, attention also where the model has none
+    """
+
+    name: str
+    value: str
+    effect: float
+    attention: float | None = None
+    applied: float | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The exact account of some rows: base + Σ main + Σ pair = logit, for each row and output.
+
+    Attributes
+    ----------
+    view : "centred": effects relative to their average over the training rows; "raw": the terms of the formula
+    fields : names of the fields; pairs : int64 (pairs, 2), their field numbers
+    outputs : what each account is of: the second class of two, every class of more, or the target of a regression
+    unit : "logit", or a regression's target
+    base : float64 (outputs,); the intercept in the raw view, the mean over the training rows in the centred one
+    main : float64 (rows, fields, outputs); pair : float64 (rows, pairs, outputs)
+    attention : float32 (rows, pairs), a_ij, or None where the model has no attention
+    applied : float32 (rows, pairs), A_ij
+    labels : (rows, fields) strings, what each field's value is called
+    rows : int64 (rows,), numbers of the rows in the table that was explained
+    conditional : bool (pairs,), in the centred view whether what is really a main effect was moved out of the pair;
+        where false only its overall mean was moved
+
+    Slices are taken by row: `e[0]`, `e[2:5]`, `e[mask]`.
+    """
+
+    view: View
+    fields: tuple[str, ...]
+    pairs: NDArray[np.int64]
+    outputs: tuple[str, ...]
+    unit: str
+    base: Floats
+    main: Floats
+    pair: Floats
+    attention: NDArray[np.float32] | None
+    applied: NDArray[np.float32]
+    labels: NDArray[np.object_]
+    rows: NDArray[np.int64]
+    conditional: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.main)
+
+    def __repr__(self) -> str:
+        return f"Explanation({len(self)} rows, {len(self.fields)} fields, {len(self.pairs)} pairs, view={self.view!r})"
+
+    def __getitem__(self, rows: int | slice | NDArray[Any] | Sequence[int]) -> Explanation:
+        """Return the explanation of some rows."""
+        if isinstance(rows, int | np.integer):
+            rows = self._place(int(rows))
+            rows = slice(rows, rows + 1)
+        attention = None if self.attention is None else self.attention[rows]
+        return replace(
+            self, main=self.main[rows], pair=self.pair[rows], attention=attention, applied=self.applied[rows],
+            labels=self.labels[rows], rows=self.rows[rows],
+        )  # fmt: skip
+
+    def _place(self, row: int) -> int:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"There is no row {row}: the explanation has {len(self)} rows, 0 to {len(self) - 1}.")
+        return row % len(self)
+
+    @cached_property
+    def pair_names(self) -> tuple[str, ...]:
+        """Names of the pairs, "age × job"."""
+        return tuple(f"{self.fields[i]} × {self.fields[j]}" for i, j in self.pairs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all effects: fields, then pairs; (effects,)."""
+        return self.fields + self.pair_names
+
+    @property
+    def values(self) -> Floats:
+        """All effects: (rows, effects), or (rows, effects, outputs) with several outputs."""
+        both = np.concatenate([self.main, self.pair], axis=1)
+        return both[:, :, 0] if len(self.outputs) == 1 else both
+
+    @property
+    def logits(self) -> Floats:
+        """Base and effects summed: (rows, outputs) logits, or predictions of a regression."""
+        logits: Floats = self.base + self.main.sum(1) + self.pair.sum(1)
+        return logits
+
+    def output_number(self, output: str | int | None) -> int:
+        """Return the number of an output, given by its name or number; None is the only one.
+
+        Raises
+        ------
+        ConfigError : there is no such output, or none is named and there are several
+        """
+        listed = ", ".join(f"'{name}'" for name in self.outputs)
+        if output is None:
+            if len(self.outputs) > 1:
+                raise ConfigError(f"Each class has an account of its own: give output=, one of {listed}.")
+            return 0
+        if isinstance(output, int) and 0 <= output < len(self.outputs):
+            return output
+        if output not in self.outputs:
+            raise ConfigError(f"There is no output {output!r}: it is one of {listed}.")
+        return self.outputs.index(str(output))
+
+    def top(self, n: int = 10, *, output: str | int | None = None) -> list[list[Effect]]:
+        """Return each row's n largest effects by absolute size, largest first."""
+        number = self.output_number(output)
+        effects = np.concatenate([self.main[:, :, number], self.pair[:, :, number]], axis=1)
+        order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
+        return [[self._effect(row, int(e), float(effects[row, e])) for e in order[row]] for row in range(len(self))]
+
+    def _effect(self, row: int, number: int, effect: float) -> Effect:
+        name, fields = self.names[number], len(self.fields)
+        if number < fields:
+            return Effect(name, str(self.labels[row, number]), effect)
+        p = number - fields
+        i, j = self.pairs[p]
+        attention = None if self.attention is None else float(self.attention[row, p])
+        value = f"{self.labels[row, i]} × {self.labels[row, j]}"
+        return Effect(name, value, effect, attention, float(self.applied[row, p]))
+
+    def grouped(self, groups: Mapping[str, Sequence[str]]) -> Explanation:
+        """Return the explanation with fields summed into groups, such as {"person": ["age", "sex"]}.
+
+        A group's main effect holds its fields' main effects and the pair effects within it; pair effects between two
+        groups are summed, and so are their weights.
+
+        Raises
+        ------
+        ConfigError : a field does not exist or is in two groups, or a group is called like another field
+        """
+        fields, group_of = group_fields(self.fields, groups)
+        ends = np.sort(group_of[self.pairs], axis=1)
+        inside = ends[:, 0] == ends[:, 1]
+        pairs = np.unique(ends[~inside], axis=0).reshape(-1, 2)
+        place = {tuple(pair): p for p, pair in enumerate(pairs.tolist())}
+        shape = (len(self), len(fields), len(self.outputs))
+        main, pair = np.zeros(shape), np.zeros((len(self), len(pairs), len(self.outputs)))
+        weights = [None if w is None else np.zeros((len(self), len(pairs)), np.float32) for w in self._weights]
+        conditional = np.ones(len(pairs), np.bool_)
+        for f, group in enumerate(group_of):
+            main[:, group] += self.main[:, f]
+        for p, (i, j) in enumerate(ends.tolist()):
+            if inside[p]:
+                main[:, i] += self.pair[:, p]
+                continue
+            new = place[i, j]
+            pair[:, new] += self.pair[:, p]
+            conditional[new] &= self.conditional[p]
+            for total, old in zip(weights, self._weights, strict=True):
+                if total is not None and old is not None:
+                    total[:, new] += old[:, p]
+        labels = np.empty((len(self), len(fields)), dtype=object)
+        for group in range(len(fields)):
+            members = np.flatnonzero(group_of == group)
+            labels[:, group] = [", ".join(row) for row in self.labels[:, members]]
+        attention, applied = weights
+        return replace(
+            self, fields=fields, pairs=pairs, main=main, pair=pair, labels=labels, conditional=conditional,
+            attention=attention, applied=np.zeros((len(self), len(pairs)), np.float32) if applied is None else applied,
+        )  # fmt: skip
+
+    @property
+    def _weights(self) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
+        return self.attention, self.applied
+
+    def to_arrow(self) -> pa.Table:
+        """Return a table with a row for each row and output: its number, the base, all effects, and their sum.
+
+        Columns: "row", "output" (with several), "base", "effect of age", ..., "effect of age × job", ..., "logit"
+        (or "prediction" of a regression).
+        """
+        rows, outputs = len(self), len(self.outputs)
+        columns: dict[str, Any] = {"row": np.repeat(self.rows, outputs)}
+        if outputs > 1:
+            columns["output"] = pa.array(list(self.outputs) * rows, pa.string())
+        columns["base"] = np.tile(self.base, rows)
+        for names, effects in ((self.fields, self.main), (self.pair_names, self.pair)):
+            columns |= {f"effect of {name}": effects[:, n].ravel() for n, name in enumerate(names)}
+        columns["logit" if self.unit == "logit" else "prediction"] = self.logits.ravel()
+        return pa.table(columns)
+
+    def to_frame(self, kind: Literal["auto", "pandas", "polars"] = "auto") -> Any:
+        """Return the table of `to_arrow` as a pandas or polars DataFrame; "auto": the first that is installed.
+
+        Raises
+        ------
+        MissingExtraError : it is not installed
+        """
+        if kind in ("auto", "pandas"):
+            try:
+                import pandas  # noqa: F401
+            except ImportError:
+                if kind == "pandas":
+                    raise _missing("pandas", "pip install pandas") from None
+            else:
+                return self.to_arrow().to_pandas()
+        try:
+            import polars
+        except ImportError:
+            raise _missing("polars" if kind == "polars" else "pandas or polars", "pip install pandas") from None
+        return polars.from_arrow(self.to_arrow())
+
+    def to_shap(self) -> Any:
+        """Return a `shap.Explanation`, for shap.plots.waterfall, beeswarm and bar.
+
+        values : (rows, effects), with several outputs (rows, effects, outputs); base_values : (rows,) or
+        (rows, outputs); display_data : what the values are called; data : numbers that colour the points: a field's
+        value among those of these rows in alphabetical order, 0 for pairs.
+
+        Raises
+        ------
+        MissingExtraError : shap is not installed
+        """
+        try:
+            import shap
+        except ImportError:
+            raise _missing("shap", "pip install shap") from None
+        texts = [[effect.value for effect in row] for row in self._all()]
+        codes = [np.unique(column.astype(str), return_inverse=True)[1].ravel() for column in self.labels.T]
+        data = np.zeros((len(self), len(self.names)))
+        data[:, : len(self.fields)] = np.stack(codes, 1) if codes else 0
+        base = np.tile(self.base, (len(self), 1))
+        return shap.Explanation(
+            values=self.values, base_values=base[:, 0] if len(self.outputs) == 1 else base, data=data,
+            display_data=np.array(texts, dtype=object), feature_names=list(self.names), output_names=list(self.outputs),
+        )  # fmt: skip
+
+    def _all(self) -> list[list[Effect]]:
+        return [[self._effect(row, number, 0.0) for number in range(len(self.names))] for row in range(len(self))]
+
+    def to_dict(self, *, top: int | None = None) -> dict[str, Any]:
+        """Return plain lists and numbers; top : effects of each row and output, None for all."""
+        unit = "logit" if self.unit == "logit" else "prediction"
+        n = len(self.names) if top is None else top
+        accounts = [self.top(n, output=number) for number in range(len(self.outputs))]
+        logits = self.logits
+        return {
+            "view": self.view,
+            "unit": self.unit,
+            "base": dict(zip(self.outputs, self.base.tolist(), strict=True)),
+            "only_mean_moved": [
+                name for name, moved in zip(self.pair_names, self.conditional, strict=True) if not moved
+            ] if self.view == "centred" else [],
+            "rows": [
+                {
+                    "row": int(self.rows[row]),
+                    "accounts": [
+                        {"output": output, unit: float(logits[row, number]),
+                         "effects": [vars(effect) for effect in accounts[number][row]]}
+                        for number, output in enumerate(self.outputs)
+                    ],
+                }
+                for row in range(len(self))
+            ],
+        }  # fmt: skip
+
+    def to_json(self, *, top: int | None = None) -> str:
+        """Return `to_dict` as JSON text."""
+        return json.dumps(self.to_dict(top=top), ensure_ascii=False, allow_nan=False)
+
+    def plot(self, row: int = 0, *, output: str | int | None = None, n: int = 12, ax: Axes | None = None) -> Axes:
+        """Draw one row's account as a waterfall; see `attfm.explain.plots.waterfall`."""
+        from attfm.explain.plots import waterfall
+
+        return waterfall(self, row, output=output, n=n, ax=ax)
+
+
+def _missing(package: str, command: str) -> MissingExtraError:
+    return MissingExtraError(f"{package} is not installed: run '{command}'.")

@@ -1,0 +1,129 @@
+"""Whether the account is what the model does: measured, not claimed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfm.data.sources import Source
+from attfm.explain.background import Centred
+from attfm.explain.contributions import Explainer
+from attfm.explain.effects import Effects, effects_of, logits_without
+from attfm.explain.overview import GlobalExplanation, Stability
+from attfm.explain.summary import Summary
+from attfm.model.bundle import Model
+from attfm.model.rows import Rows
+
+Floats = NDArray[np.float64]
+MOST_ROWS = 2_000
+_REMOVED = (1, 3, 10)
+_RANDOM_ORDERS = 5
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Mean distance of the logit from the whole one after the first k effects were set to their average.
+
+    removed : int64 (points,), k; largest_first, random : float64 (points,); random is the mean over several orders
+    """
+
+    removed: NDArray[np.int64]
+    largest_first: Floats
+    random: Floats
+
+    @property
+    def advantage(self) -> float:
+        """Area under the curve of the largest first, relative to that of random order; above 1 the order is telling."""
+        return float(self.largest_first.sum() / max(float(self.random.sum()), 1e-300))
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """How far explanations can be trusted, measured on some rows.
+
+    rows : how many
+    sum_error : largest |base + Σ effects − logit|, relative to the row's Σ |effect| + |base|; the logit is the
+        model's own, scored in float64
+    removal_error : largest |logit without the k largest effects − (logit − their sum)|, by the same measure, over
+        k = 1, 3, 10; the terms are cut out of the forward pass, which knows nothing of effects
+    deletion : curve of deleting the largest centred effects first, against random order; None without a background
+    stability : how far refits agree on what is important; None without refits (n_bags)
+    """
+
+    rows: int
+    sum_error: float
+    removal_error: float
+    deletion: Deletion | None
+    stability: Stability | None
+
+
+def check(model: Model, source: Source, *, rows: int = MOST_ROWS, seed: int = 0) -> Faithfulness:
+    """Return how far the explanations of a model can be trusted, measured on the first rows of a table.
+
+    Parameters
+    ----------
+    rows : at most so many
+    seed : of the random orders of deletion
+    """
+    explainer = Explainer(model, view="centred" if model.background else "raw")
+    total, sum_error, removal_error = 0, 0.0, 0.0
+    curves: list[tuple[Floats, Floats]] = []
+    rng = np.random.default_rng(seed)
+    scorer = model.scorer
+    for _, part in explainer.encoded(source):
+        part = part.slice(0, min(len(part), rows - total))
+        total += len(part)
+        effects = effects_of(model.module, part)
+        size = np.abs(effects.intercept) + np.abs(effects.main).sum(1) + np.abs(effects.pair).sum(1) + 1e-12
+        whole = scorer.predict(part).double().numpy()
+        shown = effects.total()
+        if explainer.background is not None:
+            centred = explainer.background.centre(effects, explainer.states.of(part))
+            shown = centred.base + centred.main.sum(1) + centred.pair.sum(1)
+            curves.append(_deletion_sums(centred, rng))
+        sum_error = max(sum_error, float((np.abs(shown - whole) / size).max(initial=0)))
+        removal_error = max(removal_error, *(_removal_error(model, part, effects, whole, k, size) for k in _REMOVED))
+        if total >= rows:
+            break
+    deletion = stability = None
+    if explainer.background is not None:
+        largest, random = (np.sum([curve[side] for curve in curves], axis=0) / max(total, 1) for side in (0, 1))
+        deletion = Deletion(np.arange(len(largest)), largest, random)
+        summary = Summary.from_arrays(model.background)
+        stability = GlobalExplanation(
+            explainer.states, explainer.pairs, explainer.outputs, "", summary, explainer.background.centred
+        ).stability()
+    return Faithfulness(total, sum_error, removal_error, deletion, stability)
+
+
+def _removal_error(model: Model, rows: Rows, effects: Effects, whole: Floats, k: int, size: Floats) -> float:
+    """Cut each row's k largest raw effects out of the forward pass, and compare with their sum."""
+    worst = 0.0
+    both = np.concatenate([effects.main, effects.pair], axis=1)
+    fields = effects.main.shape[1]
+    for output in range(both.shape[2]):
+        order = np.argsort(-np.abs(both[:, :, output]), axis=1)[:, :k]
+        cut = np.zeros(both.shape[:2], np.bool_)
+        np.put_along_axis(cut, order, True, axis=1)
+        left = logits_without(model.scorer, rows, cut[:, :fields], cut[:, fields:])[:, output]
+        expected = whole[:, output] - np.where(cut, both[:, :, output], 0).sum(1)
+        worst = max(worst, float((np.abs(left - expected) / size[:, output]).max(initial=0)))
+    return worst
+
+
+def _deletion_sums(centred: Centred, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return Σ over rows (and the mean over outputs) of |sum of the first k effects|, for k = 0 ... effects."""
+    both = (
+        np.concatenate([centred.main, centred.pair], axis=1)
+        .transpose(0, 2, 1)
+        .reshape(-1, centred.main.shape[1] + centred.pair.shape[1])
+    )
+    outputs = centred.main.shape[2]
+
+    def curve(order: NDArray[np.int64]) -> Floats:
+        removed = np.abs(np.cumsum(np.take_along_axis(both, order, axis=1), axis=1))
+        return np.concatenate([[0.0], removed.sum(0) / outputs])
+
+    largest = curve(np.argsort(-np.abs(both), axis=1, kind="stable"))
+    orders = [np.argsort(rng.random(both.shape), axis=1) for _ in range(_RANDOM_ORDERS)]
+    return largest, np.mean([curve(order) for order in orders], axis=0)

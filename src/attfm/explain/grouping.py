@@ -1,0 +1,35 @@
+"""Fields summed into groups that people name."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfm.data.problems import nearest
+from attfm.errors import ConfigError
+
+
+def group_fields(
+    fields: Sequence[str], groups: Mapping[str, Sequence[str]]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the names of groups and remaining fields, and each field's place among them, int64 (fields,).
+
+    Raises
+    ------
+    ConfigError : a field does not exist or is in two groups, or a group is called like a field outside it
+    """
+    of_field: dict[str, str] = {}
+    problems = []
+    for group, members in groups.items():
+        for member in [members] if isinstance(members, str) else members:
+            if member not in fields:
+                problems.append(f"group '{group}' has '{member}', which is no field{nearest(member, list(fields))}")
+            elif member in of_field:
+                problems.append(f"'{member}' is in the groups '{of_field[member]}' and '{group}'")
+            of_field[member] = group
+        if group in fields and of_field.get(group) != group:
+            problems.append(f"group '{group}' is called like a field outside it")
+    if problems:
+        raise ConfigError(f"The groups don't fit the fields: {'; '.join(problems)}.")
+    names = tuple(dict.fromkeys(of_field.get(field, field) for field in fields))
+    return names, np.array([names.index(of_field.get(field, field)) for field in fields], np.int64)

@@ -1,0 +1,118 @@
+"""What people call the value of a field in a row, and on which of its values its effects are averaged."""
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfm.data.bins import Bins
+from attfm.data.encoder import Encoder
+from attfm.data.vocabulary import FIRST_VALUE
+from attfm.model.rows import Rows
+
+Floats = NDArray[np.float64]
+MOST_CUTS = 31  # of a scaled field, whose values are averaged within quantile bins
+
+
+class States:
+    """The states of each field: what the conditional means of the background are kept for.
+
+    A field with one feature a row has a state for each feature. A scaled field has the states unknown, missing and
+    its quantile bins. A multi-valued field has one state only: its bags are too many to average over each.
+
+    Parameters
+    ----------
+    encoder : of the model
+    cuts : inner edges of the bins of each scaled field, in scaled units, by field number
+
+    Attributes
+    ----------
+    sizes : int64 (fields,), number of states of each field
+    offsets : int64 (fields,), place of each field's first state among all
+    """
+
+    def __init__(self, encoder: Encoder, cuts: Mapping[int, Floats]) -> None:
+        self.encoder = encoder
+        self.cuts = cuts
+        self.names = tuple(field.name for field in encoder.fields)
+        self.kinds = tuple(field.kind for field in encoder.fields)
+        sizes = [self._size(f) for f in range(len(self.names))]
+        self.sizes = np.array(sizes, np.int64)
+        self.offsets = np.concatenate([[0], np.cumsum(self.sizes)])[:-1].astype(np.int64)
+        self._features: dict[int, NDArray[np.object_]] = {}
+
+    @classmethod
+    def of_rows(cls, encoder: Encoder, rows: Rows) -> "States":
+        """Return the states with the cuts of scaled fields at the quantiles of the rows."""
+        cuts = {}
+        for f, field in enumerate(encoder.fields):
+            if field.kind == "scaled":
+                known = (rows.ids[:, f] == field.start + FIRST_VALUE).numpy()
+                x = rows.values[:, f].numpy()[known] if rows.values is not None else np.empty(0)
+                inner = np.linspace(0, 1, MOST_CUTS + 2)[1:-1]
+                cuts[f] = np.unique(np.quantile(x.astype(np.float64), inner)) if len(x) else np.empty(0)
+        return cls(encoder, cuts)
+
+    def _size(self, f: int) -> int:
+        field = self.encoder.fields[f]
+        if field.kind == "multi-valued":
+            return 1
+        return FIRST_VALUE + 1 + len(self.cuts[f]) if f in self.cuts else field.stop - field.start
+
+    def of(self, rows: Rows) -> NDArray[np.int64]:
+        """Return the state of each field in each row, from 0, int64 (rows, fields)."""
+        starts = np.array([field.start for field in self.encoder.fields])
+        states: NDArray[np.int64] = rows.ids.numpy() - starts
+        for f in rows.bags:
+            states[:, f] = 0
+        for f, cuts in self.cuts.items():
+            if rows.values is not None:
+                x = rows.values[:, f].numpy().astype(np.float64)
+                known = states[:, f] == FIRST_VALUE
+                states[known, f] += np.searchsorted(cuts, x[known], side="right")
+        return states
+
+    def features(self, f: int) -> NDArray[np.object_]:
+        """Return what a field's features are called, from its start, as an array of strings."""
+        if f not in self._features:
+            self._features[f] = np.array(self.encoder.feature_names(f), dtype=object)
+        return self._features[f]
+
+    def labels(self, f: int) -> list[str]:
+        """Return what a field's states are called."""
+        if self.kinds[f] == "multi-valued":
+            return ["any"]
+        if f not in self.cuts:
+            return list(self.features(f))
+        edges = self.edges(f)
+        low, high = (float(edges[0]), float(edges[-1])) if edges is not None else (0.0, 0.0)
+        bins = Bins(np.empty(0) if edges is None else edges[1:-1], low, high, np.full(len(self.cuts[f]) + 1, np.nan))
+        return ["unknown", "missing", *bins.labels()]
+
+    def edges(self, f: int) -> Floats | None:
+        """Return the edges of an ordered field's bins in the column's unit, (bins + 1,); None for other fields."""
+        if f not in self.cuts:
+            return self.encoder.bin_edges(f)
+        low, high = self.encoder.value_range(f)
+        return np.concatenate([[low], low + self.cuts[f] * (high - low), [high]])
+
+    def row_labels(self, rows: Rows) -> NDArray[np.object_]:
+        """Return what each field's value is called in each row, (rows, fields) strings."""
+        labels = np.empty(tuple(rows.ids.shape), dtype=object)
+        ids = rows.ids.numpy()
+        for f, field in enumerate(self.encoder.fields):
+            names = self.features(f)
+            if f in rows.bags:
+                bag = rows.bags[f]
+                members, offsets = names[bag.ids.numpy() - field.start], bag.offsets.tolist()
+                labels[:, f] = [", ".join(members[a:b]) for a, b in itertools.pairwise(offsets)]
+                continue
+            local = ids[:, f] - field.start
+            labels[:, f] = names[local]
+            if field.kind == "scaled" and rows.values is not None:
+                low, high = self.encoder.value_range(f)
+                known = np.flatnonzero(local == FIRST_VALUE)
+                x = low + rows.values[:, f].numpy()[known].astype(np.float64) * (high - low)
+                labels[known, f] = [f"{value:.6g}" for value in x.tolist()]
+        return labels

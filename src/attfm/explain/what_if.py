@@ -1,0 +1,206 @@
+"""What would have to be otherwise: the smallest changes of a single field that flip a decision."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attfm.data.problems import nearest
+from attfm.data.sources import Source
+from attfm.data.vocabulary import FIRST_VALUE, MISSING
+from attfm.errors import ConfigError
+from attfm.explain.background import Background
+from attfm.explain.contributions import Explainer
+from attfm.explain.states import States
+from attfm.model.bundle import Model
+from attfm.model.rows import BagRows, Rows
+
+Floats = NDArray[np.float64]
+_MOST_VALUES = 4096  # of a field that are tried: the ones that most training rows have
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field's change that flips the decision.
+
+    field : its name; before, after : what the value is called
+    distance : how far it is: for ordered fields the share of the training rows between the two values; 1 for others,
+        whose values have no order
+    logit_before, logit_after : of the decision's output (predictions of a regression; of several classes the one
+        that is decided after the change)
+    decision_before, decision_after : the class decided; "below" or "above" the threshold of a regression
+    """
+
+    field: str
+    before: str
+    after: str
+    distance: float
+    logit_before: float
+    logit_after: float
+    decision_before: str
+    decision_after: str
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Copies of one row, each with another value of one field; names : what the values are called."""
+
+    rows: Rows
+    names: list[str]
+    distance: Floats
+
+
+def what_if(
+    model: Model, source: Source, *, row: int = 0, immutable: Sequence[str] = (), threshold: float | None = None
+) -> list[Change]:
+    """Return the smallest single-field changes that flip the decision about one row, at most two a field.
+
+    For an ordered field these are the nearest values that flip it, below and above; for another field, the value that
+    most training rows have among those that flip it. All values that occur in training are tried (the 4,096 most
+    frequent of a larger field); a multi-valued field has single members taken out or put in. The smallest come first;
+    of equal ones the one that moves the logit most.
+
+    Raises
+    ------
+    DataError : the row is outside the table
+    ConfigError : an immutable column does not exist; a regression without a threshold; no background is stored
+    """
+    explainer = Explainer(model)
+    columns = [field.name for field in model.schema.inputs]
+    unknown = [f"'{name}'{nearest(name, columns)}" for name in immutable if name not in columns]
+    if unknown:
+        raise ConfigError(f"No input column is called {', '.join(unknown)}: immutable= takes {', '.join(columns)}.")
+    if explainer.background is None:
+        raise TypeError("the centred view has a background")
+    background = explainer.background
+    decide = _decision(model, threshold)
+    one = explainer.encoded_row(source, row)
+    labels = background.states.row_labels(one)[0]
+    start = model.scorer.predict(one).double().numpy()
+    before = int(decide(start)[0])
+    names = _decision_names(model)
+    found = []
+    for f, field in enumerate(model.encoder.fields):
+        if field.column in immutable:
+            continue
+        candidates = _candidates(background, one, f)
+        logits = model.scorer.predict(candidates.rows).double().numpy()
+        decided = decide(logits)
+        for c in _best(candidates, np.flatnonzero(decided != before), ordered=field.ordered or field.kind == "scaled"):
+            after = int(decided[c])
+            output = after if logits.shape[1] > 1 else 0
+            found.append(
+                Change(
+                    field.name,
+                    str(labels[f]),
+                    candidates.names[c],
+                    float(abs(candidates.distance[c])),
+                    float(start[0, output]),
+                    float(logits[c, output]),
+                    names[before],
+                    names[after],
+                )
+            )
+    return sorted(found, key=lambda change: (change.distance, -abs(change.logit_after - change.logit_before)))
+
+
+def _decision(model: Model, threshold: float | None) -> Callable[[Floats], NDArray[np.int64]]:
+    """Return what turns logits (rows, outputs) into decisions (rows,)."""
+    if model.task == "multiclass":
+        return lambda logits: logits.argmax(1)
+    if model.task == "regression":
+        if threshold is None:
+            raise ConfigError("A regression has no decision to flip: give threshold=, the value that is to be crossed.")
+        return lambda logits: (logits[:, 0] > threshold).astype(np.int64)
+    share = model.config.train.threshold if threshold is None else threshold
+    if not 0 < share < 1:
+        raise ConfigError(f"threshold={threshold:g} is not a probability: give a number between 0 and 1.")
+    return lambda logits: (logits[:, 0] > np.log(share / (1 - share))).astype(np.int64)
+
+
+def _decision_names(model: Model) -> list[str]:
+    return ["below", "above"] if model.target.classes is None else [str(name) for name in model.target.classes]
+
+
+def _best(candidates: _Candidates, flips: NDArray[np.int64], *, ordered: bool) -> list[int]:
+    """Return the nearest candidate below and above, or the first of a field without order."""
+    if not ordered:
+        return [int(c) for c in flips[:1]]
+    distance = candidates.distance[flips]
+    sides = [flips[distance < 0], flips[distance >= 0]]
+    return [int(side[np.argmin(np.abs(candidates.distance[side]))]) for side in sides if len(side)]
+
+
+def _candidates(background: Background, one: Rows, f: int) -> _Candidates:
+    states, field = background.states, background.states.encoder.fields[f]
+    if field.kind == "multi-valued":
+        return _bag_candidates(states, one, f)
+    start, size = states.offsets[f], states.sizes[f]
+    counts = background.counts[start : start + size]
+    held = int(states.of(one)[0, f])
+    tried = np.flatnonzero(counts[FIRST_VALUE:]) + FIRST_VALUE
+    if f in states.cuts:
+        tried = np.arange(FIRST_VALUE, size)
+    tried = tried[tried != held]
+    tried = tried[np.argsort(-counts[tried], kind="stable")[:_MOST_VALUES]]
+    rows = one.take(torch.zeros(len(tried), dtype=torch.int64))
+    ids = rows.ids.clone()
+    names = [states.labels(f)[state] for state in tried] if f not in states.cuts else []
+    values = rows.values
+    if f in states.cuts and values is not None:
+        ids[:, f] = field.start + FIRST_VALUE
+        x = _representatives(states.cuts[f])[tried - FIRST_VALUE]
+        values = values.clone()
+        values[:, f] = torch.from_numpy(x).to(values.dtype)
+        low, high = states.encoder.value_range(f)
+        names = [f"{low + v * (high - low):.6g}" for v in x]
+    else:
+        ids[:, f] = torch.from_numpy(field.start + tried).to(ids.dtype)
+    distance = np.ones(len(tried))
+    if (field.ordered or f in states.cuts) and held > MISSING:
+        # The share of rows between the middles of the two values, with the sign of the direction.
+        known = np.where(np.arange(size) < FIRST_VALUE, 0, counts)
+        middle = (np.cumsum(known) - known / 2) / max(known.sum(), 1)
+        distance = middle[tried] - middle[held]
+        distance = np.where(distance == 0, np.sign(tried - held) * 1e-12, distance)
+    return _Candidates(Rows(ids, values, rows.bags), names, distance)
+
+
+def _representatives(cuts: Floats) -> Floats:
+    """Return one scaled value in each bin: the middle of it, and the ends of the range 0 to 1 for the outer ones."""
+    if not len(cuts):
+        return np.array([0.5])
+    return np.concatenate([[min(0.0, float(cuts[0]) - 1e-6)], (cuts[1:] + cuts[:-1]) / 2, [max(1.0, float(cuts[-1]))]])
+
+
+def _bag_candidates(states: States, one: Rows, f: int) -> _Candidates:
+    """Return the row without each member, and with each other known member."""
+    field, bag = states.encoder.fields[f], one.bags[f]
+    members, weights, features = bag.ids.tolist(), bag.weights.tolist(), states.features(f)
+    missing = field.start + MISSING
+
+    def bags() -> Iterator[tuple[str, list[int], list[float]]]:
+        for place, member in enumerate(members):
+            left = members[:place] + members[place + 1 :]
+            if member != missing:
+                weight = weights[:place] + weights[place + 1 :]
+                yield f"without {features[member - field.start]}", left or [missing], weight if left else [1.0]
+        for member in range(field.start + FIRST_VALUE, min(field.stop, field.start + _MOST_VALUES)):
+            if member not in members:
+                kept = [(m, w) for m, w in zip(members, weights, strict=True) if m != missing]
+                yield (
+                    f"with {features[member - field.start]}",
+                    [m for m, _ in kept] + [member],
+                    [w for _, w in kept] + [1.0],
+                )
+
+    names, ids, held = zip(*bags(), strict=True) if field.stop > field.start + FIRST_VALUE else ((), (), ())
+    rows = one.take(torch.zeros(len(names), dtype=torch.int64))
+    changed = BagRows(
+        torch.tensor([m for part in ids for m in part], dtype=bag.ids.dtype),
+        torch.tensor([w for part in held for w in part], dtype=bag.weights.dtype),
+        torch.tensor(np.cumsum([0] + [len(part) for part in ids]), dtype=torch.int64),
+    )
+    return _Candidates(Rows(rows.ids, rows.values, {**rows.bags, f: changed}), list(names), np.ones(len(names)))
