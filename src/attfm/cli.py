@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Attentional factorization machines for tables: train, evaluate, predict.",
+    help="Attentional factorization machines for tables: train, evaluate, predict, explain.",
     epilog="Example:  attfm train adult",
 )
 _started = time.perf_counter()
@@ -236,6 +236,56 @@ def predict(
 
     run_predict(
         run, data, to=out, ids=id_ or (), threshold=_probability(threshold),
+        reading=Reading.from_options(names, separator, encoding, null, skip_rows),
+        output=Output(as_json=json, quiet=quiet), started=_started,
+    )  # fmt: skip
+
+
+@app.command()
+@_reported
+def explain(
+    run: Run,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[TABLE]", help="a bundled table, a file or a folder; --global needs none")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="explain so many rows from the top (default: 3)")] = None,
+    row: Annotated[
+        list[int] | None, typer.Option(metavar="NUMBER", help="explain this row, counted from 0 (repeatable)")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="effects shown for each row, or fields and pairs")] = 10,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="the formula's own terms, not effects relative to the training rows")
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="all rows, to .parquet, .csv, .tsv or .arrow"),
+    ] = None,
+    global_: Annotated[bool, typer.Option("--global", help="importance of fields and pairs, over all rows")] = False,
+    check: Annotated[bool, typer.Option("--check", help="measure how far the explanations can be trusted")] = False,
+    names: Names = None,
+    separator: Separator = None,
+    encoding: Encoding = "utf-8",
+    null: Null = None,
+    skip_rows: SkipRows = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say what made a saved model predict what it does: exact, signed effects.
+
+    Examples:
+
+    attfm explain runs/adult-1 adult-test --rows 3
+
+    attfm explain runs/adult-1 --global
+
+    attfm explain runs/clicks new.parquet --output effects.parquet
+    """
+    from attfm.commands.explain import explain as run_explain
+    from attfm.commands.tables import Reading
+
+    run_explain(
+        run, data, rows=rows, row=row or (), top=top, raw=raw, to=output, overall=global_, checked=check,
         reading=Reading.from_options(names, separator, encoding, null, skip_rows),
         output=Output(as_json=json, quiet=quiet), started=_started,
     )  # fmt: skip

@@ -118,27 +118,9 @@ class Explanation:
         logits: Floats = self.base + self.main.sum(1) + self.pair.sum(1)
         return logits
 
-    def output_number(self, output: str | int | None) -> int:
-        """Return the number of an output, given by its name or number; None is the only one.
-
-        Raises
-        ------
-        ConfigError : there is no such output, or none is named and there are several
-        """
-        listed = ", ".join(f"'{name}'" for name in self.outputs)
-        if output is None:
-            if len(self.outputs) > 1:
-                raise ConfigError(f"Each class has an account of its own: give output=, one of {listed}.")
-            return 0
-        if isinstance(output, int) and 0 <= output < len(self.outputs):
-            return output
-        if output not in self.outputs:
-            raise ConfigError(f"There is no output {output!r}: it is one of {listed}.")
-        return self.outputs.index(str(output))
-
     def top(self, n: int = 10, *, output: str | int | None = None) -> list[list[Effect]]:
         """Return each row's n largest effects by absolute size, largest first."""
-        number = self.output_number(output)
+        number = output_number(self.outputs, output)
         effects = np.concatenate([self.main[:, :, number], self.pair[:, :, number]], axis=1)
         order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
         return [[self._effect(row, int(e), float(effects[row, e])) for e in order[row]] for row in range(len(self))]
@@ -298,6 +280,25 @@ class Explanation:
         from attfm.explain.plots import waterfall
 
         return waterfall(self, row, output=output, n=n, ax=ax)
+
+
+def output_number(outputs: Sequence[str], output: str | int | None) -> int:
+    """Return the number of an output, given by its name or number; None is the only one.
+
+    Raises
+    ------
+    ConfigError : there is no such output, or none is named and there are several
+    """
+    listed = ", ".join(f"'{name}'" for name in outputs)
+    if output is None and len(outputs) == 1:
+        return 0
+    if output is None:
+        raise ConfigError(f"Each class has an account of its own: give output=, one of {listed}.")
+    if isinstance(output, int) and 0 <= output < len(outputs):
+        return output
+    if output not in outputs:
+        raise ConfigError(f"There is no output {output!r}: it is one of {listed}.")
+    return outputs.index(str(output))
 
 
 def _missing(package: str, command: str) -> MissingExtraError:

@@ -1,0 +1,85 @@
+"""What all pictures share: matplotlib when it is needed, colours that everybody can tell apart, labels that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfm.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+
+# Okabe & Ito's colours, which people with any colour vision can tell apart.
+NEGATIVE, POSITIVE, NEUTRAL, ACCENT, GRID = "#0072B2", "#D55E00", "#7F7F7F", "#009E73", "#DDDDDD"
+_LONGEST = 34
+
+
+def new_axes(ax: Axes | None, *, width: float, height: float) -> Axes:
+    """Return the axes given, or those of a new figure of that size in inches.
+
+    Raises
+    ------
+    MissingExtraError : matplotlib is not installed
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise MissingExtraError("matplotlib is not installed: run 'pip install \"attfm[plots]\"'.") from None
+    if ax is not None:
+        return ax
+    _, made = plt.subplots(figsize=(width, height), layout="constrained")
+    return made
+
+
+def label(text: str, longest: int = _LONGEST) -> str:
+    """Return text as it may stand in a picture: not too long, one line, and no formula."""
+    flat = "".join(c if c.isprintable() else "·" for c in text)
+    short = flat if len(flat) <= longest else f"{flat[: longest - 1]}…"
+    return short.replace("$", r"\$")
+
+
+def both_labels(texts: Sequence[str], longest: int = _LONGEST) -> str:
+    """Return the parts of a pair's label, each shortened for itself, joined by ×."""
+    return " × ".join(label(text, longest // 2) for text in texts)
+
+
+def quiet_frame(ax: Axes, *, grid: str = "x") -> None:
+    """Take away the frame's upper and right lines, and draw a faint grid."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_axisbelow(True)
+    ax.grid(axis=grid, color=GRID, linewidth=0.7)  # type: ignore[arg-type]
+
+
+def diverging() -> Colormap:
+    """Return the colours from negative over white to positive; cells without rows are light grey."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("attfm", [NEGATIVE, "#FFFFFF", POSITIVE]).with_extremes(bad="#EEEEEE")
+
+
+def sequential() -> Colormap:
+    """Return the colours from none to much; cells without a value are light grey."""
+    import matplotlib
+
+    return matplotlib.colormaps["cividis"].with_extremes(bad="#EEEEEE")
+
+
+def tick_size(count: int) -> float:
+    """Return the font size of tick labels that still fit when there are many."""
+    return float(np.clip(260 / max(count, 1), 5.5, 9))
+
+
+def limits_around(ax: Axes, low: float, high: float, share: float = 0.16) -> None:
+    """Set the x limits with room for texts beside the bars."""
+    room = share * (high - low) or 1.0
+    ax.set_xlim(low - room, high + room)
+
+
+def as_float(array: Any) -> NDArray[np.float64]:
+    """Return an array of floats."""
+    return np.asarray(array, np.float64)
