@@ -220,3 +220,40 @@ def test_a_folder_that_is_no_run_folder_is_left_alone(fitted: AFMClassifier, tmp
     with pytest.raises(RunFolderError, match="exists and is not a run folder"):
         fitted.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_explanations_of_any_frame_add_up(fitted: AFMClassifier, kind: str) -> None:
+    X = KINDS[kind](people(40, seed=3)[0])
+    e = fitted.explain(X)
+    np.testing.assert_allclose(e.logits[:, 0], fitted.decision_function(X), rtol=1e-4, atol=1e-5)
+    assert e.outputs == ("yes",)
+    assert e.top(1)[0][0].name == "job × town"  # what the label was made of
+    raw = fitted.explain(X, view="raw", rows=[7, 2])
+    assert raw.rows.tolist() == [7, 2]
+    np.testing.assert_allclose(raw.logits, e.logits[[7, 2]], rtol=1e-5, atol=1e-6)
+    overview = fitted.explain_global()
+    assert overview.importance()[0].name == "job × town"
+    assert fitted.explain_global(X).rows == 40
+    assert fitted.check_explanations(X).removal_error < 1e-5
+    change = fitted.what_if(X, row=2, immutable=["age"])[0]
+    other = people(40, seed=3)[0].iloc[[2]].assign(**{change.field: change.after})
+    assert fitted.predict(other) != fitted.predict(people(40, seed=3)[0].iloc[[2]])
+    with pytest.raises(DataError, match="no row 40"):
+        fitted.what_if(X, row=40)
+
+
+def test_bags_are_summarised_and_saved_and_do_not_change_the_model(tmp_path: Path) -> None:
+    X, y = people(120)
+    model = AFMClassifier(epochs=3, n_bags=3).fit(X, y)
+    stability = model.explain_global().stability()
+    assert stability is not None
+    assert stability.refits == 3
+    spread = [one.spread for one in model.explain_global().importance()]
+    assert min(spread) > 0
+    plain = AFMClassifier(epochs=3).fit(X, y)
+    np.testing.assert_array_equal(plain.decision_function(X), model.decision_function(X))
+    assert plain.explain_global().stability() is None
+    again = load(model.save(tmp_path / "run"))
+    assert again.explain_global().to_dict() == model.explain_global().to_dict()
+    assert again.n_bags == 3

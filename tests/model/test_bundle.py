@@ -171,3 +171,22 @@ def test_probabilities_hold_at_the_ends_of_the_scale() -> None:
     np.testing.assert_array_equal(far[:, 1], [0, 0.5, 1])
     three = probabilities(np.array([[1000.0, 0, 0], [0, 0, 0]]))
     np.testing.assert_allclose(three, [[1, 0, 0], [1 / 3] * 3])
+
+
+def test_the_background_is_checked_like_all_files(folder: Path) -> None:
+    file = folder / "background.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(RunFolderError, match=r"'background\.safetensors' in the run folder .* is not what was saved"):
+        Model.load(folder)
+    file.unlink()
+    with pytest.raises(RunFolderError, match=r"lacks 'background\.safetensors'"):
+        Model.load(folder)
+
+
+def test_a_model_without_a_background_is_saved_and_loaded(saved: tuple[Model, Path], tmp_path: Path) -> None:
+    model = Model(**{**{f: getattr(saved[0], f) for f in Model.__dataclass_fields__}, "background": {}})
+    path = model.save(tmp_path / "bare")
+    assert not (path / "background.safetensors").exists()
+    again = Model.load(path)
+    assert again.background == {}
+    np.testing.assert_array_equal(again.logits(table()), saved[0].logits(table()))

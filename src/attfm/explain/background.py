@@ -153,5 +153,9 @@ def _affordable(
     order = np.argsort(-effect.var(0).sum(1), kind="stable")
     order = order[sizes[first[order]] + sizes[second[order]] <= _MOST_STATES][:_MOST_PAIRS]
     centred = np.zeros(len(pairs), np.bool_)
-    centred[order[np.cumsum(width[order]) <= _MOST_MEANS]] = True
+    left = _MOST_MEANS
+    for p in order:
+        if width[p] <= left:
+            centred[p] = True
+            left -= width[p]
     return centred

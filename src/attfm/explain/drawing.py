@@ -39,7 +39,9 @@ def new_axes(ax: Axes | None, *, width: float, height: float) -> Axes:
 def label(text: str, longest: int = _LONGEST) -> str:
     """Return text as it may stand in a picture: not too long, one line, and no formula."""
     flat = "".join(c if c.isprintable() else "·" for c in text)
-    short = flat if len(flat) <= longest else f"{flat[: longest - 1]}…"
+    # Names that share a long beginning differ at their end, so the middle goes.
+    tail = longest // 3
+    short = flat if len(flat) <= longest else f"{flat[: longest - tail - 1]}…{flat[-tail:]}"
     return short.replace("$", r"\$")
 
 
@@ -69,12 +71,17 @@ def sequential() -> Colormap:
     return matplotlib.colormaps["cividis"].with_extremes(bad="#EEEEEE")
 
 
-def tick_size(count: int) -> float:
-    """Return the font size of tick labels that still fit when there are many."""
-    return float(np.clip(260 / max(count, 1), 5.5, 9))
+def tick_size(ax: Axes, count: int, *, across: bool = False) -> float:
+    """Return the font size of `count` tick labels, one to a line, that fit on the axes (or across them)."""
+    box = ax.get_position()
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        return 9.0
+    inches = figure.get_figwidth() * box.width if across else figure.get_figheight() * box.height
+    return float(np.clip(72 * inches / max(count, 1) / 1.3, 4, 9))
 
 
-def limits_around(ax: Axes, low: float, high: float, share: float = 0.16) -> None:
+def limits_around(ax: Axes, low: float, high: float, share: float = 0.2) -> None:
     """Set the x limits with room for texts beside the bars."""
     room = share * (high - low) or 1.0
     ax.set_xlim(low - room, high + room)

@@ -237,10 +237,15 @@ class Explanation:
         data = np.zeros((len(self), len(self.names)))
         data[:, : len(self.fields)] = np.stack(codes, 1) if codes else 0
         base = np.tile(self.base, (len(self), 1))
+        several = len(self.outputs) > 1
         return shap.Explanation(
-            values=self.values, base_values=base[:, 0] if len(self.outputs) == 1 else base, data=data,
-            display_data=np.array(texts, dtype=object), feature_names=list(self.names), output_names=list(self.outputs),
-        )  # fmt: skip
+            values=self.values,
+            base_values=base if several else base[:, 0],
+            data=data,
+            display_data=np.array(texts, dtype=object),
+            feature_names=list(self.names),
+            output_names=list(self.outputs) if several else None,
+        )
 
     def _all(self) -> list[list[Effect]]:
         return [[self._effect(row, number, 0.0) for number in range(len(self.names))] for row in range(len(self))]

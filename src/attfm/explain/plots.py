@@ -69,7 +69,8 @@ def waterfall(
     if others:
         names.append(f"{others:,} others")
         sizes.append(total - base - sum(sizes))
-    ax = new_axes(ax, width=8.5, height=1.7 + 0.34 * (len(sizes) + 2))
+    longest = max(len(name) for name in names) if names else 0
+    ax = new_axes(ax, width=5 + 0.07 * max(longest, 21), height=1.7 + 0.34 * (len(sizes) + 2))
     ends = base + np.cumsum([0.0, *sizes])
     positions = np.arange(1, len(sizes) + 1)
     colours = [NEGATIVE if size < 0 else POSITIVE for size in sizes]
@@ -83,17 +84,18 @@ def waterfall(
         side = "right" if size < 0 else "left"
         ax.text(end + (-room if size < 0 else room), position, _signed(size), va="center", ha=side, fontsize=8.5)
     for x, position in ((base, 0), (total, len(sizes) + 1)):
-        ax.text(x + room, position, f"{x:.3g}", va="center", ha="left", fontsize=8.5)
+        ax.text(x + 1.6 * room, position, _amount(x), va="center", ha="left", fontsize=8.5)
     start = "mean of training rows" if one.view == "centred" else "intercept"
     unit = label(one.unit)
     ax.set_yticks(np.arange(len(sizes) + 2), [start, *names, unit if unit != "logit" else "logit of this row"])
-    ax.tick_params(axis="y", length=0, labelsize=tick_size(len(sizes)))
+    ax.tick_params(axis="y", length=0, labelsize=tick_size(ax, len(sizes) + 2))
     ax.set_ylim(len(sizes) + 1.6, -0.6)
     ax.set_xlabel(f"{unit} of {label(one.outputs[number])}" if unit == "logit" else unit)
-    title = f"row {one.rows[0]:,}: {unit} {total:.3g}"
+    title = f"row {one.rows[0]:,}: {unit} {_amount(total)}"
     if unit == "logit" and len(one.outputs) == 1:
         title += f", probability of {label(one.outputs[0], 20)} {1 / (1 + np.exp(-total)):.3f}"
-    ax.set_title(title, fontsize=10, loc="left")
+    ax.set_title(title, fontsize=9, loc="left")
+    ax.locator_params(axis="x", nbins=5)
     quiet_frame(ax)
     return ax
 
@@ -117,7 +119,7 @@ def importance(
     style = {"ecolor": "black", "elinewidth": 1, "capsize": 2}
     ax.barh(np.arange(len(found)), sizes, xerr=spread, color=colours, error_kw=style, height=0.72)
     ax.set_yticks(np.arange(len(found)), [_short_name(one.name) for one in found])
-    ax.tick_params(axis="y", length=0, labelsize=tick_size(len(found)))
+    ax.tick_params(axis="y", length=0, labelsize=tick_size(ax, len(found)))
     ax.set_ylim(len(found) - 0.4, -0.6)
     ax.set_xlim(left=0)
     unit = "logits" if overview.unit == "logit" else label(overview.unit)
@@ -143,8 +145,6 @@ def shape(overview: GlobalExplanation, field: str, *, output: str | int | None =
 
 
 def _curve(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | None) -> Axes:
-    from mpl_toolkits.axes_grid1 import make_axes_locatable
-
     ax = new_axes(ax, width=7, height=4.4)
     edges = np.empty(0) if found.edges is None else found.edges
     effect, rows = found.effect[FIRST_VALUE:, number], found.rows[FIRST_VALUE:]
@@ -160,7 +160,7 @@ def _curve(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | No
             ax.axhline(found.effect[state, number], color=POSITIVE, linestyle=":", linewidth=1.6)
             notes.append(f"{name}: {found.effect[state, number]:+.3f}, {found.rows[state]:,} rows")
     ax.axhline(0, color=NEUTRAL, linewidth=0.8)
-    below = make_axes_locatable(ax).append_axes("bottom", size="22%", pad=0.08, sharex=ax)
+    below = ax.inset_axes((0, -0.27, 1, 0.23), sharex=ax)
     if len(edges) == len(rows) + 1 and len(rows):
         heights, bounds = _density(rows, edges)
         below.stairs(heights, bounds, fill=True, color=NEUTRAL, alpha=0.55)
@@ -196,7 +196,7 @@ def _bars(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | Non
     ax.barh(np.arange(len(order)), sizes, xerr=spread, color=colours, height=0.72, error_kw=style)
     names = [f"{label(found.labels[state], 26)}  ({count:,})" for state, count in zip(order, rows, strict=True)]
     ax.set_yticks(np.arange(len(order)), names)
-    ax.tick_params(axis="y", length=0, labelsize=tick_size(len(order)))
+    ax.tick_params(axis="y", length=0, labelsize=tick_size(ax, len(order)))
     ax.set_ylim(len(order) - 0.4, -0.6)
     ax.axvline(0, color=NEUTRAL, linewidth=0.8)
     ax.set_xlabel(_effect_label(overview, number))
@@ -232,8 +232,10 @@ def pair_map(
     image = ax.imshow(mean, cmap=diverging(), vmin=-most, vmax=most, aspect="auto")
     thin = np.argwhere((counts > 0) & (counts < FEW_ROWS))
     ax.plot(thin[:, 1], thin[:, 0], ".", color=NEUTRAL, markersize=3)
-    ax.set_yticks(np.arange(len(row_names)), row_names, fontsize=tick_size(len(row_names)))
-    ax.set_xticks(np.arange(len(column_names)), column_names, fontsize=tick_size(len(column_names)), rotation=90)
+    ax.set_yticks(np.arange(len(row_names)), row_names, fontsize=tick_size(ax, len(row_names)))
+    ax.set_xticks(
+        np.arange(len(column_names)), column_names, fontsize=tick_size(ax, len(column_names), across=True), rotation=90
+    )
     ax.set_ylabel(label(surface.fields[0]))
     ax.set_xlabel(label(surface.fields[1]))
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
@@ -293,8 +295,8 @@ def attention_matrix(overview: GlobalExplanation, *, ax: Axes | None = None) -> 
     ax = new_axes(ax, width=size + 1.2, height=size)
     image = ax.imshow(matrix * len(overview.pairs), cmap=sequential())
     names = [label(name, 22) for name in overview.fields]
-    ax.set_xticks(np.arange(fields), names, rotation=90, fontsize=tick_size(fields))
-    ax.set_yticks(np.arange(fields), names, fontsize=tick_size(fields))
+    ax.set_xticks(np.arange(fields), names, rotation=90, fontsize=tick_size(ax, fields, across=True))
+    ax.set_yticks(np.arange(fields), names, fontsize=tick_size(ax, fields))
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.75)
     bar.set_label("mean attention, 1 = equal attention to all pairs")
     ax.set_title(f"attention, mean of {overview.rows:,} rows (no sign, no size)", fontsize=9, loc="left")
@@ -316,4 +318,8 @@ def _short_value(value: str, *, pair: bool) -> str:
 
 
 def _signed(size: float) -> str:
-    return f"{size:+.3f}" if abs(size) < 1000 else f"{size:+.4g}"
+    return f"{size:+.3f}" if abs(size) < 1000 else f"{size:+,.0f}"
+
+
+def _amount(x: float) -> str:
+    return f"{x:.3g}" if abs(x) < 1000 else f"{x:,.0f}"

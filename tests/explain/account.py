@@ -1,0 +1,87 @@
+"""A small table of all kinds of columns, and models of it with random parameters, shared by the tests."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from attfm.config import Config, PresetName
+from attfm.data.encoder import Encoder
+from attfm.data.schema import Schema
+from attfm.data.sources import Source, open_source
+from attfm.data.target import Target
+from attfm.explain.training import summarise
+from attfm.model.bundle import Model, build_module
+from attfm.model.rows import Rows
+
+ROWS = 150
+TARGETS = {"binary": ["no", "yes"], "multiclass": ["a", "b", "c"], "regression": [1.5, 250.25, 90.125]}
+
+
+def mixed(rows: int = ROWS, *, seed: int = 0) -> pa.Table:
+    """Return a table with a string, a number with gaps, a list, and a date; job and age depend on each other."""
+    rng = np.random.default_rng(seed)
+    job = rng.choice(["cook", "clerk", "pilot"], rows)
+    age = rng.normal(40, 9, rows) + 8 * (job == "pilot")
+    return pa.table(
+        {
+            "job": job,
+            "age": np.where(rng.random(rows) < 0.1, np.nan, np.round(age, 1)),
+            "langs": pa.array([["de", "en", "fr"][: i % 4] for i in range(rows)]),
+            "born": pa.array(np.datetime64("2001-01-01") + rng.integers(0, 9000, rows)),
+        }
+    )
+
+
+def source(table: pa.Table | None = None) -> Source:
+    return open_source(mixed() if table is None else table)
+
+
+def model(
+    task: str = "binary",
+    *,
+    preset: PresetName = "nested",
+    table: pa.Table | None = None,
+    background: bool = True,
+    seed: int = 0,
+    bags: int = 0,
+    **data: Any,
+) -> Model:
+    """Return a model of `mixed` (or another table) with random parameters, as untrained as a model can be."""
+    rows = source(table)
+    config = Config.parse({"data": data, "model": {"preset": preset, "dim": 4, "attention_dim": 3}})
+    schema = Schema.infer(rows.batches(), rows.schema, target=None, config=config.data)
+    encoder = Encoder.fit(schema, rows.batches())
+    labels = TARGETS[task]
+    target = Target.fit(
+        pa.chunked_array([pa.array([labels[i % len(labels)] for i in range(ROWS)])]), task=task, name="y"
+    )
+
+    def random_module(number: int) -> Any:
+        torch.manual_seed(number)
+        module = build_module(encoder, target, config)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(torch.randn_like(parameter))
+            if task == "regression":
+                module.target_mean.fill_(1000.0)
+                module.target_std.fill_(25.0)
+        return module.eval()
+
+    made = Model(schema, encoder, target, random_module(seed), config)
+    if background:
+        refits = [random_module(seed + 1 + number) for number in range(bags)]
+        made.background = summarise(made.module, encoder, encoded(made, rows), bags=refits)
+    return made
+
+
+def encoded(made: Model, rows: Source) -> Rows:
+    return Rows.from_encoded(made.encoder.transform(pa.Table.from_batches(rows.batches())))
+
+
+def assert_adds_up(total: np.ndarray, logits: np.ndarray, *, relative: float = 1e-5) -> None:
+    """Assert that accounts give the logits, to a share of the largest logit."""
+    worst = float(np.abs(total - logits).max() / np.abs(logits).max())
+    assert worst < relative, f"off by {worst:.1e} of the largest logit"

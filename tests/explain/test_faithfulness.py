@@ -1,0 +1,73 @@
+"""The check must pass where the account is right, and must not where it is wrong."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from explain.account import model, source
+
+from attfm.explain import faithfulness
+from attfm.explain.effects import Effects, effects_of
+from attfm.explain.faithfulness import check
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("preset", ["nested", "fm", "linear"])
+def test_a_right_account_passes(task: str, preset: str) -> None:
+    found = check(model(task, preset=preset), source())
+    assert found.rows == 150
+    assert found.sum_error < 1e-5
+    assert found.removal_error < 1e-5
+    assert found.stability is None
+
+
+@pytest.mark.parametrize("term", ["main", "pair"])
+def test_a_wrong_account_is_found_out(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*arguments: Any) -> Effects:
+        effects = effects_of(*arguments)
+        return replace(effects, **{term: getattr(effects, term) * 1.01})
+
+    monkeypatch.setattr(faithfulness, "effects_of", wrong)
+    found = check(model(), source())
+    assert found.sum_error > 1e-4
+    assert found.removal_error > 1e-4
+
+
+def test_effects_on_the_wrong_pairs_are_found_out_by_removal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They still add up, so that only cutting them out of the model tells."""
+
+    def shuffled(*arguments: Any) -> Effects:
+        effects = effects_of(*arguments)
+        return replace(effects, pair=np.roll(effects.pair, 1, axis=1))
+
+    monkeypatch.setattr(faithfulness, "effects_of", shuffled)
+    found = check(model(background=False), source())
+    assert found.sum_error < 1e-5
+    assert found.removal_error > 1e-2
+
+
+def test_deleting_the_largest_first_moves_the_logit_faster_than_at_random() -> None:
+    found = check(model(), source(), rows=40)
+    assert found.rows == 40
+    curve = found.deletion
+    assert curve is not None
+    assert curve.removed.tolist() == list(range(16))
+    assert curve.largest_first[0] == curve.random[0] == 0
+    assert curve.largest_first[1] > curve.random[1]
+    assert curve.largest_first[-1] == pytest.approx(curve.random[-1])
+    assert curve.advantage > 1.1
+    assert check(model(), source(), rows=40).deletion.random.tolist() == curve.random.tolist()
+
+
+def test_without_a_background_the_sums_are_checked_all_the_same() -> None:
+    found = check(model(background=False), source())
+    assert found.sum_error < 1e-5
+    assert found.deletion is None
+    assert found.stability is None
+
+
+def test_the_stability_is_that_of_the_stored_refits() -> None:
+    stability = check(model(bags=2), source()).stability
+    assert stability is not None
+    assert stability.refits == 2
