@@ -74,7 +74,7 @@ class PairAttention(nn.Module):
     def forward(
         self, rows: Rows, embedding: FeatureEmbedding, *, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Pool the pair vectors of each row to (batch, dim); on request also return the applied weights (batch, pairs)."""
+        """Pool each row's pair vectors to (batch, dim); on request also return the applied weights (batch, pairs)."""
         parameters = self.W, self.b, self.h, self.pair_bias, self.pair_gate
         options: dict[str, Any] = {
             "scale": self.scale,
