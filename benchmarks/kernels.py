@@ -160,7 +160,9 @@ class Step:
         return step
 
 
-def take_times(steps: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
+def take_times(
+    steps: dict[str, Callable[[], None]], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Return milliseconds a step, the median; the steps take turns so that a busy moment meets all of them."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
@@ -168,9 +170,9 @@ def take_times(steps: dict[str, Callable[[], None]], seconds: float) -> dict[str
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, times.values())) < 3:
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             step()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return {name: 1e3 * float(np.median(taken)) for name, taken in times.items()}
 
 
@@ -232,7 +234,7 @@ def measure_shape(name: str, options: argparse.Namespace) -> dict[str, Any]:
     layer = deepctr_layer()
     if layer is not None:
         steps["DeepCTR-Torch"] = step.deepctr(layer)
-    times = take_times(steps, options.seconds)
+    times = take_times(steps, options.seconds, time.thread_time if options.busy else time.perf_counter)
     rate = 6e-6 * batch * pairs * dim * attention_dim / times["native, by row"]
     result: dict[str, Any] = {
         "shape": shape, "ids": source, "features": features, "distinct_share": share, "ms": times,
@@ -269,6 +271,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each shape")
     parser.add_argument("--data", type=Path, default=os.environ.get("ATTFM_DATA"), help="folder with real tables")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile (needs a C++ compiler)")
+    parser.add_argument("--busy", action="store_true", help="one thread, its processor time: for a machine in use")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--memory-of", choices=SHAPES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -278,12 +281,15 @@ def main() -> int:
     if native.compiled is None:
         print("attfm was installed without its compiled kernels: nothing to measure.", file=sys.stderr)
         return 1
+    if options.busy:
+        options.threads = 1
     torch.set_num_threads(options.threads)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     peak = peak_gflops(options.threads)
     report: dict[str, Any] = {
         "commit": commit, "machine": platform.processor() or platform.machine(), "threads": options.threads,
         "torch": torch.__version__, "python": platform.python_version(), "native": native_info(), "peak_gflops": peak,
+        "clock": "processor time" if options.busy else "wall", "load": os.getloadavg(),
         "shapes": {},
     }  # fmt: skip
     print(f"{options.threads} threads, {native_info()['isa']}, peak {peak:.0f} GFLOP/s, torch {torch.__version__}")

@@ -12,9 +12,19 @@ from attfm.ops import distinct as distinct_pairs
 from attfm.ops import native, reference
 from attfm.ops.native import native_info
 from attfm.ops.reference import all_pairs
+from attfm.ops.rows import adagrad_rows, adam_rows
 from attfm.ops.scoring import score
 
-__all__ = ["Backend", "all_pairs", "native_info", "pair_attention_pool", "pair_attention_pool_ids", "score"]
+__all__ = [
+    "Backend",
+    "adagrad_rows",
+    "adam_rows",
+    "all_pairs",
+    "native_info",
+    "pair_attention_pool",
+    "pair_attention_pool_ids",
+    "score",
+]
 
 Backend = Literal["auto", "native", "reference"]
 _BACKENDS = ("auto", "native", "reference")
