@@ -171,14 +171,18 @@ torch.library.register_autograd("attfm::pool_distinct", _differentiate, setup_co
 def distinct_is_faster(dim: int, attention_dim: int, share: float, *, backward: bool = True) -> bool:
     """Return whether distinct pairs are faster, where they are `share` of all pairs of the batch.
 
-    The costs are nanoseconds for each pair of a row, measured with one thread and AVX-512 (`make bench-kernels` takes
-    both paths' times, and a test holds the choice to the faster one on its shapes).
+    The costs are nanoseconds for each pair of a row, fitted to one thread's times of both paths on the shapes of
+    `benchmarks/kernels.py` (docs/performance.md has the figures; a test pins the choice on those shapes).
     """
     padded_dim, padded_hidden = (-(-n // 16) * 16 for n in (dim, attention_dim))
-    products = dim * padded_hidden + (attention_dim * padded_dim + dim * padded_hidden if backward else 0)
-    network = (4.0 if backward else 1.5) + 2.5e-2 * padded_dim + 1.0e-2 * products
-    lookup = (7.0 if backward else 3.5) + (3.0e-2 * padded_dim if backward else 0.0)
-    return lookup + share * (network + 2.0) < network
+    forward = dim * padded_hidden
+    if backward:
+        network = 7 + 0.5 * padded_dim + 0.0105 * (2 * forward + attention_dim * padded_dim)
+        lookup = 18 + 0.4 * padded_dim
+    else:
+        network = 3 + 0.1 * padded_dim + 0.0105 * forward
+        lookup = 6 + 0.03 * padded_dim
+    return lookup + share * network < network
 
 
 def distinct_share(slots: Tensor, pairs: Tensor) -> float:
