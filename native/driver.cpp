@@ -125,6 +125,23 @@ Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bo
   return out;
 }
 
+// Three steps of Adam, then three of Adagrad, on some rows of a table.
+Outputs update(const attfm::Kernels& kernels, int dim, int threads) {
+  generator.seed(7);
+  Block<float> parameter = normal(size_t(50) * dim, 1), first(parameter.size), second(parameter.size);
+  Block<float> gradient = normal(size_t(9) * dim, 1);
+  Block<int64_t> rows(9);
+  for (int n = 0; n < 9; ++n) rows.data[n] = 49 - 6 * n;
+  for (int step = 1; step <= 6; ++step) {
+    attfm::RowsTask task{9, dim, rows.get(), parameter.get(), step <= 3 ? first.get() : nullptr, second.get(),
+                         gradient.get(), 0.1f, 0.01f, 1e-6f, 0.9f, 0.99f, 0.1f, 0.01f, threads};
+    kernels.update_rows(task);
+  }
+  Outputs out;
+  for (Block<float>* block : {&parameter, &first, &second}) out.add(*block);
+  return out;
+}
+
 double difference(const Outputs& a, const Outputs& b) {
   double worst = 0, largest = 1e-3;
   for (size_t i = 0; i < a.values.size(); ++i) {
@@ -169,6 +186,16 @@ int main() {
                           used, keep_bits, shape.batch, shape.fields, shape.dim, shape.attention_dim, error);
             }
     }
+  }
+  for (int dim : {1, 16, 37}) {
+    const Outputs expected = update(attfm::portable_kernels, dim, 1);
+    for (const attfm::Kernels* set : sets)
+      for (int threads : {1, 2, 5}) {
+        ++runs;
+        if (difference(expected, update(*set, dim, threads)) < 1e-5) continue;
+        ++failures;
+        std::printf("%s: the rows' updates differ with dim %d, %d threads\n", set->name, dim, threads);
+      }
   }
   std::printf("%d runs on %zu instruction sets, %d differ\n", runs, sets.size(), failures);
   return failures > 0;

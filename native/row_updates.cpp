@@ -18,7 +18,9 @@ void for_rows(const RowsTask& task, int part, int parts, Update&& update) {
     int64_t l = 0;
     for (; l + LANES <= task.dim; l += LANES) {
       store(p + l, load(p + l) * kept);
-      update(p + l, m + l, v + l, g + l, load, [](float* to, Vec x) { store(to, x); });
+      update(
+          p + l, m + l, v + l, g + l, [](const float* from) { return load(from); },
+          [](float* to, Vec x) { store(to, x); });
     }
     for (; l < task.dim; ++l) {
       p[l] *= kept;
