@@ -9,7 +9,7 @@ demo: install  ## train, evaluate and save a model of the bundled Adult table
 install: .venv/installed  ## .venv with attfm and all that its development needs
 
 # The build runs in an isolated environment too, so the pin must reach it through the variable.
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[dev]"
 	touch $@

@@ -19,6 +19,9 @@ from attfm.model.rows import Rows
 from attfm.train.metrics import curve_metrics
 from attfm.train.optim import Optimizer, ParameterAverage
 
+# Multiply-adds of a step below which a second thread gains nothing. It may cost much: each of the step's many short
+# parallel regions waits for the other core, for milliseconds where another program keeps that busy.
+_SMALL_STEP = 30_000_000
 _LEAST_GAIN = 1e-5  # relative gain of the validation loss that counts as better
 
 
@@ -212,6 +215,9 @@ def train(
     judged = average.averaged
     penalties = Penalties(module, neighbours, config, len(examples))
     variance = float(module.target_std) ** 2  # the loss of a regression is relative to the target's variance
+    threads = torch.get_num_threads()
+    if device.type == "cpu" and module.step_work(batch_size) < _SMALL_STEP:
+        torch.set_num_threads(1)
     history, best, best_loss = History(stopped="ran all epochs"), copy.deepcopy(module.state_dict()), math.inf
     try:
         for number in range(1, config.epochs + 1):
@@ -258,6 +264,7 @@ def train(
     finally:
         module.load_state_dict(best)
         module.to("cpu").eval()
+        torch.set_num_threads(threads)
     return history
 
 
