@@ -10,6 +10,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "pair_dropout.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -176,16 +177,31 @@ struct Place {
   int64_t row, pair;
 };
 
+// Which entries of the pair vectors of a block of rows are kept; bits null: all.
+struct Kept {
+  const uint16_t* bits = nullptr;  // (rows * pairs, words)
+  int64_t words = 0;
+  float factor = 1.0f;
+};
+
 // q_n = v_i * v_j for `count` pairs from `at` on; v[row] are the field vectors of a row.
+template <bool DROP>
 ATTFM_INLINE Place pair_vectors(const float* const* v, const int32_t* first, const int32_t* second, int64_t pairs,
-                                int64_t padded_dim, int64_t count, Place at, float* q) {
+                                int64_t padded_dim, int64_t count, Place at, const Kept& kept, float* q) {
   while (count > 0) {
     const float* row = v[at.row];
     const int64_t stop = smaller(pairs, at.pair + count);
     count -= stop - at.pair;
     for (int64_t p = at.pair; p < stop; ++p) {
       const float *vi = row + first[p] * padded_dim, *vj = row + second[p] * padded_dim;
-      for (int64_t l = 0; l < padded_dim; l += LANES) store(q + l, load(vi + l) * load(vj + l));
+      for (int64_t l = 0; l < padded_dim; l += LANES) {
+        Vec x = load(vi + l) * load(vj + l);
+        if constexpr (DROP) {
+          const uint16_t* bits = kept.bits + (at.row * pairs + p) * kept.words;
+          x = keep_where(kept_lanes(bits, l), x * kept.factor);
+        }
+        store(q + l, x);
+      }
       q += padded_dim;
     }
     at.pair = stop == pairs ? 0 : stop;
