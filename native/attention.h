@@ -268,6 +268,35 @@ void attention_logits(const Network& net, const float* q, int64_t count, float* 
   for (int64_t n = 0; n < count; n += LANES) store(e + n, sum_each(partial + n * LANES));
 }
 
+// dm = d * [q W + b > 0] for one tile, added to total too. A function of its own, see back_tile.
+template <int ROWS, int WIDTH>
+__attribute__((noinline)) void sign_tile(const Network& net, int64_t c, const float* q, const float* w, const float* d,
+                                         int64_t rows, float* dm, Vec* total) {
+  Vec acc[ROWS][WIDTH];
+#pragma GCC unroll 4
+  for (int n = 0; n < WIDTH; ++n) {
+    const Vec b = load(net.b + c + n * LANES);
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) acc[i][n] = b;
+  }
+  multiply<ROWS, WIDTH>(q, net.padded_dim, 1, w, WIDTH * LANES, net.dim, acc);
+  Vec sums[WIDTH];
+#pragma GCC unroll 4
+  for (int n = 0; n < WIDTH; ++n) sums[n] = total[n];
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i) {
+    const Vec dr = broadcast(d[i]);
+#pragma GCC unroll 4
+    for (int n = 0; n < WIDTH; ++n) {
+      const Vec x = keep_positive(acc[i][n], dr);
+      if (i < rows) sums[n] += x;
+      store(dm + i * net.padded_hidden + n * LANES, x);
+    }
+  }
+#pragma GCC unroll 4
+  for (int n = 0; n < WIDTH; ++n) total[n] = sums[n];
+}
+
 // dq = dm (W diag(h))^T for one tile. A function of its own: inlined, its pointers no longer fit the registers.
 template <int ROWS, int WIDTH>
 __attribute__((noinline)) void back_tile(const float* dm, int64_t dm_step, const float* w, int64_t depth, float* dq,
@@ -302,26 +331,8 @@ void attention_gradients(const Network& net, float* q, const float* d, int64_t c
       }
     } else {
       const float* w = net.W + c * net.dim;
-      Vec b[WIDTH];
-#pragma GCC unroll 4
-      for (int n = 0; n < WIDTH; ++n) b[n] = load(net.b + c + n * LANES);
       for_row_tiles<WIDTH>(count, [&]<int ROWS>(int64_t r, Rows<WIDTH, ROWS>) {
-        Vec acc[ROWS][WIDTH];
-#pragma GCC unroll 16
-        for (int i = 0; i < ROWS; ++i)
-#pragma GCC unroll 4
-          for (int n = 0; n < WIDTH; ++n) acc[i][n] = b[n];
-        multiply<ROWS, WIDTH>(q + r * K, K, 1, w, WIDTH * LANES, net.dim, acc);
-#pragma GCC unroll 16
-        for (int i = 0; i < ROWS; ++i) {
-          Vec dr = broadcast(d[r + i]);
-#pragma GCC unroll 4
-          for (int n = 0; n < WIDTH; ++n) {
-            Vec x = keep_positive(acc[i][n], dr);
-            if (r + i < count) total[n] += x;
-            store(dm + (r + i) * T + c + n * LANES, x);
-          }
-        }
+        sign_tile<ROWS, WIDTH>(net, c, q + r * K, w, d + r, count - r, dm + r * T + c, total);
       });
     }
 #pragma GCC unroll 4

@@ -29,7 +29,9 @@ ATTFM_INLINE int64_t kept_floats(const PoolTask& task, int64_t rows) {
 }
 
 // Lanes of a pair's entries l, l + 1, ...; bits above LANES are those of later entries.
-ATTFM_INLINE uint32_t kept_lanes(const uint16_t* kept, int64_t l) { return uint32_t(kept[l / 16]) >> (l % 16); }
+ATTFM_INLINE uint32_t kept_lanes(const uint16_t* kept, int64_t l) {
+  return LANES == 16 ? kept[l >> 4] : uint32_t(kept[l >> 4]) >> (l & 15);
+}
 // What multiplies a kept entry.
 ATTFM_INLINE float kept_factor(const PoolTask& task) { return float(1.0 / (1.0 - task.pair_dropout)); }
 

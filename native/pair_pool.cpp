@@ -67,11 +67,12 @@ Place add_field_gradients(const PoolTask& task, const float* const* v, const flo
       const Vec gl = load(g + at.row * kp + l);
       Vec vi = load(row + i * kp), di{};
       if constexpr (DROP) vi *= kept.factor;
-      for (int64_t x = p; x < end; ++x) {
+      const uint16_t* bits = kept.bits + (at.row * P + p) * kept.words;
+      for (int64_t x = p; x < end; ++x, bits += kept.words) {
         const int64_t j = task.second[x] * kp, at_n = n + x - p;
         Vec dq = A[at_n] * gl;
         if (q != nullptr) dq += load(q + at_n * kp + l);
-        if constexpr (DROP) dq = keep_where(kept_lanes(kept.bits + (at.row * P + x) * kept.words, l), dq);
+        if constexpr (DROP) dq = keep_where(kept_lanes(bits, l), dq);
         di += dq * load(row + j);
         store(to + j, load(to + j) + dq * vi);
       }
