@@ -41,8 +41,9 @@ sanitize:  ## every kernel on awkward shapes under AddressSanitizer and UBSan, t
 	cmake --build build/tsan --parallel
 	build/tsan/attfm_driver
 
-bench-kernels: install  ## one training step, against eager torch and DeepCTR-Torch (pip install deepctr-torch)
+bench-kernels: install  ## a step and an epoch, against eager torch and DeepCTR-Torch (pip install deepctr-torch)
 	.venv/bin/python benchmarks/kernels.py --json build/kernels.json
+	.venv/bin/python benchmarks/reproduce_epoch.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

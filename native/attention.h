@@ -10,6 +10,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "pair_dropout.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -176,16 +177,31 @@ struct Place {
   int64_t row, pair;
 };
 
+// Which entries of the pair vectors of a block of rows are kept; bits null: all.
+struct Kept {
+  const uint16_t* bits = nullptr;  // (rows * pairs, words)
+  int64_t words = 0;
+  float factor = 1.0f;
+};
+
 // q_n = v_i * v_j for `count` pairs from `at` on; v[row] are the field vectors of a row.
+template <bool DROP>
 ATTFM_INLINE Place pair_vectors(const float* const* v, const int32_t* first, const int32_t* second, int64_t pairs,
-                                int64_t padded_dim, int64_t count, Place at, float* q) {
+                                int64_t padded_dim, int64_t count, Place at, const Kept& kept, float* q) {
   while (count > 0) {
     const float* row = v[at.row];
     const int64_t stop = smaller(pairs, at.pair + count);
     count -= stop - at.pair;
     for (int64_t p = at.pair; p < stop; ++p) {
       const float *vi = row + first[p] * padded_dim, *vj = row + second[p] * padded_dim;
-      for (int64_t l = 0; l < padded_dim; l += LANES) store(q + l, load(vi + l) * load(vj + l));
+      for (int64_t l = 0; l < padded_dim; l += LANES) {
+        Vec x = load(vi + l) * load(vj + l);
+        if constexpr (DROP) {
+          const uint16_t* bits = kept.bits + (at.row * pairs + p) * kept.words;
+          x = keep_where(kept_lanes(bits, l), x * kept.factor);
+        }
+        store(q + l, x);
+      }
       q += padded_dim;
     }
     at.pair = stop == pairs ? 0 : stop;
@@ -252,6 +268,35 @@ void attention_logits(const Network& net, const float* q, int64_t count, float* 
   for (int64_t n = 0; n < count; n += LANES) store(e + n, sum_each(partial + n * LANES));
 }
 
+// dm = d * [q W + b > 0] for one tile, added to total too. A function of its own, see back_tile.
+template <int ROWS, int WIDTH>
+__attribute__((noinline)) void sign_tile(const Network& net, int64_t c, const float* q, const float* w, const float* d,
+                                         int64_t rows, float* dm, Vec* total) {
+  Vec acc[ROWS][WIDTH];
+#pragma GCC unroll 4
+  for (int n = 0; n < WIDTH; ++n) {
+    const Vec b = load(net.b + c + n * LANES);
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) acc[i][n] = b;
+  }
+  multiply<ROWS, WIDTH>(q, net.padded_dim, 1, w, WIDTH * LANES, net.dim, acc);
+  Vec sums[WIDTH];
+#pragma GCC unroll 4
+  for (int n = 0; n < WIDTH; ++n) sums[n] = total[n];
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i) {
+    const Vec dr = broadcast(d[i]);
+#pragma GCC unroll 4
+    for (int n = 0; n < WIDTH; ++n) {
+      const Vec x = keep_positive(acc[i][n], dr);
+      if (i < rows) sums[n] += x;
+      store(dm + i * net.padded_hidden + n * LANES, x);
+    }
+  }
+#pragma GCC unroll 4
+  for (int n = 0; n < WIDTH; ++n) total[n] = sums[n];
+}
+
 // dq = dm (W diag(h))^T for one tile. A function of its own: inlined, its pointers no longer fit the registers.
 template <int ROWS, int WIDTH>
 __attribute__((noinline)) void back_tile(const float* dm, int64_t dm_step, const float* w, int64_t depth, float* dq,
@@ -286,26 +331,8 @@ void attention_gradients(const Network& net, float* q, const float* d, int64_t c
       }
     } else {
       const float* w = net.W + c * net.dim;
-      Vec b[WIDTH];
-#pragma GCC unroll 4
-      for (int n = 0; n < WIDTH; ++n) b[n] = load(net.b + c + n * LANES);
       for_row_tiles<WIDTH>(count, [&]<int ROWS>(int64_t r, Rows<WIDTH, ROWS>) {
-        Vec acc[ROWS][WIDTH];
-#pragma GCC unroll 16
-        for (int i = 0; i < ROWS; ++i)
-#pragma GCC unroll 4
-          for (int n = 0; n < WIDTH; ++n) acc[i][n] = b[n];
-        multiply<ROWS, WIDTH>(q + r * K, K, 1, w, WIDTH * LANES, net.dim, acc);
-#pragma GCC unroll 16
-        for (int i = 0; i < ROWS; ++i) {
-          Vec dr = broadcast(d[r + i]);
-#pragma GCC unroll 4
-          for (int n = 0; n < WIDTH; ++n) {
-            Vec x = keep_positive(acc[i][n], dr);
-            if (r + i < count) total[n] += x;
-            store(dm + (r + i) * T + c + n * LANES, x);
-          }
-        }
+        sign_tile<ROWS, WIDTH>(net, c, q + r * K, w, d + r, count - r, dm + r * T + c, total);
       });
     }
 #pragma GCC unroll 4

@@ -61,22 +61,24 @@ struct Inputs {
       for (int j = i + 1; j < s.fields; ++j, ++p) first.data[p] = i, second.data[p] = j;
   }
 
-  attfm::PoolTask task(int threads, double dropout) {
+  attfm::PoolTask task(int threads, double dropout, double pair_dropout) {
     attfm::PoolTask t{};
     t.batch = shape.batch, t.fields = shape.fields, t.dim = shape.dim, t.attention_dim = shape.attention_dim;
     t.pairs = pairs, t.embeddings = vectors.get(), t.ids = ids.get();
     if (shape.attention_dim > 0) t.W = W.get(), t.b = b.get(), t.h = h.get(), t.bias = bias.get();
     t.gate = gate.get(), t.first = first.get(), t.second = second.get();
-    t.scale = 1.5f, t.dropout = float(dropout), t.seed = 12345678901234ull, t.threads = threads;
+    t.scale = 1.5f, t.dropout = float(dropout), t.pair_dropout = pair_dropout;
+    t.seed = 12345678901234ull, t.threads = threads;
     t.slot_count = slots;
     return t;
   }
 };
 
 // One forward and backward; path 0: gathered vectors, 1: by row from ids, 2: distinct pairs.
-Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bool keep_bits, double dropout) {
+Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bool keep_bits, double dropout,
+            double pair_dropout) {
   const Shape s = in.shape;
-  attfm::PoolTask task = in.task(threads, dropout);
+  attfm::PoolTask task = in.task(threads, dropout, pair_dropout);
   const size_t entries = size_t(s.batch) * in.pairs;
   Block<uint16_t> index(entries);
   attfm::DistinctTask distinct{};
@@ -170,14 +172,15 @@ int main() {
   int failures = 0, runs = 0;
   for (const Shape& shape : shapes) {
     Inputs in(shape);
-    for (double dropout : {0.0, 0.4}) {
-      const Outputs expected = run(attfm::portable_kernels, in, 0, 1, false, dropout);
+    for (auto [dropout, pair_dropout] : {std::pair{0.0, 0.0}, {0.4, 0.0}, {0.0, 0.3}, {0.4, 0.3}}) {
+      const Outputs expected = run(attfm::portable_kernels, in, 0, 1, false, dropout, pair_dropout);
       for (const attfm::Kernels* set : sets)
-        for (int path = 0; path < (shape.attention_dim > 0 ? 3 : 2); ++path)
+        for (int path = 0; path < (shape.attention_dim > 0 && pair_dropout == 0 ? 3 : 2); ++path)
           for (int threads : {1, 2, 5})
             for (bool keep_bits : {false, true}) {
               const int used = std::min(threads, shape.batch);
-              const Outputs got = run(*set, in, path, used, keep_bits && shape.attention_dim > 0, dropout);
+              const Outputs got = run(*set, in, path, used, keep_bits && shape.attention_dim > 0, dropout,
+                                      pair_dropout);
               const double error = difference(expected, got);
               ++runs;
               if (error < 2e-4) continue;

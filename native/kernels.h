@@ -18,6 +18,7 @@ struct PoolTask {
   const int32_t *first, *second;  // (pairs) field numbers
   bool plain;                     // all pairs i < j, no attention, gate or dropout: the FM closed form serves
   float scale, dropout;
+  double pair_dropout;  // of the entries of the pair vectors; 0 in a DistinctTask: what is dropped depends on the row
   uint64_t seed;
   int32_t threads;
 

@@ -33,12 +33,14 @@ T* pointer(const Maybe<T>& array, int64_t size, const char* what) {
 attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const int32_t>& ids,
                         const Maybe<const float>& W, const Maybe<const float>& b, const Maybe<const float>& h,
                         const Maybe<const float>& bias, const Maybe<const float>& gate,
-                        const Array<const int32_t>& pairs, bool plain, double scale, double dropout, uint64_t seed,
-                        int threads) {
+                        const Array<const int32_t>& pairs, bool plain, double scale, double dropout,
+                        double pair_dropout, uint64_t seed, int threads) {
   attfm::PoolTask task{};
   require(pairs.ndim() == 2 && pairs.shape(0) == 2, "pairs must be (2, pairs)");
   require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
   require(dropout >= 0 && dropout < 1, "dropout must be in [0, 1)");
+  require(pair_dropout >= 0 && pair_dropout < 1, "pair_dropout must be in [0, 1)");
+  require(!plain || (dropout == 0 && pair_dropout == 0), "the closed form has no dropout");
   if (ids) {
     require(embeddings.ndim() == 2 && ids->ndim() == 2, "a table and ids must be matrices");
     task.batch = int64_t(ids->shape(0));
@@ -78,6 +80,7 @@ attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const 
   task.plain = plain;
   task.scale = float(scale);
   task.dropout = float(dropout);
+  task.pair_dropout = pair_dropout;
   task.seed = seed;
   task.threads = threads;
   return task;
@@ -85,9 +88,10 @@ attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const 
 
 void pool_forward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe<const float> W, Maybe<const float> b,
                   Maybe<const float> h, Maybe<const float> bias, Maybe<const float> gate, Array<const int32_t> pairs,
-                  bool plain, double scale, double dropout, uint64_t seed, int threads, Array<float> pooled,
+                  bool plain, double scale, double dropout, double pair_dropout, uint64_t seed, int threads, Array<float> pooled,
                   Maybe<float> weights, Maybe<float> attention, Maybe<uint8_t> bits) {
-  attfm::PoolTask task = task_of(embeddings, ids, W, b, h, bias, gate, pairs, plain, scale, dropout, seed, threads);
+  attfm::PoolTask task =
+      task_of(embeddings, ids, W, b, h, bias, gate, pairs, plain, scale, dropout, pair_dropout, seed, threads);
   const int64_t entries = task.batch * task.pairs;
   require(int64_t(pooled.size()) == task.batch * task.dim, "pooled must be (batch, dim)");
   task.pooled = pooled.data();
@@ -100,12 +104,13 @@ void pool_forward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe
 
 void pool_backward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe<const float> W,
                    Maybe<const float> b, Maybe<const float> h, Maybe<const float> bias, Maybe<const float> gate,
-                   Array<const int32_t> pairs, bool plain, double scale, double dropout, uint64_t seed, int threads,
-                   Maybe<float> attention, Maybe<uint8_t> bits, Array<const float> grad_pooled,
+                   Array<const int32_t> pairs, bool plain, double scale, double dropout, double pair_dropout, uint64_t seed,
+                   int threads, Maybe<float> attention, Maybe<uint8_t> bits, Array<const float> grad_pooled,
                    Maybe<const float> grad_weights, Maybe<const int32_t> slots, Array<float> grad_embeddings,
                    Maybe<float> grad_W, Maybe<float> grad_b, Maybe<float> grad_h, Maybe<float> grad_bias,
                    Maybe<float> grad_gate) {
-  attfm::PoolTask task = task_of(embeddings, ids, W, b, h, bias, gate, pairs, plain, scale, dropout, seed, threads);
+  attfm::PoolTask task =
+      task_of(embeddings, ids, W, b, h, bias, gate, pairs, plain, scale, dropout, pair_dropout, seed, threads);
   const int64_t entries = task.batch * task.pairs;
   task.attention = pointer(attention, entries, "attention must be (batch, pairs)");
   require(task.attention_dim == 0 || task.attention != nullptr, "attention is needed");
@@ -206,7 +211,8 @@ void distinct_forward(Array<const float> vectors, Array<const int32_t> slots, Ar
                       Array<const float> b, Array<const float> h, Maybe<const float> bias, Maybe<const float> gate,
                       Array<const int32_t> pairs, double scale, double dropout, uint64_t seed, int threads,
                       Array<float> pooled, Maybe<float> weights, Maybe<float> attention, Maybe<uint8_t> bits) {
-  attfm::PoolTask pool = task_of(vectors, slots, W, b, h, bias, gate, pairs, false, scale, dropout, seed, threads);
+  attfm::PoolTask pool =
+      task_of(vectors, slots, W, b, h, bias, gate, pairs, false, scale, dropout, 0.0, seed, threads);
   attfm::DistinctTask task = distinct_task(pool, int64_t(vectors.shape(0)), index, offsets, members);
   const int64_t entries = pool.batch * pool.pairs;
   require(int64_t(pooled.size()) == pool.batch * pool.dim, "pooled must be (batch, dim)");
@@ -225,7 +231,8 @@ void distinct_backward(Array<const float> vectors, Array<const int32_t> slots, A
                        Array<float> attention, Maybe<uint8_t> bits, Array<const float> grad_pooled,
                        Maybe<const float> grad_weights, Array<float> grad_vectors, Array<float> grad_W,
                        Array<float> grad_b, Array<float> grad_h, Maybe<float> grad_bias, Maybe<float> grad_gate) {
-  attfm::PoolTask pool = task_of(vectors, slots, W, b, h, bias, gate, pairs, false, scale, dropout, seed, threads);
+  attfm::PoolTask pool =
+      task_of(vectors, slots, W, b, h, bias, gate, pairs, false, scale, dropout, 0.0, seed, threads);
   attfm::DistinctTask task = distinct_task(pool, int64_t(vectors.shape(0)), index, offsets, members);
   const int64_t entries = pool.batch * pool.pairs;
   require(int64_t(attention.size()) == entries, "attention must be (batch, pairs)");
@@ -278,11 +285,13 @@ NB_MODULE(_native, m) {
   m.def("peak", [](int64_t steps) { return attfm::kernels().peak(steps); }, nb::call_guard<nb::gil_scoped_release>());
   m.def("pool_forward", &pool_forward, nb::arg("embeddings"), nb::arg("ids").none(), nb::arg("W").none(),
         nb::arg("b").none(), nb::arg("h").none(), nb::arg("bias").none(), nb::arg("gate").none(), nb::arg("pairs"),
-        nb::arg("plain"), nb::arg("scale"), nb::arg("dropout"), nb::arg("seed"), nb::arg("threads"),
+        nb::arg("plain"), nb::arg("scale"), nb::arg("dropout"), nb::arg("pair_dropout"), nb::arg("seed"),
+        nb::arg("threads"),
         nb::arg("pooled"), nb::arg("weights").none(), nb::arg("attention").none(), nb::arg("bits").none());
   m.def("pool_backward", &pool_backward, nb::arg("embeddings"), nb::arg("ids").none(), nb::arg("W").none(),
         nb::arg("b").none(), nb::arg("h").none(), nb::arg("bias").none(), nb::arg("gate").none(), nb::arg("pairs"),
-        nb::arg("plain"), nb::arg("scale"), nb::arg("dropout"), nb::arg("seed"), nb::arg("threads"),
+        nb::arg("plain"), nb::arg("scale"), nb::arg("dropout"), nb::arg("pair_dropout"), nb::arg("seed"),
+        nb::arg("threads"),
         nb::arg("attention").none(), nb::arg("bits").none(), nb::arg("grad_pooled"), nb::arg("grad_weights").none(),
         nb::arg("slots").none(), nb::arg("grad_embeddings"), nb::arg("grad_W").none(), nb::arg("grad_b").none(),
         nb::arg("grad_h").none(), nb::arg("grad_bias").none(), nb::arg("grad_gate").none());

@@ -19,6 +19,7 @@ struct Layout {
   int64_t floats(const PoolTask& task, bool backward) const {
     const int64_t fields = task.fields * padded_dim, block = rows * task.pairs + chunk + 64;
     int64_t count = rows * fields + (chunk + ROW_PADDING + LANES) * (padded_dim + LANES) + 2 * block + 4 * padded_pairs;
+    count += kept_floats(task, rows);
     if (backward) count += (rows + 1) * fields + 2 * block + (chunk + ROW_PADDING) * padded_hidden + 2 * padded_pairs;
     return round_up(count + 16 * 24, 16);
   }
@@ -33,6 +34,56 @@ const float* read_row(const PoolTask& task, const Layout& at, int64_t row, float
     for (int64_t l = k; l < kp; ++l) buffer[f * kp + l] = 0;
   }
   return buffer;
+}
+
+template <bool DROP>
+struct Dropping {};
+
+// Draw which entries of the pair vectors of `rows` rows are kept.
+Kept draw_kept(const PoolTask& task, int64_t row0, int64_t rows, float* memory) {
+  if (task.pair_dropout <= 0) return {};
+  uint16_t* bits = reinterpret_cast<uint16_t*>(memory);
+  const int64_t words = kept_words(task.dim);
+  for (int64_t r = 0; r < rows; ++r) keep_bits_of_row(task, row0 + r, bits + r * task.pairs * words);
+  return {bits, words, kept_factor(task)};
+}
+Kept of_row(const Kept& kept, int64_t r, int64_t pairs) {
+  return kept.bits == nullptr ? kept : Kept{kept.bits + r * pairs * kept.words, kept.words, kept.factor};
+}
+
+// From dq (count, padded_dim; null: 0) of the pairs from `at` on and A g: dv_i += dq v_j and dv_j += dq v_i.
+template <bool DROP>
+Place add_field_gradients(const PoolTask& task, const float* const* v, const float* g, const float* A, const float* q,
+                          int64_t kp, int64_t count, Place at, const Kept& kept, float* const* dv) {
+  const int64_t P = task.pairs;
+  for (int64_t n = 0; n < count;) {
+    const int64_t p = at.pair, stop = smaller(P, p + count - n), i = task.first[p];
+    int64_t end = p + 1;
+    while (end < stop && task.first[end] == i) ++end;
+    for (int64_t l = 0; l < kp; l += LANES) {
+      const float* row = v[at.row] + l;
+      float* to = dv[at.row] + l;
+      // dv_i stays in a register while i does: adding to memory each time would wait for the store before.
+      const Vec gl = load(g + at.row * kp + l);
+      Vec vi = load(row + i * kp), di{};
+      if constexpr (DROP) vi *= kept.factor;
+      const uint16_t* bits = kept.bits + (at.row * P + p) * kept.words;
+      for (int64_t x = p; x < end; ++x, bits += kept.words) {
+        const int64_t j = task.second[x] * kp, at_n = n + x - p;
+        Vec dq = A[at_n] * gl;
+        if (q != nullptr) dq += load(q + at_n * kp + l);
+        if constexpr (DROP) dq = keep_where(kept_lanes(bits, l), dq);
+        di += dq * load(row + j);
+        store(to + j, load(to + j) + dq * vi);
+      }
+      if constexpr (DROP) di *= kept.factor;
+      store(to + i * kp, load(to + i * kp) + di);
+    }
+    n += end - p;
+    at.pair = end == P ? 0 : end;
+    at.row += end == P;
+  }
+  return at;
 }
 
 struct Job {
@@ -59,6 +110,7 @@ void forward_part(void* context, int part, int parts) {
   float* a = memory.take(at.padded_pairs);
   float* factors = pair_factors(task, memory.take(at.padded_pairs));
   float* dropped = memory.take(at.padded_pairs);
+  float* bits = memory.take(kept_floats(task, at.rows));
   const bool attention = task.attention_dim > 0;
   const int64_t bytes = bit_bytes(task.attention_dim);
   const float* v[64];
@@ -66,11 +118,14 @@ void forward_part(void* context, int part, int parts) {
   for (int64_t row0 = mine.start; row0 < mine.stop; row0 += at.rows) {
     const int64_t rows = smaller(at.rows, mine.stop - row0);
     for (int64_t r = 0; r < rows; ++r) v[r] = read_row(task, at, row0 + r, vectors + r * m * kp);
+    const Kept kept = draw_kept(task, row0, rows, bits);
     if (attention) {
       Place place{0, 0};
       for (int64_t n0 = 0; n0 < rows * P; n0 += at.chunk) {
         const int64_t count = smaller(at.chunk, rows * P - n0);
-        place = pair_vectors(v, task.first, task.second, P, kp, count, place, q);
+        place = kept.bits != nullptr
+                    ? pair_vectors<true>(v, task.first, task.second, P, kp, count, place, kept, q)
+                    : pair_vectors<false>(v, task.first, task.second, P, kp, count, place, kept, q);
         if (task.bits != nullptr) {
           attention_logits<true>(job.net, q, count, partial, e + n0, task.bits + (row0 * P + n0) * bytes);
         } else {
@@ -78,7 +133,8 @@ void forward_part(void* context, int part, int parts) {
         }
       }
     }
-    for (int64_t r = 0; r < rows; ++r) finish_row(task, v[r], kp, row0 + r, e + r * P, factors, a, dropped);
+    for (int64_t r = 0; r < rows; ++r)
+      finish_row(task, v[r], kp, row0 + r, e + r * P, factors, a, dropped, of_row(kept, r, P));
   }
 }
 
@@ -100,6 +156,7 @@ void backward_part(void* context, int part, int parts) {
   row_memory.gv = memory.take(m * kp);
   float* gradients = memory.take(at.rows * m * kp);
   float* g = memory.take(at.rows * kp);
+  float* kept_bits = memory.take(kept_floats(task, at.rows));
   float* sums = job.sums + part * job.sum_stride;
   float* grad_bias = sums;
   float* grad_gate = grad_bias + P;
@@ -115,6 +172,7 @@ void backward_part(void* context, int part, int parts) {
   const Range mine = share(task.batch, part, parts);
   for (int64_t row0 = mine.start; row0 < mine.stop; row0 += at.rows) {
     const int64_t rows = smaller(at.rows, mine.stop - row0);
+    const Kept kept = draw_kept(task, row0, rows, kept_bits);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t row = row0 + r;
       v[r] = read_row(task, at, row, vectors + r * m * kp);
@@ -127,40 +185,22 @@ void backward_part(void* context, int part, int parts) {
         continue;
       }
       memset(dv[r], 0, 4 * m * kp);
-      row_gradient(task, v[r], gr, kp, row, row_memory, A + r * P, d + r * P, grad_bias, grad_gate);
+      row_gradient(task, v[r], gr, kp, row, row_memory, A + r * P, d + r * P, grad_bias, grad_gate,
+                   of_row(kept, r, P));
     }
     // dq = A g + d W(h M);  dv_i += dq v_j,  dv_j += dq v_i
-    int64_t r = 0, p = 0;
+    Place place{0, 0};
     for (int64_t n0 = 0; n0 < rows * P && !task.plain; n0 += at.chunk) {
       const int64_t count = smaller(at.chunk, rows * P - n0);
-      if (attention) {
-        pair_vectors(v, task.first, task.second, P, kp, count, {r, p}, q);
-        const uint8_t* bits = task.bits != nullptr ? task.bits + (row0 * P + n0) * bytes : nullptr;
-        attention_gradients(job.net, q, d + n0, count, bits, dm, G, s);
-      }
-      for (int64_t n = 0; n < count;) {
-        const int64_t stop = smaller(P, p + count - n), i = task.first[p];
-        int64_t end = p + 1;
-        while (end < stop && task.first[end] == i) ++end;
-        for (int64_t l = 0; l < kp; l += LANES) {
-          const float* row = v[r] + l;
-          float* to = dv[r] + l;
-          // dv_i stays in a register while i does: adding to memory each time would wait for the store before.
-          const Vec vi = load(row + i * kp), gl = load(g + r * kp + l);
-          Vec di{};
-          for (int64_t x = p; x < end; ++x) {
-            const int64_t j = task.second[x] * kp, at_n = n + x - p;
-            Vec dq = A[n0 + at_n] * gl;
-            if (attention) dq += load(q + at_n * kp + l);
-            di += dq * load(row + j);
-            store(to + j, load(to + j) + dq * vi);
-          }
-          store(to + i * kp, load(to + i * kp) + di);
+      const auto work = [&]<bool DROP>(Dropping<DROP>) {
+        if (attention) {
+          pair_vectors<DROP>(v, task.first, task.second, P, kp, count, place, kept, q);
+          const uint8_t* bits = task.bits != nullptr ? task.bits + (row0 * P + n0) * bytes : nullptr;
+          attention_gradients(job.net, q, d + n0, count, bits, dm, G, s);
         }
-        n += end - p;
-        p = end == P ? 0 : end;
-        r += end == P;
-      }
+        place = add_field_gradients<DROP>(task, v, g, A + n0, attention ? q : nullptr, kp, count, place, kept, dv);
+      };
+      kept.bits != nullptr ? work(Dropping<true>{}) : work(Dropping<false>{});
     }
     if (at.direct) continue;
     for (int64_t x = 0; x < rows; ++x) {

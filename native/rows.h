@@ -9,13 +9,6 @@ namespace {
 constexpr float MINUS_INFINITY = -__builtin_inff();
 
 // 0 or 1 / (1 - dropout) for one weight: a hash of (seed, index), so backward and any thread see the same.
-ATTFM_INLINE uint32_t mix(uint32_t x) {
-  x ^= x >> 16;
-  x *= 0x7feb352du;
-  x ^= x >> 15;
-  x *= 0x846ca68bu;
-  return x ^ (x >> 16);
-}
 void dropout_factors(const PoolTask& task, int64_t row, float* factors) {
   const uint32_t threshold = uint32_t(double(task.dropout) * 16777216.0);
   const float kept = 1.0f / (1.0f - task.dropout);
@@ -64,8 +57,14 @@ void softmax(const float* e, const float* bias, int64_t pairs, float* a) {
 }
 
 // pooled = sum over i of v_i * (sum over j of A_ij v_j), WIDTH vectors of dim at a time, pairs taken UNROLL at once.
-template <int WIDTH, int UNROLL>
-ATTFM_INLINE void pool_panel(const PoolTask& task, const float* v, int64_t kp, const float* A, int64_t l, Vec* out) {
+template <int WIDTH, int UNROLL, bool DROP>
+ATTFM_INLINE void pool_panel(const PoolTask& task, const float* v, int64_t kp, const float* A, const Kept& kept,
+                             int64_t l, Vec* out) {
+  const auto entry = [&](const float* vj, int64_t p, int n) {
+    Vec x = load(vj + n * LANES);
+    if constexpr (DROP) x = keep_where(kept_lanes(kept.bits + p * kept.words, l + n * LANES), x);
+    return x;
+  };
   const int32_t *first = task.first, *second = task.second;
   Vec total[WIDTH] = {}, lost[WIDTH] = {};  // compensated: the sum over hundreds of pairs keeps its digits
   for (int64_t p = 0; p < task.pairs;) {
@@ -78,19 +77,20 @@ ATTFM_INLINE void pool_panel(const PoolTask& task, const float* v, int64_t kp, c
       for (int u = 0; u < UNROLL; ++u) {
         const float* vj = v + second[p + u] * kp + l;
 #pragma GCC unroll 4
-        for (int n = 0; n < WIDTH; ++n) acc[u][n] += A[p + u] * load(vj + n * LANES);
+        for (int n = 0; n < WIDTH; ++n) acc[u][n] += A[p + u] * entry(vj, p + u, n);
       }
     }
     for (; p < stop; ++p) {
       const float* vj = v + second[p] * kp + l;
 #pragma GCC unroll 4
-      for (int n = 0; n < WIDTH; ++n) acc[0][n] += A[p] * load(vj + n * LANES);
+      for (int n = 0; n < WIDTH; ++n) acc[0][n] += A[p] * entry(vj, p, n);
     }
     const float* vi = v + i * kp + l;
 #pragma GCC unroll 4
     for (int n = 0; n < WIDTH; ++n) {
       Vec row = acc[0][n];
       for (int u = 1; u < UNROLL; ++u) row += acc[u][n];
+      if constexpr (DROP) row *= kept.factor;
       const Vec term = row * load(vi + n * LANES) - lost[n];
       const Vec next = total[n] + term;
       const Vec rounding = (next - total[n]) - term;
@@ -109,15 +109,16 @@ void write_padded(float* to, const Vec* values, int count, int64_t l, int64_t di
   }
 }
 
-void pool_row(const PoolTask& task, const float* v, int64_t kp, const float* A, float* pooled) {
+template <bool DROP>
+void pool_row(const PoolTask& task, const float* v, int64_t kp, const float* A, const Kept& kept, float* pooled) {
   int64_t l = 0;
   Vec out[4];
   for (; l + 4 * LANES <= kp; l += 4 * LANES) {
-    pool_panel<4, 2>(task, v, kp, A, l, out);
+    pool_panel<4, 2, DROP>(task, v, kp, A, kept, l, out);
     write_padded(pooled, out, 4, l, task.dim);
   }
   for (; l < kp; l += LANES) {
-    pool_panel<1, 4>(task, v, kp, A, l, out);
+    pool_panel<1, 4, DROP>(task, v, kp, A, kept, l, out);
     write_padded(pooled, out, 1, l, task.dim);
   }
 }
@@ -159,16 +160,26 @@ float* pair_factors(const PoolTask& task, float* factors) {
 }
 
 // dA = g . q_ij for all pairs of a row; gv has room for one row of vectors.
-void pooled_dot_pairs(const PoolTask& task, const float* v, const float* g, int64_t kp, float* gv, float* dA) {
-  for (int64_t f = 0; f < task.fields; ++f) pair_vector(v + f * kp, g, kp, gv + f * kp);
+template <bool DROP>
+void pooled_dot_pairs(const PoolTask& task, const float* v, const float* g, int64_t kp, const Kept& kept, float* gv,
+                      float* dA) {
+  for (int64_t f = 0; f < task.fields; ++f) {
+    pair_vector(v + f * kp, g, kp, gv + f * kp);
+    for (int64_t l = 0; DROP && l < kp; l += LANES) store(gv + f * kp + l, load(gv + f * kp + l) * kept.factor);
+  }
+  const auto product = [&](const float* x, const float* y, int64_t p, int64_t l) {
+    Vec xy = load(x + l) * load(y + l);
+    if constexpr (DROP) xy = keep_where(kept_lanes(kept.bits + p * kept.words, l), xy);
+    return xy;
+  };
   for (int64_t p = 0; p < task.pairs; p += LANES) {
     if (p + LANES <= task.pairs) {
       Vec products[LANES];
 #pragma GCC unroll 16
       for (int u = 0; u < LANES; ++u) {
         const float *x = gv + task.first[p + u] * kp, *y = v + task.second[p + u] * kp;
-        products[u] = load(x) * load(y);
-        for (int64_t l = LANES; l < kp; l += LANES) products[u] += load(x + l) * load(y + l);
+        products[u] = product(x, y, p + u, 0);
+        for (int64_t l = LANES; l < kp; l += LANES) products[u] += product(x, y, p + u, l);
       }
       store(dA + p, add_up<LANES>(products));
       continue;
@@ -178,7 +189,7 @@ void pooled_dot_pairs(const PoolTask& task, const float* v, const float* g, int6
     for (int u = 0; u < count; ++u) {
       const float *x = gv + task.first[p + u] * kp, *y = v + task.second[p + u] * kp;
       Vec total{};
-      for (int64_t l = 0; l < kp; l += LANES) total += load(x + l) * load(y + l);
+      for (int64_t l = 0; l < kp; l += LANES) total += product(x, y, p + u, l);
       store(sums + u * LANES, total);
     }
     for (int u = count; u < LANES; ++u) store(sums + u * LANES, Vec{});
@@ -188,7 +199,7 @@ void pooled_dot_pairs(const PoolTask& task, const float* v, const float* g, int6
 
 // From the attention logits e of a row: a, the applied weights and the pooled vector. a, dropped: padded_pairs.
 void finish_row(const PoolTask& task, const float* v, int64_t kp, int64_t row, const float* e, const float* factors,
-                float* a, float* dropped) {
+                float* a, float* dropped, const Kept& kept = {}) {
   const int64_t P = task.pairs;
   if (task.attention_dim > 0) {
     softmax(e, task.bias, P, a);
@@ -205,8 +216,10 @@ void finish_row(const PoolTask& task, const float* v, int64_t kp, int64_t row, c
   float* pooled = task.pooled + row * task.dim;
   if (task.plain) {
     plain_row(task, v, kp, pooled);
+  } else if (kept.bits != nullptr) {
+    pool_row<true>(task, v, kp, a, kept, pooled);
   } else {
-    pool_row(task, v, kp, a, pooled);
+    pool_row<false>(task, v, kp, a, kept, pooled);
   }
 }
 
@@ -218,13 +231,17 @@ struct RowMemory {
 // From the gradient g of a pooled vector (padded): A (pairs), d (pairs, the gradient of the attention logits), and
 // sums for the gradients of bias and gate.
 void row_gradient(const PoolTask& task, const float* v, const float* g, int64_t kp, int64_t row, const RowMemory& memory,
-                  float* A, float* d, float* grad_bias, float* grad_gate) {
+                  float* A, float* d, float* grad_bias, float* grad_gate, const Kept& kept = {}) {
   const int64_t P = task.pairs;
   const auto [factors, dropped, dA, gv] = memory;
   const bool attention = task.attention_dim > 0;
   if (task.dropout > 0) dropout_factors(task, row, dropped);
   if (attention || task.grad_gate != nullptr) {
-    pooled_dot_pairs(task, v, g, kp, gv, dA);
+    if (kept.bits != nullptr) {
+      pooled_dot_pairs<true>(task, v, g, kp, kept, gv, dA);
+    } else {
+      pooled_dot_pairs<false>(task, v, g, kp, kept, gv, dA);
+    }
     if (task.grad_weights != nullptr) {
       const float* gw = task.grad_weights + row * P;
       for (int64_t p = 0; p < P; ++p) dA[p] += gw[p];

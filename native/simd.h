@@ -58,6 +58,21 @@ ATTFM_INLINE uint32_t positive_bits(Vec x) {
 #endif
 }
 
+// One bit per lane of the result of a comparison.
+ATTFM_INLINE uint32_t true_bits(IntVec x) {
+#if ATTFM_LANES == 16
+  return _mm512_movepi32_mask((__m512i)x);
+#elif ATTFM_LANES == 8
+  return _mm256_movemask_ps((__m256)x);
+#elif defined(__SSE2__)
+  return _mm_movemask_ps((__m128)x);
+#else
+  uint32_t bits = 0;
+  for (int lane = 0; lane < LANES; ++lane) bits |= uint32_t(x[lane] != 0) << lane;
+  return bits;
+#endif
+}
+
 // x where the lane's bit is set, else 0.
 ATTFM_INLINE Vec keep_where(uint32_t bits, Vec x) {
 #if ATTFM_LANES == 16

@@ -37,16 +37,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_auto_is_native_for_float32_on_the_cpu(calls: list[str]) -> None:
     pair_attention_pool(*values(), scale=1.0)
     pair_attention_pool(*values(), scale=1.0, weight_dropout=0.2)
+    pair_attention_pool(*values(), scale=1.0, pair_dropout=0.2)
     pair_attention_pool(*values(), scale=1.0, backend="native")
-    assert calls == ["native"] * 3
+    assert calls == ["native"] * 4
 
 
 def test_auto_is_the_reference_elsewhere(calls: list[str]) -> None:
     pair_attention_pool(*[t.double() for t in values()], scale=1.0)
-    pair_attention_pool(*values(), scale=1.0, pair_dropout=0.2)
     pair_attention_pool(*values(), scale=1.0, backend="reference")
     pair_attention_pool(*[t.to("meta") for t in values()], scale=1.0)
-    assert calls == ["reference"] * 4
+    assert calls == ["reference"] * 3
 
 
 def test_weights_only_on_request() -> None:
@@ -74,12 +74,6 @@ def test_native_refuses_by_name(change: Any, message: str) -> None:
     arguments_[0] = change(arguments_)
     with pytest.raises(ConfigError, match=message):
         pair_attention_pool(*arguments_, scale=1.0, backend="native")
-
-
-@needs_native
-def test_native_refuses_pair_dropout() -> None:
-    with pytest.raises(ConfigError, match=r"pair_dropout is 0\.2"):
-        pair_attention_pool(*values(), scale=1.0, pair_dropout=0.2, backend="native")
 
 
 @needs_native

@@ -251,8 +251,8 @@ def test_the_kernels_check_ids_themselves() -> None:
     with pytest.raises(ValueError, match="ids must be rows of the table"):
         torch.ops.attfm.find_slots(bad, 5)
     with pytest.raises(ValueError, match="ids must be rows of the table"):
-        torch.ops.attfm.pool(torch.zeros(5, 3), bad, *[None] * 5, native.pair_numbers(None, 2), True, 1.0, 0.0, None,
-                             False, False)  # fmt: skip
+        torch.ops.attfm.pool(torch.zeros(5, 3), bad, *[None] * 5, native.pair_numbers(None, 2), True, 1.0, 0.0, 0.0,
+                             None, False, False)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -245,10 +245,10 @@ def test_operator_contract() -> None:
     numbers = native.pair_numbers(None, 4)
     for dropout in (0.0, 0.5):
         seed = torch.tensor(7) if dropout else None
-        call = (leaves[0], None, *leaves[1:], numbers, False, 1.5, dropout, seed, True, True)
+        call = (leaves[0], None, *leaves[1:], numbers, False, 1.5, dropout, dropout / 2, seed, True, True)
         torch.library.opcheck(torch.ops.attfm.pool.default, call)
     torch.library.opcheck(
-        torch.ops.attfm.pool.default, (leaves[0], *[None] * 6, numbers, True, 1.0, 0.0, None, False, True)
+        torch.ops.attfm.pool.default, (leaves[0], *[None] * 6, numbers, True, 1.0, 0.0, 0.0, None, False, True)
     )
 
 

@@ -62,7 +62,7 @@ def pair_attention_pool(
     pairs : (2, pairs) integer field numbers, or None for all i < j in the order of itertools.combinations
     pair_dropout, weight_dropout : chance to drop an entry of a pair vector, or an applied weight; in [0, 1)
     return_weights : also return the applied weights; gradients flow through both
-    backend : "native" (float32 on the CPU, no pair_dropout; raises where it can't), "reference" (plain torch),
+    backend : "native" (float32 on the CPU; raises where it can't), "reference" (plain torch),
         or "auto": native where it can
 
     Returns
@@ -88,10 +88,11 @@ def pair_attention_pool(
     tensors = {
         "embeddings": embeddings, "W": W, "b": b, "h": h, "pair_bias": pair_bias, "pair_gate": pair_gate
     }  # fmt: skip
-    if backend != "reference" and _use_native(backend, tensors, pair_dropout, pairs, shape=tuple(embeddings.shape)):
+    if backend != "reference" and _use_native(backend, tensors, pairs, shape=tuple(embeddings.shape)):
         pooled, weights = native.pair_attention_pool(
             embeddings, W, b, h, pair_bias, pair_gate,
-            scale=scale, pairs=pairs, weight_dropout=weight_dropout, return_weights=return_weights,
+            scale=scale, pairs=pairs, pair_dropout=pair_dropout, weight_dropout=weight_dropout,
+            return_weights=return_weights,
         )  # fmt: skip
     else:
         pooled, weights = reference.pair_attention_pool(
@@ -134,7 +135,8 @@ def pair_attention_pool_ids(
     values : (batch, fields), what multiplies each field's vector, or None for 1
     sparse : the table's gradient is a sparse tensor with one entry for each id of the batch (as of
         `torch.nn.Embedding(sparse=True)`); what a table of millions of rows needs
-    distinct : run the network on distinct pairs (True), row by row (False), or as measured costs say (None)
+    distinct : run the network on distinct pairs (True), row by row (False), or as measured costs say (None);
+        with pair_dropout it is row by row always: what is dropped differs between rows
 
     Returns
     -------
@@ -161,13 +163,13 @@ def pair_attention_pool_ids(
     serves = (
         backend != "reference"
         and values is None
-        and _use_native(backend, tensors, pair_dropout, pairs, shape=(*ids.shape, table.shape[1]))
+        and _use_native(backend, tensors, pairs, shape=(*ids.shape, table.shape[1]))
     )
     if serves:
         pooled, weights = distinct_pairs.pair_attention_pool_ids(
             ids.to(torch.int32).contiguous(), table, W, b, h, pair_bias, pair_gate,
-            scale=scale, pairs=pairs, weight_dropout=weight_dropout, return_weights=return_weights,
-            sparse=sparse, distinct=distinct,
+            scale=scale, pairs=pairs, pair_dropout=pair_dropout, weight_dropout=weight_dropout,
+            return_weights=return_weights, sparse=sparse, distinct=distinct,
         )  # fmt: skip
         return (pooled, weights) if return_weights else pooled
     embeddings = F.embedding(ids, table, sparse=sparse)
@@ -203,7 +205,6 @@ def check_ids(ids: Tensor, table: Tensor, values: Tensor | None) -> None:
 def _use_native(
     backend: Backend,
     tensors: dict[str, Tensor | None],
-    pair_dropout: float,
     pairs: Tensor | None,
     *,
     shape: tuple[int, ...],
@@ -211,8 +212,6 @@ def _use_native(
     """Return whether the kernels serve; raise ConfigError where they are asked for and can't."""
     why_not = native.obstacle(tensors)
     batch, fields, dim = shape
-    if why_not is None and pair_dropout > 0:
-        why_not = f"pair_dropout is {pair_dropout}, and the kernels have no dropout on pair vectors"
     if backend == "native":
         if why_not is not None:
             raise ConfigError(f"backend='native' can't serve: {why_not}. Use backend='auto' or 'reference'.")

@@ -205,12 +205,16 @@ def pair_attention_pool_ids(
     *,
     scale: float,
     pairs: Tensor | None,
+    pair_dropout: float,
     weight_dropout: float,
     return_weights: bool,
     sparse: bool,
     distinct: bool | None,
 ) -> tuple[Tensor, Tensor]:
-    """Pool by the compiled kernels; `distinct` forces a path, None chooses. See the front door for the rest."""
+    """Pool by the compiled kernels; `distinct` forces a path, None chooses. See the front door for the rest.
+
+    With pair_dropout it is by row always: what is dropped of a pair vector depends on the row.
+    """
     batch, fields = ids.shape
     vectors, slots = table, ids
     if sparse or len(table) > 2 * ids.numel():
@@ -218,7 +222,7 @@ def pair_attention_pool_ids(
         slots, rows = torch.ops.attfm.find_slots(ids, len(table))
         vectors = F.embedding(rows, table, sparse=sparse)
     numbers = native.pair_numbers(pairs, fields)
-    if distinct is None:
+    if distinct is None and pair_dropout == 0:
         distinct = (
             W is not None
             and 0 < batch <= MOST_ROWS
@@ -226,10 +230,11 @@ def pair_attention_pool_ids(
             and distinct_is_faster(table.shape[1], W.shape[1], 0.0)
             and distinct_is_faster(table.shape[1], W.shape[1], distinct_share(slots, numbers))
         )
-    if not distinct:
+    if not distinct or pair_dropout > 0:
         return native.pair_attention_pool(
             vectors, W, b, h, pair_bias, pair_gate,
-            scale=scale, pairs=pairs, weight_dropout=weight_dropout, return_weights=return_weights, slots=slots,
+            scale=scale, pairs=pairs, pair_dropout=pair_dropout, weight_dropout=weight_dropout,
+            return_weights=return_weights, slots=slots,
         )  # fmt: skip
     index, offsets, members = torch.ops.attfm.find_pairs(slots, numbers)
     tensors = (vectors, W, b, h, pair_bias, pair_gate)

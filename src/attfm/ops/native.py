@@ -37,12 +37,12 @@ _INPUTS = (
 )
 library.define(
     f"pool({_INPUTS}, "
-    "bool plain, float scale, float dropout, Tensor? seed, bool want_weights, bool save) "
+    "bool plain, float scale, float dropout, float pair_dropout, Tensor? seed, bool want_weights, bool save) "
     "-> (Tensor, Tensor, Tensor, Tensor)"
 )
 library.define(
     f"pool_backward({_INPUTS}, "
-    "bool plain, float scale, float dropout, Tensor? seed, Tensor attention, Tensor bits, "
+    "bool plain, float scale, float dropout, float pair_dropout, Tensor? seed, Tensor attention, Tensor bits, "
     "Tensor grad_pooled, Tensor? grad_weights) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
@@ -151,18 +151,20 @@ def _pool(
     plain: bool,
     scale: float,
     dropout: float,
+    pair_dropout: float,
     seed: Tensor | None,
     want_weights: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     assert compiled is not None
     pooled, weights, attention, bits = _pool_shapes(
-        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, want_weights, save
-    )
+        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, pair_dropout, seed,
+        want_weights, save,
+    )  # fmt: skip
     if len(pooled):
         compiled.pool_forward(
             plain_tensor(embeddings), slots, *map(plain_tensor, (W, b, h, pair_bias, pair_gate)), pairs.contiguous(),
-            plain, scale, dropout, seed_number(seed),
+            plain, scale, dropout, pair_dropout, seed_number(seed),
             thread_count(len(pooled), _work(len(pooled), pairs.shape[1], embeddings.shape[-1], W)),
             pooled, *(t if t.numel() else None for t in (weights, attention, bits)),
         )  # fmt: skip
@@ -181,6 +183,7 @@ def _pool_shapes(
     plain: bool,
     scale: float,
     dropout: float,
+    pair_dropout: float,
     seed: Tensor | None,
     want_weights: bool,
     save: bool,
@@ -207,6 +210,7 @@ def _pool_backward(
     plain: bool,
     scale: float,
     dropout: float,
+    pair_dropout: float,
     seed: Tensor | None,
     attention: Tensor,
     bits: Tensor,
@@ -220,12 +224,12 @@ def _pool_backward(
             for t in (embeddings, W, b, h, pair_bias, pair_gate)
         )
     grads = _pool_backward_shapes(
-        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, attention, bits,
-        grad_pooled, grad_weights,
+        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, pair_dropout, seed,
+        attention, bits, grad_pooled, grad_weights,
     )  # fmt: skip
     compiled.pool_backward(
         plain_tensor(embeddings), slots, *map(plain_tensor, (W, b, h, pair_bias, pair_gate)), pairs.contiguous(),
-        plain, scale, dropout, seed_number(seed),
+        plain, scale, dropout, pair_dropout, seed_number(seed),
         thread_count(len(grad_pooled), _work(len(grad_pooled), pairs.shape[1], embeddings.shape[-1], W)),
         *(t.detach() if t.numel() else None for t in (attention, bits)),
         plain_tensor(grad_pooled), plain_tensor(grad_weights), None,
@@ -246,6 +250,7 @@ def _pool_backward_shapes(
     plain: bool,
     scale: float,
     dropout: float,
+    pair_dropout: float,
     seed: Tensor | None,
     attention: Tensor,
     bits: Tensor,
@@ -259,10 +264,10 @@ def _pool_backward_shapes(
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, want_weights, _ = inputs
+    embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, *settings, seed, want_weights, _ = inputs
     _, _, attention, bits = output
     ctx.save_for_backward(embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, seed, attention, bits)
-    ctx.settings = plain, scale, dropout
+    ctx.settings = tuple(settings)
     ctx.want_weights = want_weights
     ctx.mark_non_differentiable(attention, bits)
     ctx.set_materialize_grads(False)
@@ -270,17 +275,17 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 def _differentiate(ctx: Any, grad_pooled: Tensor | None, grad_weights: Tensor | None, *_: Any) -> tuple[Any, ...]:
     embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, seed, attention, bits = ctx.saved_tensors
-    plain, scale, dropout = ctx.settings
+    plain, scale, dropout, pair_dropout = ctx.settings
     if grad_pooled is None:
         grad_pooled = embeddings.new_zeros(((embeddings if slots is None else slots).shape[0], embeddings.shape[-1]))
     grads = torch.ops.attfm.pool_backward(
-        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, seed, attention, bits,
-        grad_pooled, grad_weights if ctx.want_weights else None,
+        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, pair_dropout, seed,
+        attention, bits, grad_pooled, grad_weights if ctx.want_weights else None,
     )  # fmt: skip
     inputs = (embeddings, W, b, h, pair_bias, pair_gate)
     needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:7])
     first, *others = [g if t is not None and n else None for t, g, n in zip(inputs, grads, needed, strict=True)]
-    return (first, None, *others, *[None] * 7)
+    return (first, None, *others, *[None] * 8)
 
 
 library.impl("pool", _pool, "CPU")
@@ -300,6 +305,7 @@ def pair_attention_pool(
     *,
     scale: float,
     pairs: Tensor | None = None,
+    pair_dropout: float = 0.0,
     weight_dropout: float = 0.0,
     return_weights: bool = False,
     slots: Tensor | None = None,
@@ -308,16 +314,40 @@ def pair_attention_pool(
 
     With `slots` (batch, fields) int32, embeddings is (slots, dim) and row r has the field vectors
     `embeddings[slots[r]]`, which are never written out. The second tensor is empty unless `return_weights`.
-    Each kept weight is chosen by a counter-based random number, seeded by one draw from torch's generator, so
-    `torch.manual_seed` repeats a step bit for bit.
+    Each weight and each entry of a pair vector is kept or not by a counter-based random number, seeded by one draw
+    from torch's generator, so `torch.manual_seed` repeats a step bit for bit (see `pair_dropout_mask`).
     """
     numbers = pair_numbers(pairs, (embeddings if slots is None else slots).shape[1])
     attention = W is not None
-    plain = pairs is None and not attention and pair_gate is None and weight_dropout == 0
-    seed = torch.randint(2**63 - 1, ()) if weight_dropout > 0 else None
+    plain = pairs is None and not attention and pair_gate is None and weight_dropout == pair_dropout == 0
+    seed = torch.randint(2**63 - 1, ()) if weight_dropout > 0 or pair_dropout > 0 else None
     tensors = (embeddings, W, b, h, pair_bias if attention else None, pair_gate)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     pooled, weights, _, _ = torch.ops.attfm.pool(
-        embeddings, slots, *tensors[1:], numbers, plain, scale, weight_dropout, seed, return_weights, save
+        embeddings, slots, *tensors[1:], numbers, plain, scale, weight_dropout, pair_dropout, seed, return_weights, save
     )
     return pooled, weights
+
+
+def pair_dropout_mask(seed: int, batch: int, pairs: int, dim: int, pair_dropout: float) -> Tensor:
+    """Return what the kernel multiplies pair vectors by: float64 (batch, pairs, dim) of 0 and 1 / (1 - pair_dropout).
+
+    The readable twin of native/pair_dropout.h. The chance is rounded to a multiple of 1 / 65536, at most 65535 of them.
+    """
+    low, high = seed % 2**32 ^ 0xA511E9B3, seed >> 32 ^ 0x63D83595
+    row = torch.arange(batch)[:, None, None]
+    first = _mix((_mix(row ^ low) + high) % 2**32)
+    second = _mix(first ^ high)
+    padded = -(-dim // 16) * 16
+    pair = torch.arange(pairs)[:, None]
+    counter = pair // 2 * padded + torch.arange(dim)
+    bits = _mix(counter * 0x9E3779B1 % 2**32 ^ first, second)
+    bits = torch.where(pair % 2 == 0, bits % 2**16, bits >> 16)
+    return (bits >= min(65535, int(pair_dropout * 65536 + 0.5))).double() / (1 - pair_dropout)
+
+
+def _mix(x: Tensor, key: Tensor | int = 0) -> Tensor:
+    """Hash numbers of 32 bits, held in int64."""
+    x = (x ^ x >> 16) * 0x7FEB352D + key & 0xFFFFFFFF
+    x = (x ^ x >> 15) * 0x846CA68B & 0xFFFFFFFF
+    return x ^ x >> 16

@@ -1,0 +1,92 @@
+"""Time an epoch of `attfm reproduce adult`, with the compiled kernels and in eager torch (make bench-kernels).
+
+Both train the same way on the bundled table (19,536 rows, batch 1,024); only the pooling differs. The two take turns
+in one process. An epoch is the median of their steps times the number of steps, without validation.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from attfm.data.datasets import DATASETS, adult_split
+from attfm.data.schema import Schema
+from attfm.data.sources import open_source
+from attfm.model import modules
+from attfm.ops import native_info, pair_attention_pool_ids
+from attfm.reproduce import Variant, adult_variants
+from attfm.train.fit import LabelledTable, fit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def pooled_by(backend: str) -> "Iterator[None]":
+    """Make every module pool with this backend."""
+    before: Any = modules.pair_attention_pool_ids
+    modules.pair_attention_pool_ids = partial(pair_attention_pool_ids, backend=backend)
+    try:
+        yield
+    finally:
+        modules.pair_attention_pool_ids = before
+
+
+def step_seconds(variant: Variant, backend: str, clock: "Callable[[], float]") -> tuple[list[float], int]:
+    """Return the seconds of each step but the first of an epoch, and the steps of an epoch."""
+    stamps: list[list[float]] = [[]]
+    dataset = DATASETS["adult"]
+    source, labels = open_source(dataset.path), dataset.table()[dataset.target]
+    train_rows, valid_rows, _ = adult_split(labels.to_numpy())
+    schema = Schema.infer(
+        source.batches(), source.schema, target=dataset.target, config=variant.config.data, source=source.name
+    )
+    with pooled_by(backend):
+        fit(
+            LabelledTable(source, labels), schema=schema, config=variant.config, target_name=dataset.target,
+            train_rows=train_rows, valid_rows=valid_rows, encoder_rows=np.arange(len(labels)),
+            on_batch=lambda rows: stamps[-1].append(clock()), on_epoch=lambda epoch, module: stamps.append([]),
+        )  # fmt: skip
+    return [later - earlier for epoch in stamps for earlier, later in pairwise(epoch)], len(stamps[0])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch and of the kernels")
+    parser.add_argument("--turns", type=int, default=2, help="times that each trains")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of a turn")
+    parser.add_argument("--busy", action="store_true", help="one thread, its processor time: for a machine in use")
+    options = parser.parse_args()
+    if options.busy:
+        options.threads = 1
+    clock = time.thread_time if options.busy else time.perf_counter
+    if not native_info()["available"]:
+        print("attfm was installed without its compiled kernels: nothing to measure.", file=sys.stderr)
+        return 1
+    torch.set_num_threads(options.threads)
+    print(
+        f"{options.threads} threads, {'processor' if options.busy else 'wall'} time, {native_info()['isa']}, "
+        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    )
+    for variant in adult_variants(epochs=options.epochs)[:2]:
+        times: dict[str, list[float]] = {"native": [], "reference": []}
+        steps = 0
+        for _ in range(options.turns):
+            for backend, taken in times.items():
+                seconds, steps = step_seconds(variant, backend, clock)
+                taken += seconds
+        fast, slow = (steps * statistics.median(taken) for taken in times.values())
+        print(f"{variant.title}: native {fast:.3f} s, eager {slow:.3f} s an epoch, {slow / fast:.1f} times faster")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
