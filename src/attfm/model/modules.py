@@ -26,10 +26,11 @@ class FeatureEmbedding(nn.Module):
     def __init__(self, features: int, dim: int, *, std: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(features, dim).normal_(0, std))
+        self.sparse_gradient = False
 
     def forward(self, rows: Rows) -> Tensor:
         """Return (batch, fields, dim)."""
-        vectors = F.embedding(rows.ids, self.weight)
+        vectors = F.embedding(rows.ids, self.weight, sparse=self.sparse_gradient)
         if rows.values is not None:
             vectors = vectors * rows.values[..., None].to(vectors.dtype)
         if not rows.bags:
@@ -39,7 +40,7 @@ class FeatureEmbedding(nn.Module):
         for f, bag in rows.bags.items():
             columns[f] = F.embedding_bag(
                 bag.ids, self.weight, bag.offsets[:-1].to(bag.ids.dtype),
-                mode="sum", per_sample_weights=bag.weights.to(vectors.dtype),
+                mode="sum", per_sample_weights=bag.weights.to(vectors.dtype), sparse=self.sparse_gradient,
             )  # fmt: skip
         return torch.stack(columns, 1)
 
@@ -86,6 +87,7 @@ class PairAttention(nn.Module):
             return pair_attention_pool(embedding(rows), *parameters, **options)
         # Straight from the ids: spares the (batch, fields, dim) tensor, and work on features that rows share.
         values = None if rows.values is None else rows.values.to(embedding.weight.dtype)
+        options["sparse"] = embedding.sparse_gradient
         return pair_attention_pool_ids(rows.ids, embedding.weight, *parameters, values=values, **options)
 
 
@@ -134,6 +136,12 @@ class FactorizationMachine(nn.Module):
             logit = logit + pooled @ self.projection  # Σ A_ij (p · q_ij) = p · Σ A_ij q_ij
         prediction: Tensor = self.target_mean + self.target_std * logit
         return prediction
+
+    def sparse_gradients(self, on: bool) -> None:
+        """Choose whether V and w get sparse gradients, with an entry for each feature of a batch, or dense ones."""
+        self.linear.sparse_gradient = on
+        if self.has_pairs:
+            self.embedding.sparse_gradient = on
 
     def step_work(self, batch: int) -> int:
         """Return about how many multiply-adds the forward pass of so many rows takes."""

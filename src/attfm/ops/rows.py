@@ -7,6 +7,14 @@ from attfm.errors import DataError
 from attfm.ops import native
 
 
+def distinct_rows(rows: Tensor, features: int) -> Tensor:
+    """Return the numbers in `rows` (any shape, integer, below `features`), int64, none twice."""
+    if native.compiled is None or rows.device.type != "cpu" or features > 2**31 - 1:
+        return torch.as_tensor(torch.unique(rows)).long()
+    _, distinct = torch.ops.attfm.find_slots(rows.to(torch.int32).reshape(-1, 1), features)
+    return torch.as_tensor(distinct)
+
+
 def sum_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Return a sparse gradient's rows (int64, none twice, by first appearance) and the sum of each (rows, dim)."""
     rows, values = gradient._indices()[0], gradient._values()

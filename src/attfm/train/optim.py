@@ -1,6 +1,7 @@
 """How parameters move: Adam, SGD and Adagrad, each with decoupled weight decay of V and w; and their average."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from torch import nn
 from attfm.config import TrainConfig
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
+from attfm.train.lazy import LazyTable, RowAverage, batch_features
 
 
 class Optimizer:
@@ -17,10 +19,15 @@ class Optimizer:
     ----------
     module : its parameters are changed in place
     config : names the method, the learning rate and the decays
+    lazy : V and w get sparse gradients (`FactorizationMachine.sparse_gradients`) and are moved row by row
     """
 
-    def __init__(self, module: FactorizationMachine, config: TrainConfig) -> None:
-        parameters = [p for p in module.parameters() if p.requires_grad]
+    def __init__(self, module: FactorizationMachine, config: TrainConfig, *, lazy: bool = False) -> None:
+        tables = [module.linear.weight] + ([module.embedding.weight] if module.has_pairs else [])
+        self.lazy = [LazyTable(table, config) for table in tables] if lazy else []
+        apart = {id(table) for table in tables} if lazy else set()
+        parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
+        self._module = module
         kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
         self._method = kinds[config.optimizer](parameters, lr=config.learning_rate, fused=True)
         self._learning_rate = config.learning_rate
@@ -30,7 +37,7 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        self._method.zero_grad(set_to_none=True)
+        self._module.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def step(self, rows: Rows) -> None:
@@ -39,37 +46,64 @@ class Optimizer:
         The decay of a step falls on the batch's features only: with a decay of all features at each step a rare one
         would shrink to nothing between the rows that it occurs in.
         """
-        touched = torch.cat([rows.ids.flatten(), *(bag.ids for bag in rows.bags.values())])
-        touched = torch.bincount(touched).nonzero()[:, 0]
-        for parameter, decay in self._decays:
-            if decay:
-                parameter[touched] *= max(0.0, 1 - self._learning_rate * decay)
+        kept = [max(0.0, 1 - self._learning_rate * decay) for _, decay in self._decays]
+        if self.lazy:
+            touched = batch_features(rows, len(self.lazy[0].parameter))
+            for table, share in zip(self.lazy, kept, strict=True):
+                table.step(touched, share)
+        elif min(kept) < 1:
+            touched = torch.cat([rows.ids.flatten(), *(bag.ids for bag in rows.bags.values())])
+            touched = torch.bincount(touched).nonzero()[:, 0]
+            for (parameter, _), share in zip(self._decays, kept, strict=True):
+                if share < 1:
+                    parameter[touched] *= share
         self._method.step()
 
 
 class ParameterAverage:
     """Exponential average of a module's parameters over its last steps (Polyak and Juditsky 1992).
 
-    It is steadier than the parameters themselves, so it is what is validated and kept.
+    It is steadier than the parameters themselves, so it is what is validated and kept. Lazy tables are averaged too,
+    with the same result as dense ones: see `attfm.train.lazy.RowAverage`.
 
     Parameters
     ----------
     module : whose parameters are averaged
     steps : over about how many; 0: no average, `averaged` is the module itself
+    lazy : the tables that the optimiser moves row by row
     """
 
-    def __init__(self, module: FactorizationMachine, steps: float) -> None:
-        self.averaged = copy.deepcopy(module) if steps > 0 else module
+    def __init__(self, module: FactorizationMachine, steps: float, lazy: Sequence[LazyTable] = ()) -> None:
+        self._averaged = copy.deepcopy(module) if steps > 0 else module
         self._source = module
         self._keep = 1 - 1 / max(steps, 1.0)
         self._updates = 0
+        self._rows: list[RowAverage] = []
+        self._dense: list[tuple[nn.Parameter, nn.Parameter]] = []
+        tables = {id(table.parameter): table for table in lazy}
+        for average, parameter in zip(self._averaged.parameters(), module.parameters(), strict=True):
+            if average is parameter:
+                continue
+            if id(parameter) in tables:
+                rows = RowAverage(average.data, parameter.data)
+                tables[id(parameter)].average = rows
+                self._rows.append(rows)
+            else:
+                self._dense.append((average, parameter))
+
+    @property
+    def averaged(self) -> FactorizationMachine:
+        """The module of the averages; bringing it up to date may cost the whole table, so ask once an epoch."""
+        for rows in self._rows:
+            rows.settle()
+        return self._averaged
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the module's parameters after a step."""
-        if self.averaged is self._source:
-            return
         self._updates += 1
         keep = min(self._keep, self._updates / (self._updates + 9))  # the first steps are forgotten soon
-        for average, parameter in zip(self.averaged.parameters(), self._source.parameters(), strict=True):
+        for average, parameter in self._dense:
             average.lerp_(parameter, 1 - keep)
+        for rows in self._rows:
+            rows.take(keep)

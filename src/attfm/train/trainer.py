@@ -16,6 +16,7 @@ from attfm.config import Task, TrainConfig
 from attfm.errors import ConfigError, TrainingError
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
+from attfm.train.lazy import is_lazy
 from attfm.train.metrics import curve_metrics
 from attfm.train.optim import Optimizer, ParameterAverage
 
@@ -156,6 +157,12 @@ class Penalties:
         """Add the penalties' gradients to those of the loss."""
         for table in self._tables:
             slope = (2 * self._smoothness) * (table[self._left + 1] - table[self._left])
+            if table.grad is not None and table.grad.is_sparse:
+                places, slopes = torch.cat([self._left + 1, self._left]), torch.cat([slope, -slope])
+                table.grad = table.grad + torch.sparse_coo_tensor(
+                    places[None], slopes, table.shape, check_invariants=False
+                )
+                continue
             gradient = torch.zeros_like(table) if table.grad is None else table.grad
             gradient.index_add_(0, self._left + 1, slope)
             gradient.index_add_(0, self._left, slope, alpha=-1)
@@ -210,9 +217,10 @@ def train(
     examples = Examples(examples.rows, examples.target, weight).to(device, dtype)
     valid = None if valid is None else valid.to(device, dtype)
     generator = torch.Generator().manual_seed(config.seed)
-    optimizer = Optimizer(module, config)
-    average = ParameterAverage(module, config.averaging * _batch_count(len(examples), batch_size))
-    judged = average.averaged
+    lazy = is_lazy(module, examples.rows, batch_size)
+    module.sparse_gradients(lazy)
+    optimizer = Optimizer(module, config, lazy=lazy)
+    average = ParameterAverage(module, config.averaging * _batch_count(len(examples), batch_size), optimizer.lazy)
     penalties = Penalties(module, neighbours, config, len(examples))
     variance = float(module.target_std) ** 2  # the loss of a regression is relative to the target's variance
     threads = torch.get_num_threads()
@@ -236,6 +244,7 @@ def train(
                 total += loss.detach() * len(rows)
                 if on_batch:
                     on_batch(len(rows))
+            judged = average.averaged
             seconds = time.perf_counter() - started
             train_loss = float(total) * variance / len(examples)
             predicted = None if valid is None else judged.predict(valid.rows)
@@ -263,6 +272,7 @@ def train(
                 break
     finally:
         module.load_state_dict(best)
+        module.sparse_gradients(False)
         module.to("cpu").eval()
         torch.set_num_threads(threads)
     return history
