@@ -105,7 +105,6 @@ def test_sgd_is_equal_to_dense_whatever_features_a_batch_has(averaging: float, m
 def test_the_tests_tolerance_tells_a_wrong_decay(monkeypatch: pytest.MonkeyPatch) -> None:
     dense, _ = both(monkeypatch, "ids", 2, optimizer="sgd", embedding_decay=2.0)
     monkeypatch.setattr(lazy, "batch_features", lambda rows, features: torch.arange(features))
-    monkeypatch.setattr("attfm.train.optim.batch_features", lambda rows, features: torch.arange(features))
     assert difference(dense, learn("ids", 2, optimizer="sgd", embedding_decay=2.0).state_dict()) > 1e-3
 
 

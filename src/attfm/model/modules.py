@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from attfm.config import ModelConfig
 from attfm.model.rows import Rows
 from attfm.ops import pair_attention_pool, pair_attention_pool_ids
+from attfm.ops.rows import number_rows, take_rows
 
 _SCORING_ROWS = 4096  # rows scored at once: bounds the memory of the pair vectors
 
@@ -28,8 +29,11 @@ class FeatureEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(features, dim).normal_(0, std))
         self.sparse_gradient = False
 
-    def forward(self, rows: Rows) -> Tensor:
-        """Return (batch, fields, dim)."""
+    def forward(self, rows: Rows, table: Tensor | None = None) -> Tensor:
+        """Return (batch, fields, dim); `table` : what the ids of rows without bags number, instead of V."""
+        if table is not None:
+            vectors = F.embedding(rows.ids, table)
+            return vectors if rows.values is None else vectors * rows.values[..., None].to(vectors.dtype)
         vectors = F.embedding(rows.ids, self.weight, sparse=self.sparse_gradient)
         if rows.values is not None:
             vectors = vectors * rows.values[..., None].to(vectors.dtype)
@@ -73,9 +77,12 @@ class PairAttention(nn.Module):
         self.pair_gate = nn.Parameter(torch.ones(pairs)) if config.pair_gate else None
 
     def forward(
-        self, rows: Rows, embedding: FeatureEmbedding, *, return_weights: bool = False
+        self, rows: Rows, embedding: FeatureEmbedding, table: Tensor | None = None, *, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Pool each row's pair vectors to (batch, dim); on request also return the applied weights (batch, pairs)."""
+        """Pool each row's pair vectors to (batch, dim); on request also return the applied weights (batch, pairs).
+
+        table : what the ids of rows without bags number, instead of V
+        """
         parameters = self.W, self.b, self.h, self.pair_bias, self.pair_gate
         options: dict[str, Any] = {
             "scale": self.scale,
@@ -87,8 +94,8 @@ class PairAttention(nn.Module):
             return pair_attention_pool(embedding(rows), *parameters, **options)
         # Straight from the ids: spares the (batch, fields, dim) tensor, and work on features that rows share.
         values = None if rows.values is None else rows.values.to(embedding.weight.dtype)
-        options["sparse"] = embedding.sparse_gradient
-        return pair_attention_pool_ids(rows.ids, embedding.weight, *parameters, values=values, **options)
+        table = embedding.weight if table is None else table
+        return pair_attention_pool_ids(rows.ids, table, *parameters, values=values, **options)
 
 
 class FactorizationMachine(nn.Module):
@@ -129,9 +136,16 @@ class FactorizationMachine(nn.Module):
 
     def forward(self, rows: Rows) -> Tensor:
         """Return the logits (batch, outputs); for regression the prediction in the target's unit."""
-        logit = self.intercept + self.linear(rows).sum(1)
+        w = V = None
+        if self.linear.sparse_gradient and not rows.bags:
+            # Both tables are read, and get their gradients, at the batch's distinct features, found once.
+            slots, features = number_rows(rows.ids, len(self.linear.weight))
+            rows = Rows(slots, rows.values)
+            w = take_rows(self.linear.weight, features)
+            V = take_rows(self.embedding.weight, features) if self.has_pairs else None
+        logit = self.intercept + self.linear(rows, w).sum(1)
         if self.has_pairs:
-            pooled = self.attention(rows, self.embedding)
+            pooled = self.attention(rows, self.embedding, V)
             pooled = F.dropout(pooled, self.config.pooled_dropout, self.training)
             logit = logit + pooled @ self.projection  # Σ A_ij (p · q_ij) = p · Σ A_ij q_ij
         prediction: Tensor = self.target_mean + self.target_std * logit

@@ -1,14 +1,12 @@
 """Big tables of features: a step reads and writes the rows that its gradient holds, never the whole table."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from attfm.config import TrainConfig
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
-from attfm.ops import adagrad_rows, adam_rows
+from attfm.ops import RowAverage, adagrad_rows, adam_rows
 from attfm.ops.rows import distinct_rows, sum_rows
 
 # Floats of V from which rows are moved alone. A dense step of Adam reads or writes V, its gradient, both moments and
@@ -55,66 +53,36 @@ class LazyTable:
         self._square = torch.zeros_like(parameter.data) if self._method != "sgd" else empty
 
     @torch.no_grad()
-    def step(self, decayed: Tensor, kept: float) -> None:
-        """Multiply the `decayed` rows by `kept`, then move the rows that the gradient holds."""
+    def step(self, decay: float, batch: Rows | None) -> None:
+        """Move the rows that the gradient holds, after decay.
+
+        decay : decoupled, as torch.optim.AdamW's weight_decay; at most 1 / learning rate
+        batch : given where the gradient holds more rows than the batch has: those of the batch decay
+        """
         gradient = self.parameter.grad
         if gradient is None:
             return
         rows, values = sum_rows(gradient)
-        if self.average is not None:
-            self.average.hold(rows)
-        if kept != 1:
-            # Not only those of the gradient: that of the smoothness penalty reaches rows that the batch lacks.
-            self.parameter[decayed] *= kept
         self._steps += 1
-        if self._method == "sgd":
-            self.parameter.index_add_(0, rows, values, alpha=-self._rate)
-            return
-        # Its rows are distinct, though in no order: so it need not be summed again.
+        by_torch = self._method == "sgd"
+        if self.average is not None and (by_torch or batch is not None):
+            self.average.catch_up(rows)
+        if decay and (by_torch or batch is not None):
+            decayed = rows if batch is None else batch_features(batch, len(self.parameter))
+            self.parameter[decayed] *= 1 - self._rate * decay
+            decay = 0.0
+        # The rows are distinct, though in no order: said to be coalesced, they are not summed again.
         summed = torch.sparse_coo_tensor(
             rows[None], values, gradient.shape, is_coalesced=True, check_invariants=False
         )  # fmt: skip
         if self._method == "adam":
-            adam_rows(self.parameter, summed, self._mean, self._square, step=self._steps, rate=self._rate)
+            adam_rows(
+                self.parameter, summed, self._mean, self._square,
+                step=self._steps, rate=self._rate, decay=decay, average=self.average,
+            )  # fmt: skip
+        elif self._method == "adagrad":
+            adagrad_rows(self.parameter, summed, self._square, rate=self._rate, decay=decay, average=self.average)
         else:
-            adagrad_rows(self.parameter, summed, self._square, rate=self._rate)
-
-
-class RowAverage:
-    """The exponential average of a lazy table, exact, at the cost of the rows that a step moves.
-
-    A row p that no step moves between s and t stays, so its average is avg_t = p + k (avg_s - p) there, with k the
-    product of the steps' factors. A row is therefore brought up to date when it is about to move, and all rows are
-    when the average is asked for.
-
-    Parameters
-    ----------
-    average, source : (features, dim), equal at the start; the first is changed in place
-    """
-
-    def __init__(self, average: Tensor, source: Tensor) -> None:
-        self._average, self._source = average, source
-        self._log_factors = 0.0  # of all steps since the last `settle`, summed
-        self._seen = torch.zeros(len(source), dtype=torch.float64, device=source.device)  # that sum, when up to date
-        self._rows, self._held = self._seen.new_empty(0, dtype=torch.int64), average.new_empty(0, average.shape[1])
-
-    @torch.no_grad()
-    def hold(self, rows: Tensor) -> None:
-        """Bring rows that are about to move up to date."""
-        share = torch.exp(self._log_factors - self._seen[rows]).to(self._average.dtype)
-        self._rows, self._held = rows, torch.lerp(self._source[rows], self._average[rows], share[:, None])
-
-    @torch.no_grad()
-    def take(self, keep: float) -> None:
-        """Take in the rows held before the step, after it; the average keeps the share `keep` of its old value."""
-        self._log_factors += math.log(keep)
-        self._average[self._rows] = torch.lerp(self._source[self._rows], self._held, keep)
-        self._seen[self._rows] = self._log_factors
-
-    @torch.no_grad()
-    def settle(self) -> None:
-        """Bring all rows up to date: costs the whole table."""
-        share = torch.exp(self._log_factors - self._seen).to(self._average.dtype)
-        self._average.sub_(self._source).mul_(share[:, None]).add_(self._source)
-        self._log_factors = 0.0
-        self._seen.zero_()
+            self.parameter.index_add_(0, rows, values, alpha=-self._rate)
+            if self.average is not None:
+                self.average.take(rows)

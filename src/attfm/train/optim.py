@@ -9,7 +9,8 @@ from torch import nn
 from attfm.config import TrainConfig
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
-from attfm.train.lazy import LazyTable, RowAverage, batch_features
+from attfm.ops import RowAverage
+from attfm.train.lazy import LazyTable
 
 
 class Optimizer:
@@ -19,15 +20,18 @@ class Optimizer:
     ----------
     module : its parameters are changed in place
     config : names the method, the learning rate and the decays
+    more_rows : gradients may hold more than the batch's rows, as those of the smoothness penalty do
     lazy : V and w get sparse gradients (`FactorizationMachine.sparse_gradients`) and are moved row by row
     """
 
-    def __init__(self, module: FactorizationMachine, config: TrainConfig, *, lazy: bool = False) -> None:
+    def __init__(
+        self, module: FactorizationMachine, config: TrainConfig, *, lazy: bool = False, more_rows: bool = True
+    ) -> None:
         tables = [module.linear.weight] + ([module.embedding.weight] if module.has_pairs else [])
         self.lazy = [LazyTable(table, config) for table in tables] if lazy else []
         apart = {id(table) for table in tables} if lazy else set()
         parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
-        self._module = module
+        self._module, self._more_rows = module, more_rows
         kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
         self._method = kinds[config.optimizer](parameters, lr=config.learning_rate, fused=True)
         self._learning_rate = config.learning_rate
@@ -46,11 +50,11 @@ class Optimizer:
         The decay of a step falls on the batch's features only: with a decay of all features at each step a rare one
         would shrink to nothing between the rows that it occurs in.
         """
-        kept = [max(0.0, 1 - self._learning_rate * decay) for _, decay in self._decays]
+        decays = [min(decay, 1 / self._learning_rate) for _, decay in self._decays]
+        kept = [1 - self._learning_rate * decay for decay in decays]
         if self.lazy:
-            touched = batch_features(rows, len(self.lazy[0].parameter))
-            for table, share in zip(self.lazy, kept, strict=True):
-                table.step(touched, share)
+            for table, decay in zip(self.lazy, decays, strict=True):
+                table.step(decay, rows if self._more_rows else None)
         elif min(kept) < 1:
             touched = torch.cat([rows.ids.flatten(), *(bag.ids for bag in rows.bags.values())])
             touched = torch.bincount(touched).nonzero()[:, 0]
@@ -64,7 +68,7 @@ class ParameterAverage:
     """Exponential average of a module's parameters over its last steps (Polyak and Juditsky 1992).
 
     It is steadier than the parameters themselves, so it is what is validated and kept. Lazy tables are averaged too,
-    with the same result as dense ones: see `attfm.train.lazy.RowAverage`.
+    with the same result as dense ones: see `attfm.ops.RowAverage`.
 
     Parameters
     ----------
@@ -86,6 +90,7 @@ class ParameterAverage:
                 continue
             if id(parameter) in tables:
                 rows = RowAverage(average.data, parameter.data)
+                rows.keep = self._next_keep()
                 tables[id(parameter)].average = rows
                 self._rows.append(rows)
             else:
@@ -98,12 +103,16 @@ class ParameterAverage:
             rows.settle()
         return self._averaged
 
+    def _next_keep(self) -> float:
+        return min(self._keep, (self._updates + 1) / (self._updates + 10))  # the first steps are forgotten soon
+
     @torch.no_grad()
     def update(self) -> None:
         """Take in the module's parameters after a step."""
+        keep = self._next_keep()
         self._updates += 1
-        keep = min(self._keep, self._updates / (self._updates + 9))  # the first steps are forgotten soon
         for average, parameter in self._dense:
             average.lerp_(parameter, 1 - keep)
         for rows in self._rows:
-            rows.take(keep)
+            rows.pass_step()
+            rows.keep = self._next_keep()

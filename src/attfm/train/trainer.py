@@ -152,16 +152,20 @@ class Penalties:
         self._attention = module.attention.W if module.has_pairs and config.attention_l2 > 0 else None
         self._attention_l2 = config.attention_l2
 
+    @property
+    def smooth(self) -> bool:
+        """Whether bins get a gradient, be they in the batch or not."""
+        return bool(self._tables)
+
     @torch.no_grad()
     def add_gradient(self) -> None:
         """Add the penalties' gradients to those of the loss."""
         for table in self._tables:
             slope = (2 * self._smoothness) * (table[self._left + 1] - table[self._left])
             if table.grad is not None and table.grad.is_sparse:
-                places, slopes = torch.cat([self._left + 1, self._left]), torch.cat([slope, -slope])
-                table.grad = table.grad + torch.sparse_coo_tensor(
-                    places[None], slopes, table.shape, check_invariants=False
-                )
+                places = torch.cat([table.grad._indices()[0], self._left + 1, self._left])
+                slopes = torch.cat([table.grad._values(), slope, -slope])
+                table.grad = torch.sparse_coo_tensor(places[None], slopes, table.shape, check_invariants=False)
                 continue
             gradient = torch.zeros_like(table) if table.grad is None else table.grad
             gradient.index_add_(0, self._left + 1, slope)
@@ -219,9 +223,9 @@ def train(
     generator = torch.Generator().manual_seed(config.seed)
     lazy = is_lazy(module, examples.rows, batch_size)
     module.sparse_gradients(lazy)
-    optimizer = Optimizer(module, config, lazy=lazy)
-    average = ParameterAverage(module, config.averaging * _batch_count(len(examples), batch_size), optimizer.lazy)
     penalties = Penalties(module, neighbours, config, len(examples))
+    optimizer = Optimizer(module, config, lazy=lazy, more_rows=penalties.smooth)
+    average = ParameterAverage(module, config.averaging * _batch_count(len(examples), batch_size), optimizer.lazy)
     variance = float(module.target_std) ** 2  # the loss of a regression is relative to the target's variance
     threads = torch.get_num_threads()
     if device.type == "cpu" and module.step_work(batch_size) < _SMALL_STEP:
