@@ -26,6 +26,7 @@ template <class Update>
 void for_rows(const RowsTask& task, int part, int parts, Update&& update) {
   const Range mine = share(task.count, part, parts);
   const float kept = 1.0f - task.rate * task.decay;
+  const double now = task.average != nullptr ? task.log_factors + std::log(double(task.keep)) : 0.0;
   for (int64_t n = mine.start; n < mine.stop; ++n) {
     if (n + AHEAD < mine.stop) prefetch(task, n + AHEAD);
     const int64_t at = task.rows[n] * task.dim;
@@ -49,7 +50,7 @@ void for_rows(const RowsTask& task, int part, int parts, Update&& update) {
     }
     if (a != nullptr) {
       for (l = 0; l < task.dim; ++l) a[l] = p[l] + (a[l] - p[l]) * task.keep;
-      task.seen[task.rows[n]] = task.log_factors + std::log(double(task.keep));
+      task.seen[task.rows[n]] = now;
     }
   }
 }
