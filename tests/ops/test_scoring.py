@@ -85,9 +85,9 @@ def test_bad_arguments() -> None:
 @pytest.mark.skipif(native.compiled is None, reason="attfm was installed without its compiled kernels")
 @pytest.mark.parametrize("form", ["attention", "gates", "plain", "linear"])
 @pytest.mark.parametrize("with_values", [False, True])
-@pytest.mark.parametrize(("dim", "hidden"), [(1, 1), (9, 7), (16, 16), (33, 150)])
+@pytest.mark.parametrize(("dim", "hidden", "outputs"), [(1, 1, 3), (9, 7, 1), (16, 16, 1), (33, 150, 1)])
 def test_a_row_has_the_same_bits_in_any_company(
-    dim: int, hidden: int, with_values: bool, form: str, monkeypatch: pytest.MonkeyPatch
+    dim: int, hidden: int, outputs: int, with_values: bool, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "_WORK_PER_THREAD", 1)
     g = torch.Generator().manual_seed(0)
@@ -96,9 +96,9 @@ def test_a_row_has_the_same_bits_in_any_company(
     if form != "attention":
         network = {"pair_gate": gate} if form == "gates" else {}
     table = torch.randn(FIELDS * EACH, dim, generator=g)
-    projection = torch.randn(dim, OUTPUTS, generator=g)
+    projection = torch.randn(dim, outputs, generator=g)
     pooled = {} if form == "linear" else {"table": table, "projection": projection}
-    intercept, linear = torch.randn(OUTPUTS, generator=g), torch.randn(FIELDS * EACH, OUTPUTS, generator=g)
+    intercept, linear = torch.randn(outputs, generator=g), torch.randn(FIELDS * EACH, outputs, generator=g)
     rows, x = ids(201), torch.rand(201, FIELDS, generator=g) if with_values else None
     threads = torch.get_num_threads()
 
