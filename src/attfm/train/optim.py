@@ -13,6 +13,47 @@ from attfm.ops import RowAverage
 from attfm.train.lazy import LazyTable
 
 
+class DenseMethod:
+    """Adam (Kingma and Ba 2015), Adagrad (Duchi et al. 2011) or plain SGD, of whole tensors.
+
+    The same as those of torch.optim with its defaults, whose first use takes a second: it imports torch's compiler.
+
+    Parameters
+    ----------
+    parameters : changed in place where they have a gradient
+    config : names the method and the learning rate
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], config: TrainConfig) -> None:
+        self._method, self._rate, self._steps = config.optimizer, config.learning_rate, 0
+        kept = parameters if self._method != "sgd" else []
+        self._squares = [torch.zeros_like(p) for p in kept]
+        self._means = [torch.zeros_like(p) for p in kept]
+        self._parameters = parameters
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        self._steps += 1
+        betas, eps = (0.9, 0.999), {"adam": 1e-8, "adagrad": 1e-10}.get(self._method, 0.0)
+        rate, root = self._rate, 1.0
+        if self._method == "adam":
+            rate, root = rate / (1 - betas[0] ** self._steps), (1 - betas[1] ** self._steps) ** 0.5
+        for n, parameter in enumerate(self._parameters):
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if self._method == "sgd":
+                parameter.add_(gradient, alpha=-rate)
+                continue
+            mean, square = gradient, self._squares[n]
+            if self._method == "adam":
+                mean = self._means[n].lerp_(gradient, 1 - betas[0])
+                square.mul_(betas[1])
+            square.addcmul_(gradient, gradient, value=1 - betas[1] if self._method == "adam" else 1.0)
+            parameter.addcdiv_(mean, square.sqrt().div_(root).add_(eps), value=-rate)
+
+
 class Optimizer:
     """A step of the chosen method, after weight decay that bypasses its moments (Loshchilov and Hutter 2019).
 
@@ -32,8 +73,7 @@ class Optimizer:
         apart = {id(table) for table in tables} if lazy else set()
         parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
         self._module, self._more_rows = module, more_rows
-        kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
-        self._method = kinds[config.optimizer](parameters, lr=config.learning_rate, fused=True)
+        self._method = DenseMethod(parameters, config)
         self._learning_rate = config.learning_rate
         self._decays: list[tuple[nn.Parameter, float]] = [(module.linear.weight, config.linear_decay)]
         if module.has_pairs:
