@@ -1,4 +1,4 @@
-.PHONY: demo install test check format clean kernels sanitize bench-kernels
+.PHONY: demo install test check format clean kernels sanitize bench-kernels bench-training
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -44,6 +44,9 @@ sanitize:  ## every kernel on awkward shapes under AddressSanitizer and UBSan, t
 bench-kernels: install  ## a step and an epoch, against eager torch and DeepCTR-Torch (pip install deepctr-torch)
 	.venv/bin/python benchmarks/kernels.py --json build/kernels.json
 	.venv/bin/python benchmarks/reproduce_epoch.py
+
+bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring, steps on big tables
+	.venv/bin/python benchmarks/training.py --json build/training.json
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

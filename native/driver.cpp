@@ -136,7 +136,8 @@ Outputs update(const attfm::Kernels& kernels, int dim, int threads) {
   for (int n = 0; n < 9; ++n) rows.data[n] = 49 - 6 * n;
   for (int step = 1; step <= 6; ++step) {
     attfm::RowsTask task{9, dim, rows.get(), parameter.get(), step <= 3 ? first.get() : nullptr, second.get(),
-                         gradient.get(), 0.1f, 0.01f, 1e-6f, 0.9f, 0.99f, 0.1f, 0.01f, threads};
+                         gradient.get(), 0.1f, 0.01f, 1e-6f, 0.9f, 0.99f, 0.1f, 0.01f, threads,
+                         nullptr, nullptr, 0.0, 1.0f};
     kernels.update_rows(task);
   }
   Outputs out;

@@ -53,6 +53,12 @@ struct RowsTask {
   const float* gradient;              // (count, dim)
   float rate, decay, eps, beta1, beta2, correction1, correction2;  // corrections: 1 - beta^step
   int32_t threads;
+  // Where an average is kept, null otherwise: it is brought up to date (log_factors - seen[row] has passed), then takes
+  // the new row in with the share 1 - keep.
+  float* average;
+  double* seen;
+  double log_factors;
+  float keep;
 };
 
 // Bytes that the bits of one pair take.

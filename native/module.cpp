@@ -254,7 +254,8 @@ void distinct_backward(Array<const float> vectors, Array<const int32_t> slots, A
 
 void update_rows(Array<const int64_t> rows, Array<float> parameter, Maybe<float> first, Array<float> second,
                  Array<const float> gradient, double rate, double decay, double eps, double beta1, double beta2,
-                 double correction1, double correction2, int threads) {
+                 double correction1, double correction2, int threads, Maybe<float> average, Maybe<double> seen,
+                 double log_factors, double keep) {
   require(parameter.ndim() == 2 && second.size() == parameter.size(), "state must be as the parameter");
   attfm::RowsTask task{};
   task.count = int64_t(rows.size());
@@ -272,6 +273,11 @@ void update_rows(Array<const int64_t> rows, Array<float> parameter, Maybe<float>
   task.beta1 = float(beta1), task.beta2 = float(beta2);
   task.correction1 = float(correction1), task.correction2 = float(correction2);
   task.threads = threads;
+  task.average = pointer(average, int64_t(parameter.size()), "the average must be as the parameter");
+  task.seen = pointer(seen, int64_t(parameter.shape(0)), "seen must be (features,)");
+  require((task.average == nullptr) == (task.seen == nullptr), "average and seen come together");
+  require(keep > 0 && keep <= 1, "keep must be above 0, at most 1");
+  task.log_factors = log_factors, task.keep = float(keep);
   nb::gil_scoped_release released;
   attfm::kernels().update_rows(task);
 }
@@ -310,5 +316,6 @@ NB_MODULE(_native, m) {
         nb::arg("grad_h"), nb::arg("grad_bias").none(), nb::arg("grad_gate").none());
   m.def("update_rows", &update_rows, nb::arg("rows"), nb::arg("parameter"), nb::arg("first").none(), nb::arg("second"),
         nb::arg("gradient"), nb::arg("rate"), nb::arg("decay"), nb::arg("eps"), nb::arg("beta1"), nb::arg("beta2"),
-        nb::arg("correction1"), nb::arg("correction2"), nb::arg("threads"));
+        nb::arg("correction1"), nb::arg("correction2"), nb::arg("threads"), nb::arg("average").none() = nb::none(),
+        nb::arg("seen").none() = nb::none(), nb::arg("log_factors") = 0.0, nb::arg("keep") = 1.0);
 }

@@ -1,4 +1,6 @@
 // Optimiser steps on the touched rows of a table: the cost is that of the rows, not of the table.
+#include <cmath>
+
 #include "kernels.h"
 #include "simd.h"
 #include "threads.h"
@@ -7,14 +9,34 @@ namespace attfm::ATTFM_TARGET {
 namespace {
 
 
+// Rows lie anywhere in tables larger than the cache: those that come soon are asked for ahead.
+constexpr int64_t AHEAD = 8;
+
+void prefetch(const RowsTask& task, int64_t n) {
+  const int64_t at = task.rows[n] * task.dim;
+  const float* tables[] = {task.parameter, task.first, task.second, task.average};
+  for (const float* table : tables) {
+    if (table == nullptr) continue;
+    for (int64_t l = 0; l < task.dim; l += 16) __builtin_prefetch(table + at + l, 1);
+  }
+  if (task.seen != nullptr) __builtin_prefetch(task.seen + task.rows[n], 1);
+}
+
 template <class Update>
 void for_rows(const RowsTask& task, int part, int parts, Update&& update) {
   const Range mine = share(task.count, part, parts);
   const float kept = 1.0f - task.rate * task.decay;
+  const double now = task.average != nullptr ? task.log_factors + std::log(double(task.keep)) : 0.0;
   for (int64_t n = mine.start; n < mine.stop; ++n) {
+    if (n + AHEAD < mine.stop) prefetch(task, n + AHEAD);
     const int64_t at = task.rows[n] * task.dim;
     float *p = task.parameter + at, *m = task.first != nullptr ? task.first + at : nullptr, *v = task.second + at;
     const float* g = task.gradient + n * task.dim;
+    float* a = task.average != nullptr ? task.average + at : nullptr;
+    if (a != nullptr) {
+      const float passed = float(std::exp(task.log_factors - task.seen[task.rows[n]]));
+      for (int64_t l = 0; l < task.dim; ++l) a[l] = p[l] + (a[l] - p[l]) * passed;
+    }
     int64_t l = 0;
     for (; l + LANES <= task.dim; l += LANES) {
       store(p + l, load(p + l) * kept);
@@ -25,6 +47,10 @@ void for_rows(const RowsTask& task, int part, int parts, Update&& update) {
     for (; l < task.dim; ++l) {
       p[l] *= kept;
       update(p + l, m + l, v + l, g + l, [](const float* from) { return *from; }, [](float* to, float x) { *to = x; });
+    }
+    if (a != nullptr) {
+      for (l = 0; l < task.dim; ++l) a[l] = p[l] + (a[l] - p[l]) * task.keep;
+      task.seen[task.rows[n]] = now;
     }
   }
 }

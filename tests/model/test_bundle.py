@@ -13,6 +13,7 @@ from attfm.data.schema import Schema
 from attfm.data.sources import open_source
 from attfm.errors import RunFolderError
 from attfm.model.bundle import Model, probabilities
+from attfm.model.rows import Rows
 from attfm.train.fit import LabelledTable, fit
 
 ROWS = 120
@@ -77,6 +78,24 @@ def test_the_score_of_a_row_does_not_depend_on_the_rows_beside_it(saved: tuple[M
     whole = model.logits(table())
     for start, stop in [(0, 1), (5, 38), (119, 120)]:
         np.testing.assert_allclose(model.logits(table().slice(start, stop - start)), whole[start:stop], rtol=1e-12)
+
+
+def test_without_multi_valued_fields_the_score_of_a_row_is_the_same_bits_in_any_company() -> None:
+    plain = {"data": {"columns": {"langs": {"kind": "ignored"}}}}
+    model = train_model(["no", "yes"], **plain)
+    assert model.logits(table()).dtype == np.float64
+    # float32 kernels where they are compiled, float64 elsewhere
+    np.testing.assert_allclose(model.logits(table()), model._in_float64.predict(encoded(model)), rtol=1e-4, atol=1e-5)
+    whole = model.logits(table())
+    for start, stop in [(0, 1), (5, 38), (119, 120)]:
+        part = model.logits(table().slice(start, stop - start))
+        if model.module.scores_natively(encoded(model)):
+            np.testing.assert_array_equal(part, whole[start:stop])
+        np.testing.assert_allclose(part, whole[start:stop], rtol=1e-12)
+
+
+def encoded(model: Model) -> Rows:
+    return Rows.from_encoded(model.encoder.transform(table().combine_chunks().to_batches()[0]))
 
 
 def test_the_folder_has_no_code_and_no_half_written_files(saved: tuple[Model, Path]) -> None:

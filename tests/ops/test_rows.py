@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from attfm.errors import DataError
-from attfm.ops import native
+from attfm.ops import RowAverage, native
 from attfm.ops.rows import adagrad_rows, adam_rows, sum_rows
 
 FEATURES = 50
@@ -88,3 +88,30 @@ def test_bad_arguments() -> None:
         adagrad_rows(table, torch.zeros(FEATURES, 2), table.clone(), rate=1.0)
     with pytest.raises(DataError, match=r"must all be \(features, dim\); they are \[\(50, 2\), \(50, 3\), \(50, 2\)\]"):
         adagrad_rows(table, sparse(torch.tensor([1]), torch.ones(1, 3)), table.clone(), rate=1.0)
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("dim", [1, 16, 37])
+@pytest.mark.parametrize("optimiser", ["adam", "adagrad"])
+def test_the_average_is_that_of_every_step_also_for_rows_that_rest(dim: int, optimiser: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    table = torch.randn(FEATURES, dim, generator=g)
+    expected, average = table.double(), RowAverage(table.clone(), table)
+    mean, square = torch.zeros_like(table), torch.zeros_like(table)
+    for step in range(1, 40):
+        average.keep = 0.1 if step == 1 else 0.9
+        rows = torch.randperm(FEATURES, generator=g)[:3]
+        part = sparse(rows, torch.randn(3, dim, generator=g))
+        if optimiser == "adam":
+            adam_rows(table, part, mean, square, step=step, rate=0.1, decay=0.5, average=average)
+        else:
+            adagrad_rows(table, part, square, rate=0.1, decay=0.5, average=average)
+        expected = table + (expected - table) * average.keep
+        average.pass_step()
+        if step == 20:
+            average.settle()
+            assert torch.allclose(average.average.double(), expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(average.average.double(), expected, rtol=1e-5, atol=1e-6)  # rows that rest are behind
+    average.settle()
+    assert torch.allclose(average.average.double(), expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(average.average, table, atol=0.05)

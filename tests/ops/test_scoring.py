@@ -6,7 +6,7 @@ from pool_cases import arguments
 from torch import Tensor
 
 from attfm.errors import DataError
-from attfm.ops import distinct, reference, score
+from attfm.ops import distinct, native, reference, score
 
 FIELDS, EACH, DIM, OUTPUTS = 5, 6, 9, 3
 
@@ -80,3 +80,42 @@ def test_bad_arguments() -> None:
     rows[3, 2] = 900
     with pytest.raises(DataError, match=r"ids holds 900 \(row 3, field 2\), and the table has 30 rows"):
         score(rows, m["intercept"], m["linear"])
+
+
+@pytest.mark.skipif(native.compiled is None, reason="attfm was installed without its compiled kernels")
+@pytest.mark.parametrize("form", ["attention", "gates", "plain", "linear"])
+@pytest.mark.parametrize("with_values", [False, True])
+@pytest.mark.parametrize(("dim", "hidden", "outputs"), [(1, 1, 3), (9, 7, 1), (16, 16, 1), (33, 150, 1)])
+def test_a_row_has_the_same_bits_in_any_company(
+    dim: int, hidden: int, outputs: int, with_values: bool, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "_WORK_PER_THREAD", 1)
+    g = torch.Generator().manual_seed(0)
+    _, W, b, h, bias, gate = (t.float() for t in arguments(1, FIELDS, dim, hidden))
+    network = {"W": W, "b": b, "h": h, "pair_bias": bias, "pair_gate": gate}
+    if form != "attention":
+        network = {"pair_gate": gate} if form == "gates" else {}
+    table = torch.randn(FIELDS * EACH, dim, generator=g)
+    projection = torch.randn(dim, outputs, generator=g)
+    pooled = {} if form == "linear" else {"table": table, "projection": projection}
+    intercept, linear = torch.randn(outputs, generator=g), torch.randn(FIELDS * EACH, outputs, generator=g)
+    rows, x = ids(201), torch.rand(201, FIELDS, generator=g) if with_values else None
+    threads = torch.get_num_threads()
+
+    def part(start: int, stop: int, path: bool = False) -> Tensor:
+        monkeypatch.setattr(distinct, "distinct_is_faster", lambda *a, **k: path)
+        values = None if x is None else x[start:stop]
+        return score(rows[start:stop], intercept, linear, **pooled, **network, scale=3.0, values=values)
+
+    try:
+        torch.set_num_threads(1)
+        whole = part(0, 201)
+        for start, stop in [(0, 1), (1, 3), (7, 40), (40, 201), (200, 201)]:
+            for path in (False, True):  # which way is chosen depends on the company too
+                assert torch.equal(part(start, stop, path), whole[start:stop])
+        torch.set_num_threads(2)
+        assert torch.equal(part(0, 201), whole)
+        assert torch.equal(part(3, 104, True), whole[3:104])
+    finally:
+        torch.set_num_threads(threads)
+    assert not torch.equal(whole[:100], whole[100:200])

@@ -88,12 +88,14 @@ class Model:
     def batch_logits(self, batch: pa.RecordBatch, *, first_row: int = 0) -> NDArray[np.float64]:
         """Return the logits of one record batch; `first_row` is its place in the file, for messages."""
         rows = Rows.from_encoded(self.encoder.transform(batch, first_row=first_row))
-        logits: NDArray[np.float64] = self.scorer.predict(rows).numpy()
+        # The compiled kernels give a row the same bits whatever rows are beside it.
+        scorer = self.module if self.module.scores_natively(rows) else self.scorer
+        logits: NDArray[np.float64] = scorer.predict(rows).numpy().astype(np.float64)
         return logits
 
     @cached_property
     def scorer(self) -> FactorizationMachine:
-        """The module in float64, which scores."""
+        """The module in float64: what explanations are checked against, and what scores where the kernels can't."""
         # In float64 a row's score does not depend on the rows beside it by more than 1e-15: the matrix products of
         # torch sum in another order for another number of rows.
         return copy.deepcopy(self.module).double()

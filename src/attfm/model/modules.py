@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 from attfm.config import ModelConfig
 from attfm.model.rows import Rows
-from attfm.ops import pair_attention_pool, pair_attention_pool_ids
+from attfm.ops import pair_attention_pool, pair_attention_pool_ids, score
+from attfm.ops.rows import number_rows, take_rows
+from attfm.ops.scoring import is_native
 
 _SCORING_ROWS = 4096  # rows scored at once: bounds the memory of the pair vectors
 
@@ -26,10 +28,14 @@ class FeatureEmbedding(nn.Module):
     def __init__(self, features: int, dim: int, *, std: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(features, dim).normal_(0, std))
+        self.sparse_gradient = False
 
-    def forward(self, rows: Rows) -> Tensor:
-        """Return (batch, fields, dim)."""
-        vectors = F.embedding(rows.ids, self.weight)
+    def forward(self, rows: Rows, table: Tensor | None = None) -> Tensor:
+        """Return (batch, fields, dim); `table` : what the ids of rows without bags number, instead of V."""
+        if table is not None:
+            vectors = F.embedding(rows.ids, table)
+            return vectors if rows.values is None else vectors * rows.values[..., None].to(vectors.dtype)
+        vectors = F.embedding(rows.ids, self.weight, sparse=self.sparse_gradient)
         if rows.values is not None:
             vectors = vectors * rows.values[..., None].to(vectors.dtype)
         if not rows.bags:
@@ -39,7 +45,7 @@ class FeatureEmbedding(nn.Module):
         for f, bag in rows.bags.items():
             columns[f] = F.embedding_bag(
                 bag.ids, self.weight, bag.offsets[:-1].to(bag.ids.dtype),
-                mode="sum", per_sample_weights=bag.weights.to(vectors.dtype),
+                mode="sum", per_sample_weights=bag.weights.to(vectors.dtype), sparse=self.sparse_gradient,
             )  # fmt: skip
         return torch.stack(columns, 1)
 
@@ -72,9 +78,12 @@ class PairAttention(nn.Module):
         self.pair_gate = nn.Parameter(torch.ones(pairs)) if config.pair_gate else None
 
     def forward(
-        self, rows: Rows, embedding: FeatureEmbedding, *, return_weights: bool = False
+        self, rows: Rows, embedding: FeatureEmbedding, table: Tensor | None = None, *, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Pool each row's pair vectors to (batch, dim); on request also return the applied weights (batch, pairs)."""
+        """Pool each row's pair vectors to (batch, dim); on request also return the applied weights (batch, pairs).
+
+        table : what the ids of rows without bags number, instead of V
+        """
         parameters = self.W, self.b, self.h, self.pair_bias, self.pair_gate
         options: dict[str, Any] = {
             "scale": self.scale,
@@ -86,7 +95,8 @@ class PairAttention(nn.Module):
             return pair_attention_pool(embedding(rows), *parameters, **options)
         # Straight from the ids: spares the (batch, fields, dim) tensor, and work on features that rows share.
         values = None if rows.values is None else rows.values.to(embedding.weight.dtype)
-        return pair_attention_pool_ids(rows.ids, embedding.weight, *parameters, values=values, **options)
+        table = embedding.weight if table is None else table
+        return pair_attention_pool_ids(rows.ids, table, *parameters, values=values, **options)
 
 
 class FactorizationMachine(nn.Module):
@@ -127,13 +137,26 @@ class FactorizationMachine(nn.Module):
 
     def forward(self, rows: Rows) -> Tensor:
         """Return the logits (batch, outputs); for regression the prediction in the target's unit."""
-        logit = self.intercept + self.linear(rows).sum(1)
+        w = V = None
+        if self.linear.sparse_gradient and not rows.bags:
+            # Both tables are read, and get their gradients, at the batch's distinct features, found once.
+            slots, features = number_rows(rows.ids, len(self.linear.weight))
+            rows = Rows(slots, rows.values)
+            w = take_rows(self.linear.weight, features)
+            V = take_rows(self.embedding.weight, features) if self.has_pairs else None
+        logit = self.intercept + self.linear(rows, w).sum(1)
         if self.has_pairs:
-            pooled = self.attention(rows, self.embedding)
+            pooled = self.attention(rows, self.embedding, V)
             pooled = F.dropout(pooled, self.config.pooled_dropout, self.training)
             logit = logit + pooled @ self.projection  # Σ A_ij (p · q_ij) = p · Σ A_ij q_ij
         prediction: Tensor = self.target_mean + self.target_std * logit
         return prediction
+
+    def sparse_gradients(self, on: bool) -> None:
+        """Choose whether V and w get sparse gradients, with an entry for each feature of a batch, or dense ones."""
+        self.linear.sparse_gradient = on
+        if self.has_pairs:
+            self.embedding.sparse_gradient = on
 
     def step_work(self, batch: int) -> int:
         """Return about how many multiply-adds the forward pass of so many rows takes."""
@@ -146,5 +169,21 @@ class FactorizationMachine(nn.Module):
     def predict(self, rows: Rows) -> Tensor:
         """Return the logits (rows, outputs) in evaluation mode, chunk by chunk to bound memory."""
         self.eval()
+        if self.scores_natively(rows):
+            return self.target_mean + self.target_std * self._score(rows)
         chunks = [self(rows.slice(i, i + _SCORING_ROWS)) for i in range(0, len(rows), _SCORING_ROWS)]
         return torch.cat(chunks) if chunks else self.intercept.new_empty(0, self.outputs)
+
+    def scores_natively(self, rows: Rows) -> bool:
+        """Return whether `predict` runs on the compiled kernels: a row's score is then the same bits in any company."""
+        return not rows.bags and is_native(self.linear.weight)
+
+    def _score(self, rows: Rows) -> Tensor:
+        values = None if rows.values is None else rows.values.to(self.intercept.dtype)
+        if not self.has_pairs:
+            return score(rows.ids, self.intercept, self.linear.weight, values=values)
+        a = self.attention
+        return score(
+            rows.ids, self.intercept, self.linear.weight, self.embedding.weight, self.projection,
+            a.W, a.b, a.h, a.pair_bias, a.pair_gate, scale=a.scale, values=values,
+        )  # fmt: skip

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from attfm.errors import ConfigError, DataError
 from attfm.ops import distinct as distinct_pairs
 from attfm.ops import native, reference
+from attfm.ops.averages import RowAverage
 from attfm.ops.native import native_info
 from attfm.ops.reference import all_pairs
 from attfm.ops.rows import adagrad_rows, adam_rows
@@ -17,6 +18,7 @@ from attfm.ops.scoring import score
 
 __all__ = [
     "Backend",
+    "RowAverage",
     "adagrad_rows",
     "adam_rows",
     "all_pairs",

@@ -1,10 +1,48 @@
 """Optimiser steps on the touched rows of a table: the cost is that of the rows, not of the table."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from attfm.errors import DataError
 from attfm.ops import native
+from attfm.ops.averages import RowAverage
+
+
+def distinct_rows(rows: Tensor, features: int) -> Tensor:
+    """Return the numbers in `rows` (any shape, integer, below `features`), int64, none twice."""
+    return number_rows(rows.reshape(-1, 1), features)[1]
+
+
+def number_rows(ids: Tensor, features: int) -> tuple[Tensor, Tensor]:
+    """Return (slots, rows): the distinct ids, int64, and each id's place among them, int32 with the shape of ids."""
+    if native.compiled is None or ids.device.type != "cpu" or features > 2**31 - 1:
+        rows, slots = torch.unique(ids, return_inverse=True)
+        return slots.to(torch.int32), rows.long()
+    slots, rows = torch.ops.attfm.find_slots(ids.to(torch.int32), features)
+    return slots, rows
+
+
+class _TakenRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = table.shape
+        return F.embedding(rows, table)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        sparse = torch.sparse_coo_tensor(rows[None], gradient, ctx.shape, is_coalesced=True, check_invariants=False)
+        return sparse, None
+
+
+def take_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """Return table[rows] for rows none of which comes twice; the table's gradient is sparse and holds them alone."""
+    taken: Tensor = _TakenRows.apply(table, rows)  # type: ignore[no-untyped-call]
+    return taken
 
 
 def sum_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,6 +72,7 @@ def adam_rows(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     decay: float = 0.0,
+    average: RowAverage | None = None,
 ) -> None:
     """Do one step of Adam with decoupled weight decay, in place, on the rows that the sparse gradient holds.
 
@@ -45,6 +84,7 @@ def adam_rows(
     gradient : sparse (features, dim), as `torch.nn.Embedding(sparse=True)` makes it
     step : number of this step, from 1
     rate, betas, eps, decay : as torch.optim.AdamW's lr, betas, eps and weight_decay
+    average : of the parameter, into which the moved rows are taken
 
     Raises
     ------
@@ -53,19 +93,30 @@ def adam_rows(
     """
     rows, values = _touched(parameter, gradient, mean, square)
     corrections = [1 - beta**step for beta in betas]
-    if _takes(parameter, values, mean, square):
-        _update(rows, parameter, mean, square, values, rate, decay, eps, betas, corrections)
+    if _takes(parameter, values, mean, square, average):
+        _update(rows, parameter, mean, square, values, rate, decay, eps, betas, corrections, average)
         return
+    if average is not None:
+        average.catch_up(rows)
     m = mean[rows].lerp_(values, 1 - betas[0])
     v = square[rows].mul_(betas[1]).addcmul_(values, values, value=1 - betas[1])
     mean[rows], square[rows] = m, v
     change = m / corrections[0] / ((v / corrections[1]).sqrt_() + eps)
     parameter[rows] = parameter[rows] * (1 - rate * decay) - rate * change
+    if average is not None:
+        average.take(rows)
 
 
 @torch.no_grad()
 def adagrad_rows(
-    parameter: Tensor, gradient: Tensor, square: Tensor, *, rate: float, eps: float = 1e-10, decay: float = 0.0
+    parameter: Tensor,
+    gradient: Tensor,
+    square: Tensor,
+    *,
+    rate: float,
+    eps: float = 1e-10,
+    decay: float = 0.0,
+    average: RowAverage | None = None,
 ) -> None:
     """Do one step of Adagrad, in place, on the rows that the sparse gradient holds (Duchi et al. 2011).
 
@@ -73,12 +124,16 @@ def adagrad_rows(
     Parameters and errors are those of `adam_rows`.
     """
     rows, values = _touched(parameter, gradient, square)
-    if _takes(parameter, values, square):
-        _update(rows, parameter, None, square, values, rate, decay, eps, (0.0, 0.0), [1.0, 1.0])
+    if _takes(parameter, values, square, average):
+        _update(rows, parameter, None, square, values, rate, decay, eps, (0.0, 0.0), [1.0, 1.0], average)
         return
+    if average is not None:
+        average.catch_up(rows)
     v = square[rows].addcmul_(values, values)
     square[rows] = v
     parameter[rows] = parameter[rows] * (1 - rate * decay) - rate * values / (v.sqrt() + eps)
+    if average is not None:
+        average.take(rows)
 
 
 def _touched(parameter: Tensor, gradient: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +147,8 @@ def _touched(parameter: Tensor, gradient: Tensor, *state: Tensor) -> tuple[Tenso
     return sum_rows(gradient)
 
 
-def _takes(*tensors: Tensor) -> bool:
+def _takes(*parts: Tensor | RowAverage | None) -> bool:
+    tensors = [part.average if isinstance(part, RowAverage) else part for part in parts if part is not None]
     named: dict[str, Tensor | None] = {str(n): t for n, t in enumerate(tensors)}
     return native.obstacle(named) is None and all(t.is_contiguous() for t in tensors)
 
@@ -108,10 +164,12 @@ def _update(
     eps: float,
     betas: tuple[float, float],
     corrections: list[float],
+    average: RowAverage | None,
 ) -> None:
     assert native.compiled is not None
     native.compiled.update_rows(
         rows.contiguous(), parameter.detach(), mean, square, values.detach(), rate, decay, eps, *betas, *corrections,
         native.thread_count(max(1, len(rows)), values.numel() * 20),
+        *(() if average is None else (average.average, average.seen, average.log_factors, average.keep)),
     )  # fmt: skip
     torch.autograd.graph.increment_version(parameter)

@@ -31,6 +31,8 @@ def score(
 ) -> Tensor:
     """Return the logits of encoded rows: w0 + Σ_f x w[id] + pooled @ projection (Xiao et al. 2017, eq. 8).
 
+    Where the compiled kernels serve (`is_native`), a row's logits are the same bits whatever rows are beside it.
+
     Parameters
     ----------
     ids : (rows, fields) int32 or int64
@@ -80,9 +82,20 @@ def score(
             pooled = pair_attention_pool_ids(
                 part, table, W, b, h, pair_bias, pair_gate, scale=scale, pairs=pairs, values=x, distinct=path
             )
-            out = torch.addmm(out, torch.as_tensor(pooled), projection)
+            _add_product(out, torch.as_tensor(pooled), projection)
         logits[start : start + chunk] = out
     return logits
+
+
+def is_native(linear: Tensor) -> bool:
+    """Return whether `score` runs on the compiled kernels with these parameters: float32, on the CPU."""
+    return native.obstacle({"linear": linear}) is None
+
+
+def _add_product(out: Tensor, pooled: Tensor, projection: Tensor) -> None:
+    # Column by column: a matrix product would sum in an order that depends on the number of rows.
+    for column, weights in zip(pooled.unbind(1), projection, strict=True):
+        out += column[:, None] * weights
 
 
 def _by_distinct_pairs(ids: Tensor, table: Tensor, W: Tensor | None, pairs: Tensor | None) -> bool:

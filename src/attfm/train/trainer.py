@@ -16,6 +16,7 @@ from attfm.config import Task, TrainConfig
 from attfm.errors import ConfigError, TrainingError
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
+from attfm.train.lazy import is_lazy
 from attfm.train.metrics import curve_metrics
 from attfm.train.optim import Optimizer, ParameterAverage
 
@@ -151,11 +152,21 @@ class Penalties:
         self._attention = module.attention.W if module.has_pairs and config.attention_l2 > 0 else None
         self._attention_l2 = config.attention_l2
 
+    @property
+    def smooth(self) -> bool:
+        """Whether bins get a gradient, be they in the batch or not."""
+        return bool(self._tables)
+
     @torch.no_grad()
     def add_gradient(self) -> None:
         """Add the penalties' gradients to those of the loss."""
         for table in self._tables:
             slope = (2 * self._smoothness) * (table[self._left + 1] - table[self._left])
+            if table.grad is not None and table.grad.is_sparse:
+                places = torch.cat([table.grad._indices()[0], self._left + 1, self._left])
+                slopes = torch.cat([table.grad._values(), slope, -slope])
+                table.grad = torch.sparse_coo_tensor(places[None], slopes, table.shape, check_invariants=False)
+                continue
             gradient = torch.zeros_like(table) if table.grad is None else table.grad
             gradient.index_add_(0, self._left + 1, slope)
             gradient.index_add_(0, self._left, slope, alpha=-1)
@@ -210,10 +221,11 @@ def train(
     examples = Examples(examples.rows, examples.target, weight).to(device, dtype)
     valid = None if valid is None else valid.to(device, dtype)
     generator = torch.Generator().manual_seed(config.seed)
-    optimizer = Optimizer(module, config)
-    average = ParameterAverage(module, config.averaging * _batch_count(len(examples), batch_size))
-    judged = average.averaged
+    lazy = is_lazy(module, examples.rows, batch_size)
+    module.sparse_gradients(lazy)
     penalties = Penalties(module, neighbours, config, len(examples))
+    optimizer = Optimizer(module, config, lazy=lazy, more_rows=penalties.smooth)
+    average = ParameterAverage(module, config.averaging * _batch_count(len(examples), batch_size), optimizer.lazy)
     variance = float(module.target_std) ** 2  # the loss of a regression is relative to the target's variance
     threads = torch.get_num_threads()
     if device.type == "cpu" and module.step_work(batch_size) < _SMALL_STEP:
@@ -236,6 +248,7 @@ def train(
                 total += loss.detach() * len(rows)
                 if on_batch:
                     on_batch(len(rows))
+            judged = average.averaged
             seconds = time.perf_counter() - started
             train_loss = float(total) * variance / len(examples)
             predicted = None if valid is None else judged.predict(valid.rows)
@@ -263,6 +276,7 @@ def train(
                 break
     finally:
         module.load_state_dict(best)
+        module.sparse_gradients(False)
         module.to("cpu").eval()
         torch.set_num_threads(threads)
     return history

@@ -1,0 +1,185 @@
+"""Time whole training and scoring: a Criteo-shaped table, Adult, encoded ids, big tables (make bench-training).
+
+Each measurement runs in a process of its own, so that its peak memory is its own. `--tasks` names some of them:
+criteo (one epoch of a synthetic table through the training loop), adult (`attfm train adult`, start to end), score
+(rows a second of an Adult-shaped model from encoded ids), rows (a step of lazy Adam on two sizes of table).
+"""
+
+import argparse
+import copy
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attfm.config import ModelConfig, TrainConfig
+from attfm.model.modules import FactorizationMachine
+from attfm.model.rows import Rows
+from attfm.ops import native_info
+from attfm.ops.rows import adam_rows
+from attfm.train.trainer import Examples, train
+
+ADULT_SIZES = [74, 8, 255, 16, 16, 7, 15, 6, 5, 2, 120, 99, 96, 42]
+
+
+def zipf_ids(sizes: list[int], rows: int) -> Tensor:
+    """Return int32 ids whose frequencies within each field fall as 1 / rank."""
+    rng, ids = np.random.default_rng(0), np.empty((rows, len(sizes)), np.int32)
+    start = 0
+    for f, size in enumerate(sizes):
+        ends = np.cumsum(1 / np.arange(1, size + 1))
+        ids[:, f] = start + np.minimum(np.searchsorted(ends, rng.random(rows) * ends[-1]), size - 1)
+        start += size
+    return torch.from_numpy(ids)
+
+
+def measure_criteo(rows: int) -> dict[str, Any]:
+    """One epoch: 39 fields, 1 million features, dim 16, attention_dim 16, batches of 4,096."""
+    sizes = [25_641] * 39
+    ids, features = zipf_ids(sizes, rows), sum(sizes)
+    torch.manual_seed(0)
+    target = (ids[:, 0] % 2 ^ torch.randint(0, 4, (rows,)).eq(0)).long()
+    module = FactorizationMachine(features, 39, 1, ModelConfig.parse({"dim": 16, "attention_dim": 16}))
+    config = TrainConfig.parse({"epochs": 1, "early_stopping": False, "device": "cpu"})
+    start = time.perf_counter()
+    history = train(
+        module, Examples(Rows(ids), target, torch.ones(rows)), None, task="binary", config=config,
+        batch_size=4096, neighbours=np.empty(0, np.int64),
+    )  # fmt: skip
+    return {
+        "rows": rows, "features": features, "epoch_seconds": history.epochs[0].seconds,
+        "with_preparation_seconds": time.perf_counter() - start, "train_loss": history.epochs[0].train_loss,
+        "peak_gb": peak_gb(), "at_most": {"epoch_seconds": 30, "peak_gb": 3},
+    }  # fmt: skip
+
+
+def measure_adult() -> dict[str, Any]:
+    """`attfm train adult` with its defaults, from the start of the process to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "attfm", "train", "adult", "--out", f"{folder}/run"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds, "last_lines": done.stdout.splitlines()[-12:], "at_most": {"seconds": 10}}
+
+
+def measure_score(attention_dim: int) -> dict[str, Any]:
+    """Rows a second from encoded ids, as `Model` scores them (the module on the kernels), and in float64 without."""
+    ids, rows = zipf_ids(ADULT_SIZES, 400_000), 400_000
+    torch.manual_seed(0)
+    config = ModelConfig.parse({"dim": 16, "attention_dim": attention_dim})
+    module = FactorizationMachine(sum(ADULT_SIZES), 14, 1, config)
+    encoded = Rows(ids)
+    in_float64 = copy.deepcopy(module).double()
+    result: dict[str, Any] = {"rows": rows, "attention_dim": attention_dim, "at_least": {"rows_per_second": 1e6}}
+    result["rows_per_second"] = rows / fastest(lambda: module.predict(encoded))
+    tenth = encoded.slice(0, rows // 10)  # how rows with multi-valued fields are scored
+    result["float64_rows_per_second"] = rows // 10 / fastest(lambda: in_float64.predict(tenth), repeats=2)
+    return result
+
+
+def measure_rows(touched: int) -> dict[str, Any]:
+    """Milliseconds of a lazy Adam step on `touched` random rows of 1 and of 10 million, dim 16."""
+    result: dict[str, Any] = {"touched": touched}
+    generator = torch.Generator().manual_seed(0)
+    for features in (1_000_000, 10_000_000):
+        table, mean, square = (torch.zeros(features, 16) for _ in range(3))
+        for tensor in (table, mean, square):
+            tensor.fill_(0.1)  # every page is there
+        times = []
+        for number in range(1, 31):
+            rows = torch.randperm(features, generator=generator)[:touched]
+            gradient = torch.sparse_coo_tensor(
+                rows[None], torch.randn(touched, 16), (features, 16), is_coalesced=True, check_invariants=False
+            )
+            start = time.perf_counter()
+            adam_rows(table, gradient, mean, square, step=number, rate=0.01)
+            times.append(time.perf_counter() - start)
+        result[f"ms_of_{features}"] = 1e3 * float(np.median(times))
+    return result
+
+
+def fastest(action: Callable[[], object], repeats: int = 5) -> float:
+    """Return the seconds of the fastest of some calls."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def peak_gb() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+TASKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "criteo": lambda options: measure_criteo(options.rows),
+    "adult": lambda options: measure_adult(),
+    "score": lambda options: {str(size): measure_score(size) for size in (16, 150)},
+    "rows": lambda options: {str(touched): measure_rows(touched) for touched in (10_000, 100_000)},
+}
+
+
+def machine() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", default=",".join(TASKS), help="comma-separated names")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch and of the kernels")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the Criteo-shaped table")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--one", choices=TASKS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.one:
+        print(json.dumps(TASKS[options.one](options)))
+        return 0
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    report: dict[str, Any] = {
+        "commit": commit, "machine": machine(), "threads": options.threads, "torch": torch.__version__,
+        "numpy": np.__version__, "python": platform.python_version(), "native": native_info(), "tasks": {},
+    }  # fmt: skip
+    for name in options.tasks.split(","):
+        before = os.getloadavg()[0]
+        command = [
+            sys.executable,
+            __file__,
+            "--one",
+            name,
+            "--threads",
+            str(options.threads),
+            "--rows",
+            str(options.rows),
+        ]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+        report["tasks"][name] = {**json.loads(done.stdout), "load_before": before, "load_after": os.getloadavg()[0]}
+        print(name, json.dumps(report["tasks"][name], indent=2), flush=True)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(report, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

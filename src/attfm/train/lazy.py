@@ -1,0 +1,88 @@
+"""Big tables of features: a step reads and writes the rows that its gradient holds, never the whole table."""
+
+import torch
+from torch import Tensor, nn
+
+from attfm.config import TrainConfig
+from attfm.model.modules import FactorizationMachine
+from attfm.model.rows import Rows
+from attfm.ops import RowAverage, adagrad_rows, adam_rows
+from attfm.ops.rows import distinct_rows, sum_rows
+
+# Floats of V from which rows are moved alone. A dense step of Adam reads or writes V, its gradient, both moments and
+# the average about ten times: 160 MB at this size, some 20 ms, which is the time of all the rest of a usual step.
+_BIG_TABLE = 4_000_000
+
+
+def is_lazy(module: FactorizationMachine, rows: Rows, batch_size: int) -> bool:
+    """Return whether the tables are moved by rows: they are big, and a batch can't touch most of them.
+
+    Parameters
+    ----------
+    rows : the training rows, for the number of features in one
+    """
+    table = (module.embedding if module.has_pairs else module.linear).weight
+    entries = rows.ids.numel() + sum(len(bag.ids) for bag in rows.bags.values())
+    touched = batch_size * entries / max(1, len(rows))
+    return table.numel() >= _BIG_TABLE and touched < len(table)
+
+
+def batch_features(rows: Rows, features: int) -> Tensor:
+    """Return the features of a batch, int64, none twice."""
+    return distinct_rows(torch.cat([rows.ids.flatten(), *(bag.ids for bag in rows.bags.values())]), features)
+
+
+class LazyTable:
+    """A table whose rows move only in the steps of whose gradient they are part.
+
+    Where all rows are, this is the dense method. Other rows keep their moments as they are: their momentum neither
+    moves them nor fades, as in TensorFlow's LazyAdam and `torch.optim.SparseAdam`.
+
+    Parameters
+    ----------
+    parameter : (features, dim), changed in place; its gradient is sparse
+    config : names the method and its learning rate
+    """
+
+    def __init__(self, parameter: nn.Parameter, config: TrainConfig) -> None:
+        self.parameter = parameter
+        self.average: RowAverage | None = None
+        self._method, self._rate, self._steps = config.optimizer, config.learning_rate, 0
+        empty = parameter.new_empty(0)
+        self._mean = torch.zeros_like(parameter.data) if self._method == "adam" else empty
+        self._square = torch.zeros_like(parameter.data) if self._method != "sgd" else empty
+
+    @torch.no_grad()
+    def step(self, decay: float, batch: Rows | None) -> None:
+        """Move the rows that the gradient holds, after decay.
+
+        decay : decoupled, as torch.optim.AdamW's weight_decay; at most 1 / learning rate
+        batch : given where the gradient holds more rows than the batch has: those of the batch decay
+        """
+        gradient = self.parameter.grad
+        if gradient is None:
+            return
+        rows, values = sum_rows(gradient)
+        self._steps += 1
+        by_torch = self._method == "sgd"
+        if self.average is not None and (by_torch or batch is not None):
+            self.average.catch_up(rows)
+        if decay and (by_torch or batch is not None):
+            decayed = rows if batch is None else batch_features(batch, len(self.parameter))
+            self.parameter[decayed] *= 1 - self._rate * decay
+            decay = 0.0
+        # The rows are distinct, though in no order: said to be coalesced, they are not summed again.
+        summed = torch.sparse_coo_tensor(
+            rows[None], values, gradient.shape, is_coalesced=True, check_invariants=False
+        )  # fmt: skip
+        if self._method == "adam":
+            adam_rows(
+                self.parameter, summed, self._mean, self._square,
+                step=self._steps, rate=self._rate, decay=decay, average=self.average,
+            )  # fmt: skip
+        elif self._method == "adagrad":
+            adagrad_rows(self.parameter, summed, self._square, rate=self._rate, decay=decay, average=self.average)
+        else:
+            self.parameter.index_add_(0, rows, values, alpha=-self._rate)
+            if self.average is not None:
+                self.average.take(rows)
