@@ -85,7 +85,7 @@ def test_without_multi_valued_fields_the_score_of_a_row_is_the_same_bits_in_any_
     model = train_model(["no", "yes"], **plain)
     assert model.logits(table()).dtype == np.float64
     # float32 kernels where they are compiled, float64 elsewhere
-    np.testing.assert_allclose(model.logits(table()), model._in_float64.predict(encoded(model)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.logits(table()), model.scorer.predict(encoded(model)), rtol=1e-4, atol=1e-5)
     whole = model.logits(table())
     for start, stop in [(0, 1), (5, 38), (119, 120)]:
         part = model.logits(table().slice(start, stop - start))
