@@ -131,17 +131,18 @@ Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bo
 Outputs update(const attfm::Kernels& kernels, int dim, int threads) {
   generator.seed(7);
   Block<float> parameter = normal(size_t(50) * dim, 1), first(parameter.size), second(parameter.size);
-  Block<float> gradient = normal(size_t(9) * dim, 1);
+  Block<float> gradient = normal(size_t(9) * dim, 1), average(parameter.size);
   Block<int64_t> rows(9);
+  Block<double> seen(50);
   for (int n = 0; n < 9; ++n) rows.data[n] = 49 - 6 * n;
   for (int step = 1; step <= 6; ++step) {
     attfm::RowsTask task{9, dim, rows.get(), parameter.get(), step <= 3 ? first.get() : nullptr, second.get(),
                          gradient.get(), 0.1f, 0.01f, 1e-6f, 0.9f, 0.99f, 0.1f, 0.01f, threads,
-                         nullptr, nullptr, 0.0, 1.0f};
+                         average.get(), seen.get(), -0.1 * step, 0.9f};
     kernels.update_rows(task);
   }
   Outputs out;
-  for (Block<float>* block : {&parameter, &first, &second}) out.add(*block);
+  for (Block<float>* block : {&parameter, &first, &second, &average}) out.add(*block);
   return out;
 }
 
