@@ -1,4 +1,4 @@
-.PHONY: demo install test check format clean
+.PHONY: demo install test check format clean kernels sanitize bench-kernels
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -9,7 +9,7 @@ demo: install  ## train, evaluate and save a model of the bundled Adult table
 install: .venv/installed  ## .venv with attfm and all that its development needs
 
 # The build runs in an isolated environment too, so the pin must reach it through the variable.
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[dev]"
 	touch $@
@@ -27,6 +27,22 @@ check: install  ## format, lint, types, layers, tests
 format: install
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+kernels:  ## compile the kernels in place, for work on native/
+	cmake -S . -B build/kernels -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python
+	cmake --build build/kernels
+	cp build/kernels/_native*.so src/attfm/ops/
+
+sanitize:  ## every kernel on awkward shapes under AddressSanitizer and UBSan, then ThreadSanitizer
+	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=None -DATTFM_SANITIZE=address,undefined
+	cmake --build build/sanitize --parallel
+	build/sanitize/attfm_driver
+	cmake -S . -B build/tsan -DCMAKE_BUILD_TYPE=None -DATTFM_SANITIZE=thread
+	cmake --build build/tsan --parallel
+	build/tsan/attfm_driver
+
+bench-kernels: install  ## one training step, against eager torch and DeepCTR-Torch (pip install deepctr-torch)
+	.venv/bin/python benchmarks/kernels.py --json build/kernels.json
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,7 +3,11 @@
     python benchmarks/search_defaults.py --data DIR --tables adult,german --set dim=8 --set smoothness=0.01,0.03
 
 Each `--set name=a,b,c` is one axis; all combinations are run for each table and seed, and each prints one JSON line
-with the validation loss. Test rows are neither read nor scored.
+with the validation loss. Test rows are not scored.
+
+    python benchmarks/search_defaults.py --summary benchmarks/results/defaults.jsonl
+
+prints the Markdown table of records: mean validation loss (RMSE on movielens) over seeds.
 """
 
 import argparse
@@ -117,6 +121,25 @@ def parse(text: str) -> object:
         return text
 
 
+RESULTS = {"stage", "table", "seed", "log_loss", "auc", "rmse", "best_epoch", "epochs", "seconds"}
+
+
+def summarise(file: Path) -> None:
+    """Print a Markdown table for each stage: a line for each setting, a column for each table."""
+    means: dict = {}
+    for line in file.read_text().splitlines():
+        record = json.loads(line)
+        chosen = ", ".join(f"{k} {v}" for k, v in record.items() if k not in RESULTS) or "as they stand"
+        cells = means.setdefault(record["stage"], {}).setdefault(chosen, {})
+        cells.setdefault(record["table"], []).append(record.get("log_loss", record.get("rmse")))
+    for stage, rows in means.items():
+        tables = [name for name in TABLES if any(name in cells for cells in rows.values())]
+        print(f"\n{stage}\n\n| setting | {' | '.join(tables)} |\n|---|{'---|' * len(tables)}")
+        for chosen, cells in rows.items():
+            values = [f"{np.mean(cells[name]):.4f}" if name in cells else "" for name in tables]
+            print(f"| {chosen} | {' | '.join(values)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("ATTFM_DATA"), help="folder of the tables")
@@ -124,7 +147,11 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=A,B", help="an axis of the search")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--summary", type=Path, help="print the table of recorded results and stop")
     options = parser.parse_args()
+    if options.summary:
+        summarise(options.summary)
+        return
     torch.set_num_threads(options.threads)
     axes = [(name, [parse(v) for v in values.split(",")]) for name, values in (s.split("=", 1) for s in options.set)]
     for name in options.tables.split(","):
@@ -156,7 +183,7 @@ def run(name: str, table: pa.Table, labels: object, train_rows: object, valid_ro
     shown = {k: round(metrics[k], 5) for k in ("log_loss", "auc", "rmse") if k in metrics}
     record = {"table": name, **chosen, "seed": seed, **shown, "best_epoch": fitted.history.best_epoch,
               "epochs": len(fitted.history.epochs), "seconds": round(time.perf_counter() - started, 1)}  # fmt: skip
-    print(json.dumps(record), flush=True)
+    print(json.dumps({"stage": "unnamed", **record}), flush=True)
 
 
 if __name__ == "__main__":

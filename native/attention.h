@@ -194,6 +194,47 @@ ATTFM_INLINE Place pair_vectors(const float* const* v, const int32_t* first, con
   return at;
 }
 
+// One tile of the forward product: adds h . relu(q W + b) of `WIDTH` vectors of hidden units to partial, lane by lane.
+template <int ROWS, int WIDTH, bool KEEP_BITS>
+__attribute__((noinline)) void logit_tile(const Network& net, int64_t c, const float* q, const float* w, int64_t used,
+                                          float* partial, int64_t rows, uint8_t* bits) {
+  Vec acc[ROWS][WIDTH];
+#pragma GCC unroll 4
+  for (int n = 0; n < WIDTH; ++n) {
+    const Vec b = load(net.b + c + n * LANES);
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) acc[i][n] = b;
+  }
+  multiply<ROWS, WIDTH>(q, net.padded_dim, 1, w, WIDTH * LANES, net.dim, acc);
+  if constexpr (KEEP_BITS) {
+    const int64_t bytes = bit_bytes(net.attention_dim);
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) {
+      uint32_t set[WIDTH];
+#pragma GCC unroll 4
+      for (int n = 0; n < WIDTH; ++n) set[n] = positive_bits(acc[i][n]);
+      if (i < rows) put_bits<WIDTH>(bits + i * bytes, set);
+    }
+  }
+  // Padding lanes must not turn an infinite q into NaN (inf * 0).
+  const bool padded = used < WIDTH * LANES;
+  const uint32_t last = padded ? (1u << (used - (WIDTH - 1) * LANES)) - 1 : 0;
+  Vec h[WIDTH];
+#pragma GCC unroll 4
+  for (int n = 0; n < WIDTH; ++n) h[n] = load(net.h + c + n * LANES);
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i) {
+    Vec total = c == 0 ? Vec{} : load(partial + i * LANES);
+#pragma GCC unroll 4
+    for (int n = 0; n < WIDTH; ++n) {
+      Vec x = relu(acc[i][n]);
+      if (n == WIDTH - 1 && padded) x = keep_where(last, x);
+      total += x * h[n];
+    }
+    store(partial + i * LANES, total);
+  }
+}
+
 // e[n] = h . relu(q_n W + b) for n < count; e has room up to a multiple of LANES. q: (count + ROW_PADDING, padded_dim) with readable padding rows.
 // partial: (count + ROW_PADDING + LANES) vectors. bits: null, or count times bit_bytes.
 template <bool KEEP_BITS>
@@ -202,42 +243,25 @@ void attention_logits(const Network& net, const float* q, int64_t count, float* 
   for_panels(net.padded_hidden, [&](int64_t c, auto panel) {
     constexpr int WIDTH = Network::width_of(panel);
     const float* w = net.W + c * net.dim;
-    Vec b[WIDTH], h[WIDTH];
-#pragma GCC unroll 4
-    for (int n = 0; n < WIDTH; ++n) b[n] = load(net.b + c + n * LANES), h[n] = load(net.h + c + n * LANES);
-    // Padding lanes must not turn an infinite q into NaN (inf * 0).
-    const int64_t used = net.attention_dim - c - (WIDTH - 1) * LANES;
-    const uint32_t last = used >= LANES ? (1u << LANES) - 1 : (1u << used) - 1;
+    const int64_t used = net.attention_dim - c;
     for_row_tiles<WIDTH>(count, [&]<int ROWS>(int64_t r, Rows<WIDTH, ROWS>) {
-      Vec acc[ROWS][WIDTH];
-#pragma GCC unroll 16
-      for (int i = 0; i < ROWS; ++i)
-#pragma GCC unroll 4
-        for (int n = 0; n < WIDTH; ++n) acc[i][n] = b[n];
-      multiply<ROWS, WIDTH>(q + r * net.padded_dim, net.padded_dim, 1, w, WIDTH * LANES, net.dim, acc);
-      if constexpr (KEEP_BITS) {
-#pragma GCC unroll 16
-        for (int i = 0; i < ROWS; ++i) {
-          uint32_t set[WIDTH];
-#pragma GCC unroll 4
-          for (int n = 0; n < WIDTH; ++n) set[n] = positive_bits(acc[i][n]);
-          if (r + i < count) put_bits<WIDTH>(bits + (r + i) * bytes + c / 8, set);
-        }
-      }
-#pragma GCC unroll 16
-      for (int i = 0; i < ROWS; ++i) {
-        Vec total = c == 0 ? Vec{} : load(partial + (r + i) * LANES);
-#pragma GCC unroll 4
-        for (int n = 0; n < WIDTH; ++n) {
-          Vec x = relu(acc[i][n]);
-          if (n == WIDTH - 1 && used < LANES) x = keep_where(last, x);
-          total += x * h[n];
-        }
-        store(partial + (r + i) * LANES, total);
-      }
+      logit_tile<ROWS, WIDTH, KEEP_BITS>(net, c, q + r * net.padded_dim, w, used, partial + r * LANES, count - r,
+                                         KEEP_BITS ? bits + r * bytes + c / 8 : nullptr);
     });
   });
   for (int64_t n = 0; n < count; n += LANES) store(e + n, sum_each(partial + n * LANES));
+}
+
+// dq = dm (W diag(h))^T for one tile. A function of its own: inlined, its pointers no longer fit the registers.
+template <int ROWS, int WIDTH>
+__attribute__((noinline)) void back_tile(const float* dm, int64_t dm_step, const float* w, int64_t depth, float* dq,
+                                         int64_t dq_step) {
+  Vec acc[ROWS][WIDTH] = {};
+  multiply<ROWS, WIDTH>(dm, dm_step, 1, w, WIDTH * LANES, depth, acc);
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
+    for (int n = 0; n < WIDTH; ++n) store(dq + i * dq_step + n * LANES, acc[i][n]);
 }
 
 // From d (count): adds to G (padded_dim, padded_hidden) and s (padded_hidden), and writes dq over q.
@@ -309,12 +333,7 @@ void attention_gradients(const Network& net, float* q, const float* d, int64_t c
     constexpr int WIDTH = Network::width_of(panel);
     const float* w = net.back + c * net.attention_dim;
     for_row_tiles<WIDTH>(count, [&]<int ROWS>(int64_t r, Rows<WIDTH, ROWS>) {
-      Vec acc[ROWS][WIDTH] = {};
-      multiply<ROWS, WIDTH>(dm + r * T, T, 1, w, WIDTH * LANES, net.attention_dim, acc);
-#pragma GCC unroll 16
-      for (int i = 0; i < ROWS; ++i)
-#pragma GCC unroll 4
-        for (int n = 0; n < WIDTH; ++n) store(q + (r + i) * K + c + n * LANES, acc[i][n]);
+      back_tile<ROWS, WIDTH>(dm + r * T, T, w, net.attention_dim, q + r * K + c, K);
     });
   });
 }

@@ -117,11 +117,18 @@ void row_gradients_part(void* context, int part, int parts) {
       row_gradient(task, v, g, kp, row, row_memory, A, d + r * P, sums, sums + P);
       // The part of dq that differs from row to row, A g: dv_i = g * (sum over j of A_ij v_j)
       memset(others, 0, 4 * m * kp);
-      for (int64_t p = 0; p < P; ++p) {
-        const int64_t i = task.first[p] * kp, j = task.second[p] * kp;
+      for (int64_t p = 0, end; p < P; p = end) {
+        const int64_t i = task.first[p] * kp;
+        for (end = p + 1; end < P && task.first[end] == task.first[p];) ++end;
         for (int64_t l = 0; l < kp; l += LANES) {
-          store(others + i + l, load(others + i + l) + A[p] * load(v + j + l));
-          store(others + j + l, load(others + j + l) + A[p] * load(v + i + l));
+          const Vec vi = load(v + i + l);
+          Vec of_i{};
+          for (int64_t x = p; x < end; ++x) {
+            const int64_t j = task.second[x] * kp + l;
+            of_i += A[x] * load(v + j);
+            store(others + j, load(others + j) + A[x] * vi);
+          }
+          store(others + i + l, load(others + i + l) + of_i);
         }
       }
       for (int64_t f = 0; f < m; ++f) {

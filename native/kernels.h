@@ -44,6 +44,16 @@ struct DistinctTask {
   const int32_t* members;  // (distinct, 2) slots
 };
 
+// One optimiser step on some rows of a table (features, dim); no row may appear twice.
+struct RowsTask {
+  int64_t count, dim;
+  const int64_t* rows;
+  float *parameter, *first, *second;  // first (Adam's mean) null: Adagrad, with its squares in second
+  const float* gradient;              // (count, dim)
+  float rate, decay, eps, beta1, beta2, correction1, correction2;  // corrections: 1 - beta^step
+  int32_t threads;
+};
+
 // Bytes that the bits of one pair take.
 inline int64_t bit_bytes(int64_t attention_dim) { return (attention_dim + 15) / 16 * 2; }
 
@@ -54,6 +64,7 @@ struct Kernels {
   void (*pool_backward)(const PoolTask&);
   void (*distinct_forward)(const DistinctTask&);
   void (*distinct_backward)(const DistinctTask&);
+  void (*update_rows)(const RowsTask&);
   double (*peak)(int64_t steps);  // multiply-adds of registers only: returns the floating-point operations done
 };
 

@@ -245,6 +245,30 @@ void distinct_backward(Array<const float> vectors, Array<const int32_t> slots, A
   attfm::kernels().distinct_backward(task);
 }
 
+void update_rows(Array<const int64_t> rows, Array<float> parameter, Maybe<float> first, Array<float> second,
+                 Array<const float> gradient, double rate, double decay, double eps, double beta1, double beta2,
+                 double correction1, double correction2, int threads) {
+  require(parameter.ndim() == 2 && second.size() == parameter.size(), "state must be as the parameter");
+  attfm::RowsTask task{};
+  task.count = int64_t(rows.size());
+  task.dim = int64_t(parameter.shape(1));
+  require(int64_t(gradient.size()) == task.count * task.dim, "gradient must be (rows, dim)");
+  require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
+  for (int64_t n = 0; n < task.count; ++n)
+    require(rows.data()[n] >= 0 && rows.data()[n] < int64_t(parameter.shape(0)), "rows must lie in the table");
+  task.rows = rows.data();
+  task.parameter = parameter.data();
+  task.first = pointer(first, int64_t(parameter.size()), "state must be as the parameter");
+  task.second = second.data();
+  task.gradient = gradient.data();
+  task.rate = float(rate), task.decay = float(decay), task.eps = float(eps);
+  task.beta1 = float(beta1), task.beta2 = float(beta2);
+  task.correction1 = float(correction1), task.correction2 = float(correction2);
+  task.threads = threads;
+  nb::gil_scoped_release released;
+  attfm::kernels().update_rows(task);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -275,4 +299,7 @@ NB_MODULE(_native, m) {
         nb::arg("threads"), nb::arg("attention"), nb::arg("bits").none(), nb::arg("grad_pooled"),
         nb::arg("grad_weights").none(), nb::arg("grad_vectors"), nb::arg("grad_W"), nb::arg("grad_b"),
         nb::arg("grad_h"), nb::arg("grad_bias").none(), nb::arg("grad_gate").none());
+  m.def("update_rows", &update_rows, nb::arg("rows"), nb::arg("parameter"), nb::arg("first").none(), nb::arg("second"),
+        nb::arg("gradient"), nb::arg("rate"), nb::arg("decay"), nb::arg("eps"), nb::arg("beta1"), nb::arg("beta2"),
+        nb::arg("correction1"), nb::arg("correction2"), nb::arg("threads"));
 }

@@ -138,17 +138,28 @@ void backward_part(void* context, int part, int parts) {
         const uint8_t* bits = task.bits != nullptr ? task.bits + (row0 * P + n0) * bytes : nullptr;
         attention_gradients(job.net, q, d + n0, count, bits, dm, G, s);
       }
-      for (int64_t n = 0; n < count; ++n) {
-        const float *vi = v[r] + task.first[p] * kp, *vj = v[r] + task.second[p] * kp, *gr = g + r * kp;
-        float *di = dv[r] + task.first[p] * kp, *dj = dv[r] + task.second[p] * kp;
-        const float weight = A[n0 + n];
+      for (int64_t n = 0; n < count;) {
+        const int64_t stop = smaller(P, p + count - n), i = task.first[p];
+        int64_t end = p + 1;
+        while (end < stop && task.first[end] == i) ++end;
         for (int64_t l = 0; l < kp; l += LANES) {
-          Vec dq = weight * load(gr + l);
-          if (attention) dq += load(q + n * kp + l);
-          store(di + l, load(di + l) + dq * load(vj + l));
-          store(dj + l, load(dj + l) + dq * load(vi + l));
+          const float* row = v[r] + l;
+          float* to = dv[r] + l;
+          // dv_i stays in a register while i does: adding to memory each time would wait for the store before.
+          const Vec vi = load(row + i * kp), gl = load(g + r * kp + l);
+          Vec di{};
+          for (int64_t x = p; x < end; ++x) {
+            const int64_t j = task.second[x] * kp, at_n = n + x - p;
+            Vec dq = A[n0 + at_n] * gl;
+            if (attention) dq += load(q + at_n * kp + l);
+            di += dq * load(row + j);
+            store(to + j, load(to + j) + dq * vi);
+          }
+          store(to + i * kp, load(to + i * kp) + di);
         }
-        if (++p == P) p = 0, ++r;
+        n += end - p;
+        p = end == P ? 0 : end;
+        r += end == P;
       }
     }
     if (at.direct) continue;

@@ -162,6 +162,17 @@ float* pair_factors(const PoolTask& task, float* factors) {
 void pooled_dot_pairs(const PoolTask& task, const float* v, const float* g, int64_t kp, float* gv, float* dA) {
   for (int64_t f = 0; f < task.fields; ++f) pair_vector(v + f * kp, g, kp, gv + f * kp);
   for (int64_t p = 0; p < task.pairs; p += LANES) {
+    if (p + LANES <= task.pairs) {
+      Vec products[LANES];
+#pragma GCC unroll 16
+      for (int u = 0; u < LANES; ++u) {
+        const float *x = gv + task.first[p + u] * kp, *y = v + task.second[p + u] * kp;
+        products[u] = load(x) * load(y);
+        for (int64_t l = LANES; l < kp; l += LANES) products[u] += load(x + l) * load(y + l);
+      }
+      store(dA + p, add_up<LANES>(products));
+      continue;
+    }
     float sums[LANES * LANES];
     const int count = int(smaller(LANES, task.pairs - p));
     for (int u = 0; u < count; ++u) {

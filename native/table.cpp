@@ -9,6 +9,7 @@ void pool_forward(const PoolTask& task);
 void pool_backward(const PoolTask& task);
 void distinct_forward(const DistinctTask& task);
 void distinct_backward(const DistinctTask& task);
+void update_rows(const RowsTask& task);
 
 // The machine's peak: independent multiply-adds of registers, nothing else.
 double peak(int64_t steps) {
@@ -45,6 +46,7 @@ const Kernels ATTFM_TABLE(ATTFM_TARGET) = {
     ATTFM_TARGET::pool_backward,
     ATTFM_TARGET::distinct_forward,
     ATTFM_TARGET::distinct_backward,
+    ATTFM_TARGET::update_rows,
     ATTFM_TARGET::peak,
 };
 

@@ -272,6 +272,8 @@ def test_interruption_keeps_the_run_that_was_to_be_replaced(shop: str, monkeypat
 
 
 def test_saving_is_not_interrupted() -> None:
+    # A test run in the background of a shell inherits that Ctrl-C is ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     done = []
 
     def save() -> None:
@@ -283,6 +285,7 @@ def test_saving_is_not_interrupted() -> None:
         save()
     assert done == ["saved"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, inherited)
 
 
 def test_datasets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,13 @@ def test_help_comes_at_once_and_loads_nothing_heavy(folder: Path) -> None:
 def test_ctrl_c_in_training_leaves_no_folder(folder: Path) -> None:
     table = write_shop(folder / "shop.csv")
     command = [*ATTFM, "train", table, "--target", "bought", "--valid", "none", "--set", "epochs=1000000"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+
+    def listen() -> None:  # a test run in the background of a shell inherits that Ctrl-C is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    ) as process:
         assert process.stderr is not None
         for expected in ("epoch 1:", "epoch 2:"):
             line = process.stderr.readline()

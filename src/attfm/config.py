@@ -131,13 +131,14 @@ class TrainConfig(_Settings):
     epochs: int = Field(100, ge=1, description="most passes over the training rows")
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     optimizer: Literal["adam", "sgd", "adagrad"] = "adam"
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(5e-3, gt=0)
     embedding_decay: float = Field(3.0, ge=0, description="decoupled weight decay of the embeddings V")
     linear_decay: float = Field(0.1, ge=0, description="decoupled weight decay of the linear weights w")
     attention_l2: float = Field(0.0, ge=0, description="L2 penalty on W (paper, section 3.3)")
     smoothness: float = Field(100.0, ge=0, description="penalty on the difference of neighbouring bins, in rows")
     base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="rows held out where none are given")
+    averaging: float = Field(1.0, ge=0, description="epochs over which the kept parameters are averaged; 0: none")
     early_stopping: bool = True
     patience: int = Field(10, ge=1, description="epochs without a better validation loss before training stops")
     warm_start_from: Literal["fm"] | None = Field(None, description="train an FM first, start from its V and w")

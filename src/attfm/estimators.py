@@ -59,6 +59,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         linear_decay: float = _TRAIN.linear_decay,
         attention_l2: float = _TRAIN.attention_l2,
         smoothness: float = _TRAIN.smoothness,
+        averaging: float = _TRAIN.averaging,
         validation_fraction: float = _TRAIN.validation_fraction,
         early_stopping: bool = _TRAIN.early_stopping,
         patience: int = _TRAIN.patience,
@@ -87,6 +88,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         self.linear_decay = linear_decay
         self.attention_l2 = attention_l2
         self.smoothness = smoothness
+        self.averaging = averaging
         self.validation_fraction = validation_fraction
         self.early_stopping = early_stopping
         self.patience = patience
@@ -301,6 +303,7 @@ class AFMClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     epochs, batch_size, optimizer, learning_rate : "adam", "sgd" or "adagrad"; batch_size may be "auto"
     embedding_decay, linear_decay : decoupled weight decay of V and w
     attention_l2, smoothness : penalty on the attention matrix W, and on the difference of neighbouring bins
+    averaging : epochs over which the kept parameters are averaged; 0 for none
     validation_fraction, early_stopping, patience : rows held out where no eval_set is given, and when to stop
     warm_start_from : "fm" trains an FM first and starts from its embeddings (paper, section 3.3)
     n_bags : refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each

@@ -255,8 +255,26 @@ def test_the_kernels_check_ids_themselves() -> None:
                              False, False)  # fmt: skip
 
 
-def test_the_cost_model_prefers_repeats() -> None:
-    assert distinct.distinct_is_faster(256, 256, 0.2)
-    assert distinct.distinct_is_faster(16, 150, 0.06)
-    assert not distinct.distinct_is_faster(16, 150, 1.0)
-    assert not distinct.distinct_is_faster(8, 4, 0.3)
+@pytest.mark.parametrize(
+    ("dim", "attention_dim", "share", "backward", "faster"),
+    [
+        (16, 150, 0.20, True, True),  # Adult: 4 against 10 ms a step
+        (256, 256, 0.19, True, True),  # Frappe: 88 against 345 ms
+        (16, 16, 0.91, True, False),  # Criteo with a million features: 131 against 58 ms
+        (256, 8, 0.91, True, False),  # ml-tag: 10.1 against 8.7 ms
+        (16, 150, 0.05, False, True),  # scoring Adult: 1.3 against 0.4 million rows a second
+        (8, 16, 0.05, False, False),  # scoring the default model: 1.7 against 1.9 million
+        (16, 150, 1.00, True, False),  # nothing repeats
+    ],
+)
+def test_the_faster_path_is_chosen(dim: int, attention_dim: int, share: float, backward: bool, faster: bool) -> None:
+    assert distinct.distinct_is_faster(dim, attention_dim, share, backward=backward) is faster
+
+
+@needs_native
+def test_the_share_of_distinct_pairs() -> None:
+    numbers = native.pair_numbers(None, 6)
+    same = torch.arange(6, dtype=torch.int32).repeat(50, 1)
+    assert distinct.distinct_share(same, numbers) == 1 / 50
+    different = torch.arange(300, dtype=torch.int32).reshape(50, 6)
+    assert distinct.distinct_share(different, numbers) == 1.0

@@ -200,3 +200,33 @@ def test_training_on_a_gpu_learns_the_same_interaction() -> None:
     assert next(module.parameters()).device.type == "cpu"
     assert mean_loss(module, xor_examples(seed=1), "binary") < 0.1
     assert math.isfinite(mean_loss(module, xor_examples(), "binary"))
+
+
+def test_decay_falls_on_the_features_of_the_batch_only() -> None:
+    module = build(features=8, preset="linear")
+    torch.nn.init.ones_(module.linear.weight)
+    run(module, xor_examples(), epochs=5, linear_decay=5.0, averaging=0)
+    weight = module.linear.weight.detach()[:, 0]
+    assert torch.equal(weight[4:], torch.ones(4))  # no row has them
+    assert float(weight[:4].abs().max()) < 0.7
+
+
+def test_the_kept_parameters_are_an_average_over_the_last_steps() -> None:
+    generator = torch.Generator().manual_seed(5)
+    noise = Examples(xor_examples(128).rows, torch.randint(0, 2, (128,), generator=generator), torch.ones(128))
+
+    def path(averaging: float) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        config = TrainConfig.parse({"epochs": 30, "learning_rate": 0.05, "averaging": averaging, "embedding_decay": 0})
+        train(
+            build(), noise, None, task="binary", config=config, batch_size=8, neighbours=NO_NEIGHBOURS,
+            on_epoch=lambda _, m: seen.append(m.embedding.weight.detach().flatten().clone()),
+        )  # fmt: skip
+        return torch.stack(seen)
+
+    torch.manual_seed(0)
+    free = path(0.0)
+    torch.manual_seed(0)
+    steady = path(10.0)
+    assert float(steady.diff(dim=0)[10:].norm()) < 0.5 * float(free.diff(dim=0)[10:].norm())
+    assert float((steady[-1] - free[-10:].mean(0)).norm()) < 0.2 * float(steady[-1].norm())

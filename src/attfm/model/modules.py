@@ -74,7 +74,7 @@ class PairAttention(nn.Module):
     def forward(
         self, rows: Rows, embedding: FeatureEmbedding, *, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Pool the pair vectors of each row to (batch, dim); on request also return the applied weights (batch, pairs)."""
+        """Pool each row's pair vectors to (batch, dim); on request also return the applied weights (batch, pairs)."""
         parameters = self.W, self.b, self.h, self.pair_bias, self.pair_gate
         options: dict[str, Any] = {
             "scale": self.scale,
@@ -106,6 +106,7 @@ class FactorizationMachine(nn.Module):
         super().__init__()
         self.config = config
         self.outputs = outputs
+        self.fields = fields
         self.intercept = nn.Parameter(torch.zeros(outputs))
         self.linear = FeatureEmbedding(features, outputs, std=0.0)
         self.has_pairs = config.pairs and fields > 1
@@ -133,6 +134,13 @@ class FactorizationMachine(nn.Module):
             logit = logit + pooled @ self.projection  # Σ A_ij (p · q_ij) = p · Σ A_ij q_ij
         prediction: Tensor = self.target_mean + self.target_std * logit
         return prediction
+
+    def step_work(self, batch: int) -> int:
+        """Return about how many multiply-adds the forward pass of so many rows takes."""
+        if not self.has_pairs:
+            return batch * self.fields
+        hidden = self.config.attention_dim if self.config.attention else 1
+        return batch * math.comb(self.fields, 2) * self.config.dim * hidden
 
     @torch.no_grad()
     def predict(self, rows: Rows) -> Tensor:

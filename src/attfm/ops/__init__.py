@@ -12,8 +12,19 @@ from attfm.ops import distinct as distinct_pairs
 from attfm.ops import native, reference
 from attfm.ops.native import native_info
 from attfm.ops.reference import all_pairs
+from attfm.ops.rows import adagrad_rows, adam_rows
+from attfm.ops.scoring import score
 
-__all__ = ["Backend", "all_pairs", "native_info", "pair_attention_pool", "pair_attention_pool_ids"]
+__all__ = [
+    "Backend",
+    "adagrad_rows",
+    "adam_rows",
+    "all_pairs",
+    "native_info",
+    "pair_attention_pool",
+    "pair_attention_pool_ids",
+    "score",
+]
 
 Backend = Literal["auto", "native", "reference"]
 _BACKENDS = ("auto", "native", "reference")
@@ -144,7 +155,7 @@ def pair_attention_pool_ids(
             [ 5., 12.]])
     """
     _check_settings(backend, pair_dropout, weight_dropout)
-    _check_ids(ids, table, values)
+    check_ids(ids, table, values)
     check_parameters(W, b, h, pair_bias, pair_gate, pairs, fields=ids.shape[1], dim=table.shape[1])
     tensors = {"table": table, "W": W, "b": b, "h": h, "pair_bias": pair_bias, "pair_gate": pair_gate}
     serves = (
@@ -169,7 +180,8 @@ def pair_attention_pool_ids(
     )  # fmt: skip
 
 
-def _check_ids(ids: Tensor, table: Tensor, values: Tensor | None) -> None:
+def check_ids(ids: Tensor, table: Tensor, values: Tensor | None) -> None:
+    """Raise DataError where ids are not (batch, fields) rows of the table, or values don't match them."""
     if table.ndim != 2 or ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
         raise DataError(
             "ids must be an integer tensor (batch, fields) and table (features, dim); ids is "

@@ -168,17 +168,21 @@ for _name, _kernel, _shapes in (
 torch.library.register_autograd("attfm::pool_distinct", _differentiate, setup_context=_keep_for_backward, lib=library)
 
 
-def distinct_is_faster(dim: int, attention_dim: int, distinct_share: float) -> bool:
-    """Return whether one step is faster by distinct pairs, where they are `distinct_share` of all pairs of the batch.
+def distinct_is_faster(dim: int, attention_dim: int, share: float, *, backward: bool = True) -> bool:
+    """Return whether distinct pairs are faster, where they are `share` of all pairs of the batch.
 
-    The costs are nanoseconds for each pair of a row, forward and backward, measured with one thread and AVX-512
-    (`make bench-kernels` measures both paths, and a test holds the choice to them).
+    The costs are nanoseconds for each pair of a row, fitted to one thread's times of both paths on the shapes of
+    `benchmarks/kernels.py` (docs/performance.md has the figures; a test pins the choice on those shapes).
     """
-    lanes = 16
-    padded_dim, padded_hidden = (-(-n // lanes) * lanes for n in (dim, attention_dim))
-    network = 1.5 + 3.5e-2 * padded_dim + 1.15e-2 * (2 * dim * padded_hidden + attention_dim * padded_dim)
-    lookup = 5.0 + 2.5e-2 * padded_dim
-    return lookup + distinct_share * (network + 2.0) < network
+    padded_dim, padded_hidden = (-(-n // 16) * 16 for n in (dim, attention_dim))
+    forward = dim * padded_hidden
+    if backward:
+        network = 7 + 0.5 * padded_dim + 0.0105 * (2 * forward + attention_dim * padded_dim)
+        lookup = 18 + 0.4 * padded_dim
+    else:
+        network = 3 + 0.1 * padded_dim + 0.0105 * forward
+        lookup = 6 + 0.03 * padded_dim
+    return lookup + share * network < network
 
 
 def distinct_share(slots: Tensor, pairs: Tensor) -> float:

@@ -17,8 +17,11 @@ from attfm.errors import ConfigError, TrainingError
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
 from attfm.train.metrics import curve_metrics
-from attfm.train.optim import Optimizer
+from attfm.train.optim import Optimizer, ParameterAverage
 
+# Multiply-adds of a step below which a second thread gains nothing. It may cost much: each of the step's many short
+# parallel regions waits for the other core, for milliseconds where another program keeps that busy.
+_SMALL_STEP = 30_000_000
 _LEAST_GAIN = 1e-5  # relative gain of the validation loss that counts as better
 
 
@@ -164,7 +167,11 @@ class Penalties:
 def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     order = torch.randperm(n, generator=generator)
     # A last batch of a few rows would make a noisy step, so it is spread over the others.
-    yield from torch.tensor_split(order, max(1, round(n / size)))
+    yield from torch.tensor_split(order, _batch_count(n, size))
+
+
+def _batch_count(n: int, size: int) -> int:
+    return max(1, round(n / size))
 
 
 def train(
@@ -183,6 +190,7 @@ def train(
 
     With validation examples and `config.early_stopping`, training stops after `config.patience` epochs without a lower
     validation loss, and the parameters of the best epoch are restored; otherwise all epochs are run and the last kept.
+    What is validated and kept is the average of the parameters over the last `config.averaging` epochs.
 
     Parameters
     ----------
@@ -203,8 +211,13 @@ def train(
     valid = None if valid is None else valid.to(device, dtype)
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = Optimizer(module, config)
+    average = ParameterAverage(module, config.averaging * _batch_count(len(examples), batch_size))
+    judged = average.averaged
     penalties = Penalties(module, neighbours, config, len(examples))
     variance = float(module.target_std) ** 2  # the loss of a regression is relative to the target's variance
+    threads = torch.get_num_threads()
+    if device.type == "cpu" and module.step_work(batch_size) < _SMALL_STEP:
+        torch.set_num_threads(1)
     history, best, best_loss = History(stopped="ran all epochs"), copy.deepcopy(module.state_dict()), math.inf
     try:
         for number in range(1, config.epochs + 1):
@@ -219,12 +232,13 @@ def train(
                 loss.backward()  # type: ignore[no-untyped-call]
                 penalties.add_gradient()
                 optimizer.step(rows)
+                average.update()
                 total += loss.detach() * len(rows)
                 if on_batch:
                     on_batch(len(rows))
             seconds = time.perf_counter() - started
             train_loss = float(total) * variance / len(examples)
-            predicted = None if valid is None else module.predict(valid.rows)
+            predicted = None if valid is None else judged.predict(valid.rows)
             valid_loss = None if predicted is None or valid is None else _mean_loss(predicted, valid, task)
             if not all(math.isfinite(x) for x in (train_loss, valid_loss or 0.0)):
                 raise TrainingError(
@@ -239,17 +253,18 @@ def train(
             epoch = Epoch(number, train_loss, valid_loss, seconds, len(examples) / seconds, metrics)
             history.epochs.append(epoch)
             if on_epoch:
-                on_epoch(epoch, module)
+                on_epoch(epoch, judged)
             stopping = config.early_stopping and valid_loss is not None
             stop_loss = train_loss if valid_loss is None else valid_loss
             if not stopping or stop_loss < best_loss * (1 - _LEAST_GAIN):
-                best, best_loss, history.best_epoch = copy.deepcopy(module.state_dict()), stop_loss, number
+                best, best_loss, history.best_epoch = copy.deepcopy(judged.state_dict()), stop_loss, number
             elif number - history.best_epoch >= config.patience:
                 history.stopped = f"no better validation loss for {config.patience} epochs"
                 break
     finally:
         module.load_state_dict(best)
         module.to("cpu").eval()
+        torch.set_num_threads(threads)
     return history
 
 

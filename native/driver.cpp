@@ -1,0 +1,202 @@
+// Runs every kernel on awkward shapes under AddressSanitizer and UBSan (make sanitize); no Python involved.
+// It also checks that the two paths and all instruction sets agree, so that a run which reads the wrong memory
+// without leaving its buffer shows too.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels.h"
+#include "pair_index.h"
+
+namespace {
+
+// An exact-size heap block: one float past its end is an error that AddressSanitizer reports.
+template <class T>
+struct Block {
+  std::unique_ptr<T[]> data;
+  size_t size;
+  explicit Block(size_t n) : data(new T[n]()), size(n) {}
+  T* get() { return data.get(); }
+};
+
+std::mt19937 generator(1);
+
+Block<float> normal(size_t n, float scale) {
+  Block<float> block(n);
+  std::normal_distribution<float> draw(0.0f, scale);
+  for (size_t i = 0; i < n; ++i) block.data[i] = draw(generator);
+  return block;
+}
+
+struct Shape {
+  int batch, fields, dim, attention_dim, values;
+};
+
+struct Outputs {
+  std::vector<float> values;
+  void add(Block<float>& block) { values.insert(values.end(), block.get(), block.get() + block.size); }
+};
+
+struct Inputs {
+  Shape shape;
+  int pairs, slots;
+  Block<int32_t> ids, first, second;
+  Block<float> vectors, W, b, h, bias, gate, grad_pooled, grad_weights;
+
+  explicit Inputs(Shape s)
+      : shape(s), pairs(s.fields * (s.fields - 1) / 2), slots(s.fields * s.values), ids(size_t(s.batch) * s.fields),
+        first(pairs), second(pairs), vectors(normal(size_t(slots) * s.dim, 1)),
+        W(normal(size_t(s.dim) * s.attention_dim, 0.3f)), b(normal(s.attention_dim, 0.1f)),
+        h(normal(s.attention_dim, 0.3f)), bias(normal(pairs, 0.5f)), gate(normal(pairs, 1)),
+        grad_pooled(normal(size_t(s.batch) * s.dim, 1)), grad_weights(normal(size_t(s.batch) * pairs, 1)) {
+    for (int r = 0; r < s.batch; ++r)
+      for (int f = 0; f < s.fields; ++f) ids.data[size_t(r) * s.fields + f] = f * s.values + int(generator() % s.values);
+    int p = 0;
+    for (int i = 0; i < s.fields; ++i)
+      for (int j = i + 1; j < s.fields; ++j, ++p) first.data[p] = i, second.data[p] = j;
+  }
+
+  attfm::PoolTask task(int threads, double dropout) {
+    attfm::PoolTask t{};
+    t.batch = shape.batch, t.fields = shape.fields, t.dim = shape.dim, t.attention_dim = shape.attention_dim;
+    t.pairs = pairs, t.embeddings = vectors.get(), t.ids = ids.get();
+    if (shape.attention_dim > 0) t.W = W.get(), t.b = b.get(), t.h = h.get(), t.bias = bias.get();
+    t.gate = gate.get(), t.first = first.get(), t.second = second.get();
+    t.scale = 1.5f, t.dropout = float(dropout), t.seed = 12345678901234ull, t.threads = threads;
+    t.slot_count = slots;
+    return t;
+  }
+};
+
+// One forward and backward; path 0: gathered vectors, 1: by row from ids, 2: distinct pairs.
+Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bool keep_bits, double dropout) {
+  const Shape s = in.shape;
+  attfm::PoolTask task = in.task(threads, dropout);
+  const size_t entries = size_t(s.batch) * in.pairs;
+  Block<uint16_t> index(entries);
+  attfm::DistinctTask distinct{};
+  attfm::PairIndex found;
+  size_t bit_rows = entries;
+  if (path == 2) {
+    found = attfm::find_pairs(in.ids.get(), s.batch, s.fields, in.first.get(), in.second.get(), in.pairs, threads, index.get());
+    bit_rows = found.members.size() / 2;
+  }
+  Block<float> gathered(path == 0 ? size_t(s.batch) * s.fields * s.dim : 0);
+  if (path == 0) {
+    for (size_t n = 0; n < size_t(s.batch) * s.fields; ++n)
+      for (int l = 0; l < s.dim; ++l) gathered.data[n * s.dim + l] = in.vectors.data[size_t(in.ids.data[n]) * s.dim + l];
+    task.embeddings = gathered.get();
+    task.ids = nullptr;
+  }
+  Block<float> pooled(size_t(s.batch) * s.dim), weights(entries), attention(s.attention_dim > 0 ? entries : 0);
+  Block<uint8_t> bits(keep_bits ? bit_rows * attfm::bit_bytes(s.attention_dim) : 0);
+  task.pooled = pooled.get(), task.weights = weights.get();
+  task.attention = s.attention_dim > 0 ? attention.get() : nullptr;
+  task.bits = keep_bits ? bits.get() : nullptr;
+  Block<float> grad_vectors(path == 0 ? gathered.size : in.vectors.size), grad_W(in.W.size), grad_b(in.b.size),
+      grad_h(in.h.size), grad_bias(in.pairs), grad_gate(in.pairs);
+  task.grad_pooled = in.grad_pooled.get(), task.grad_weights = in.grad_weights.get();
+  task.grad_embeddings = grad_vectors.get(), task.grad_W = grad_W.get(), task.grad_b = grad_b.get();
+  task.grad_h = grad_h.get(), task.grad_bias = s.attention_dim > 0 ? grad_bias.get() : nullptr;
+  task.grad_gate = grad_gate.get();
+  if (path == 2) {
+    distinct = {task, int64_t(bit_rows), index.get(), found.offsets.data(), found.members.data()};
+    kernels.distinct_forward(distinct);
+    kernels.distinct_backward(distinct);
+  } else {
+    kernels.pool_forward(task);
+    kernels.pool_backward(task);
+  }
+  Outputs out;
+  for (Block<float>* block : {&pooled, &weights, &grad_W, &grad_b, &grad_h, &grad_bias, &grad_gate}) out.add(*block);
+  if (path == 0) {  // bring the gradient of the gathered vectors to the table, as the other paths give it
+    Block<float> table(in.vectors.size);
+    for (size_t n = 0; n < size_t(s.batch) * s.fields; ++n)
+      for (int l = 0; l < s.dim; ++l) table.data[size_t(in.ids.data[n]) * s.dim + l] += grad_vectors.data[n * s.dim + l];
+    out.add(table);
+  } else {
+    out.add(grad_vectors);
+  }
+  return out;
+}
+
+// Three steps of Adam, then three of Adagrad, on some rows of a table.
+Outputs update(const attfm::Kernels& kernels, int dim, int threads) {
+  generator.seed(7);
+  Block<float> parameter = normal(size_t(50) * dim, 1), first(parameter.size), second(parameter.size);
+  Block<float> gradient = normal(size_t(9) * dim, 1);
+  Block<int64_t> rows(9);
+  for (int n = 0; n < 9; ++n) rows.data[n] = 49 - 6 * n;
+  for (int step = 1; step <= 6; ++step) {
+    attfm::RowsTask task{9, dim, rows.get(), parameter.get(), step <= 3 ? first.get() : nullptr, second.get(),
+                         gradient.get(), 0.1f, 0.01f, 1e-6f, 0.9f, 0.99f, 0.1f, 0.01f, threads};
+    kernels.update_rows(task);
+  }
+  Outputs out;
+  for (Block<float>* block : {&parameter, &first, &second}) out.add(*block);
+  return out;
+}
+
+double difference(const Outputs& a, const Outputs& b) {
+  double worst = 0, largest = 1e-3;
+  for (size_t i = 0; i < a.values.size(); ++i) {
+    if (!(std::abs(a.values[i]) < 1e30)) return 1e30;
+    worst = std::max(worst, std::abs(double(a.values[i]) - b.values[i]));
+    largest = std::max(largest, std::abs(double(a.values[i])));
+  }
+  return worst / largest;
+}
+
+}  // namespace
+
+int main() {
+  std::vector<const attfm::Kernels*> sets = {&attfm::portable_kernels};
+#if defined(ATTFM_X86)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets.push_back(&attfm::avx2_kernels);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    sets.push_back(&attfm::avx512_kernels);
+#endif
+  const Shape shapes[] = {
+      {1, 2, 1, 1, 1},   {33, 2, 17, 5, 3},  {33, 3, 1, 5, 4},    {1, 39, 17, 1, 9},   {33, 39, 17, 5, 2},
+      {7, 39, 16, 16, 5}, {19, 14, 8, 33, 6}, {5, 14, 16, 150, 9}, {70, 5, 40, 48, 3},  {3, 10, 256, 64, 7},
+      {40, 5, 9, 0, 4},  {300, 3, 5, 7, 500},
+  };
+  int failures = 0, runs = 0;
+  for (const Shape& shape : shapes) {
+    Inputs in(shape);
+    for (double dropout : {0.0, 0.4}) {
+      const Outputs expected = run(attfm::portable_kernels, in, 0, 1, false, dropout);
+      for (const attfm::Kernels* set : sets)
+        for (int path = 0; path < (shape.attention_dim > 0 ? 3 : 2); ++path)
+          for (int threads : {1, 2, 5})
+            for (bool keep_bits : {false, true}) {
+              const int used = std::min(threads, shape.batch);
+              const Outputs got = run(*set, in, path, used, keep_bits && shape.attention_dim > 0, dropout);
+              const double error = difference(expected, got);
+              ++runs;
+              if (error < 2e-4) continue;
+              ++failures;
+              std::printf("%s path %d threads %d bits %d shape (%d, %d, %d, %d): differs by %.1e\n", set->name, path,
+                          used, keep_bits, shape.batch, shape.fields, shape.dim, shape.attention_dim, error);
+            }
+    }
+  }
+  for (int dim : {1, 16, 37}) {
+    const Outputs expected = update(attfm::portable_kernels, dim, 1);
+    for (const attfm::Kernels* set : sets)
+      for (int threads : {1, 2, 5}) {
+        ++runs;
+        if (difference(expected, update(*set, dim, threads)) < 1e-5) continue;
+        ++failures;
+        std::printf("%s: the rows' updates differ with dim %d, %d threads\n", set->name, dim, threads);
+      }
+  }
+  std::printf("%d runs on %zu instruction sets, %d differ\n", runs, sets.size(), failures);
+  return failures > 0;
+}
