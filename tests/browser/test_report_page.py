@@ -187,6 +187,28 @@ def test_figures_follow_the_window(watched: Watched) -> None:
     assert float(page.locator("#importance svg").get_attribute("width")) < 500 < float(wide)
 
 
+def test_another_class_has_other_shapes_and_numbers(browser: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = pa.table({"job": rng.choice(["cook", "clerk"], 200), "age": rng.integers(18, 80, 200)})
+    y = np.digitize(X["age"].to_numpy(), [40, 60]).astype(str)
+    model = AFMClassifier(epochs=3, dim=2, attention_dim=2, verbose=False).fit(X, y)
+    opened = Watched(browser, model.report(tmp_path / "page.html", X, y))
+    figure = opened.page.locator("#shapes figure").filter(has_text="job").first
+
+    def numbers() -> list[str]:
+        figure.locator("summary").click()
+        figure.locator("details tbody").wait_for()
+        return figure.locator("details td").all_inner_texts()
+
+    before = figure.locator("svg").get_attribute("aria-label"), numbers()
+    opened.page.locator("select").select_option("2")
+    after = figure.locator("svg").get_attribute("aria-label"), numbers()
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+    assert opened.problems == []
+    opened.page.close()
+
+
 def test_it_prints_without_controls_and_on_white(watched: Watched) -> None:
     page = watched.page
     page.emulate_media(media="print", color_scheme="dark")

@@ -190,7 +190,15 @@ function shapesPart() {
   if (!data.shapes) return;
   const part = section("shapes", "Shapes", "The main effect of each field's values against the average training row, the most important field first. Grey: where the rows are.");
   let grid = node("div", { className: "grid" });
-  outputChoice(part, (number) => { output = number; paintAll(true); });
+  outputChoice(part, (number) => {
+    output = number;
+    // Tables that are open hold another class's numbers: they are made anew when opened again.
+    for (const more of document.querySelectorAll("#shapes details, #maps details")) {
+      more.open = false;
+      more.replaceChildren(more.firstElementChild);
+    }
+    paintAll(true);
+  });
   part.append(grid);
   for (const shape of data.shapes) {
     const special = (shape.special || []).map((s) => `${s.name} in ${count(s.rows)} rows`).join(", ");
@@ -217,7 +225,7 @@ function mapsPart() {
   pairs.forEach((first) => {
     const shown = () => data.maps.find((m) => m.output === output && m.fields.join("\n") === first.fields.join("\n")) || first;
     picture(grid, {
-      title: first.fields.join(" × "), caption: `strongest colour: ±${say(first.limit)}`,
+      title: first.fields.join(" × "), caption: data.outputs.length > 1 ? "the class chosen under Shapes" : `strongest colour: ±${say(first.limit)}`,
       paint: (w) => { const m = shown(); return heatMap(w, { rows: m.labels[0], columns: m.labels[1], value: m.mean, counts: m.counts, limit: m.limit, yLabel: m.fields[0], xLabel: m.fields[1], label: `pair map of ${m.fields.join(" and ")}: ${effectOf(output)}, at most ${say(m.limit)}` }); },
       table: () => { const m = shown(); return plainTable([m.fields[0], m.fields[1], "effect", "rows"], m.labels[0].flatMap((u, r) => m.labels[1].map((v, k) => [u, v, m.mean[r][k], m.counts[r][k]])).filter((c) => c[2] !== null).map((c) => [c[0], c[1], signed(c[2]), count(c[3])]), [2, 3]); },
     });
