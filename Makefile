@@ -1,4 +1,4 @@
-.PHONY: demo install test check format clean kernels sanitize bench-kernels bench-training
+.PHONY: demo install test test-browser check format clean kernels sanitize bench-kernels bench-training
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -16,6 +16,13 @@ install: .venv/installed  ## .venv with attfm and all that its development needs
 
 test: install  ## the tests
 	.venv/bin/python -m pytest
+
+test-browser: install  ## the report in headless Chromium, clicks included; installs what is lacking
+	command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium; } || \
+	  { echo "no chromium: install it (Debian: apt install chromium), then run this again" >&2; exit 1; }
+	$(PIP) "playwright>=1.45"
+	.venv/bin/python -m pytest -m browser
 
 check: install  ## format, lint, types, layers, tests
 	.venv/bin/ruff format --check .

@@ -138,6 +138,7 @@ def train(
     seed: Seed = None,
     out: Out = None,
     force: Annotated[bool, typer.Option("--force", help="replace the run in --out")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="write report.html into the run folder")] = True,
     names: Names = None,
     separator: Separator = None,
     encoding: Encoding = "utf-8",
@@ -165,7 +166,8 @@ def train(
 
     run(
         data, config=settings, target=target, valid=valid, test=test, weight=weight, out=out, force=force,
-        split_seed=split_seed, reading=Reading.from_options(names, separator, encoding, null, skip_rows),
+        split_seed=split_seed, with_report=report,
+        reading=Reading.from_options(names, separator, encoding, null, skip_rows),
         output=Output(as_json=json, quiet=quiet), started=_started,
     )  # fmt: skip
 
@@ -287,6 +289,41 @@ def explain(
     run_explain(
         run, data, rows=rows, row=row or (), top=top, raw=raw, to=output, overall=global_, checked=check,
         reading=Reading.from_options(names, separator, encoding, null, skip_rows),
+        output=Output(as_json=json, quiet=quiet), started=_started,
+    )  # fmt: skip
+
+
+@app.command()
+@_reported
+def report(
+    run: Run,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="TABLE", help="rows to measure and show: a bundled table, a file or a folder"),
+    ] = None,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="the HTML file to write")] = "report.html",
+    names: Names = None,
+    separator: Separator = None,
+    encoding: Encoding = "utf-8",
+    null: Null = None,
+    skip_rows: SkipRows = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show a saved model as one HTML file: metrics, curves, what matters, and 100 rows with their accounts.
+
+    Examples:
+
+    attfm report runs/adult-1 --data adult-test -o adult.html
+
+    attfm report runs/adult-1
+    """
+    from attfm.commands.report import report as run_report
+    from attfm.commands.tables import Reading
+
+    run_report(
+        run, data, to=out, reading=Reading.from_options(names, separator, encoding, null, skip_rows),
         output=Output(as_json=json, quiet=quiet), started=_started,
     )  # fmt: skip
 

@@ -18,9 +18,11 @@ from attfm.data.schema import Schema
 from attfm.data.sources import Source, open_source
 from attfm.errors import ConfigError, SchemaError, TargetError
 from attfm.explain.contributions import Explainer, explain_global
+from attfm.explain.examined import Examined
 from attfm.explain.explanation import Explanation, View
 from attfm.explain.faithfulness import Faithfulness, check
 from attfm.explain.overview import GlobalExplanation
+from attfm.explain.report import checked_path, write_report
 from attfm.explain.what_if import Change, what_if
 from attfm.model.bundle import Model, probabilities
 from attfm.train.fit import LabelledTable, fit
@@ -266,6 +268,33 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         """
         check_is_fitted(self, "model_")
         return what_if(self.model_, self._source(X), row=row, immutable=immutable, threshold=threshold)
+
+    def report(
+        self, path: str | Path, X: object = None, y: ArrayLike | None = None, *, sample_weight: ArrayLike | None = None
+    ) -> Path:
+        """Write one self-contained HTML file that shows the model, and return its path.
+
+        Parameters
+        ----------
+        path : ends in .html
+        X : rows to show, and with y to measure; None: only what the model holds of its training
+        y : (rows,) labels; sample_weight : (rows,) weights of at least 0, or None
+
+        Raises
+        ------
+        ConfigError : y or sample_weight without X; the path is no HTML file or can't be written
+        TargetError : y has labels that the fit did not see
+        """
+        check_is_fitted(self, "model_")
+        checked_path(path)
+        if X is None:
+            if y is not None or sample_weight is not None:
+                raise ConfigError("report() has y or sample_weight, but no X: give the rows that they belong to.")
+            return write_report(self.model_, path)
+        source = self._source(X)
+        target = None if y is None else self.model_.target.encode(pa.array(self._labels(y, source)))
+        examined = Examined.of_table(self.model_, source, target, _weights(sample_weight))
+        return write_report(self.model_, path, examined)
 
     def save(self, folder: str | Path) -> Path:
         """Write the fitted model as a run folder, without pickle; `attfm.load` reads it.

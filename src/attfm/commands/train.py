@@ -18,6 +18,9 @@ from attfm.data.files import COMPRESSIONS
 from attfm.data.schema import Schema
 from attfm.data.target import Target
 from attfm.errors import ConfigError
+from attfm.explain.examined import Examined
+from attfm.explain.report import render_report
+from attfm.model.bundle import REPORT
 from attfm.train.fit import Fitted, LabelledTable, fit, measure, split_rows
 from attfm.train.progress import FitProgress
 
@@ -70,6 +73,7 @@ def train(
     out: str | None,
     force: bool,
     split_seed: int | None,
+    with_report: bool,
     output: Output,
     started: float,
 ) -> None:
@@ -119,9 +123,27 @@ def train(
             "test_rows": test_rows,
             **model.training,
         }
+        page = None
+        if with_report:
+            page = _page(fitted, source.name, split, test_table.source.name if test_table else None)
         with uninterrupted():
-            model.save(folder.path)
+            model.save(folder.path, report=page)
     report(fitted, folder.path, output, again="adult-test" if data == "adult" else data, started=started)
+
+
+def _page(fitted: Fitted, table: str, split: Split, test_table: str | None) -> str:
+    """Return the report on the test rows, or else on the validation rows, or on what the model holds alone."""
+    if fitted.test is not None:
+        part, numbers, name = fitted.test, split.test, test_table or f"{table} (test rows)"
+    elif fitted.valid is not None:
+        part, numbers, name = fitted.valid, split.valid, f"{table} (validation rows)"
+    else:
+        return render_report(fitted.model)
+    numbers = numbers if numbers is not None and len(numbers) == len(part) else None
+    weight = part.weight.numpy().astype(np.float64)
+    return render_report(
+        fitted.model, Examined.of_rows(fitted.model, name, part.rows, part.target.numpy(), weight, numbers)
+    )
 
 
 def report(fitted: Fitted, path: Path, output: Output, *, again: str, started: float) -> None:
@@ -142,12 +164,14 @@ def report(fitted: Fitted, path: Path, output: Output, *, again: str, started: f
         "",
         f"time: {duration(whole)}, of which training {duration(facts['seconds'])}",
         f"saved: {path}",
+        *([f"report: {path / REPORT}"] if (path / REPORT).is_file() else []),
         f"next:  attfm evaluate {run} {table}",
         f"       attfm predict {run} {table} -o scores.csv",
     )
     output.result_json(
         {
             "run": str(path),
+            "report": str(path / REPORT) if (path / REPORT).is_file() else None,
             "task": model.task,
             "target": model.target.name,
             "classes": model.target.classes,

@@ -31,7 +31,7 @@ def reliability(y: ArrayLike, probability: ArrayLike, *, bins: int = _BINS, ax: 
     means = np.array([predicted[part].mean() for part in parts])
     shares = np.array([observed[part].mean() for part in parts])
     counts = np.array([len(part) for part in parts])
-    low, high = _wilson(shares, counts)
+    low, high = wilson(shares, counts)
     ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle="--", linewidth=1, label="perfectly calibrated")
     whiskers = [np.maximum(shares - low, 0), np.maximum(high - shares, 0)]
     ax.errorbar(means, shares, yerr=whiskers, fmt="o-", color=NEGATIVE, capsize=2, linewidth=1.4, markersize=4)
@@ -47,7 +47,7 @@ def reliability(y: ArrayLike, probability: ArrayLike, *, bins: int = _BINS, ax: 
     return ax
 
 
-def _wilson(shares: Any, counts: Any, z: float = 1.96) -> tuple[Any, Any]:
+def wilson(shares: Any, counts: Any, z: float = 1.96) -> tuple[Any, Any]:
     """Return Wilson's 95 % interval of shares."""
     centre = (shares + z**2 / (2 * counts)) / (1 + z**2 / counts)
     half = z * np.sqrt(shares * (1 - shares) / counts + z**2 / (4 * counts**2)) / (1 + z**2 / counts)

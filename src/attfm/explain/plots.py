@@ -25,7 +25,8 @@ from attfm.explain.drawing import (
     tick_size,
 )
 from attfm.explain.explanation import Explanation, output_number
-from attfm.explain.overview import GlobalExplanation, PairSurface, Shape
+from attfm.explain.grid import FEW_ROWS, MOST_CATEGORIES, density, pair_grid
+from attfm.explain.overview import GlobalExplanation, Shape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,8 +44,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-FEW_ROWS = 10  # a mean of fewer rows is marked as thin
-_MOST_CATEGORIES, _MOST_GROUPS = 20, 14
 
 
 def waterfall(
@@ -162,7 +161,7 @@ def _curve(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | No
     ax.axhline(0, color=NEUTRAL, linewidth=0.8)
     below = ax.inset_axes((0, -0.27, 1, 0.23), sharex=ax)
     if len(edges) == len(rows) + 1 and len(rows):
-        heights, bounds = _density(rows, edges)
+        heights, bounds = density(rows, edges)
         below.stairs(heights, bounds, fill=True, color=NEUTRAL, alpha=0.55)
     below.set_yticks([])
     below.set_ylabel("rows", fontsize=8)
@@ -176,18 +175,11 @@ def _curve(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | No
     return ax
 
 
-def _density(rows: NDArray[np.int64], edges: Floats, groups: int = 40) -> tuple[Floats, Floats]:
-    """Return the rows in intervals of equal width, as if they lay evenly within each bin."""
-    bounds = np.linspace(edges[0], edges[-1], groups + 1)
-    through = np.concatenate([[0], np.cumsum(rows)])
-    return np.diff(np.interp(bounds, edges, through)), bounds
-
-
 def _bars(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | None) -> Axes:
     order = np.argsort(-found.rows, kind="stable")
     order = order[found.rows[order] > 0]
-    left_out = max(len(order) - _MOST_CATEGORIES, 0)
-    order = order[:_MOST_CATEGORIES]
+    left_out = max(len(order) - MOST_CATEGORIES, 0)
+    order = order[:MOST_CATEGORIES]
     ax = new_axes(ax, width=7, height=1.3 + 0.27 * max(len(order), 2))
     sizes, rows = found.effect[order, number], found.rows[order]
     spread = None if found.spread is None else 2 * found.spread[order, number]
@@ -216,19 +208,9 @@ def pair_map(
     ax = new_axes(ax, width=7.8, height=6)
     surface = overview.surface(first, second)
     number = output_number(overview.outputs, output)
-    kinds = {field: overview.states.kinds[overview.fields.index(field)] for field in surface.fields}
-    groups = [_axis(surface, side, ordered=kinds[surface.fields[side]] in ("numeric", "scaled")) for side in (0, 1)]
-    (rows_of, row_names), (columns_of, column_names) = groups
-    u, v = rows_of[surface.first], columns_of[surface.second]
-    kept = (u >= 0) & (v >= 0)
-    shape_ = (len(row_names), len(column_names))
-    cells, counts = np.zeros(shape_), np.zeros(shape_)
-    np.add.at(cells, (u[kept], v[kept]), (surface.effect[:, number] * surface.rows)[kept])
-    np.add.at(counts, (u[kept], v[kept]), surface.rows[kept])
-    mean = np.where(counts > 0, cells / np.maximum(counts, 1), np.nan)
-    # A cell of one or two rows may be far out; it must not wash out the others.
-    thick = np.abs(mean[counts >= FEW_ROWS])
-    most = float(thick.max() if thick.size else np.nanmax(np.abs(mean), initial=0)) or 1.0
+    grid = pair_grid(overview, surface, number)
+    row_names, column_names = ([label(name, 18) for name in names] for names in grid.labels)
+    mean, counts, most = grid.mean, grid.counts, grid.limit
     image = ax.imshow(mean, cmap=diverging(), vmin=-most, vmax=most, aspect="auto")
     thin = np.argwhere((counts > 0) & (counts < FEW_ROWS))
     ax.plot(thin[:, 1], thin[:, 0], ".", color=NEUTRAL, markersize=3)
@@ -242,42 +224,6 @@ def pair_map(
     bar.set_label(_effect_label(overview, number))
     ax.set_title(f"{_short_name(surface.name)}; dots: fewer than {FEW_ROWS} rows, grey: none", fontsize=9, loc="left")
     return ax
-
-
-def _axis(surface: PairSurface, side: int, *, ordered: bool) -> tuple[NDArray[np.int64], list[str]]:
-    """Return each state's place on an axis (−1: left out), and what the places are called."""
-    labels = surface.labels[side]
-    rows = np.bincount((surface.first, surface.second)[side], surface.rows, minlength=len(labels))
-    place = np.full(len(labels), -1)
-    if not ordered or (rows[FIRST_VALUE:] > 0).sum() <= _MOST_GROUPS:
-        order = np.flatnonzero(rows) if ordered else np.argsort(-rows, kind="stable")[: (rows > 0).sum()]
-        order = order[:_MOST_CATEGORIES]
-        place[order] = np.arange(len(order))
-        return place, [label(labels[state], 18) for state in order]
-    special = [state for state in (UNKNOWN, MISSING) if rows[state]]
-    place[special] = np.arange(len(special))
-    # Groups of neighbouring bins, each with about the same number of rows.
-    values = rows[FIRST_VALUE:]
-    group = ((np.cumsum(values) - values / 2) / values.sum() * _MOST_GROUPS).astype(np.int64)
-    present = np.unique(group[values > 0])
-    numbers = np.searchsorted(present, group)
-    held = values > 0
-    place[FIRST_VALUE:][held] = numbers[held] + len(special)
-    names = []
-    for number in range(len(present)):
-        bins = np.flatnonzero(held & (numbers == number)) + FIRST_VALUE
-        names.append(_span(labels[bins[0]], labels[bins[-1]]))
-    return place, [label(labels[state]) for state in special] + names
-
-
-def _span(low: str, high: str) -> str:
-    """Return what a run of bins is called, from the names of its first and last: "17 to 23", "[5, 8)"."""
-    start = low.removeprefix("[").split(",")[0]
-    end = high.removesuffix(")").split(", ")[-1]
-    if low == high or low.startswith("< ") or high.startswith(">= "):
-        text = low if low == high else f"{low if low.startswith('< ') else start} … {end}"
-        return label(text, 18)
-    return label(f"{start} to {end}", 18)
 
 
 def attention_matrix(overview: GlobalExplanation, *, ax: Axes | None = None) -> Axes:

@@ -41,6 +41,7 @@ _FILES = (
     "history.jsonl",
     "README.md",
 )
+REPORT = "report.html"  # for people, like the card: it may be deleted, replaced or absent
 _BACKGROUND = "background.safetensors"  # not in every folder: a model may have none
 
 
@@ -108,8 +109,10 @@ class Model:
         """Return what the metrics take: (rows, classes) probabilities, or (rows,) predictions of a regression."""
         return logits[:, 0] if self.task == "regression" else probabilities(logits)
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, report: str | None = None) -> Path:
         """Write the run folder; an older run folder of that name is replaced, nothing half-written stays.
+
+        report : an HTML page for people to stand beside the model; loading does not look at it
 
         Raises
         ------
@@ -124,6 +127,8 @@ class Model:
             raise RunFolderError(f"Can't write the run folder '{path}': {error.strerror}. Choose another.") from None
         try:
             self._write(part)
+            if report is not None:
+                (part / REPORT).write_text(report, encoding="utf-8")
             part.chmod(0o777 & ~_umask())
             if path.exists():
                 old = part.with_suffix(".old")

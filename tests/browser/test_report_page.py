@@ -1,0 +1,218 @@
+"""The report in a real browser: what is drawn, clicks and keys, widths, and that nothing is fetched."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from attfm import AFMClassifier
+
+EVIL = "<script>alert(1)</script>"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(BROWSER is None, reason="no chromium is installed: 'make test-browser' installs it"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: 'make test-browser' does it")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    n = 500
+    age = np.where(rng.random(n) < 0.1, np.nan, rng.integers(18, 80, n))
+    y = np.where(np.nan_to_num(age, nan=40) + rng.normal(0, 15, n) > 50, "yes", "no")
+    X = pa.table(
+        {
+            "age": pa.array(age, from_pandas=True),
+            "job": rng.choice(["cook", "clerk", EVIL], n),
+            EVIL: rng.choice(["a & b", "</script><img src=x onerror=alert(1)>"], n),
+            "same": ["one"] * n,
+        }
+    )
+    model = AFMClassifier(epochs=3, dim=2, attention_dim=2, verbose=False).fit(X, y)
+    return model.report(tmp_path_factory.mktemp("report") / "page.html", X, y)
+
+
+class Watched:
+    """A page, with all that it complained of or asked for."""
+
+    def __init__(self, browser: Any, report: Path, *, width: int = 1440, scheme: str = "light") -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.problems.append(message.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.problems.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(report.as_uri())
+
+
+@pytest.fixture
+def watched(browser: Any, report: Path) -> Iterator[Watched]:
+    opened = Watched(browser, report)
+    yield opened
+    assert opened.problems == []
+    assert opened.requests == [report.as_uri()]
+    opened.page.close()
+
+
+def test_every_part_is_drawn(watched: Watched) -> None:
+    page = watched.page
+    titles = page.locator("main h2").all_text_contents()
+    assert titles == ["Data", "Metrics", "Curves", "Importance", "Attention", "Shapes", "Pairs", "Rows"]
+    assert page.locator("#shapes figure svg").count() == 4
+    assert page.locator("#maps figure svg").count() == 6
+    assert page.locator("#curves figure h3").all_text_contents() == [
+        "ROC curve", "Precision and recall", "Calibration", "Learning curve",
+    ]  # fmt: skip
+    assert "Brier score" in page.locator("#curves").inner_text()
+    assert page.locator("svg:not([aria-label])").count() == 0
+    # A broken scale would leave NaN in the drawing, which browsers pass over in silence.
+    assert "NaN" not in page.locator("main").inner_html()
+
+
+def test_names_that_look_like_markup_are_shown_as_text(watched: Watched) -> None:
+    page = watched.page
+    assert page.locator("#shapes figure h3").filter(has_text=EVIL).count() == 1
+    assert page.locator("main img, main script").count() == 0
+    assert EVIL in page.locator("#columns, #summary").first.text_content()
+
+
+def test_a_click_shows_the_waterfall_and_another_hides_it(watched: Watched) -> None:
+    page = watched.page
+    row = page.locator("#row-table tr.row").nth(3)
+    assert page.locator("tr.account").count() == 0
+    row.click()
+    account = page.locator("tr.account")
+    assert account.count() == 1
+    number = row.locator("button").inner_text()
+    assert account.locator("h3").inner_text().startswith(f"Row {number}:")
+    assert f"waterfall of row {number.replace(',', '')};" in account.locator("svg").get_attribute("aria-label")
+    assert account.locator("svg rect").count() >= 4
+    assert account.locator("dt").all_text_contents() == ["age", "job", EVIL, "same"]
+    row.click()
+    assert page.locator("tr.account").count() == 0
+
+
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_keys_show_it_too(watched: Watched, key: str) -> None:
+    page = watched.page
+    button = page.locator("#row-table tr.row button").first
+    button.focus()
+    outline = button.evaluate("node => getComputedStyle(node).outlineStyle")
+    assert outline == "solid"
+    page.keyboard.press(key)
+    assert page.locator("tr.account svg").count() == 1
+    assert button.get_attribute("aria-expanded") == "true"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "open"
+
+
+def test_rows_are_sorted_by_a_column(watched: Watched) -> None:
+    page = watched.page
+    head = page.locator("#row-table th").filter(has_text="row").first
+    numbers = lambda: [int(t.replace(",", "")) for t in page.locator("tr.row button").all_inner_texts()]  # noqa: E731
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert numbers() == sorted(numbers())
+    assert len(numbers()) == 100
+    head.locator("button").press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert numbers() == sorted(numbers(), reverse=True)
+    page.locator("#row-table th button").nth(3).click()
+    chances = [float(t.split()[0]) for t in page.locator("tr.row td:nth-child(4)").all_inner_texts()]
+    assert chances == sorted(chances)
+
+
+def test_rows_are_searched(watched: Watched) -> None:
+    page = watched.page
+    page.locator("#search").fill("most confident wrong")
+    shown = page.locator("tr.row")
+    assert 0 < shown.count() < 100
+    assert page.locator("#found").inner_text() == f"{shown.count()} of 100 rows"
+    assert set(page.locator("tr.row td:nth-child(2)").all_inner_texts()) == {"most confident wrong"}
+    assert shown.count() == page.locator("tr.row.wrong").count()
+    page.locator("#search").fill("<script>")
+    assert 0 < shown.count() < 100
+    page.locator("#search").fill("nothing like it")
+    assert shown.count() == 0
+
+
+def test_numbers_stand_beside_the_figures(watched: Watched) -> None:
+    page = watched.page
+    figure = page.locator("#shapes figure").filter(has_text="job").first
+    figure.locator("summary").click()
+    assert figure.locator("details tbody tr").count() == 3
+    assert figure.locator("details thead th").all_inner_texts() == ["value", "effect", "rows"]
+
+
+def test_warnings_are_listed(watched: Watched) -> None:
+    assert "same has one value only" in watched.page.locator("#warnings").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 400])
+def test_nothing_is_wider_than_the_window(browser: Any, report: Path, width: int, scheme: str) -> None:
+    opened = Watched(browser, report, width=width, scheme=scheme)
+    page = opened.page
+    page.locator("tr.row").first.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    too_wide = "[...document.querySelectorAll('figure svg')].filter(s => s.getBoundingClientRect().right > innerWidth)"
+    assert page.evaluate(f"{too_wide}.length") == 0
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 26)")
+    assert opened.problems == []
+    page.close()
+
+
+def test_figures_follow_the_window(watched: Watched) -> None:
+    page = watched.page
+    wide = page.locator("#importance svg").get_attribute("width")
+    page.set_viewport_size({"width": 500, "height": 900})
+    page.locator(f"#importance svg:not([width='{wide}'])").wait_for()
+    assert float(page.locator("#importance svg").get_attribute("width")) < 500 < float(wide)
+
+
+def test_another_class_has_other_shapes_and_numbers(browser: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = pa.table({"job": rng.choice(["cook", "clerk"], 200), "age": rng.integers(18, 80, 200)})
+    y = np.digitize(X["age"].to_numpy(), [40, 60]).astype(str)
+    model = AFMClassifier(epochs=3, dim=2, attention_dim=2, verbose=False).fit(X, y)
+    opened = Watched(browser, model.report(tmp_path / "page.html", X, y))
+    figure = opened.page.locator("#shapes figure").filter(has_text="job").first
+
+    def numbers() -> list[str]:
+        figure.locator("summary").click()
+        figure.locator("details tbody").wait_for()
+        return figure.locator("details td").all_inner_texts()
+
+    before = figure.locator("svg").get_attribute("aria-label"), numbers()
+    opened.page.locator("select").select_option("2")
+    after = figure.locator("svg").get_attribute("aria-label"), numbers()
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+    assert opened.problems == []
+    opened.page.close()
+
+
+def test_it_prints_without_controls_and_on_white(watched: Watched) -> None:
+    page = watched.page
+    page.emulate_media(media="print", color_scheme="dark")
+    assert not page.locator("nav").is_visible()
+    assert not page.locator("#search").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert len(page.pdf()) > 10_000
