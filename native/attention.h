@@ -140,8 +140,9 @@ struct Network {
 
 // Pairs that are worked on at once: q and dm of a chunk should stay in L1, or in L2 where they are long.
 ATTFM_INLINE int64_t chunk_pairs(int64_t padded_dim, int64_t padded_hidden) {
-  int64_t fit = 8192 / (padded_dim + padded_hidden) / 48 * 48;
-  return larger(48, smaller(192, fit));
+  const int64_t fit = 8192 / (padded_dim + padded_hidden);
+  if (fit < 48 && padded_hidden == LANES) return TILE_ROWS_1;
+  return larger(48, smaller(192, fit / 48 * 48));
 }
 
 template <int WIDTH>
