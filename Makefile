@@ -27,6 +27,7 @@ test-browser: install  ## the report in headless Chromium, clicks included; inst
 check: install  ## format, lint, types, layers, tests
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
+	.venv/bin/clang-format --dry-run --Werror native/*
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest
@@ -34,6 +35,7 @@ check: install  ## format, lint, types, layers, tests
 format: install
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+	.venv/bin/clang-format -i native/*
 
 kernels:  ## compile the kernels in place, for work on native/
 	cmake -S . -B build/kernels -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python

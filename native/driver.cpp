@@ -50,13 +50,23 @@ struct Inputs {
   Block<float> vectors, W, b, h, bias, gate, grad_pooled, grad_weights;
 
   explicit Inputs(Shape s)
-      : shape(s), pairs(s.fields * (s.fields - 1) / 2), slots(s.fields * s.values), ids(size_t(s.batch) * s.fields),
-        first(pairs), second(pairs), vectors(normal(size_t(slots) * s.dim, 1)),
-        W(normal(size_t(s.dim) * s.attention_dim, 0.3f)), b(normal(s.attention_dim, 0.1f)),
-        h(normal(s.attention_dim, 0.3f)), bias(normal(pairs, 0.5f)), gate(normal(pairs, 1)),
-        grad_pooled(normal(size_t(s.batch) * s.dim, 1)), grad_weights(normal(size_t(s.batch) * pairs, 1)) {
+      : shape(s),
+        pairs(s.fields * (s.fields - 1) / 2),
+        slots(s.fields * s.values),
+        ids(size_t(s.batch) * s.fields),
+        first(pairs),
+        second(pairs),
+        vectors(normal(size_t(slots) * s.dim, 1)),
+        W(normal(size_t(s.dim) * s.attention_dim, 0.3f)),
+        b(normal(s.attention_dim, 0.1f)),
+        h(normal(s.attention_dim, 0.3f)),
+        bias(normal(pairs, 0.5f)),
+        gate(normal(pairs, 1)),
+        grad_pooled(normal(size_t(s.batch) * s.dim, 1)),
+        grad_weights(normal(size_t(s.batch) * pairs, 1)) {
     for (int r = 0; r < s.batch; ++r)
-      for (int f = 0; f < s.fields; ++f) ids.data[size_t(r) * s.fields + f] = f * s.values + int(generator() % s.values);
+      for (int f = 0; f < s.fields; ++f)
+        ids.data[size_t(r) * s.fields + f] = f * s.values + int(generator() % s.values);
     int p = 0;
     for (int i = 0; i < s.fields; ++i)
       for (int j = i + 1; j < s.fields; ++j, ++p) first.data[p] = i, second.data[p] = j;
@@ -86,13 +96,15 @@ Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bo
   attfm::PairIndex found;
   size_t bit_rows = entries;
   if (path == 2) {
-    found = attfm::find_pairs(in.ids.get(), s.batch, s.fields, in.first.get(), in.second.get(), in.pairs, threads, index.get());
+    found = attfm::find_pairs(in.ids.get(), s.batch, s.fields, in.first.get(), in.second.get(), in.pairs, threads,
+                              index.get());
     bit_rows = found.members.size() / 2;
   }
   Block<float> gathered(path == 0 ? size_t(s.batch) * s.fields * s.dim : 0);
   if (path == 0) {
     for (size_t n = 0; n < size_t(s.batch) * s.fields; ++n)
-      for (int l = 0; l < s.dim; ++l) gathered.data[n * s.dim + l] = in.vectors.data[size_t(in.ids.data[n]) * s.dim + l];
+      for (int l = 0; l < s.dim; ++l)
+        gathered.data[n * s.dim + l] = in.vectors.data[size_t(in.ids.data[n]) * s.dim + l];
     task.embeddings = gathered.get();
     task.ids = nullptr;
     task.by_entry = true;
@@ -116,8 +128,8 @@ Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bo
   task.bits = keep_bits ? bits.get() : nullptr;
   Block<float> grad_vectors(path == 0   ? gathered.size
                             : path == 3 ? 2 * places * s.dim
-                                        : in.vectors.size), grad_W(in.W.size), grad_b(in.b.size),
-      grad_h(in.h.size), grad_bias(in.pairs), grad_gate(in.pairs);
+                                        : in.vectors.size),
+      grad_W(in.W.size), grad_b(in.b.size), grad_h(in.h.size), grad_bias(in.pairs), grad_gate(in.pairs);
   task.grad_pooled = in.grad_pooled.get(), task.grad_weights = in.grad_weights.get();
   task.grad_embeddings = grad_vectors.get(), task.grad_W = grad_W.get(), task.grad_b = grad_b.get();
   task.grad_h = grad_h.get(), task.grad_bias = s.attention_dim > 0 ? grad_bias.get() : nullptr;
@@ -154,9 +166,25 @@ Outputs update(const attfm::Kernels& kernels, int dim, int threads) {
   Block<double> seen(50);
   for (int n = 0; n < 9; ++n) rows.data[n] = 49 - 6 * n;
   for (int step = 1; step <= 6; ++step) {
-    attfm::RowsTask task{9, dim, rows.get(), parameter.get(), step <= 3 ? first.get() : nullptr, second.get(),
-                         gradient.get(), 0.1f, 0.01f, 1e-6f, 0.9f, 0.99f, 0.1f, 0.01f, threads,
-                         average.get(), seen.get(), -0.1 * step, 0.9f};
+    attfm::RowsTask task{9,
+                         dim,
+                         rows.get(),
+                         parameter.get(),
+                         step <= 3 ? first.get() : nullptr,
+                         second.get(),
+                         gradient.get(),
+                         0.1f,
+                         0.01f,
+                         1e-6f,
+                         0.9f,
+                         0.99f,
+                         0.1f,
+                         0.01f,
+                         threads,
+                         average.get(),
+                         seen.get(),
+                         -0.1 * step,
+                         0.9f};
     kernels.update_rows(task);
   }
   Outputs out;
@@ -185,9 +213,9 @@ int main() {
     sets.push_back(&attfm::avx512_kernels);
 #endif
   const Shape shapes[] = {
-      {1, 2, 1, 1, 1},   {33, 2, 17, 5, 3},  {33, 3, 1, 5, 4},    {1, 39, 17, 1, 9},   {33, 39, 17, 5, 2},
-      {7, 39, 16, 16, 5}, {19, 14, 8, 33, 6}, {5, 14, 16, 150, 9}, {70, 5, 40, 48, 3},  {3, 10, 256, 64, 7},
-      {40, 5, 9, 0, 4},  {300, 3, 5, 7, 500},
+      {1, 2, 1, 1, 1},    {33, 2, 17, 5, 3},   {33, 3, 1, 5, 4},   {1, 39, 17, 1, 9},
+      {33, 39, 17, 5, 2}, {7, 39, 16, 16, 5},  {19, 14, 8, 33, 6}, {5, 14, 16, 150, 9},
+      {70, 5, 40, 48, 3}, {3, 10, 256, 64, 7}, {40, 5, 9, 0, 4},   {300, 3, 5, 7, 500},
   };
   int failures = 0, runs = 0;
   for (const Shape& shape : shapes) {
@@ -200,8 +228,8 @@ int main() {
           for (int threads : {1, 2, 5})
             for (bool keep_bits : {false, true}) {
               const int used = std::min(threads, shape.batch);
-              const Outputs got = run(*set, in, path, used, keep_bits && shape.attention_dim > 0, dropout,
-                                      pair_dropout);
+              const Outputs got =
+                  run(*set, in, path, used, keep_bits && shape.attention_dim > 0, dropout, pair_dropout);
               const double error = difference(expected, got);
               ++runs;
               if (error < 2e-4) continue;

@@ -13,9 +13,9 @@ struct PoolTask {
   int64_t batch;
   int32_t fields, dim, attention_dim, pairs;  // attention_dim 0: no attention
   const float* embeddings;
-  const int32_t* ids;      // (entries)
-  const float* values;     // (entries) or null: 1
-  const int64_t* offsets;  // or null: one entry for each field of a row
+  const int32_t* ids;             // (entries)
+  const float* values;            // (entries) or null: 1
+  const int64_t* offsets;         // or null: one entry for each field of a row
   const float *W, *b, *h;         // (dim, attention_dim), (attention_dim), (attention_dim)
   const float *bias, *gate;       // (pairs) each, or null
   const int32_t *first, *second;  // (pairs) field numbers
@@ -27,14 +27,15 @@ struct PoolTask {
 
   float* pooled;     // (batch, dim)
   float* weights;    // (batch, pairs) applied weights, or null
-  float* attention;  // (batch, pairs) weights before scale, gate and dropout: written by forward (or null), read by backward
+  float* attention;  // (batch, pairs) weights before scale, gate and dropout: written by forward (or null), read by
+                     // backward
   uint8_t* bits;     // (batch * pairs, bit_bytes(attention_dim)): which hidden units are positive, or null
 
   const float* grad_pooled;   // (batch, dim)
   const float* grad_weights;  // (batch, pairs) or null
   float* grad_embeddings;     // (entries, dim) if by_entry, always so without ids; else (features, dim)
   bool by_entry;
-  int64_t slot_count;  // rows of the table, where ids are given
+  int64_t slot_count;                                       // rows of the table, where ids are given
   float *grad_W, *grad_b, *grad_h, *grad_bias, *grad_gate;  // as the parameters
 };
 
@@ -51,7 +52,7 @@ struct DistinctTask {
 // logits = w0 + sum of x w[id] + pooled . projection, from ids; pool's outputs and gradients are not used.
 struct ScoreTask {
   PoolTask pool;
-  bool distinct;            // pool by distinct pairs
+  bool distinct;  // pool by distinct pairs
   int64_t outputs;
   const float* intercept;   // (outputs)
   const float* linear;      // (features, outputs)

@@ -104,12 +104,13 @@ int64_t fields_of(const Array<const int32_t>& slots) {
   return int64_t(slots.shape(1));
 }
 
-void pool_forward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe<const float> values, Maybe<const int64_t> offsets, int64_t fields, Maybe<const float> W, Maybe<const float> b,
+void pool_forward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe<const float> values,
+                  Maybe<const int64_t> offsets, int64_t fields, Maybe<const float> W, Maybe<const float> b,
                   Maybe<const float> h, Maybe<const float> bias, Maybe<const float> gate, Array<const int32_t> pairs,
-                  bool plain, double scale, double dropout, double pair_dropout, uint64_t seed, int threads, Array<float> pooled,
-                  Maybe<float> weights, Maybe<float> attention, Maybe<uint8_t> bits) {
-  attfm::PoolTask task =
-      task_of(embeddings, ids, values, offsets, fields, W, b, h, bias, gate, pairs, plain, scale, dropout, pair_dropout, seed, threads);
+                  bool plain, double scale, double dropout, double pair_dropout, uint64_t seed, int threads,
+                  Array<float> pooled, Maybe<float> weights, Maybe<float> attention, Maybe<uint8_t> bits) {
+  attfm::PoolTask task = task_of(embeddings, ids, values, offsets, fields, W, b, h, bias, gate, pairs, plain, scale,
+                                 dropout, pair_dropout, seed, threads);
   const int64_t entries = task.batch * task.pairs;
   require(int64_t(pooled.size()) == task.batch * task.dim, "pooled must be (batch, dim)");
   task.pooled = pooled.data();
@@ -120,15 +121,15 @@ void pool_forward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe
   attfm::kernels().pool_forward(task);
 }
 
-void pool_backward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe<const float> values, Maybe<const int64_t> offsets, int64_t fields, Maybe<const float> W,
-                   Maybe<const float> b, Maybe<const float> h, Maybe<const float> bias, Maybe<const float> gate,
-                   Array<const int32_t> pairs, bool plain, double scale, double dropout, double pair_dropout, uint64_t seed,
-                   int threads, Maybe<float> attention, Maybe<uint8_t> bits, Array<const float> grad_pooled,
-                   Maybe<const float> grad_weights, bool by_entry, Array<float> grad_embeddings,
-                   Maybe<float> grad_W, Maybe<float> grad_b, Maybe<float> grad_h, Maybe<float> grad_bias,
-                   Maybe<float> grad_gate) {
-  attfm::PoolTask task =
-      task_of(embeddings, ids, values, offsets, fields, W, b, h, bias, gate, pairs, plain, scale, dropout, pair_dropout, seed, threads);
+void pool_backward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe<const float> values,
+                   Maybe<const int64_t> offsets, int64_t fields, Maybe<const float> W, Maybe<const float> b,
+                   Maybe<const float> h, Maybe<const float> bias, Maybe<const float> gate, Array<const int32_t> pairs,
+                   bool plain, double scale, double dropout, double pair_dropout, uint64_t seed, int threads,
+                   Maybe<float> attention, Maybe<uint8_t> bits, Array<const float> grad_pooled,
+                   Maybe<const float> grad_weights, bool by_entry, Array<float> grad_embeddings, Maybe<float> grad_W,
+                   Maybe<float> grad_b, Maybe<float> grad_h, Maybe<float> grad_bias, Maybe<float> grad_gate) {
+  attfm::PoolTask task = task_of(embeddings, ids, values, offsets, fields, W, b, h, bias, gate, pairs, plain, scale,
+                                 dropout, pair_dropout, seed, threads);
   const int64_t entries = task.batch * task.pairs;
   task.attention = pointer(attention, entries, "attention must be (batch, pairs)");
   require(task.attention_dim == 0 || task.attention != nullptr, "attention is needed");
@@ -234,8 +235,8 @@ void distinct_forward(Array<const float> vectors, Array<const int32_t> slots, Ar
                       Array<const float> b, Array<const float> h, Maybe<const float> bias, Maybe<const float> gate,
                       Array<const int32_t> pairs, double scale, double dropout, uint64_t seed, int threads,
                       Array<float> pooled, Maybe<float> weights, Maybe<float> attention, Maybe<uint8_t> bits) {
-  attfm::PoolTask pool =
-      task_of(vectors, slots, std::nullopt, std::nullopt, fields_of(slots), W, b, h, bias, gate, pairs, false, scale, dropout, 0.0, seed, threads);
+  attfm::PoolTask pool = task_of(vectors, slots, std::nullopt, std::nullopt, fields_of(slots), W, b, h, bias, gate,
+                                 pairs, false, scale, dropout, 0.0, seed, threads);
   attfm::DistinctTask task = distinct_task(pool, int64_t(vectors.shape(0)), index, offsets, members);
   const int64_t entries = pool.batch * pool.pairs;
   require(int64_t(pooled.size()) == pool.batch * pool.dim, "pooled must be (batch, dim)");
@@ -254,8 +255,8 @@ void distinct_backward(Array<const float> vectors, Array<const int32_t> slots, A
                        Array<float> attention, Maybe<uint8_t> bits, Array<const float> grad_pooled,
                        Maybe<const float> grad_weights, Array<float> grad_vectors, Array<float> grad_W,
                        Array<float> grad_b, Array<float> grad_h, Maybe<float> grad_bias, Maybe<float> grad_gate) {
-  attfm::PoolTask pool =
-      task_of(vectors, slots, std::nullopt, std::nullopt, fields_of(slots), W, b, h, bias, gate, pairs, false, scale, dropout, 0.0, seed, threads);
+  attfm::PoolTask pool = task_of(vectors, slots, std::nullopt, std::nullopt, fields_of(slots), W, b, h, bias, gate,
+                                 pairs, false, scale, dropout, 0.0, seed, threads);
   attfm::DistinctTask task = distinct_task(pool, int64_t(vectors.shape(0)), index, offsets, members);
   const int64_t entries = pool.batch * pool.pairs;
   require(int64_t(attention.size()) == entries, "attention must be (batch, pairs)");
@@ -337,18 +338,18 @@ NB_MODULE(_native, m) {
   m.def("lanes", [] { return attfm::kernels().lanes; });
   m.def("bit_bytes", &attfm::bit_bytes);
   m.def("peak", [](int64_t steps) { return attfm::kernels().peak(steps); }, nb::call_guard<nb::gil_scoped_release>());
-  m.def("pool_forward", &pool_forward, nb::arg("embeddings"), nb::arg("ids").none(), nb::arg("values").none(), nb::arg("offsets").none(), nb::arg("fields"), nb::arg("W").none(),
-        nb::arg("b").none(), nb::arg("h").none(), nb::arg("bias").none(), nb::arg("gate").none(), nb::arg("pairs"),
-        nb::arg("plain"), nb::arg("scale"), nb::arg("dropout"), nb::arg("pair_dropout"), nb::arg("seed"),
-        nb::arg("threads"),
-        nb::arg("pooled"), nb::arg("weights").none(), nb::arg("attention").none(), nb::arg("bits").none());
-  m.def("pool_backward", &pool_backward, nb::arg("embeddings"), nb::arg("ids").none(), nb::arg("values").none(), nb::arg("offsets").none(), nb::arg("fields"), nb::arg("W").none(),
-        nb::arg("b").none(), nb::arg("h").none(), nb::arg("bias").none(), nb::arg("gate").none(), nb::arg("pairs"),
-        nb::arg("plain"), nb::arg("scale"), nb::arg("dropout"), nb::arg("pair_dropout"), nb::arg("seed"),
-        nb::arg("threads"),
-        nb::arg("attention").none(), nb::arg("bits").none(), nb::arg("grad_pooled"), nb::arg("grad_weights").none(),
-        nb::arg("by_entry"), nb::arg("grad_embeddings"), nb::arg("grad_W").none(), nb::arg("grad_b").none(),
-        nb::arg("grad_h").none(), nb::arg("grad_bias").none(), nb::arg("grad_gate").none());
+  m.def("pool_forward", &pool_forward, nb::arg("embeddings"), nb::arg("ids").none(), nb::arg("values").none(),
+        nb::arg("offsets").none(), nb::arg("fields"), nb::arg("W").none(), nb::arg("b").none(), nb::arg("h").none(),
+        nb::arg("bias").none(), nb::arg("gate").none(), nb::arg("pairs"), nb::arg("plain"), nb::arg("scale"),
+        nb::arg("dropout"), nb::arg("pair_dropout"), nb::arg("seed"), nb::arg("threads"), nb::arg("pooled"),
+        nb::arg("weights").none(), nb::arg("attention").none(), nb::arg("bits").none());
+  m.def("pool_backward", &pool_backward, nb::arg("embeddings"), nb::arg("ids").none(), nb::arg("values").none(),
+        nb::arg("offsets").none(), nb::arg("fields"), nb::arg("W").none(), nb::arg("b").none(), nb::arg("h").none(),
+        nb::arg("bias").none(), nb::arg("gate").none(), nb::arg("pairs"), nb::arg("plain"), nb::arg("scale"),
+        nb::arg("dropout"), nb::arg("pair_dropout"), nb::arg("seed"), nb::arg("threads"), nb::arg("attention").none(),
+        nb::arg("bits").none(), nb::arg("grad_pooled"), nb::arg("grad_weights").none(), nb::arg("by_entry"),
+        nb::arg("grad_embeddings"), nb::arg("grad_W").none(), nb::arg("grad_b").none(), nb::arg("grad_h").none(),
+        nb::arg("grad_bias").none(), nb::arg("grad_gate").none());
   m.def("find_slots", &find_slots, nb::arg("ids"), nb::arg("features"), nb::arg("slots"));
   m.def("count_distinct", &count_distinct, nb::arg("ids"));
   m.def("find_pairs", &find_pairs, nb::arg("slots"), nb::arg("pairs"), nb::arg("threads"), nb::arg("index"));
@@ -366,8 +367,8 @@ NB_MODULE(_native, m) {
   m.def("score", &score, nb::arg("ids"), nb::arg("values").none(), nb::arg("offsets").none(), nb::arg("fields"),
         nb::arg("intercept"), nb::arg("linear"), nb::arg("table").none(), nb::arg("projection").none(),
         nb::arg("W").none(), nb::arg("b").none(), nb::arg("h").none(), nb::arg("bias").none(), nb::arg("gate").none(),
-        nb::arg("pairs"), nb::arg("plain"), nb::arg("scale"), nb::arg("distinct"), nb::arg("chunk"),
-        nb::arg("threads"), nb::arg("logits"));
+        nb::arg("pairs"), nb::arg("plain"), nb::arg("scale"), nb::arg("distinct"), nb::arg("chunk"), nb::arg("threads"),
+        nb::arg("logits"));
   m.def("update_rows", &update_rows, nb::arg("rows"), nb::arg("parameter"), nb::arg("first").none(), nb::arg("second"),
         nb::arg("gradient"), nb::arg("rate"), nb::arg("decay"), nb::arg("eps"), nb::arg("beta1"), nb::arg("beta2"),
         nb::arg("correction1"), nb::arg("correction2"), nb::arg("threads"), nb::arg("average").none() = nb::none(),

@@ -183,9 +183,8 @@ void forward_part(void* context, int part, int parts) {
       Place place{0, 0};
       for (int64_t n0 = 0; n0 < rows * P; n0 += at.chunk) {
         const int64_t count = smaller(at.chunk, rows * P - n0);
-        place = kept.bits != nullptr
-                    ? pair_vectors<true>(v, task.first, task.second, P, kp, count, place, kept, q)
-                    : pair_vectors<false>(v, task.first, task.second, P, kp, count, place, kept, q);
+        place = kept.bits != nullptr ? pair_vectors<true>(v, task.first, task.second, P, kp, count, place, kept, q)
+                                     : pair_vectors<false>(v, task.first, task.second, P, kp, count, place, kept, q);
         if (task.bits != nullptr) {
           attention_logits<true>(job.net, q, count, partial, e + n0, task.bits + (row0 * P + n0) * bytes);
         } else {
@@ -248,8 +247,7 @@ void backward_part(void* context, int part, int parts) {
         continue;
       }
       memset(dv[r], 0, 4 * m * kp);
-      row_gradient(task, v[r], gr, kp, row, row_memory, A + r * P, d + r * P, grad_bias, grad_gate,
-                   of_row(kept, r, P));
+      row_gradient(task, v[r], gr, kp, row, row_memory, A + r * P, d + r * P, grad_bias, grad_gate, of_row(kept, r, P));
     }
     // dq = A g + d W(h M);  dv_i += dq v_j,  dv_j += dq v_i
     Place place{0, 0};

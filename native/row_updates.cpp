@@ -8,7 +8,6 @@
 namespace attfm::ATTFM_TARGET {
 namespace {
 
-
 // Rows lie anywhere in tables larger than the cache: those that come soon are asked for ahead.
 constexpr int64_t AHEAD = 8;
 

@@ -234,8 +234,9 @@ struct RowMemory {
 
 // From the gradient g of a pooled vector (padded): A (pairs), d (pairs, the gradient of the attention logits), and
 // sums for the gradients of bias and gate.
-void row_gradient(const PoolTask& task, const float* v, const float* g, int64_t kp, int64_t row, const RowMemory& memory,
-                  float* A, float* d, float* grad_bias, float* grad_gate, const Kept& kept = {}) {
+void row_gradient(const PoolTask& task, const float* v, const float* g, int64_t kp, int64_t row,
+                  const RowMemory& memory, float* A, float* d, float* grad_bias, float* grad_gate,
+                  const Kept& kept = {}) {
   const int64_t P = task.pairs;
   const auto [factors, dropped, dA, gv] = memory;
   const bool attention = task.attention_dim > 0;

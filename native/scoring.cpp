@@ -37,7 +37,8 @@ void score_part(void* context, int part, int parts) {
         if (all.values != nullptr) some.values += start * all.fields;
       }
       if (task.distinct) {
-        const PairIndex found = find_pairs(some.ids, count, all.fields, all.first, all.second, all.pairs, 1, index.data());
+        const PairIndex found =
+            find_pairs(some.ids, count, all.fields, all.first, all.second, all.pairs, 1, index.data());
         const DistinctTask by_pair{some, int64_t(found.members.size() / 2), index.data(), found.offsets.data(),
                                    found.members.data()};
         set.distinct_forward(by_pair);
@@ -53,7 +54,8 @@ void score_part(void* context, int part, int parts) {
 
 void score(const ScoreTask& task, int64_t chunk) {
   // Not fewer chunks than threads, so that none waits.
-  ScoreJob job{task, std::max<int64_t>(1, std::min(chunk, (task.pool.batch + task.pool.threads - 1) / task.pool.threads))};
+  ScoreJob job{task,
+               std::max<int64_t>(1, std::min(chunk, (task.pool.batch + task.pool.threads - 1) / task.pool.threads))};
   run_parts(task.pool.threads, score_part, &job);
 }
 
