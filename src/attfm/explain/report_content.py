@@ -24,6 +24,7 @@ _MOST_BINS, _LEAST_BINS = 255, 8
 _CATEGORIES, _IMPORTANT, _SURFACES, _EFFECTS = 30, 30, 20, 12
 _MATRIX_FIELDS, _VALUE_FIELDS, _OUTPUTS = 60, 120, 12
 _LONGEST_TEXT = 80
+_MOST_SHARES = 4  # classes whose share of the rows is shown
 
 
 def report_content(model: Model, examined: Examined | None, *, detail: float = 1.0) -> Content:
@@ -89,6 +90,7 @@ def _facts(model: Model, examined: Examined | None) -> Content:
             "name": _text(examined.name), "rows": len(examined), "total": examined.total,
             "labelled": examined.target is not None,
         },
+        "targets": [] if examined is None or examined.target is None else _targets(model, examined.target),
         "metrics": [],
         "curves": {},
     }  # fmt: skip
@@ -100,6 +102,21 @@ def _facts(model: Model, examined: Examined | None) -> Content:
         facts["curves"] = curves(model, examined.target, scores)
         facts["threshold"] = threshold if model.task == "binary" else None
     return facts
+
+
+def _targets(model: Model, target: NDArray[Any]) -> list[Content]:
+    """Return what the target is in the rows examined: the shares of the classes, or the values' mean and spread."""
+    if not len(target):
+        return []
+    if model.target.classes is None:
+        spread = f"standard deviation {np.std(target):.4g}, from {np.min(target):.4g} to {np.max(target):.4g}"
+        return [{"name": f"mean {_text(model.target.name, 40)}", "text": _rounded(np.mean(target)), "more": spread}]
+    counts = np.bincount(target, minlength=len(model.target.classes))
+    return [
+        {"name": _text(model.target.classes[code], 40), "share": _rounded(counts[code] / len(target)),
+         "rows": int(counts[code])}
+        for code in np.argsort(-counts, kind="stable")[:_MOST_SHARES]
+    ]  # fmt: skip
 
 
 def _importance(overview: GlobalExplanation) -> list[Content]:
