@@ -104,6 +104,11 @@ def calibration_interval(gaps: Floats, resampled: Floats) -> tuple[float, float]
     return low, value + half - least
 
 
+def calibration_error(hit: Floats, confidence: Floats) -> float:
+    """Return the expected calibration error over 15 bins of equal width, as in training's metrics; both (rows,)."""
+    return _Calibration(hit, confidence).error(np.ones(len(hit)))
+
+
 def area_under_roc(positive: NDArray[np.bool_], score: Floats, weight: Floats | None = None) -> float:
     """Return the area under the ROC curve, NaN with one class only; all arguments (rows,)."""
     return _Ranked(positive, score).area(np.ones(len(score)) if weight is None else weight)

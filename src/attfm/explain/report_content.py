@@ -11,7 +11,7 @@ from attfm.explain.contributions import Explainer, explain_global, output_names,
 from attfm.explain.examined import Examined, decided, shown_rows
 from attfm.explain.explanation import Explanation
 from attfm.explain.findings import examine_fields, warnings_of
-from attfm.explain.grid import density, pair_grid
+from attfm.explain.grid import density, pair_grid, stretch_of
 from attfm.explain.intervals import with_intervals
 from attfm.explain.overview import GlobalExplanation, Shape
 from attfm.explain.report_curves import curves
@@ -156,11 +156,13 @@ def _shape(shape: Shape, overview: GlobalExplanation, detail: float) -> Content:
     if shape.edges is not None and len(shape.edges) == len(rows) - FIRST_VALUE + 1 and len(rows) > FIRST_VALUE:
         most = int(np.clip(detail * _POINTS / (len(overview.fields) * outputs), _LEAST_BINS, _MOST_BINS))
         edges, means, counts, spread = _merged(shape, effect, most)
-        heights, bounds = density(counts, edges)
+        stretch = stretch_of(counts, edges)
+        heights, bounds = density(counts, edges, stretch=stretch)
         return content | {
             "edges": _numbers(edges, 6), "effect": _numbers(means.T), "counts": counts.tolist(), "special": special,
             "spread": None if spread is None else _numbers(spread.T),
             "density": _numbers(heights, 3), "bounds": _numbers(bounds[[0, -1]], 6),
+            "stretch": _rounded(stretch),
         }  # fmt: skip
     order = np.argsort(-rows, kind="stable")
     order = order[rows[order] > 0]

@@ -163,17 +163,32 @@ function barChart(width, { bars, label, axisLabel, from = null }) {
   return svg;
 }
 
+// 0, powers of ten, and their fivefold and double, as far as their texts have room.
+function stretchedTicks(low, high, place) {
+  const found = [];
+  const add = (t) => {
+    const text = tickText(t, Math.abs(t) || 1), at = place(t);
+    if (t >= low && t <= high && found.every(([u, other]) => Math.abs(place(u) - at) > 10 + (widthOf(text) + widthOf(other)) / 2)) found.push([t, text]);
+  };
+  add(0);
+  const most = Math.ceil(Math.log10(Math.max(Math.abs(low), Math.abs(high))));
+  for (const times of [1, 5, 2]) for (let power = most; power > most - 12; power--) { add(times * 10 ** power); add(-times * 10 ** power); }
+  return found;
+}
+
 // A numeric field's effect, bin by bin, above the density of its rows.
 function stepChart(width, shape, number, { yLabel, label }) {
   const height = 290, effect = shape.effect[number], spread = shape.spread && shape.spread[number];
   const low = effect.map((v, i) => (v === null ? null : v - 2 * (spread ? spread[i] || 0 : 0)));
   const high = effect.map((v, i) => (v === null ? null : v + 2 * (spread ? spread[i] || 0 : 0)));
-  const x = extent([shape.edges[0], shape.edges[shape.edges.length - 1]], 0.01);
+  const along = (v) => (shape.stretch ? Math.asinh(v / shape.stretch) : v);
+  const x = extent([along(shape.edges[0]), along(shape.edges[shape.edges.length - 1])], 0.01);
   const y = extent([0, ...low, ...high, ...shape.special.map((s) => s.effect[number])], 0.06);
   const f = frame(width, height, { x, y, xLabel: shape.field, yLabel, label, bottom: 82, xTicks: false });
+  const place = (v) => f.px(along(v));
   const steps = (values) => values.flatMap((v, i) => [[shape.edges[i], v], [shape.edges[i + 1], v]]);
   if (spread) effect.forEach((v, i) => {
-    if (v !== null) f.svg.append(draw("rect", { x: f.px(shape.edges[i]), width: Math.max(f.px(shape.edges[i + 1]) - f.px(shape.edges[i]), 0.5), y: f.py(high[i]), height: f.py(low[i]) - f.py(high[i]), class: "f-blue", "fill-opacity": 0.2 }));
+    if (v !== null) f.svg.append(draw("rect", { x: place(shape.edges[i]), width: Math.max(place(shape.edges[i + 1]) - place(shape.edges[i]), 0.5), y: f.py(high[i]), height: f.py(low[i]) - f.py(high[i]), class: "f-blue", "fill-opacity": 0.2 }));
   });
   f.svg.append(draw("path", { d: path([[x[0], 0], [x[1], 0]], f.px, f.py), class: "s-quiet" }));
   shape.special.forEach((one, i) => {
@@ -181,23 +196,26 @@ function stepChart(width, shape, number, { yLabel, label }) {
     f.svg.append(draw("path", { d: path([[x[0], v], [x[1], v]], f.px, f.py), class: "line s-orange", "stroke-dasharray": i ? "8 4" : "2 4" }));
     f.svg.append(draw("text", { x: width - f.right - 2, y: f.py(v) - 4, "text-anchor": "end" }, one.name));
   });
-  f.svg.append(draw("path", { d: path(steps(effect), f.px, f.py), class: "line s-blue" }));
+  f.svg.append(draw("path", { d: path(steps(effect), place, f.py), class: "line s-blue" }));
   const most = Math.max(...shape.density, 1e-9), base = height - 38, tall = 36, [from, to] = shape.bounds;
-  const wide = (f.px(to) - f.px(from)) / shape.density.length;
-  shape.density.forEach((rows, i) => f.svg.append(draw("rect", { x: f.px(from) + i * wide, width: Math.max(wide - 0.5, 0.5), y: base - (tall * rows) / most, height: (tall * rows) / most, class: "f-quiet", "fill-opacity": 0.6 })));
-  for (const t of ticks(x[0], x[1], Math.max(2, Math.floor((width - f.left) / 60)))) f.svg.append(draw("text", { x: f.px(t), y: base + 16, "text-anchor": f.px(t) > width - 24 ? "end" : "middle", class: "quiet" }, say(t, 4)));
+  const wide = (place(to) - place(from)) / shape.density.length;
+  shape.density.forEach((rows, i) => f.svg.append(draw("rect", { x: place(from) + i * wide, width: Math.max(wide - 0.5, 0.5), y: base - (tall * rows) / most, height: (tall * rows) / most, class: "f-quiet", "fill-opacity": 0.6 })));
+  const shown = shape.stretch ? stretchedTicks(shape.edges[0], shape.edges[shape.edges.length - 1], place) : ticksAndTexts(x[0], x[1], Math.max(2, Math.floor((width - f.left) / 60)));
+  for (const [t, text] of shown) f.svg.append(draw("text", { x: place(t), y: base + 16, "text-anchor": place(t) > width - 24 ? "end" : "middle", class: "quiet" }, text));
   f.svg.append(draw("text", { x: f.left - 6, y: base - 8, "text-anchor": "end", class: "quiet" }, "rows"));
   return f.svg;
 }
 
 const LEAST_CELL = 13; // px; narrower cells have no readable names, so the map is wider than its room and scrolls there
 
+const LEAST_SIDE = 90; // px, so that there is room for the field's name beside few rows
+
 // Cells coloured by sign and size (or by size alone), with names on both sides.
 function heatMap(width, { rows, columns, value, counts, limit, label, xLabel, yLabel, few = 10, oneSided = false }) {
   const longest = (names) => widest(names) + 12;
   const left = Math.min(longest(rows), width * 0.34, 190) + (yLabel ? 18 : 0), under = Math.min(longest(columns), 120) + (xLabel ? 20 : 6);
   width = Math.max(width, Math.ceil(left + 8 + LEAST_CELL * columns.length));
-  const wide = (width - left - 8) / columns.length, tall = Math.max(LEAST_CELL, Math.min(26, wide));
+  const wide = (width - left - 8) / columns.length, tall = Math.max(LEAST_CELL, Math.min(26, wide), yLabel ? LEAST_SIDE / rows.length : 0);
   const height = tall * rows.length + under + 4, svg = canvas(width, height, label), size = Math.min(LINE, wide - 1);
   rows.forEach((name, r) => {
     const text = draw("text", { x: left - 5, y: 2 + r * tall + tall / 2 + 4, "text-anchor": "end" }, shorten(name, left - (yLabel ? 26 : 8)));
@@ -220,7 +238,7 @@ function heatMap(width, { rows, columns, value, counts, limit, label, xLabel, yL
     svg.append(text);
   });
   if (xLabel) svg.append(draw("text", { x: left + (width - left) / 2, y: height - 4, "text-anchor": "middle" }, shorten(xLabel, width - left)));
-  if (yLabel) svg.append(draw("text", { transform: `translate(11 ${(tall * rows.length) / 2}) rotate(-90)`, "text-anchor": "middle" }, shorten(yLabel, Math.max(tall * rows.length, 60))));
+  if (yLabel) svg.append(draw("text", { transform: `translate(11 ${(tall * rows.length) / 2}) rotate(-90)`, "text-anchor": "middle" }, shorten(yLabel, tall * rows.length)));
   return svg;
 }
 

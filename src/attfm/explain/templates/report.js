@@ -225,7 +225,7 @@ function shapesPart() {
     const special = (shape.special || []).map((s) => `${s.name} in ${count(s.rows)} rows`).join(", ");
     const left = shape.left ? `; ${count(shape.left)} rarer values not shown` : "";
     if (shape.edges) picture(grid, {
-      title: shape.field, caption: special ? `dotted: ${special}` : "",
+      title: shape.field, caption: [special ? `dotted: ${special}` : "", shape.stretch ? "axis logarithmic away from 0" : ""].filter(Boolean).join("; "),
       paint: (w) => stepChart(w, shape, output, { yLabel: effectOf(output), label: `shape of ${shape.field}: ${effectOf(output)} from ${say(Math.min(...shape.effect[output].filter((v) => v !== null)))} to ${say(Math.max(...shape.effect[output].filter((v) => v !== null)))}` }),
       table: () => plainTable(["from", "to", "effect", "rows"], shape.counts.map((n, i) => [say(shape.edges[i], 6), say(shape.edges[i + 1], 6), shape.effect[output][i] === null ? "–" : signed(shape.effect[output][i]), count(n)]), [0, 1, 2, 3]),
     });
