@@ -18,7 +18,7 @@ test: install  ## the tests
 	.venv/bin/python -m pytest
 
 test-browser: install  ## the report in headless Chromium, clicks included; installs what is lacking
-	command -v chromium chromium-browser google-chrome >/dev/null || \
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
 	  { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium; } || \
 	  { echo "no chromium: install it (Debian: apt install chromium), then run this again" >&2; exit 1; }
 	$(PIP) "playwright>=1.45"
