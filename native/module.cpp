@@ -178,6 +178,18 @@ auto find_slots(Array<const int32_t> ids, int64_t features, Array<int32_t> slots
   return tensor(std::move(rows), std::vector<size_t>{rows.size()});
 }
 
+// Lowest and highest id; of torch's own ways, aminmax leaves threads of OpenMP spinning, which hold up the kernels'.
+template <class T>
+auto id_range(Array<const T> ids) {
+  T low = 0, high = -1;
+  if (ids.size() > 0) low = high = ids.data()[0];
+  for (size_t n = 0; n < ids.size(); ++n) {
+    low = ids.data()[n] < low ? ids.data()[n] : low;
+    high = ids.data()[n] > high ? ids.data()[n] : high;
+  }
+  return nb::make_tuple(low, high);
+}
+
 auto count_distinct(Array<const int32_t> ids) {
   require(ids.ndim() == 2, "ids must be (batch, fields)");
   std::vector<int64_t> counts = attfm::count_distinct(ids.data(), int64_t(ids.shape(0)), int64_t(ids.shape(1)));
@@ -351,6 +363,8 @@ NB_MODULE(_native, m) {
         nb::arg("grad_embeddings"), nb::arg("grad_W").none(), nb::arg("grad_b").none(), nb::arg("grad_h").none(),
         nb::arg("grad_bias").none(), nb::arg("grad_gate").none());
   m.def("find_slots", &find_slots, nb::arg("ids"), nb::arg("features"), nb::arg("slots"));
+  m.def("id_range", &id_range<int32_t>, nb::arg("ids"));
+  m.def("id_range", &id_range<int64_t>, nb::arg("ids"));
   m.def("count_distinct", &count_distinct, nb::arg("ids"));
   m.def("find_pairs", &find_pairs, nb::arg("slots"), nb::arg("pairs"), nb::arg("threads"), nb::arg("index"));
   m.def("distinct_forward", &distinct_forward, nb::arg("vectors"), nb::arg("slots"), nb::arg("index"),

@@ -201,7 +201,7 @@ def check_ids(ids: Tensor, table: Tensor, values: Tensor | None, offsets: Tensor
         _check_offsets(offsets, len(ids))
     # On a GPU reading the ids would wait for it; torch checks them there.
     if ids.numel() and ids.device.type == "cpu" and not torch.compiler.is_compiling():
-        low, high = (int(t) for t in torch.aminmax(ids))
+        low, high = native.id_range(ids)
         if low < 0 or high >= len(table):
             worst = low if low < 0 else high
             at = (ids == worst).nonzero()[0].tolist()

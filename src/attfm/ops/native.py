@@ -8,6 +8,7 @@ import os
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,6 +91,15 @@ def raise_unless_contiguous(tensors: dict[str, Tensor | None]) -> None:
             f"backend='native' takes contiguous tensors, and {', '.join(scattered)} is not: "
             "call .contiguous() on it, or use backend='auto', which copies."
         )
+
+
+def id_range(ids: Tensor) -> tuple[int, int]:
+    """Return the lowest and the highest of ids on the CPU, at least one."""
+    if compiled is None:
+        low, high = torch.aminmax(ids)
+        return int(low), int(high)
+    found: tuple[int, int] = compiled.id_range(ids.contiguous())
+    return found
 
 
 def thread_count(batch: int, work: int) -> int:
@@ -318,7 +328,8 @@ def _differentiate(ctx: Any, grad_pooled: Tensor | None, grad_weights: Tensor | 
     first, *others = [g if t is not None and n else None for t, g, n in zip(inputs, grads, needed, strict=True)]
     if first is not None and ids is not None and ctx.by_entry:
         # One row for each entry, as of torch.nn.Embedding(sparse=True): nothing of the size of the table.
-        where = ids.reshape(1, -1).long()
+        # NumPy converts: torch would leave threads of OpenMP spinning, which hold up those of the next kernel.
+        where = torch.from_numpy(ids.reshape(1, -1).numpy().astype(np.int64))
         first = torch.sparse_coo_tensor(where, first, embeddings.shape, check_invariants=False)
     return (first, None, None, None, *others, *[None] * 10)
 
