@@ -13,6 +13,7 @@ from shop import FAST, write_csv, write_shop
 from attfm.cli import main
 from attfm.commands.explain import bar
 from attfm.data.sources import open_source
+from attfm.explain import background
 from attfm.explain.contributions import Explainer
 from attfm.model.bundle import Model
 
@@ -101,6 +102,21 @@ def test_global_prints_importance_with_and_without_a_table(
     shares = [one["share"] for kind in ("fields", "pairs") for one in result["global"][kind]]
     assert math.isclose(sum(shares), 1)
     assert {shape["field"] for shape in result["global"]["shapes"]} == {"age", "job", "town"}
+
+
+@pytest.mark.parametrize("arguments", [["--rows", "1"], ["--global"], ["--output", "effects.csv"]])
+def test_pairs_out_of_which_only_the_mean_is_moved_are_named(
+    arguments: list[str], shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "_MOST_PAIRS", 1)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", shop, "--target", "bought", "--out", "run", *FAST]) == 0
+    conditional = Explainer(Model.load("run")).background.centred
+    left = [name for name, kept in zip(("age × job", "age × town", "job × town"), conditional, strict=True) if not kept]
+    assert len(left) == 2
+    capsys.readouterr()
+    assert main(["explain", "run", shop, *arguments]) == 0
+    assert f"2 of 3 pairs are centred by their overall mean only: {', '.join(left)}" in capsys.readouterr().out
 
 
 def test_check_prints_what_was_measured(shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attfm.commands.console import Output, duration
 from attfm.commands.tables import Reading, check_columns
@@ -18,6 +19,7 @@ from attfm.model.bundle import Model, probabilities
 
 DEFAULT_ROWS = 3
 _BAR = 12  # cells of a bar
+_MOST_NAMED = 5  # pairs listed in a sentence
 
 
 def explain(
@@ -96,12 +98,17 @@ def _print_rows(model: Model, explanation: Explanation, top: int, output: Output
             if others:
                 lines.append([f"{others:,} others", "", f"{rest:+.4f}", ""])
             output.result_table(("effect", "value", explanation.unit, ""), lines, right=(2,))
-    moved = explanation.conditional
-    if explanation.view == "centred" and not moved.all():
+    if explanation.view == "centred":
+        _say_mean_only(explanation.pair_names, explanation.conditional, output)
+
+
+def _say_mean_only(pairs: Sequence[str], conditional: NDArray[np.bool_], output: Output) -> None:
+    """Name the pairs out of which only the mean was moved, where there are any."""
+    left = [name for name, moved in zip(pairs, conditional, strict=True) if not moved]
+    if left:
+        listed = ", ".join(left[:_MOST_NAMED]) + (", ..." if len(left) > _MOST_NAMED else "")
         output.say()
-        output.say(
-            f"{int((~moved).sum()):,} of {len(moved):,} pairs are centred by their overall mean only (see the docs)"
-        )
+        output.say(f"{len(left):,} of {len(pairs):,} pairs are centred by their overall mean only: {listed}")
 
 
 def _prediction(model: Model, logits: Any, number: int, explanation: Explanation) -> str:
@@ -140,6 +147,7 @@ def _overall(overview: GlobalExplanation, rows: str, top: int, output: Output) -
             output.result_lines("")
     if stability is not None:
         output.result_lines(_stability(stability.refits, stability.fields, stability.pairs, stability.top))
+    _say_mean_only(overview.pair_names, overview.conditional, output)
     return overview.to_dict()
 
 
@@ -204,10 +212,12 @@ def _stability(refits: int, fields: float | None, pairs: float | None, top: floa
 
 
 def _write(explainer: Explainer, source: Source, to: str, output: Output, started: float) -> dict[str, Any]:
-    rows = 0
+    rows, part = 0, None
     with TableWriter(to) as writer:
         for part in explainer.chunks(source):
             writer.write(part.to_arrow())
             rows += len(part)
+    if part is not None and part.view == "centred":
+        _say_mean_only(part.pair_names, part.conditional, output)
     output.result_lines(f"{rows:,} rows explained: {to}, {duration(time.perf_counter() - started)}")
     return {"file": to, "rows": rows}

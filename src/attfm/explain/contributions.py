@@ -138,7 +138,7 @@ def explain_global(
         tally = Tally(background, surfaces)
         for _, rows in explainer.encoded(source):
             effects, states = effects_of(model.module, rows), background.states.of(rows)
-            tally.add(rows, states, effects, background.centre(effects, states))
+            tally.add(states, effects, background.centre(effects, states))
         return overview.with_summary(tally.summary())
     if pairs is not None:
         absent = [overview.pair_names[p] for p in surfaces if p not in {s.pair for s in stored.surfaces}]

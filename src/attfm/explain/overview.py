@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from attfm.errors import ConfigError
 from attfm.explain.states import States
-from attfm.explain.summary import Summary, shape_sizes
+from attfm.explain.summary import Summary
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ class Shape:
     labels : (points,) names of the values, "unknown" and "missing" first
     edges : float64 (points − 1,) edges of the bins of an ordered field, which are the points from the third on; or None
     effect : float64 (points, outputs), mean centred main effect of the rows with that value
-    rows : int64 (points,), rows with it
+    rows : int64 (points,), rows with it; a row with several members of a multi-valued field is in several points
     spread : float64 (points, outputs), standard deviation over refits, or None without refits
     """
 
@@ -42,7 +42,8 @@ class PairSurface:
     """A pair's centred effect, cell by cell of those that occur.
 
     fields : the two; labels : names of the states of each
-    first, second : int64 (cells,), states; effect : float64 (cells, outputs); rows : int64 (cells,)
+    first, second : int64 (cells,), states; effect : float64 (cells, outputs); rows : int64 (cells,); a row with
+        several members of a multi-valued field is in several cells
     """
 
     fields: tuple[str, str]
@@ -179,10 +180,9 @@ class GlobalExplanation:
         if field not in self.fields:
             raise ConfigError(f"There is no field '{field}': it is one of {', '.join(map(repr, self.fields))}.")
         f = self.fields.index(field)
-        sizes = shape_sizes(self.states)
-        part = slice(int(sizes[:f].sum()), int(sizes[: f + 1].sum()))
-        kind = self.states.kinds[f]
-        labels = list(self.states.features(f)) if kind == "multi-valued" else self.states.labels(f)
+        start = int(self.states.offsets[f])
+        part = slice(start, start + int(self.states.sizes[f]))
+        kind, labels = self.states.kinds[f], self.states.labels(f)
         spread = self._spread([bag.shape[part] for bag in self.summary.bags])
         edges = self.states.edges(f) if kind in ("numeric", "scaled") else None
         summary = self.summary

@@ -39,4 +39,4 @@ def _summary(
     effects = Effects.gather([effects_of(module, chunk) for chunk in chunks(module, rows)])
     background = Background.of_sample(effects, states, of_rows, training_rows=training_rows)
     step = chunk_rows(module, rows.ids.shape[1])
-    return background, of_effects(background, rows, of_rows, effects, step=step, surfaces=surfaces)
+    return background, of_effects(background, of_rows, effects, step=step, surfaces=surfaces)

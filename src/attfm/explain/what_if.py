@@ -139,7 +139,7 @@ def _candidates(background: Background, one: Rows, f: int) -> _Candidates:
         return _bag_candidates(states, one, f)
     start, size = states.offsets[f], states.sizes[f]
     counts = background.counts[start : start + size]
-    held = int(states.of(one)[0, f])
+    held = int(states.of(one).single[0, f])
     tried = np.flatnonzero(counts[FIRST_VALUE:]) + FIRST_VALUE
     if f in states.cuts:
         tried = np.arange(FIRST_VALUE, size)
