@@ -111,7 +111,7 @@ def train(
                 table, schema=schema, config=config, target_name=target_name,
                 train_rows=split.train, valid_rows=split.valid, test_rows=split.test,
                 valid_table=valid_table, test_table=test_table,
-                on_epoch=progress.on_epoch, on_batch=progress.on_batch,
+                on_epoch=progress.on_epoch, on_batch=progress.on_batch, on_refit=progress.on_refit,
             )  # fmt: skip
         model = fitted.model
         parts = {"valid": fitted.valid, "test": fitted.test}

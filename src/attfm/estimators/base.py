@@ -121,7 +121,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
             fitted = fit(
                 LabelledTable(source, pa.chunked_array([pa.array(labels)]), weights(sample_weight)),
                 schema=schema, config=config, target_name=_TARGET, valid_table=valid,
-                on_epoch=progress.on_epoch, on_batch=progress.on_batch,
+                on_epoch=progress.on_epoch, on_batch=progress.on_batch, on_refit=progress.on_refit,
             )  # fmt: skip
         return self._take(fitted.model, labels)
 
