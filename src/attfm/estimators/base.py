@@ -115,7 +115,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         if len(labels) < 2:
             raise TargetError("X and y have 1 sample only: nothing can be learned from it. Give more rows.")
         config = self._config(task or ("binary" if len(np.unique(labels)) <= 2 else "multiclass"))
-        valid = None if eval_set is None else self._eval_table(eval_set)
+        valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
         schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data, source=source.name)
         with FitProgress(config.train.epochs, show=self.verbose) as progress:
             fitted = fit(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow as pa
 from numpy.typing import ArrayLike
@@ -16,10 +17,14 @@ from attfm.explain.faithfulness import Faithfulness, check
 from attfm.explain.overview import GlobalExplanation
 from attfm.explain.report import checked_path, write_report
 from attfm.explain.what_if import Change, what_if
+from attfm.train.progress import FitProgress
+from attfm.train.refits import refit_with_seeds
 
 
 class Explained(Inputs):
     """The part of an estimator that explains its predictions."""
+
+    verbose: bool | Literal["auto"]
 
     def explain(self, X: object, *, view: View = "centred", rows: Sequence[int] | None = None) -> Explanation:
         """Return the exact account of each row: base + Σ effects = logit (or a regression's prediction).
@@ -53,10 +58,40 @@ class Explained(Inputs):
         check_is_fitted(self, "model_")
         return explain_global(self.model_, None if X is None else self._source(X), pairs=pairs)
 
-    def check_explanations(self, X: object, *, seed: int = 0) -> Faithfulness:
-        """Return how far explanations can be trusted, measured on the rows of X; see `Faithfulness`."""
+    def check_explanations(
+        self, X: object, *, seed: int = 0, seeds: int = 0, refit_on: Any = None, eval_set: Any = None
+    ) -> Faithfulness:
+        """Return how far explanations can be trusted, measured on the rows of X; see `Faithfulness`.
+
+        Parameters
+        ----------
+        X : table or array with the columns of the fit; seed : of the random orders of deletion
+        seeds : refits with other seeds, which show what of the importances is chance; each takes as long as the fit
+        refit_on : with `seeds`, the (X, y) or (X, y, sample_weight) of the fit, which the model does not keep
+        eval_set : with `seeds`, the eval_set of the fit, if there was one
+
+        Raises
+        ------
+        ConfigError : seeds without refit_on, or refit_on is not what the model was fitted on
+        """
         check_is_fitted(self, "model_")
-        return check(self.model_, self._source(X), seed=seed)
+        source = self._source(X)
+        if seeds < 1:
+            return check(self.model_, source, seed=seed)
+        if refit_on is None:
+            raise ConfigError(
+                f"seeds={seeds} fits the model again, and needs the rows of the fit: give refit_on=(X, y), "
+                "and eval_set= if there was one."
+            )
+        table = self._labelled(refit_on, "refit_on")
+        valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
+        with FitProgress(self.model_.config.train.epochs, show=self.verbose) as progress:
+            refits = refit_with_seeds(
+                self.model_, table, seeds=seeds, valid_table=valid,
+                advice="Give refit_on=, and eval_set= if there was one, as fit() got them.",
+                on_refit=progress.on_refit, on_epoch=progress.on_epoch, on_batch=progress.on_batch,
+            )  # fmt: skip
+        return check(self.model_, source, seed=seed, refits=refits)
 
     def what_if(
         self, X: object, *, row: int = 0, immutable: Sequence[str] = (), threshold: float | None = None

@@ -65,10 +65,11 @@ class Inputs:
             )
         return source
 
-    def _eval_table(self, eval_set: Any) -> LabelledTable:
-        if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
-            raise ConfigError("eval_set is not (X, y) or (X, y, sample_weight): give one tuple.")
-        X, y, weight = (*eval_set, None)[:3]
+    def _labelled(self, table: Any, argument: str) -> LabelledTable:
+        """Return what an argument of the form (X, y) or (X, y, sample_weight) holds."""
+        if not isinstance(table, tuple | list) or len(table) not in (2, 3):
+            raise ConfigError(f"{argument} is not (X, y) or (X, y, sample_weight): give one tuple.")
+        X, y, weight = (*table, None)[:3]
         source = (
             open_source(X) if is_frame(X) else open_source(check_array(X, dtype=None, ensure_all_finite="allow-nan"))
         )

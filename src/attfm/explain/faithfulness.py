@@ -1,5 +1,6 @@
 """Whether the account is what the model does: measured, not claimed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,11 @@ from attfm.data.sources import Source
 from attfm.explain.background import Centred
 from attfm.explain.contributions import Explainer
 from attfm.explain.effects import Effects, effects_of, logits_without
-from attfm.explain.overview import GlobalExplanation, Stability
+from attfm.explain.stability import Stability
 from attfm.explain.summary import Summary
+from attfm.explain.training import importances
 from attfm.model.bundle import Model
+from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
 
 Floats = NDArray[np.float64]
@@ -38,6 +41,14 @@ class Deletion:
 
 
 @dataclass(frozen=True)
+class Refits:
+    """Modules trained again on the model's training rows with other seeds; rows : those rows, encoded."""
+
+    rows: Rows
+    modules: Sequence[FactorizationMachine]
+
+
+@dataclass(frozen=True)
 class Faithfulness:
     """How far explanations can be trusted, measured on some rows.
 
@@ -47,7 +58,8 @@ class Faithfulness:
     removal_error : largest |logit without the k largest effects − (logit − their sum)|, by the same measure, over
         k = 1, 3, 10; the terms are cut out of the forward pass, which knows nothing of effects
     deletion : curve of deleting the largest centred effects first, against random order; None without a background
-    stability : how far refits agree on what is important; None without refits (n_bags)
+    stability : how far refits on bootstrap samples agree on what is important; None without them (n_bags)
+    seeds : how far the model and refits on the same rows with other seeds agree on it; None without them
     """
 
     rows: int
@@ -55,15 +67,19 @@ class Faithfulness:
     removal_error: float
     deletion: Deletion | None
     stability: Stability | None
+    seeds: Stability | None = None
 
 
-def check(model: Model, source: Source, *, rows: int = MOST_ROWS, seed: int = 0) -> Faithfulness:
+def check(
+    model: Model, source: Source, *, rows: int = MOST_ROWS, seed: int = 0, refits: Refits | None = None
+) -> Faithfulness:
     """Return how far the explanations of a model can be trusted, measured on the first rows of a table.
 
     Parameters
     ----------
     rows : at most so many
     seed : of the random orders of deletion
+    refits : with other seeds, see `attfm.train.refits`
     """
     explainer = Explainer(model, view="centred" if model.background else "raw")
     total, sum_error, removal_error = 0, 0.0, 0.0
@@ -85,15 +101,17 @@ def check(model: Model, source: Source, *, rows: int = MOST_ROWS, seed: int = 0)
         removal_error = max(removal_error, *(_removal_error(model, part, effects, whole, k, size) for k in _REMOVED))
         if total >= rows:
             break
-    deletion = stability = None
+    deletion = stability = seeds = None
     if explainer.background is not None:
         largest, random = (np.sum([curve[side] for curve in curves], axis=0) / max(total, 1) for side in (0, 1))
         deletion = Deletion(np.arange(len(largest)), largest, random)
-        summary = Summary.from_arrays(model.background)
-        stability = GlobalExplanation(
-            explainer.states, explainer.pairs, explainer.outputs, "", summary, explainer.background.centred
-        ).stability()
-    return Faithfulness(total, sum_error, removal_error, deletion, stability)
+        bags = Summary.from_arrays(model.background).bags
+        stability = Stability.between(bags, refits=len(bags)) if len(bags) > 1 else None
+    if refits is not None and refits.modules:
+        modules = [model.module, *refits.modules]
+        found = [importances(module, model.encoder, refits.rows) for module in modules]
+        seeds = Stability.between(found, refits=len(refits.modules))
+    return Faithfulness(total, sum_error, removal_error, deletion, stability, seeds)
 
 
 def _removal_error(model: Model, rows: Rows, effects: Effects, whole: Floats, k: int, size: Floats) -> float:

@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attfm.errors import ConfigError
+from attfm.explain.stability import Stability
 from attfm.explain.states import States
 from attfm.explain.summary import Summary
 
@@ -73,20 +73,6 @@ class Importance:
     spread: float | None = None
     attention: float | None = None
     attention_spread: float | None = None
-
-
-@dataclass(frozen=True)
-class Stability:
-    """How far refits on bootstrap samples agree on what is important.
-
-    refits : how many; fields, pairs : mean Spearman correlation of their importances, between refits (None for fewer
-    than two fields or pairs); top : mean share of the ten most important effects that two refits have in common
-    """
-
-    refits: int
-    fields: float | None
-    pairs: float | None
-    top: float
 
 
 @dataclass(frozen=True)
@@ -224,13 +210,7 @@ class GlobalExplanation:
     def stability(self) -> Stability | None:
         """Return how far refits agree, or None for fewer than two of them."""
         bags = self.summary.bags
-        if len(bags) < 2:
-            return None
-        fields = [bag.field_importance.sum(1) for bag in bags]
-        pairs = [bag.pair_importance.sum(1) for bag in bags]
-        tops = [set(np.argsort(-np.concatenate(both))[:10].tolist()) for both in zip(fields, pairs, strict=True)]
-        shared = [len(one & other) / max(len(one), 1) for one, other in combinations(tops, 2)]
-        return Stability(len(bags), _agreement(fields), _agreement(pairs), float(np.mean(shared)))
+        return Stability.between(bags, refits=len(bags)) if len(bags) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers: importance, shapes, surfaces and stability."""
@@ -271,11 +251,3 @@ class GlobalExplanation:
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
-
-
-def _agreement(importances: list[Floats]) -> float | None:
-    """Return the mean Spearman correlation between the rows of importances; None for fewer than two numbers each."""
-    if len(importances[0]) < 2:
-        return None
-    ranks = np.argsort(np.argsort(importances, axis=1), axis=1).astype(np.float64)
-    return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in combinations(ranks, 2)]))
