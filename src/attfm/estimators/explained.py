@@ -16,7 +16,7 @@ from attfm.explain.explanation import Explanation, View
 from attfm.explain.faithfulness import Faithfulness, check
 from attfm.explain.overview import GlobalExplanation
 from attfm.explain.report import checked_path, write_report
-from attfm.explain.what_if import Change, what_if
+from attfm.explain.what_if import Changes, what_if
 from attfm.train.progress import FitProgress
 from attfm.train.refits import refit_with_seeds
 
@@ -95,8 +95,10 @@ class Explained(Inputs):
 
     def what_if(
         self, X: object, *, row: int = 0, immutable: Sequence[str] = (), threshold: float | None = None
-    ) -> list[Change]:
+    ) -> Changes:
         """Return the smallest changes of a single field that flip the decision about one row, smallest first.
+
+        See `attfm.explain.what_if.Change` for what is small. Printed, the result says so where nothing was found.
 
         Parameters
         ----------
