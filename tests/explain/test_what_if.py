@@ -97,8 +97,8 @@ def test_what_was_tried_without_success_is_said() -> None:
     assert len(found) == 0
     values = sum(len(made.encoder.feature_names(f)) - 2 for f in (0, 1, 3, 4))
     assert str(found) == (
-        f"No change of a single field flips the decision 'below' about row 3: {found.tried} values of 4 fields were tried "
-        "(left alone: langs)."
+        f"No change of a single field flips the decision 'below' about row 3: {found.tried} values of 4 fields were "
+        "tried (left alone: langs)."
     )
     assert values - 4 <= found.tried <= values  # all but those that the row has
     some = what_if(made, source(), row=3, threshold=1000.0)

@@ -18,9 +18,9 @@ class AFMRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
     --------
     >>> from attfm import AFMRegressor
     >>> X = [[0, 5.0], [1, 4.0], [0, 1.0], [1, 0.5]] * 20
-    >>> model = AFMRegressor(epochs=20).fit(X, [10.0, 8.0, 2.0, 1.0] * 20)
-    >>> model.predict([[0, 4.9]]).round()
-    array([10.])
+    >>> model = AFMRegressor(epochs=50).fit(X, [10.0, 8.0, 2.0, 1.0] * 20)
+    >>> model.predict([[0, 4.9], [1, 0.7]]) > 5
+    array([ True, False])
     """
 
     def fit(self, X: object, y: ArrayLike, sample_weight: ArrayLike | None = None, eval_set: Any = None) -> Self:

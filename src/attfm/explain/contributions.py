@@ -32,6 +32,17 @@ class Explainer:
     Raises
     ------
     ConfigError : an unknown view, or the centred one of a model without a background
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> from attfm.data.sources import open_source
+    >>> explainer = Explainer(model.model_, view="raw")
+    >>> sum(len(part) for part in explainer.chunks(open_source(X)))
+    80
     """
 
     def __init__(self, model: Model, *, view: View = "centred") -> None:
@@ -123,6 +134,15 @@ def explain_global(
     Raises
     ------
     ConfigError : no background is stored; a pair does not exist, or its surface is not stored and no table is given
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> explain_global(model.model_)
+    GlobalExplanation(72 rows, 2 fields, 1 pairs)
     """
     explainer = Explainer(model)
     background, stored = explainer.background, Summary.from_arrays(model.background)

@@ -31,6 +31,11 @@ class Effect:
     effect : signed, in logits or in a regression target's unit
     attention, applied : weights a_ij and A_ij of a pair, or summed over the pairs inside a group; None of a field in an
         explanation without groups, attention also where the model has none
+
+    Examples
+    --------
+    >>> Effect("age × job", "[37, 40) × cook", -0.25, attention=0.1, applied=1.2).effect
+    -0.25
     """
 
     name: str
@@ -62,6 +67,20 @@ class Explanation:
         0 of a field in none; None where fields were not grouped (see `grouped`), attention also without attention
 
     Slices are taken by row: `e[0]`, `e[2:5]`, `e[mask]`.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> e = model.explain(X.slice(0, 4))
+    >>> e.names
+    ('job', 'age', 'job × age')
+    >>> bool(abs(e.base + e.values.sum(1) - model.decision_function(X.slice(0, 4))).max() < 1e-5)
+    True
+    >>> [(effect.name, effect.value) for effect in e.top(1)[3]]
+    [('age', '61')]
     """
 
     view: View

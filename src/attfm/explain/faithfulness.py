@@ -28,6 +28,11 @@ class Deletion:
     """Mean distance of the logit from the whole one after the first k effects were set to their average.
 
     removed : int64 (points,), k; largest_first, random : float64 (points,); random is the mean over several orders
+
+    Examples
+    --------
+    >>> Deletion(np.arange(3), np.array([0.0, 2.0, 2.0]), np.array([0.0, 1.0, 2.0])).advantage
+    1.3333333333333333
     """
 
     removed: NDArray[np.int64]
@@ -60,6 +65,16 @@ class Faithfulness:
     deletion : curve of deleting the largest centred effects first, against random order; None without a background
     stability : how far refits on bootstrap samples agree on what is important; None without them (n_bags)
     seeds : how far the model and refits on the same rows with other seeds agree on it; None without them
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> found = model.check_explanations(X)
+    >>> found.rows, found.sum_error < 1e-5, found.removal_error < 1e-5, found.seeds
+    (80, True, True, None)
     """
 
     rows: int
@@ -80,6 +95,15 @@ def check(
     rows : at most so many
     seed : of the random orders of deletion
     refits : with other seeds, see `attfm.train.refits`
+
+    Examples
+    --------
+    >>> from attfm import AFMRegressor
+    >>> from attfm.data.sources import open_source
+    >>> X = [[0, 5.0], [1, 4.0], [0, 1.0], [1, 0.5]] * 20
+    >>> model = AFMRegressor(epochs=5).fit(X, [10.0, 8.0, 2.0, 1.0] * 20)
+    >>> check(model.model_, open_source(X), rows=30).rows
+    30
     """
     explainer = Explainer(model, view="centred" if model.background else "raw")
     total, sum_error, removal_error = 0, 0.0, 0.0

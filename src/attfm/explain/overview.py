@@ -26,6 +26,18 @@ class Shape:
     effect : float64 (points, outputs), mean centred main effect of the rows with that value
     rows : int64 (points,), rows with it; a row with several members of a multi-valued field is in several points
     spread : float64 (points, outputs), standard deviation over refits, or None without refits
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> shape = model.explain_global().shape("age")
+    >>> shape.labels, shape.rows[:2].tolist()
+    (['unknown', 'missing', '25', '61'], [0, 0])
+    >>> bool(shape.effect[2, 0] < shape.effect[3, 0])
+    True
     """
 
     field: str
@@ -44,6 +56,16 @@ class PairSurface:
     fields : the two; labels : names of the states of each
     first, second : int64 (cells,), states; effect : float64 (cells, outputs); rows : int64 (cells,); a row with
         several members of a multi-valued field is in several cells
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> surface = model.explain_global().surface("job", "age")
+    >>> [(surface.labels[0][u], surface.labels[1][v]) for u, v in zip(surface.first, surface.second)]
+    [('cook', '25'), ('cook', '61'), ('pilot', '25'), ('pilot', '61')]
     """
 
     fields: tuple[str, str]
@@ -65,6 +87,11 @@ class Importance:
 
     share : of the sum of all importances; spread : standard deviation over refits, or None;
     attention, attention_spread : mean and standard deviation of a pair's a_ij over the rows, or None
+
+    Examples
+    --------
+    >>> Importance("age × job", 0.05, share=0.01, attention=0.2).name
+    'age × job'
     """
 
     name: str
@@ -81,6 +108,18 @@ class GlobalExplanation:
 
     states : the values of each field; pairs : int64 (pairs, 2) field numbers; outputs, unit : as in `Explanation`
     summary : the averages as arrays; conditional : bool (pairs,) as in `Explanation`
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> overview = model.explain_global()
+    >>> overview.importance()[0].name
+    'age'
+    >>> round(sum(one.share for one in overview.importance()), 6)
+    1.0
     """
 
     states: States

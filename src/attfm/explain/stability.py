@@ -41,7 +41,7 @@ class Stability:
         >>> X = [[0, 5.0], [1, 4.0], [0, 1.0], [1, 0.5]] * 20
         >>> model = AFMClassifier(epochs=5, n_bags=3).fit(X, ["low", "low", "high", "high"] * 20)
         >>> stability = model.explain_global().stability()
-        >>> stability.refits, stability.largest, stability.fields
+        >>> stability.refits, stability.largest, round(stability.fields, 3)
         (3, 1, 1.0)
         """
         fields = [model.field_importance.sum(1) for model in models]

@@ -34,6 +34,12 @@ class Change:
     logit_before, logit_after : of the decision's output (predictions of a regression; of several classes the one
         that is decided after the change)
     decision_before, decision_after : the class decided; "below" or "above" the threshold of a regression
+
+    Examples
+    --------
+    >>> change = Change("age", "25", "27", 0.04, -0.3, 0.1, "no", "yes")
+    >>> f"{change.field}: {change.before} → {change.after}"
+    'age: 25 → 27'
     """
 
     field: str
@@ -52,6 +58,11 @@ class Changes(Sequence[Change]):
 
     found : the changes; row : the row's number; decision : what is decided about it
     tried : how many values were tried, of how many `fields`; immutable : columns that were left alone
+
+    Examples
+    --------
+    >>> print(Changes((), row=3, decision="no", tried=57, fields=4, immutable=("sex",)))
+    No change of a single field flips the decision 'no' about row 3: 57 values of 4 fields were tried (left alone: sex).
     """
 
     found: tuple[Change, ...]
@@ -111,6 +122,17 @@ def what_if(
     ------
     DataError : the row is outside the table
     ConfigError : an immutable column does not exist; a regression without a threshold; no background is stored
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> from attfm.data.sources import open_source
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> print(what_if(model.model_, open_source(X), row=2))
+    What flips the decision 'no' about row 2, by itself, and how far it is:
+    age: 25 → 61 gives 'yes' (0.50)
     """
     explainer = Explainer(model)
     columns = [field.name for field in model.schema.inputs]
