@@ -225,7 +225,17 @@ def test_regression_and_several_classes(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["--row", "200"], "shop.csv has no row 200: it has 200 rows, numbered 0 to 199."),
         (["--row", "3", "--row", "-1"], "shop.csv has no row -1"),
+        (["--row", "99999999999999999999"], "shop.csv has no row 99999999999999999999: it has 200 rows"),
+        (["--row", "-99999999999999999999"], "shop.csv has no row -99999999999999999999"),
+        (["--rows", "garbage"], "Invalid value for '--rows'"),
+        (["--rows", "0"], "Invalid value for '--rows'"),
+        (["--row", "3.5"], "Invalid value for '--row'"),
+        (["--top", "0"], "Invalid value for '--top'"),
+        (["--seeds", "-1"], "Invalid value for '--seeds'"),
         (["--global", "--raw"], "--global shows centred effects: leave --raw out."),
+        (["--check", "--raw"], "--check measures centred effects: leave --raw out."),
+        (["--check", "--row", "3"], "--rows and --row choose rows to print, which --global and --check don't"),
+        (["--global", "--rows", "3"], "--rows and --row choose rows to print"),
         (["--output", "effects.xls"], "its name must end in one of"),
     ],
 )

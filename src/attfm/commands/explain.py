@@ -47,8 +47,10 @@ def explain(
         raise ConfigError("Which rows are to be explained? Give a table after the run; only --global can do without.")
     if (seeds and not checked) or (train_table is not None and not seeds):
         raise ConfigError("--seeds belongs to --check, and --train-table to --seeds: add it, or leave the other out.")
-    if raw and overall:
-        raise ConfigError("--global shows centred effects: leave --raw out.")
+    if whole and (row or rows is not None):
+        raise ConfigError("--rows and --row choose rows to print, which --global and --check don't: leave them out.")
+    if raw and whole:
+        raise ConfigError(f"{'--global shows' if overall else '--check measures'} centred effects: leave --raw out.")
     view: View = "raw" if raw else "centred"
     explainer = Explainer(model, view=view) if not checked or model.background else Explainer(model, view="raw")
     source = None if data is None else reading.open(data)

@@ -82,7 +82,8 @@ class Explainer:
         """
         if numbers is None:
             return _joined(list(self.chunks(source)))
-        wanted = np.asarray(numbers, np.int64)
+        most = np.iinfo(np.int64).max
+        wanted = np.array([min(max(int(number), -1), most) for number in numbers], np.int64)
         total, found = 0, list[Explanation]()
         for first, rows in self.encoded(source):
             total = first + len(rows)
@@ -91,7 +92,7 @@ class Explainer:
                 found.append(self.explain(rows.take(torch.from_numpy(here - first)), here))
             if total > wanted.max(initial=-1) and wanted.min(initial=0) >= 0:
                 break
-        outside = [n for n in wanted.tolist() if not 0 <= n < total]
+        outside = [int(n) for n in numbers if not 0 <= n < total]
         if outside:
             raise _outside(source, outside, total)
         whole = _joined(found)
