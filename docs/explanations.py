@@ -54,7 +54,9 @@ def main() -> None:
     e = model.explain(test, rows=[ROW])
     raw = model.explain(test, rows=[ROW], view="raw")
     overview = model.explain_global()
-    check = model.check_explanations(test)
+    check = model.check_explanations(
+        test, seeds=REFITS, refit_on=(X.take(train), y[train]), eval_set=(X.take(valid), y[valid])
+    )
 
     first = e[0]
     effects = [[one.name, one.value, f"{one.effect:+.3f}"] for one in first.top(6)[0]]
@@ -77,7 +79,7 @@ def main() -> None:
     )
     pairs = sum(one.share for one in overview.pair_importance())
     importance += f"\n\nAll {len(overview.pairs)} pairs together have {100 * pairs:.1f} % of the importance."
-    curve, stable = check.deletion, check.stability
+    curve, stable, seeds = check.deletion, check.stability, check.seeds
     measured = "\n".join(
         [
             f"- On {check.rows:,} rows of adult-test the account is off from the model's own logit, scored in float64, "
@@ -88,14 +90,16 @@ def main() -> None:
             f"the mean, three random ones by {curve.random[3]:.2f}.",
             f"- {stable.refits} refits on bootstrap samples: rank correlation of importance {stable.fields:.2f} for "
             f"fields, {stable.pairs:.2f} for pairs; {100 * stable.top:.0f} % of the ten largest in common.",
+            f"- The model and {seeds.refits} refits on the same rows with other seeds: {seeds.fields:.2f} for fields, "
+            f"{seeds.pairs:.2f} for pairs; {100 * seeds.top:.0f} % of the ten largest in common.",
         ]
     )
     share = model.predict_proba(test)[:, 1]
     doubtful = int(np.flatnonzero(np.abs(share - 0.5) < 0.1)[0])
     changes = f"Row {doubtful}, probability {share[doubtful]:.3f}:\n\n" + table(
-        ["field", "from", "to", "decision after"],
+        ["field", "from", "to", "decision after", "distance"],
         [
-            [one.field, one.before, one.after, one.decision_after]
+            [one.field, one.before, one.after, one.decision_after, f"{one.distance:.2f}"]
             for one in model.what_if(test, row=doubtful, immutable=["race", "sex", "native-country", "fnlwgt"])[:5]
         ],
     )

@@ -17,7 +17,7 @@ import attfm.data.sources
 from attfm.cli import main
 from attfm.commands.console import Output, duration, number, print_table, uninterrupted
 from attfm.commands.folders import NewFolder
-from attfm.commands.train import Part, _split
+from attfm.commands.train import Part, split_table
 from attfm.config import Config
 from attfm.data.datasets import adult_split, load_dataset
 from attfm.errors import ConfigError, TrainingError
@@ -64,7 +64,7 @@ def test_train_json_is_one_object_and_messages_go_to_stderr(shop: str, capsys: p
 
 def test_the_stored_metrics_are_those_of_the_split_rows(shop: str, run: str) -> None:
     table = pacsv.read_csv(shop)
-    split = _split(table["bought"], "bought", Config(), Part(0.2), Part(0.2), 1234)
+    split = split_table(table["bought"], "bought", Config(), Part(0.2), Part(0.2), 1234)
     assert (len(split.train), len(split.valid), len(split.test)) == (120, 40, 40)
     assert len(set(split.train) | set(split.valid) | set(split.test)) == 200
     stored = json.loads((Path(run) / "metrics.json").read_text())
@@ -94,7 +94,7 @@ def test_adult_is_trained_on_its_own_split(capsys: pytest.CaptureFixture[str]) -
     auc = roc_auc_score(table["income"].take(rows[2]).to_pylist(), score)
     assert result["metrics"]["test"]["auc"] == pytest.approx(auc, abs=1e-6)  # rows are summed in other chunks
     # The default split of any table is this one.
-    split = _split(table["income"], "income", Config(), Part(0.2), Part(0.2), 1234)
+    split = split_table(table["income"], "income", Config(), Part(0.2), Part(0.2), 1234)
     for own, expected in zip((split.train, split.valid, split.test), rows, strict=True):
         np.testing.assert_array_equal(own, expected)
 

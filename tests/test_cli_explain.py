@@ -4,18 +4,23 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
-from shop import FAST, write_csv, write_shop
+from shop import FAST, HEADER, INPUTS, shop_rows, write_csv, write_shop
 
 from attfm.cli import main
 from attfm.commands.explain import bar
+from attfm.config import Config
 from attfm.data.sources import open_source
+from attfm.explain import background
 from attfm.explain.contributions import Explainer
 from attfm.model.bundle import Model
+from attfm.train import modules
+from attfm.train.trainer import Examples
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
@@ -125,6 +130,21 @@ def test_global_prints_importance_with_and_without_a_table(
     assert {shape["field"] for shape in result["global"]["shapes"]} == {"age", "job", "town"}
 
 
+@pytest.mark.parametrize("arguments", [["--rows", "1"], ["--global"], ["--output", "effects.csv"]])
+def test_pairs_out_of_which_only_the_mean_is_moved_are_named(
+    arguments: list[str], shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "_MOST_PAIRS", 1)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", shop, "--target", "bought", "--out", "run", *FAST]) == 0
+    conditional = Explainer(Model.load("run")).background.centred
+    left = [name for name, kept in zip(("age × job", "age × town", "job × town"), conditional, strict=True) if not kept]
+    assert len(left) == 2
+    capsys.readouterr()
+    assert main(["explain", "run", shop, *arguments]) == 0
+    assert f"2 of 3 pairs are centred by their overall mean only: {', '.join(left)}" in capsys.readouterr().out
+
+
 def test_check_prints_what_was_measured(shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(tmp_path / "bagged")
     assert main(["train", shop, "--target", "bought", "--out", folder, *FAST, "--set", "n_bags=2"]) == 0
@@ -139,6 +159,75 @@ def test_check_prints_what_was_measured(shop: str, tmp_path: Path, capsys: pytes
     assert found["removal_error"] < 1e-5
     assert found["stability"]["refits"] == 2
     assert len(found["deletion"]["largest_first"]) == 7
+    assert "stability of importance over seeds is not known: ask for it by --seeds 5" in out
+    assert found["seeds"] is None
+
+
+SPLITS = {
+    "fractions": [],
+    "no validation": ["--valid", "none"],
+    "no test": ["--test", "none", "--valid", "0.3"],
+    "a table of its own": ["--valid", "valid.csv"],
+    "weights": ["--weight", "amount", "--set", "class_weight=balanced"],
+}
+
+
+@pytest.mark.parametrize("split", list(SPLITS))
+def test_seeds_refit_the_run_on_the_rows_of_its_training(
+    split: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [[age, job, town, bought, weight] for _, age, job, town, bought, *_, weight in shop_rows()]
+    table = write_csv(tmp_path / "shop.csv", rows, ["age", "job", "town", "bought", "amount"])
+    write_csv(tmp_path / "valid.csv", rows[:60], ["age", "job", "town", "bought", "amount"])
+    train = ["train", table, "--target", "bought", "--out", "run", "--set", "epochs=4", "--quiet", *SPLITS[split]]
+    assert main(train) == 0
+    trained_on = []
+    real = modules.train_module
+
+    def watched(encoder: object, target: object, config: Config, examples: Examples, *rest: object, **more: Any) -> Any:
+        trained_on.append((config.train, examples))
+        return real(encoder, target, config, examples, *rest, **more)
+
+    monkeypatch.setattr(modules, "train_module", watched)
+    capsys.readouterr()
+    found = run_json(capsys, "run", table, "--check", "--seeds", "2")["check"]
+    facts = Model.load("run").training
+    assert [settings.seed for settings, _ in trained_on] == [1, 2]
+    for settings, examples in trained_on:
+        assert len(examples) == facts["training_rows"]
+        assert settings.early_stopping == (split not in ("no validation", "a table of its own"))
+        if split == "a table of its own":
+            assert settings.epochs == facts["best_epoch"]
+    assert found["seeds"]["refits"] == 2
+    assert -1 <= found["seeds"]["fields"] <= 1
+    assert found["seeds"]["largest"] == (3 if split == "weights" else 5)
+    other = write_csv(tmp_path / "other.csv", rows[:30], ["age", "job", "town", "bought", "amount"])
+    assert main(["explain", "run", other, "--check", "--seeds", "1", "--train-table", table]) == 0
+    shown = capsys.readouterr()
+    assert "the model and 1 refits with other seeds agree: rank correlation of importance fields" in shown.out
+    assert "refit 1/1, epoch 1: loss" in shown.err
+
+
+def test_seeds_need_the_table_of_the_training(
+    shop: str, run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    advice = "It was 'shop.csv' with 200 rows: give that by --train-table."
+    shuffled = write_csv(tmp_path / "shuffled.csv", [row[:5] for row in shop_rows(seed=3)], HEADER[:5])
+    for table in (write_shop(tmp_path / "short.csv", 50), shuffled):
+        assert main(["explain", run, table, "--check", "--seeds", "1"]) == 2
+        assert advice in capsys.readouterr().err
+    bare = write_csv(tmp_path / "bare.csv", [row[1:4] for row in shop_rows()], INPUTS)
+    assert main(["explain", run, bare, "--check", "--seeds", "1"]) == 2
+    assert "bare.csv lacks 1 of the 4 columns of the training table: 'bought'" in capsys.readouterr().err
+    for arguments in (["--seeds", "1"], ["--check", "--train-table", shop]):
+        assert main(["explain", run, shop, *arguments]) == 2
+        assert "--seeds belongs to --check, and --train-table to --seeds" in capsys.readouterr().err
+    model = Model.load(run)
+    del model.training["split"]
+    older = str(model.save(tmp_path / "older"))
+    assert main(["explain", older, shop, "--check", "--seeds", "1"]) == 2
+    assert "does not say how its table was split" in capsys.readouterr().err
 
 
 def test_regression_and_several_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +247,17 @@ def test_regression_and_several_classes(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["--row", "200"], "shop.csv has no row 200: it has 200 rows, numbered 0 to 199."),
         (["--row", "3", "--row", "-1"], "shop.csv has no row -1"),
+        (["--row", "99999999999999999999"], "shop.csv has no row 99999999999999999999: it has 200 rows"),
+        (["--row", "-99999999999999999999"], "shop.csv has no row -99999999999999999999"),
+        (["--rows", "garbage"], "Invalid value for '--rows'"),
+        (["--rows", "0"], "Invalid value for '--rows'"),
+        (["--row", "3.5"], "Invalid value for '--row'"),
+        (["--top", "0"], "Invalid value for '--top'"),
+        (["--seeds", "-1"], "Invalid value for '--seeds'"),
         (["--global", "--raw"], "--global shows centred effects: leave --raw out."),
+        (["--check", "--raw"], "--check measures centred effects: leave --raw out."),
+        (["--check", "--row", "3"], "--rows and --row choose rows to print, which --global and --check don't"),
+        (["--global", "--rows", "3"], "--rows and --row choose rows to print"),
         (["--output", "effects.xls"], "its name must end in one of"),
     ],
 )

@@ -243,6 +243,27 @@ def test_explanations_of_any_frame_add_up(fitted: AFMClassifier, kind: str) -> N
         fitted.what_if(X, row=40)
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_seeds_refit_on_the_rows_of_the_fit(separate: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    X, y = people(160)
+    eval_set = people(60, seed=2) if separate else None
+    model = AFMClassifier(epochs=3, verbose=True).fit(X, y, eval_set=eval_set)
+    assert model.check_explanations(X).seeds is None
+    capsys.readouterr()
+    found = model.check_explanations(X, seeds=2, refit_on=(X, y), eval_set=eval_set)
+    assert found.seeds is not None
+    assert found.seeds.refits == 2
+    assert "refit 2/2, epoch 1: loss" in capsys.readouterr().err
+    other, labels = people(160, seed=9)
+    for refit_on in ((other, labels), (X.iloc[:100], y[:100])):
+        with pytest.raises(ConfigError, match=r"does not hold the rows that the model was trained on. Give refit_on="):
+            model.check_explanations(X, seeds=1, refit_on=refit_on, eval_set=eval_set)
+    with pytest.raises(ConfigError, match="does not hold the rows"):
+        model.check_explanations(X, seeds=1, refit_on=(X, y), eval_set=None if separate else (X, y))
+    with pytest.raises(ConfigError, match=r"seeds=1 fits the model again.*give refit_on="):
+        model.check_explanations(X, seeds=1)
+
+
 def test_bags_are_summarised_and_saved_and_do_not_change_the_model(tmp_path: Path) -> None:
     X, y = people(120)
     model = AFMClassifier(epochs=3, n_bags=3).fit(X, y)

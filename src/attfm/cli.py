@@ -264,6 +264,10 @@ def explain(
     ] = None,
     global_: Annotated[bool, typer.Option("--global", help="importance of fields and pairs, over all rows")] = False,
     check: Annotated[bool, typer.Option("--check", help="measure how far the explanations can be trusted")] = False,
+    seeds: Annotated[int, typer.Option(min=0, help="with --check: refits with other seeds, as long as training")] = 0,
+    train_table: Annotated[
+        str | None, typer.Option(metavar="TABLE", help="with --seeds: what the run was trained on (default: TABLE)")
+    ] = None,
     names: Names = None,
     separator: Separator = None,
     encoding: Encoding = "utf-8",
@@ -288,6 +292,7 @@ def explain(
 
     run_explain(
         run, data, rows=rows, row=row or (), top=top, raw=raw, to=output, overall=global_, checked=check,
+        seeds=seeds, train_table=train_table,
         reading=Reading.from_options(names, separator, encoding, null, skip_rows),
         output=Output(as_json=json, quiet=quiet), started=_started,
     )  # fmt: skip

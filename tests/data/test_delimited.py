@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from attfm.data import delimited
 from attfm.data.cells import NULL_VALUES
 from attfm.data.sources import MAX_BATCH_ROWS, Source, open_source
+from attfm.data.text import TextStream
 from attfm.errors import SchemaError, SourceError
 
 
@@ -396,3 +398,24 @@ def test_space_separated_is_suggested(write):
 def test_bad_options(write, options, error, message):
     with pytest.raises(error, match=message):
         open_source(write("a,b\n1,2\n"), **options)
+
+
+def test_threads_of_arrow_hold_no_python_stream_of_a_small_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that still holds one when the process ends aborts it."""
+    streams, real = [], pacsv.open_csv
+
+    def watched(stream: object, **options: object) -> object:
+        streams.append(type(stream))
+        return real(stream, **options)
+
+    monkeypatch.setattr(pacsv, "open_csv", watched)
+    path = tmp_path / "small.csv"
+    path.write_text("a,b\n" + "1,x\n" * 500)
+    assert sum(batch.num_rows for batch in open_source(path).batches()) == 500
+    assert set(streams) == {pa.BufferReader}
+    monkeypatch.setattr(delimited, "_BLOCK_SIZES", (64, 1 << 10))
+    streams.clear()
+    assert sum(batch.num_rows for batch in open_source(path).batches()) == 500
+    assert set(streams) == {TextStream}

@@ -46,6 +46,7 @@ def model(
     background: bool = True,
     seed: int = 0,
     bags: int = 0,
+    target_mean: float = 1000.0,
     **data: Any,
 ) -> Model:
     """Return a model of `mixed` (or another table) with random parameters, as untrained as a model can be."""
@@ -66,7 +67,7 @@ def model(
                 if parameter.requires_grad:
                     parameter.copy_(torch.randn_like(parameter))
             if task == "regression":
-                module.target_mean.fill_(1000.0)
+                module.target_mean.fill_(target_mean)
                 module.target_std.fill_(25.0)
         return module.eval()
 

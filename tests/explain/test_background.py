@@ -14,6 +14,7 @@ from attfm.explain.background import Background, sample
 from attfm.explain.contributions import Explainer
 from attfm.explain.effects import effects_of
 from attfm.explain.states import States
+from attfm.explain.training import summarise
 from attfm.model.bundle import Model
 
 
@@ -25,6 +26,7 @@ def test_the_centred_view_adds_up_and_its_base_is_the_mean(task: str, preset: st
     explanation = Explainer(made).of_rows(source(), None)
     assert_adds_up(explanation.logits, logits)
     np.testing.assert_allclose(explanation.base, logits.mean(0), rtol=1e-4, atol=1e-5 * np.abs(logits).max())
+    assert explanation.conditional.all()
     np.testing.assert_allclose(explanation.main.mean(0), 0, atol=1e-5 * np.abs(logits).max())
     np.testing.assert_allclose(explanation.pair.mean(0), 0, atol=1e-5 * np.abs(logits).max())
 
@@ -38,7 +40,8 @@ def test_pair_effects_have_mean_zero_given_either_value(encoding: str) -> None:
     assert background.centred.all()
     for p, ends in enumerate(background.pairs):
         for f in ends:
-            sums = np.bincount(states[:, f], explanation.pair[:, p, 0])
+            held = states.of_field(int(f))
+            sums = np.bincount(held.state, held.weight * explanation.pair[held.row, p, 0])
             np.testing.assert_allclose(sums, 0, atol=2e-4 * np.abs(explanation.logits).max())
 
 
@@ -64,6 +67,30 @@ def test_an_effect_that_does_not_depend_on_one_field_leaves_its_pair() -> None:
     np.testing.assert_allclose(centred.pair, 0, atol=1e-5)
     age = effects.main[:, 1] + effects.pair[:, 0]
     np.testing.assert_allclose(centred.main[:, 1], age - age.mean(0), atol=1e-5)
+
+
+def test_an_effect_that_depends_on_the_members_alone_leaves_its_pair() -> None:
+    """With equal vectors for all jobs, FM's pair effect of job and languages is a sum over the languages."""
+    made = model(preset="fm", background=False, columns={"age": {"kind": "ignored"}, "born": {"kind": "ignored"}})
+    job = made.encoder.fields[0]
+    with torch.no_grad():
+        made.module.embedding.weight[job.start : job.stop] = made.module.embedding.weight[job.start]
+    rows = encoded(made, source())
+    made.background = summarise(made.module, made.encoder, rows)
+    explanation = Explainer(made).of_rows(source(), None)
+    raw = Explainer(made, view="raw").of_rows(source(), None)
+    assert raw.pair.std() > 0.5
+    np.testing.assert_allclose(explanation.pair, 0, atol=1e-5)
+    languages = raw.main[:, 1] + raw.pair[:, 0]
+    np.testing.assert_allclose(explanation.main[:, 1], languages - languages.mean(0), atol=1e-5)
+    np.testing.assert_allclose(explanation.base, made.logits(mixed()).mean(0), rtol=1e-5)
+
+
+def test_a_background_that_does_not_fit_the_fields_is_told_of() -> None:
+    made = model()
+    made.background = {**made.background, "counts": made.background["counts"][1:]}
+    with pytest.raises(ConfigError, match=r"of another version of attfm.*ask for the raw view"):
+        Explainer(made)
 
 
 def test_above_the_limit_only_the_mean_is_moved_and_the_output_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

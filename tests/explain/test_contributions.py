@@ -7,6 +7,8 @@ from explain.account import encoded, mixed, model, source
 
 from attfm.errors import ConfigError, DataError
 from attfm.explain import effects as effects_module
+from attfm.explain import summary as summary_module
+from attfm.explain import training as training_module
 from attfm.explain.contributions import Explainer, explain_global
 from attfm.explain.overview import GlobalExplanation
 from attfm.model.bundle import Model
@@ -106,9 +108,54 @@ def test_a_surface_is_the_mean_effect_of_each_cell(made: Model, overview: Global
         here = (whole.labels[:, 0] == surface.labels[0][u]) & (whole.labels[:, 3] == surface.labels[1][v])
         assert rows == here.sum()
         assert effect[0] == pytest.approx(whole.pair[here, p, 0].mean(), rel=1e-4, abs=1e-5)
-    assert len(overview.surfaces()) == 6  # of the ten pairs, those without the multi-valued field
-    with pytest.raises(ConfigError, match="'job × langs' is not at hand"):
-        overview.surface("job", "langs")
+    assert len(overview.surfaces()) == len(overview.pairs)
+
+
+@pytest.mark.parametrize("step", [7, 1024])
+def test_a_surface_of_a_multi_valued_field_has_a_cell_for_each_member(
+    made: Model, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary_module, "_JOINED_ROWS", step)
+    whole = Explainer(made).of_rows(source(), None)
+    overview = explain_global(made, source(), pairs=[("job", "langs")])
+    surface = overview.surface("langs", "job")
+    p = whole.pair_names.index("job × langs")
+    for u, v, effect, rows in zip(surface.first, surface.second, surface.effect, surface.rows, strict=True):
+        job, lang = surface.labels[0][u], surface.labels[1][v]
+        here = (whole.labels[:, 0] == job) & np.array([lang in text.split(", ") for text in whole.labels[:, 2]])
+        assert rows == here.sum() > 0
+        assert effect[0] == pytest.approx(whole.pair[here, p, 0].mean(), rel=1e-4, abs=1e-5)
+    assert surface.rows.sum() == sum(text.count(",") + 1 for text in whole.labels[:, 2])
+
+
+def test_a_surface_of_two_multi_valued_fields_has_a_cell_for_each_combination() -> None:
+    lists = [["a", "b"], ["b"], [], ["a", "b", "c"]] * 25
+    table = pa.table({"one": pa.array(lists), "two": pa.array([["x", "y"], ["y"], ["x"], ["y"]] * 25)})
+    made = model(table=table)
+    surface = explain_global(made).surface("one", "two")
+    pair = Explainer(made).of_rows(source(table), None).pair[:, 0, 0]
+    found = {
+        (surface.labels[0][u], surface.labels[1][v]): (rows, effect)
+        for u, v, rows, effect in zip(
+            surface.first, surface.second, surface.rows.tolist(), surface.effect[:, 0], strict=True
+        )
+    }
+    assert {cell: rows for cell, (rows, _) in found.items()} == {
+        ("a", "x"): 25, ("a", "y"): 50, ("b", "x"): 25, ("b", "y"): 75, ("missing", "x"): 25, ("c", "y"): 25,
+    }  # fmt: skip
+    assert found["a", "y"][1] == pytest.approx((pair[0] + pair[3]) / 2, abs=1e-5)
+
+
+def test_a_pair_without_a_surface_is_named(made: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = explain_global(made, source(), pairs=[("age", "job")])
+    with pytest.raises(ConfigError, match="'job × langs' is not at hand; it is for 'job × age'"):
+        half.surface("job", "langs")
+    monkeypatch.setattr(training_module, "STORED_SURFACES", 1)
+    few = model()
+    (held,) = explain_global(few).surfaces()
+    other = next(pair for pair in (("job", "langs"), ("job", "age")) if pair != held.fields)
+    with pytest.raises(ConfigError, match=f"'{' × '.join(other)}' is not stored: give a table too"):
+        explain_global(few, pairs=[other])
 
 
 def test_a_table_may_stand_for_the_training_rows(made: Model, overview: GlobalExplanation) -> None:
@@ -127,7 +174,6 @@ def test_a_table_may_stand_for_the_training_rows(made: Model, overview: GlobalEx
     [
         ([("job", "nope")], "\\('job', 'nope'\\) is not a pair of fields: give two of 'job', 'age'"),
         ([("job", "job")], "is not a pair of fields"),
-        ([("job", "langs")], "'job × langs' is not stored: give a table too"),
     ],
 )
 def test_pairs_that_are_not_there_are_named(made: Model, pairs: list[tuple[str, str]], message: str) -> None:

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,45 @@ def test_groups_sum_fields_and_the_pairs_between_them(explanation: Explanation) 
     held = [explanation.pair_names.index(name) for name in both]
     np.testing.assert_allclose(grouped.attention[:, 1], explanation.attention[:, held].sum(1), rtol=1e-5)
     assert grouped.labels[0, 0] == f"{explanation.labels[0, 0]}, {explanation.labels[0, 1]}"
+
+
+@pytest.mark.parametrize("groups", [
+    {"person": ["age", "job"]}, {"all": ["job", "age", "langs", "born.weekday", "born.month"]}, {},
+    {"person": ["job", "langs"], "birth": ["born.month", "born.weekday"]},
+])  # fmt: skip
+def test_no_pair_is_left_out_of_groups(explanation: Explanation, classes: Explanation, groups: Any) -> None:
+    for whole in (explanation, classes):
+        grouped = whole.grouped(groups)
+        np.testing.assert_allclose(grouped.logits, whole.logits, rtol=1e-9)
+        attention = grouped.attention.sum(1) + grouped.within_attention.sum(1)
+        np.testing.assert_allclose(attention, 1, rtol=1e-5)
+        np.testing.assert_allclose(
+            grouped.applied.sum(1) + grouped.within_applied.sum(1), whole.applied.sum(1), rtol=1e-3, atol=1e-4
+        )
+        inside = [name for name in whole.pair_names if any(set(name.split(" × ")) <= set(g) for g in groups.values())]
+        held = whole.attention[:, [whole.pair_names.index(name) for name in inside]].sum(1)
+        np.testing.assert_allclose(grouped.within_attention.sum(1), held, rtol=1e-4, atol=1e-6)
+        row = grouped[2]
+        effects = {effect.name: effect for effect in row.top(99, output=0)[0]}
+        for f, name in enumerate(grouped.fields):
+            assert effects[name].attention == pytest.approx(grouped.within_attention[2, f])
+            assert effects[name].applied == pytest.approx(grouped.within_applied[2, f])
+
+
+def test_groups_may_be_grouped_again(explanation: Explanation) -> None:
+    once = explanation.grouped({"all": ["job", "age", "langs"]})
+    twice = explanation.grouped({"some": ["job", "age"]}).grouped({"all": ["some", "langs"]})
+    assert twice.fields == once.fields
+    for name in ("main", "pair", "attention", "applied", "within_attention", "within_applied"):
+        np.testing.assert_allclose(getattr(twice, name), getattr(once, name), rtol=1e-4, atol=1e-5)
+
+
+def test_a_group_is_only_conditional_if_all_its_pairs_are(explanation: Explanation) -> None:
+    some = np.ones(10, np.bool_)
+    some[explanation.pair_names.index("age × langs")] = False
+    grouped = replace(explanation, conditional=some).grouped({"person": ["job", "age"]})
+    left = [name for name, kept in zip(grouped.pair_names, grouped.conditional, strict=True) if not kept]
+    assert left == ["person × langs"]
 
 
 @pytest.mark.parametrize(

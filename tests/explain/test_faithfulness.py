@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from explain.account import model, source
+from explain.account import encoded, model, source
 
 from attfm.explain import faithfulness
 from attfm.explain.effects import Effects, effects_of
-from attfm.explain.faithfulness import check
+from attfm.explain.faithfulness import Refits, check
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
@@ -71,3 +71,19 @@ def test_the_stability_is_that_of_the_stored_refits() -> None:
     stability = check(model(bags=2), source()).stability
     assert stability is not None
     assert stability.refits == 2
+
+
+def test_seeds_are_compared_with_the_model_itself() -> None:
+    made, other = model(), model(seed=5)
+    rows = encoded(made, source())
+    same = check(made, source(), rows=20, refits=Refits(rows, [made.module])).seeds
+    assert same is not None
+    assert (same.refits, same.fields, same.pairs, same.top, same.largest) == pytest.approx((1, 1, 1, 1, 7))
+    found = check(made, source(), rows=20, refits=Refits(rows, [other.module, made.module])).seeds
+    assert found is not None
+    # Of three models two are equal: one of the three comparisons is perfect.
+    pair = check(made, source(), rows=20, refits=Refits(rows, [other.module])).seeds
+    assert found.fields == pytest.approx((1 + 2 * pair.fields) / 3)
+    assert found.fields < 0.9
+    bare = check(model(background=False), source(), rows=20, refits=Refits(rows, [other.module]))
+    assert bare.seeds == pair

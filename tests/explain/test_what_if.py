@@ -84,7 +84,77 @@ def test_immutable_columns_are_left_alone() -> None:
     assert {"job", "born.month"} <= fields
     kept = {change.field for row in range(20) for change in what_if(made, source(), row=row, immutable=["born", "job"])}
     assert kept == fields - {"job", "born.weekday", "born.month"}
-    assert what_if(made, source(), immutable=["job", "age", "langs", "born"]) == []
+    none = what_if(made, source(), immutable=["job", "age", "langs", "born"])
+    assert (list(none), none.tried, none.fields) == ([], 0, 0)
+    assert str(none) == f"Nothing could be tried to flip the decision '{none.decision}' about row 0: " + (
+        "every column is immutable."
+    )
+
+
+def test_what_was_tried_without_success_is_said() -> None:
+    made = model("regression")
+    found = what_if(made, source(), row=3, immutable=["langs"], threshold=1e9)
+    assert len(found) == 0
+    values = sum(len(made.encoder.feature_names(f)) - 2 for f in (0, 1, 3, 4))
+    assert str(found) == (
+        f"No change of a single field flips the decision 'below' about row 3: {found.tried} values of 4 fields were "
+        "tried (left alone: langs)."
+    )
+    assert values - 4 <= found.tried <= values  # all but those that the row has
+    some = what_if(made, source(), row=3, threshold=1000.0)
+    text = str(some)
+    assert text.startswith(f"What flips the decision '{some.decision}' about row 3, by itself, and how far it is:")
+    first = some[0]
+    assert f"{first.field}: {first.before} → {first.after} gives '{first.decision_after}'" in text
+    assert some[:1] == (first,)
+
+
+def test_the_distance_is_the_share_of_rows_that_lie_between_or_differ() -> None:
+    made = model()
+    table = mixed().to_pydict()
+    age = made.encoder.fields[1]
+    held = made.encoder.transform(mixed()).ids[:, 1] - age.start
+    bins = np.bincount(held, minlength=age.stop - age.start)
+    seen = set()
+    for row in range(60):
+        for change in what_if(made, source(), row=row):
+            if change.field == "job":
+                expected = np.mean([job != change.after for job in table["job"]])
+            elif change.field == "langs":
+                verb, member = change.after.split()
+                expected = np.mean([(member in langs) == (verb == "without") for langs in table["langs"]])
+            elif change.field == "age":
+                new = made.encoder.feature_names(1).index(change.after)
+                if change.before == "missing":
+                    expected = 1 - bins[new] / 150
+                else:
+                    low, high = sorted((held[row], new))
+                    between = bins[low] / 2 + bins[low + 1 : high].sum() + bins[high] / 2
+                    expected = between / bins[2:].sum()
+                seen.add(change.before == "missing")
+            else:
+                continue
+            assert change.distance == pytest.approx(expected)
+            seen.add(change.field)
+    assert seen == {"job", "langs", "age", True, False}
+
+
+def test_of_an_unordered_field_the_most_common_value_that_flips_is_taken() -> None:
+    made = model(columns={"born": {"kind": "ignored"}})
+    jobs = mixed()["job"].to_pylist()
+    checked = 0
+    for row in range(60):
+        for change in what_if(made, source(), row=row):
+            if change.field != "job":
+                continue
+            for other in set(jobs) - {change.before, change.after}:
+                if jobs.count(other) > jobs.count(change.after):
+                    table = pa.Table.from_pylist(
+                        [mixed().slice(row, 1).to_pylist()[0] | {"job": other}], mixed().schema
+                    )
+                    assert decision(made, table) == change.decision_before
+                    checked += 1
+    assert checked > 0
 
 
 def test_the_threshold_decides() -> None:

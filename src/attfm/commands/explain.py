@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attfm.commands.console import Output, duration
 from attfm.commands.tables import Reading, check_columns
@@ -12,12 +13,14 @@ from attfm.data.sources import Source, TableWriter
 from attfm.errors import ConfigError
 from attfm.explain.contributions import Explainer, explain_global
 from attfm.explain.explanation import Effect, Explanation, View
-from attfm.explain.faithfulness import check
+from attfm.explain.faithfulness import Refits, check
 from attfm.explain.overview import GlobalExplanation, Importance
+from attfm.explain.stability import Stability
 from attfm.model.bundle import Model, probabilities
 
 DEFAULT_ROWS = 3
 _BAR = 12  # cells of a bar
+_MOST_NAMED = 5  # pairs listed in a sentence
 
 
 def explain(
@@ -31,6 +34,8 @@ def explain(
     to: str | None,
     overall: bool,
     checked: bool,
+    seeds: int,
+    train_table: str | None,
     reading: Reading,
     output: Output,
     started: float,
@@ -40,8 +45,12 @@ def explain(
     whole = overall or checked
     if data is None and not (overall and not checked and to is None and rows is None and not row):
         raise ConfigError("Which rows are to be explained? Give a table after the run; only --global can do without.")
-    if raw and overall:
-        raise ConfigError("--global shows centred effects: leave --raw out.")
+    if (seeds and not checked) or (train_table is not None and not seeds):
+        raise ConfigError("--seeds belongs to --check, and --train-table to --seeds: add it, or leave the other out.")
+    if whole and (row or rows is not None):
+        raise ConfigError("--rows and --row choose rows to print, which --global and --check don't: leave them out.")
+    if raw and whole:
+        raise ConfigError(f"{'--global shows' if overall else '--check measures'} centred effects: leave --raw out.")
     view: View = "raw" if raw else "centred"
     explainer = Explainer(model, view=view) if not checked or model.background else Explainer(model, view="raw")
     source = None if data is None else reading.open(data)
@@ -52,8 +61,13 @@ def explain(
         result["global"] = _overall(
             explain_global(model, source), "training rows" if source is None else f"rows of {source.name}", top, output
         )
-    if checked and source is not None:
-        result["check"] = _check(model, source, output)
+    if checked and data is not None and source is not None:
+        refits = None
+        if seeds:
+            from attfm.commands.refits import refits_of_run  # training takes long to load
+
+            refits = refits_of_run(model, train_table or data, reading, seeds=seeds, output=output)
+        result["check"] = _check(model, source, refits, output)
     if to is not None and source is not None:
         result["output"] = _write(explainer, source, to, output, started)
     if source is not None and not whole and (to is None or rows is not None or row):
@@ -96,12 +110,17 @@ def _print_rows(model: Model, explanation: Explanation, top: int, output: Output
             if others:
                 lines.append([f"{others:,} others", "", f"{rest:+.4f}", ""])
             output.result_table(("effect", "value", explanation.unit, ""), lines, right=(2,))
-    moved = explanation.conditional
-    if explanation.view == "centred" and not moved.all():
+    if explanation.view == "centred":
+        _say_mean_only(explanation.pair_names, explanation.conditional, output)
+
+
+def _say_mean_only(pairs: Sequence[str], conditional: NDArray[np.bool_], output: Output) -> None:
+    """Name the pairs out of which only the mean was moved, where there are any."""
+    left = [name for name, moved in zip(pairs, conditional, strict=True) if not moved]
+    if left:
+        listed = ", ".join(left[:_MOST_NAMED]) + (", ..." if len(left) > _MOST_NAMED else "")
         output.say()
-        output.say(
-            f"{int((~moved).sum()):,} of {len(moved):,} pairs are centred by their overall mean only (see the docs)"
-        )
+        output.say(f"{len(left):,} of {len(pairs):,} pairs are centred by their overall mean only: {listed}")
 
 
 def _prediction(model: Model, logits: Any, number: int, explanation: Explanation) -> str:
@@ -139,7 +158,8 @@ def _overall(overview: GlobalExplanation, rows: str, top: int, output: Output) -
                 output.result_lines(f"({len(found) - top:,} more: --top)")
             output.result_lines("")
     if stability is not None:
-        output.result_lines(_stability(stability.refits, stability.fields, stability.pairs, stability.top))
+        output.result_lines(_stability(stability, f"{stability.refits} refits on bootstrap samples agree"))
+    _say_mean_only(overview.pair_names, overview.conditional, output)
     return overview.to_dict()
 
 
@@ -159,8 +179,8 @@ def _importance_rows(title: str, found: Sequence[Importance]) -> tuple[list[str]
     return header, rows
 
 
-def _check(model: Model, source: Source, output: Output) -> dict[str, Any]:
-    found = check(model, source)
+def _check(model: Model, source: Source, refits: Refits | None, output: Output) -> dict[str, Any]:
+    found = check(model, source, refits=refits)
     lines = [
         "",
         f"measured on {found.rows:,} rows of {source.name}",
@@ -177,10 +197,15 @@ def _check(model: Model, source: Source, output: Output) -> dict[str, Any]:
         lines.append(f"mean change of the logit after removing k effects, largest first (random order): {moved}")
         lines.append(f"area under that curve: {curve.advantage:.2f} times that of random order")
     if found.stability is None:
-        lines.append("stability of importance is not known: train with --set n_bags=5 to have it measured on refits")
+        lines.append(
+            "stability of importance over bootstrap samples is not known: train with --set n_bags=5 to have it measured"
+        )
     else:
-        stable = found.stability
-        lines.append(_stability(stable.refits, stable.fields, stable.pairs, stable.top))
+        lines.append(_stability(found.stability, f"{found.stability.refits} refits on bootstrap samples agree"))
+    if found.seeds is None:
+        lines.append("stability of importance over seeds is not known: ask for it by --seeds 5, which takes 5 fits")
+    else:
+        lines.append(_stability(found.seeds, f"the model and {found.seeds.refits} refits with other seeds agree"))
     output.result_lines(*lines)
     return {
         "rows": found.rows,
@@ -192,22 +217,27 @@ def _check(model: Model, source: Source, output: Output) -> dict[str, Any]:
             "advantage": found.deletion.advantage,
         },
         "stability": None if found.stability is None else vars(found.stability),
+        "seeds": None if found.seeds is None else vars(found.seeds),
     }  # fmt: skip
 
 
-def _stability(refits: int, fields: float | None, pairs: float | None, top: float) -> str:
-    ranks = [f"{name} {value:.2f}" for name, value in (("fields", fields), ("pairs", pairs)) if value is not None]
+def _stability(stable: Stability, who: str) -> str:
+    ranks = [
+        f"{name} {rank:.2f}" for name, rank in (("fields", stable.fields), ("pairs", stable.pairs)) if rank is not None
+    ]
     return (
-        f"{refits} refits on bootstrap samples agree: rank correlation of importance {', '.join(ranks) or '-'}; "
-        f"{100 * top:.0f} % of the ten largest in common"
+        f"{who}: rank correlation of importance {', '.join(ranks) or '-'}; "
+        f"{100 * stable.top:.0f} % of the {stable.largest} largest in common"
     )
 
 
 def _write(explainer: Explainer, source: Source, to: str, output: Output, started: float) -> dict[str, Any]:
-    rows = 0
+    rows, part = 0, None
     with TableWriter(to) as writer:
         for part in explainer.chunks(source):
             writer.write(part.to_arrow())
             rows += len(part)
+    if part is not None and part.view == "centred":
+        _say_mean_only(part.pair_names, part.conditional, output)
     output.result_lines(f"{rows:,} rows explained: {to}, {duration(time.perf_counter() - started)}")
     return {"file": to, "rows": rows}

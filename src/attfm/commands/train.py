@@ -36,6 +36,11 @@ class Part:
     fraction: float = 0.0
     data: str | None = None
 
+    @property
+    def asked(self) -> float | str | None:
+        """The fraction, the name of the table without its folder, or None for nothing."""
+        return self.fraction or (None if self.data is None else stem_of(self.data))
+
     @classmethod
     def parse(cls, text: str | None, option: str) -> "Part":
         """Return the part that an option asks for; a number is a fraction, "none" nothing, all else a table."""
@@ -103,7 +108,7 @@ def train(
         split = (
             Split(*adult_split(table.labels.to_numpy()))
             if own_split
-            else _split(table.labels, target_name, config, valid_part, test_part, seed)
+            else split_table(table.labels, target_name, config, valid_part, test_part, seed)
         )
         output.say(_describe(split, valid_part, test_part, valid_table, test_table, seed))
         with FitProgress(config.train.epochs, show=not output.quiet) as progress:
@@ -111,7 +116,7 @@ def train(
                 table, schema=schema, config=config, target_name=target_name,
                 train_rows=split.train, valid_rows=split.valid, test_rows=split.test,
                 valid_table=valid_table, test_table=test_table,
-                on_epoch=progress.on_epoch, on_batch=progress.on_batch,
+                on_epoch=progress.on_epoch, on_batch=progress.on_batch, on_refit=progress.on_refit,
             )  # fmt: skip
         model = fitted.model
         parts = {"valid": fitted.valid, "test": fitted.test}
@@ -121,6 +126,13 @@ def train(
             "table": source.name,
             "rows": len(table.labels),
             "test_rows": test_rows,
+            "split": "adult"
+            if own_split
+            else {
+                "valid": valid_part.asked,
+                "test": test_part.asked,
+                "seed": seed,
+            },
             **model.training,
         }
         page = None
@@ -204,7 +216,7 @@ def _other(part: Part, reading: Reading, schema: Schema) -> LabelledTable | None
     return LabelledTable(source, column_of(source, schema.target), weights_of(source, schema.weight))
 
 
-def _split(labels: pa.ChunkedArray, name: str, config: Config, valid: Part, test: Part, seed: int) -> Split:
+def split_table(labels: pa.ChunkedArray, name: str, config: Config, valid: Part, test: Part, seed: int) -> Split:
     """Return the parts that are taken from the table: the test rows first, then the validation rows."""
     target = Target.fit(labels, task=config.train.task, name=name)
     codes = target.encode(labels)

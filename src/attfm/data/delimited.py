@@ -74,8 +74,11 @@ class DelimitedFile:
         types: dict[str, pa.DataType],
         on_bad_row: Callable[[pacsv.InvalidRow], str] | None = None,
     ) -> pacsv.CSVStreamingReader:
+        # pyarrow reads ahead in threads of its own. One that still holds a Python object when the process ends aborts
+        # it, and a command that refuses a small file ends that fast: so they get memory of Arrow's where that is cheap.
+        text = stream.whole(self._block_size)
         return pacsv.open_csv(
-            stream,
+            stream if text is None else pa.BufferReader(_in_arrow(text)),
             read_options=pacsv.ReadOptions(
                 block_size=self._block_size, skip_rows=self._heading.skip, column_names=self._heading.names
             ),
@@ -174,6 +177,13 @@ class DelimitedFile:
             except (csv.Error, UnicodeDecodeError):  # pyarrow takes some rows that the csv module doesn't
                 return None
         return None
+
+
+def _in_arrow(text: bytes) -> pa.Buffer:
+    """Return a copy in memory of Arrow's own, which any thread may free."""
+    sink = pa.BufferOutputStream()
+    sink.write(text)
+    return sink.getvalue()
 
 
 def _observe(columns: Sequence[TextColumn], batch: pa.RecordBatch) -> None:

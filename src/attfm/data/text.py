@@ -56,6 +56,14 @@ class TextStream(io.RawIOBase):
         text, self._ready = text[:size], text[size:]
         return text
 
+    def whole(self, limit: int) -> bytes | None:
+        """Return all that is left if it is less than `limit` bytes; else None, and nothing is lost."""
+        text = self.read(limit)
+        if len(text) < limit:
+            return text
+        self._ready = text + self._ready
+        return None
+
     def _next(self, size: int) -> bytes:
         """Return about `size` more bytes; none at the end."""
         while True:

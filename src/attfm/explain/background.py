@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from attfm.data.encoder import Encoder
 from attfm.errors import ConfigError
-from attfm.explain.centring import conditional_parts
+from attfm.explain.centring import Design, conditional_parts
 from attfm.explain.effects import Effects, all_field_pairs, field_pairs
-from attfm.explain.states import States
+from attfm.explain.states import RowStates, States
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
 
@@ -28,6 +28,10 @@ _MOST_PAIRS = 1_000  # pairs with conditional means: bounds the time
 NO_BACKGROUND = (
     "This model has no background stored, which the centred view needs: ask for the raw view "
     "(view='raw', or --raw on the command line), or train again."
+)
+OTHER_BACKGROUND = (
+    "The background stored in this model is of another version of attfm and does not fit its fields: ask for the raw "
+    "view (view='raw', or --raw on the command line), or train again."
 )
 
 
@@ -46,10 +50,10 @@ class Background:
 
     states : the states of each field
     counts : int64 (states of all fields,), rows in each state
-    main_mean, pair_mean : float64 (fields, outputs) and (pairs, outputs)
+    main_mean, pair_mean : float64 (fields, outputs) and (pairs, outputs), after `moved` was moved
     centred : bool (pairs,), whether the pair's conditional means are kept; else its overall mean only is moved
     moved : float64 (entries, outputs); for each centred pair what is moved to its first field in each of that field's
-        states, and then to its second field
+        states, and then to its second field; of a multi-valued field the sum over a row's members, by weight
     rows, training_rows : rows that were summarised, and how many there were
     """
 
@@ -77,18 +81,27 @@ class Background:
         base: Floats = self.main_mean.sum(0) + self.pair_mean.sum(0)
         return base
 
-    def centre(self, effects: Effects, states: NDArray[np.int64]) -> Centred:
-        """Return the effects relative to their averages; states : (rows, fields), see `States.of`."""
+    def centre(self, effects: Effects, states: RowStates) -> Centred:
+        """Return the effects relative to their averages; states : of the same rows, see `States.of`."""
         main = effects.main - self.main_mean
         pair = effects.pair - self.pair_mean
-        first, second = self.pairs[self.centred].T
-        start_first, start_second = self._starts
-        to_first, to_second = self.moved[start_first + states[:, first]], self.moved[start_second + states[:, second]]
+        to_first, to_second = (
+            self._moved(starts, fields, states)
+            for starts, fields in zip(self._starts, self.pairs[self.centred].T, strict=True)
+        )
         pair[:, self.centred] -= to_first + to_second
         for place, (i, j) in enumerate(self.pairs[self.centred]):
             main[:, i] += to_first[:, place]
             main[:, j] += to_second[:, place]
         return Centred(effects.intercept + self.base, main, pair)
+
+    def _moved(self, starts: NDArray[np.int64], fields: NDArray[np.int64], states: RowStates) -> Floats:
+        """Return what each centred pair gives to one of its fields, (rows, centred pairs, outputs)."""
+        moved: Floats = self.moved[starts + states.single[:, fields]]
+        for place in np.flatnonzero(np.isin(fields, list(states.members))):
+            f, start = int(fields[place]), int(starts[place])
+            moved[:, place] = states.sums(f, self.moved[start : start + int(self.states.sizes[f])])
+        return moved
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that `from_arrays` needs."""
@@ -109,28 +122,42 @@ class Background:
             raise ConfigError(NO_BACKGROUND)
         cuts = {int(name.removeprefix("cuts.")): a for name, a in arrays.items() if name.startswith("cuts.")}
         rows, training_rows = arrays["rows"].tolist()
+        states = States(encoder, cuts)
+        if len(arrays["counts"]) != states.sizes.sum():
+            raise ConfigError(OTHER_BACKGROUND)
         return cls(
-            States(encoder, cuts), field_pairs(module, len(encoder.fields)), arrays["counts"], arrays["main_mean"],
+            states, field_pairs(module, len(encoder.fields)), arrays["counts"], arrays["main_mean"],
             arrays["pair_mean"], arrays["centred"], arrays["moved"], rows, training_rows,
         )  # fmt: skip
 
     @classmethod
-    def of_sample(cls, effects: Effects, states: States, of_rows: NDArray[np.int64], *, training_rows: int) -> Self:
-        """Return the background of the given effects; of_rows : int64 (rows, fields), their states."""
-        pairs = all_field_pairs(len(states.names)) if effects.pair.shape[1] else np.empty((0, 2), np.int64)
-        counts = np.bincount((of_rows + states.offsets).ravel(), minlength=int(states.sizes.sum()))
+    def of_sample(cls, effects: Effects, states: States, of_rows: RowStates, *, training_rows: int) -> Self:
+        """Return the background of the given effects; of_rows : the states of their rows."""
+        fields = range(len(states.names))
+        pairs = all_field_pairs(len(fields)) if effects.pair.shape[1] else np.empty((0, 2), np.int64)
+        designs = [_design(of_rows, f, int(states.sizes[f])) for f in fields]
+        counts = np.concatenate([np.bincount(design.state, minlength=design.size) for design in designs])
+        main_mean = effects.main.mean(0)
         pair_mean = effects.pair.mean(0, dtype=np.float64)
         centred = _affordable(effects.pair, pairs, states.sizes)
         moved = [np.zeros((0, len(effects.intercept)))]
         for p in np.flatnonzero(centred):
-            i, j = pairs[p]
             deviation = effects.pair[:, p].astype(np.float64) - pair_mean[p]
-            sizes = (int(states.sizes[i]), int(states.sizes[j]))
-            moved += conditional_parts(deviation, of_rows[:, i], of_rows[:, j], sizes)
+            ends = [designs[f] for f in pairs[p]]
+            parts = conditional_parts(deviation, ends[0], ends[1])
+            for f, design, part in zip(pairs[p], ends, parts, strict=True):
+                # Members' sums have a mean: it is moved with them, so that base and the means of effects stay.
+                main_mean[f] += design.mean @ part
+                pair_mean[p] -= design.mean @ part
+            moved += parts
         return cls(
-            states, pairs, counts, effects.main.mean(0), pair_mean, centred, np.concatenate(moved), len(of_rows),
-            training_rows,
-        )  # fmt: skip
+            states, pairs, counts, main_mean, pair_mean, centred, np.concatenate(moved), len(of_rows), training_rows
+        )
+
+
+def _design(of_rows: RowStates, f: int, size: int) -> Design:
+    held = of_rows.of_field(f)
+    return Design(held.row, held.state, held.weight, len(of_rows), size, f not in of_rows.members)
 
 
 def sample(module: FactorizationMachine, rows: Rows) -> Rows:

@@ -1,6 +1,9 @@
 """Functional-ANOVA centring of one pair: what of its effect is really a main effect of one of its two fields."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,74 +14,120 @@ _MOST_STEPS = 200
 _TOLERANCE = 1e-9
 
 
-def conditional_parts(
-    effect: Floats, first: NDArray[np.int64], second: NDArray[np.int64], sizes: tuple[int, int]
-) -> tuple[Floats, Floats]:
-    """Return a and b that make the mean of effect − a[first] − b[second] zero given either state.
+@dataclass(frozen=True)
+class Design:
+    """How a sum over one field's states runs through some rows: Σ weight · a[state] over the states of each row.
+
+    row, state : int64 (entries,), from 0; weight : float64 (entries,); rows, size : numbers of rows and of states
+    single : each row has one state, of weight 1, and the entries are the rows
+    """
+
+    row: NDArray[np.int64]
+    state: NDArray[np.int64]
+    weight: Floats
+    rows: int
+    size: int
+    single: bool
+
+    @classmethod
+    def of_states(cls, state: NDArray[np.int64], size: int) -> Self:
+        """Return the design of a field with one state a row, (rows,)."""
+        return cls(np.arange(len(state)), state, np.ones(len(state)), len(state), size, True)
+
+    @cached_property
+    def mean(self) -> Floats:
+        """Mean over the rows of each state's weight, (size,)."""
+        return np.bincount(self.state, self.weight, minlength=self.size) / max(self.rows, 1)
+
+    @cached_property
+    def root(self) -> Floats:
+        """Root of the summed squares of each state's weight, 1 where no row has it; (size,)."""
+        squares = np.bincount(self.state, self.weight**2, minlength=self.size)
+        return np.sqrt(np.where(squares > 0, squares, 1))
+
+    def apply(self, a: Floats) -> Floats:
+        """Return the sum in each row, less its mean over the rows: (size,) to (rows,)."""
+        sums = np.bincount(self.row, self.weight * a[self.state], minlength=self.rows)
+        return np.asarray(sums - self.mean @ a, np.float64)
+
+    def transposed(self, values: Floats) -> Floats:
+        """Return the transposed product: (rows,) to (size,)."""
+        sums = np.bincount(self.state, self.weight * values[self.row], minlength=self.size)
+        return np.asarray(sums - self.mean * values.sum(), np.float64)
+
+
+def conditional_parts(effect: Floats, first: Design, second: Design) -> tuple[Floats, Floats]:
+    """Return a and b that make the mean of effect − a(first) − b(second) zero given any state of either field.
 
     They are the least-squares fit of a sum of two functions to the effect, weighted by the rows, as in the
     purification of Lengerich et al. 2020 ("Purifying interaction effects with the functional ANOVA"). With
     independent fields they are the conditional means. Where the fields depend on each other so much that several
-    fits are equal, the one of least norm is taken, which treats both fields alike.
+    fits are equal, the one of least norm is taken, which treats both fields alike. The function of a multi-valued
+    field is a sum over the row's members, less its mean: what a pair of such a field is if the other is constant.
 
     Parameters
     ----------
     effect : (rows, outputs), of mean zero
-    first, second : (rows,) states of the two fields, from 0
-    sizes : number of states of each
+    first, second : the states of the two fields in the rows
 
     Returns
     -------
-    a, b : (sizes[0], outputs) and (sizes[1], outputs); 0 for states that no row has
+    a, b : (first.size, outputs) and (second.size, outputs); 0 for states that no row has
     """
-    rows_of_first, rows_of_second = np.bincount(first, minlength=sizes[0]), np.bincount(second, minlength=sizes[1])
-    root_first, root_second = np.sqrt(np.maximum(rows_of_first, 1)), np.sqrt(np.maximum(rows_of_second, 1))
-    apply, transposed = _joint(first, second, sizes, root_first, root_second)
-    a, b = np.zeros((sizes[0], effect.shape[1])), np.zeros((sizes[1], effect.shape[1]))
+    product = _joint(first, second) if first.single and second.single else _gram(first, second)
+    a, b = np.zeros((first.size, effect.shape[1])), np.zeros((second.size, effect.shape[1]))
     for output, values in enumerate(effect.T):
-        sums = (
-            np.bincount(first, values, minlength=sizes[0]) / root_first,
-            np.bincount(second, values, minlength=sizes[1]) / root_second,
-        )
-        x, y = _conjugate_gradients(apply, transposed, *sums)
-        a[:, output], b[:, output] = x / root_first, y / root_second
+        sums = first.transposed(values) / first.root, second.transposed(values) / second.root
+        x, y = _conjugate_gradients(product, *sums)
+        a[:, output], b[:, output] = x / first.root, y / second.root
     return a, b
 
 
-Product = Callable[[Floats], Floats]
+Product = Callable[[Floats, Floats], tuple[Floats, Floats]]
 
 
-def _joint(
-    first: NDArray[np.int64], second: NDArray[np.int64], sizes: tuple[int, int], root_first: Floats, root_second: Floats
-) -> tuple[Product, Product]:
-    """Return products with the scaled table of joint counts, n_uv / sqrt(n_u n_v), and with its transpose."""
-    code = first * sizes[1] + second
+def _gram(first: Design, second: Design) -> Product:
+    """Return the product with the normal equations' matrix, scaled to a diagonal of about 1."""
+
+    def product(p: Floats, q: Floats) -> tuple[Floats, Floats]:
+        fitted = first.apply(p / first.root) + second.apply(q / second.root)
+        return first.transposed(fitted) / first.root, second.transposed(fitted) / second.root
+
+    return product
+
+
+def _joint(first: Design, second: Design) -> Product:
+    """Return the same product from the scaled table of joint counts, B = n_uv / sqrt(n_u n_v): [[I, B], [Bᵀ, I]].
+
+    The means that `Design.apply` subtracts are left out: the effect's mean is zero, and so are those of all iterates.
+    """
+    sizes = (first.size, second.size)
+    code = first.state * sizes[1] + second.state
     if sizes[0] * sizes[1] <= _DENSE_CELLS:
         counts = np.bincount(code, minlength=sizes[0] * sizes[1]).reshape(sizes)
-        table: Floats = counts / root_first[:, None] / root_second
-        return table.__matmul__, table.T.__matmul__
+        table: Floats = counts / first.root[:, None] / second.root
+        return lambda p, q: (p + table @ q, table.T @ p + q)
     cells, number = np.unique(code, return_counts=True)
     u, v = np.divmod(cells, sizes[1])
-    weight = number / root_first[u] / root_second[v]
+    weight = number / first.root[u] / second.root[v]
 
-    def sparse(b: Floats) -> Floats:
-        return np.bincount(u, weight * b[v], minlength=sizes[0]).astype(np.float64)
+    def product(p: Floats, q: Floats) -> tuple[Floats, Floats]:
+        forth = np.bincount(u, weight * q[v], minlength=sizes[0])
+        back = np.bincount(v, weight * p[u], minlength=sizes[1])
+        return p + forth, back + q
 
-    def transposed(a: Floats) -> Floats:
-        return np.bincount(v, weight * a[u], minlength=sizes[1]).astype(np.float64)
-
-    return sparse, transposed
+    return product
 
 
-def _conjugate_gradients(apply: Product, transposed: Product, s: Floats, t: Floats) -> tuple[Floats, Floats]:
-    """Solve [[I, B], [Bᵀ, I]] (x, y) = (s, t) from zero; the singular system has a solution, its least one is found."""
+def _conjugate_gradients(product: Product, s: Floats, t: Floats) -> tuple[Floats, Floats]:
+    """Solve M (x, y) = (s, t) from zero; the singular system has a solution, its least one is found."""
     x, y = np.zeros_like(s), np.zeros_like(t)
     p, q = s, t
     size = first = s @ s + t @ t
     for _ in range(_MOST_STEPS):
         if size <= _TOLERANCE**2 * first or size == 0:
             break
-        u, v = p + apply(q), transposed(p) + q
+        u, v = product(p, q)
         curvature = p @ u + q @ v
         if curvature <= 0:  # rounding only is left
             break

@@ -32,6 +32,17 @@ class Explainer:
     Raises
     ------
     ConfigError : an unknown view, or the centred one of a model without a background
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> from attfm.data.sources import open_source
+    >>> explainer = Explainer(model.model_, view="raw")
+    >>> sum(len(part) for part in explainer.chunks(open_source(X)))
+    80
     """
 
     def __init__(self, model: Model, *, view: View = "centred") -> None:
@@ -71,7 +82,8 @@ class Explainer:
         """
         if numbers is None:
             return _joined(list(self.chunks(source)))
-        wanted = np.asarray(numbers, np.int64)
+        most = np.iinfo(np.int64).max
+        wanted = np.array([min(max(int(number), -1), most) for number in numbers], np.int64)
         total, found = 0, list[Explanation]()
         for first, rows in self.encoded(source):
             total = first + len(rows)
@@ -80,7 +92,7 @@ class Explainer:
                 found.append(self.explain(rows.take(torch.from_numpy(here - first)), here))
             if total > wanted.max(initial=-1) and wanted.min(initial=0) >= 0:
                 break
-        outside = [n for n in wanted.tolist() if not 0 <= n < total]
+        outside = [int(n) for n in numbers if not 0 <= n < total]
         if outside:
             raise _outside(source, outside, total)
         whole = _joined(found)
@@ -123,6 +135,15 @@ def explain_global(
     Raises
     ------
     ConfigError : no background is stored; a pair does not exist, or its surface is not stored and no table is given
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> explain_global(model.model_)
+    GlobalExplanation(72 rows, 2 fields, 1 pairs)
     """
     explainer = Explainer(model)
     background, stored = explainer.background, Summary.from_arrays(model.background)
@@ -138,7 +159,7 @@ def explain_global(
         tally = Tally(background, surfaces)
         for _, rows in explainer.encoded(source):
             effects, states = effects_of(model.module, rows), background.states.of(rows)
-            tally.add(rows, states, effects, background.centre(effects, states))
+            tally.add(states, effects, background.centre(effects, states))
         return overview.with_summary(tally.summary())
     if pairs is not None:
         absent = [overview.pair_names[p] for p in surfaces if p not in {s.pair for s in stored.surfaces}]

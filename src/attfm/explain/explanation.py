@@ -13,13 +13,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from attfm.errors import ConfigError, MissingExtraError
-from attfm.explain.grouping import group_fields
+from attfm.explain.grouping import group_fields, summed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
 View = Literal["centred", "raw"]
+_BY_ROW = ("main", "pair", "attention", "applied", "labels", "rows", "within_attention", "within_applied")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,13 @@ class Effect:
 
     name : the field ("age") or pair ("age × job"); value : what they are in this row ("[37, 40)", "missing", ...)
     effect : signed, in logits or in a regression target's unit
-    attention, applied : weights a_ij and A_ij of a pair; None of a field, attention also where the model has none
+    attention, applied : weights a_ij and A_ij of a pair, or summed over the pairs inside a group; None of a field in an
+        explanation without groups, attention also where the model has none
+
+    Examples
+    --------
+    >>> Effect("age × job", "[37, 40) × cook", -0.25, attention=0.1, applied=1.2).effect
+    -0.25
     """
 
     name: str
@@ -56,8 +63,24 @@ class Explanation:
     rows : int64 (rows,), numbers of the rows in the table that was explained
     conditional : bool (pairs,), in the centred view whether what is really a main effect was moved out of the pair;
         where false only its overall mean was moved
+    within_attention, within_applied : float32 (rows, fields), a_ij and A_ij summed over the pairs inside each group,
+        0 of a field in none; None where fields were not grouped (see `grouped`), attention also without attention
 
     Slices are taken by row: `e[0]`, `e[2:5]`, `e[mask]`.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> e = model.explain(X.slice(0, 4))
+    >>> e.names
+    ('job', 'age', 'job × age')
+    >>> bool(abs(e.base + e.values.sum(1) - model.decision_function(X.slice(0, 4))).max() < 1e-5)
+    True
+    >>> [(effect.name, effect.value) for effect in e.top(1)[3]]
+    [('age', '61')]
     """
 
     view: View
@@ -73,6 +96,8 @@ class Explanation:
     labels: NDArray[np.object_]
     rows: NDArray[np.int64]
     conditional: NDArray[np.bool_]
+    within_attention: NDArray[np.float32] | None = None
+    within_applied: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.main)
@@ -85,11 +110,8 @@ class Explanation:
         if isinstance(rows, int | np.integer):
             rows = self._place(int(rows))
             rows = slice(rows, rows + 1)
-        attention = None if self.attention is None else self.attention[rows]
-        return replace(
-            self, main=self.main[rows], pair=self.pair[rows], attention=attention, applied=self.applied[rows],
-            labels=self.labels[rows], rows=self.rows[rows],
-        )  # fmt: skip
+        arrays = {name: getattr(self, name) for name in _BY_ROW}
+        return replace(self, **{name: array[rows] for name, array in arrays.items() if array is not None})
 
     def _place(self, row: int) -> int:
         if not -len(self) <= row < len(self):
@@ -128,7 +150,10 @@ class Explanation:
     def _effect(self, row: int, number: int, effect: float) -> Effect:
         name, fields = self.names[number], len(self.fields)
         if number < fields:
-            return Effect(name, str(self.labels[row, number]), effect)
+            inside = [
+                None if w is None else float(w[row, number]) for w in (self.within_attention, self.within_applied)
+            ]
+            return Effect(name, str(self.labels[row, number]), effect, inside[0], inside[1])
         p = number - fields
         i, j = self.pairs[p]
         attention = None if self.attention is None else float(self.attention[row, p])
@@ -138,47 +163,42 @@ class Explanation:
     def grouped(self, groups: Mapping[str, Sequence[str]]) -> Explanation:
         """Return the explanation with fields summed into groups, such as {"person": ["age", "sex"]}.
 
-        A group's main effect holds its fields' main effects and the pair effects within it; pair effects between two
-        groups are summed, and so are their weights.
+        A group's main effect holds its fields' main effects and the pair effects inside it; pair effects between two
+        groups are summed. No pair is left out, so the account still adds up to the logit. The weights go the same way:
+        `attention` of two groups is the sum of a_ij over the pairs between them, and that of the pairs inside a group
+        is in `within_attention`; both together sum to 1 over a row.
 
         Raises
         ------
         ConfigError : a field does not exist or is in two groups, or a group is called like another field
         """
         fields, group_of = group_fields(self.fields, groups)
-        ends = np.sort(group_of[self.pairs], axis=1)
-        inside = ends[:, 0] == ends[:, 1]
-        pairs = np.unique(ends[~inside], axis=0).reshape(-1, 2)
-        place = {tuple(pair): p for p, pair in enumerate(pairs.tolist())}
-        shape = (len(self), len(fields), len(self.outputs))
-        main, pair = np.zeros(shape), np.zeros((len(self), len(pairs), len(self.outputs)))
-        weights = [None if w is None else np.zeros((len(self), len(pairs)), np.float32) for w in self._weights]
-        conditional = np.ones(len(pairs), np.bool_)
-        for f, group in enumerate(group_of):
-            main[:, group] += self.main[:, f]
-        for p, (i, j) in enumerate(ends.tolist()):
-            if inside[p]:
-                main[:, i] += self.pair[:, p]
-                continue
-            new = place[i, j]
-            pair[:, new] += self.pair[:, p]
-            conditional[new] &= self.conditional[p]
-            for total, old in zip(weights, self._weights, strict=True):
-                if total is not None and old is not None:
-                    total[:, new] += old[:, p]
+        ends = np.sort(group_of[self.pairs], axis=1).reshape(-1, 2)
+        between = ends[:, 0] != ends[:, 1]
+        pairs, place = np.unique(ends[between], axis=0, return_inverse=True)
+        pairs, inside = pairs.reshape(-1, 2), ends[~between, 0]
+        conditional = np.bincount(place.ravel(), ~self.conditional[between], minlength=len(pairs)) == 0
+
+        def split(values: NDArray[Any], own: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
+            """Return sums over the pairs inside each group, with what its fields have of their own, and between two."""
+            within = summed(values[:, ~between], inside, len(fields))
+            if own is not None:
+                within += summed(own, group_of, len(fields))
+            return within, summed(values[:, between], place.ravel(), len(pairs))
+
+        main, pair = split(self.pair, self.main)
+        within_applied, applied = split(self.applied, self.within_applied)
+        within_attention = attention = None
+        if self.attention is not None:
+            within_attention, attention = split(self.attention, self.within_attention)
         labels = np.empty((len(self), len(fields)), dtype=object)
         for group in range(len(fields)):
             members = np.flatnonzero(group_of == group)
             labels[:, group] = [", ".join(row) for row in self.labels[:, members]]
-        attention, applied = weights
         return replace(
             self, fields=fields, pairs=pairs, main=main, pair=pair, labels=labels, conditional=conditional,
-            attention=attention, applied=np.zeros((len(self), len(pairs)), np.float32) if applied is None else applied,
+            attention=attention, applied=applied, within_attention=within_attention, within_applied=within_applied,
         )  # fmt: skip
-
-    @property
-    def _weights(self) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
-        return self.attention, self.applied
 
     def to_arrow(self) -> pa.Table:
         """Return a table with a row for each row and output: its number, the base, all effects, and their sum.

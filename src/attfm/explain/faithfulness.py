@@ -1,5 +1,6 @@
 """Whether the account is what the model does: measured, not claimed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,11 @@ from attfm.data.sources import Source
 from attfm.explain.background import Centred
 from attfm.explain.contributions import Explainer
 from attfm.explain.effects import Effects, effects_of, logits_without
-from attfm.explain.overview import GlobalExplanation, Stability
+from attfm.explain.stability import Stability
 from attfm.explain.summary import Summary
+from attfm.explain.training import importances
 from attfm.model.bundle import Model
+from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
 
 Floats = NDArray[np.float64]
@@ -25,6 +28,11 @@ class Deletion:
     """Mean distance of the logit from the whole one after the first k effects were set to their average.
 
     removed : int64 (points,), k; largest_first, random : float64 (points,); random is the mean over several orders
+
+    Examples
+    --------
+    >>> Deletion(np.arange(3), np.array([0.0, 2.0, 2.0]), np.array([0.0, 1.0, 2.0])).advantage
+    1.3333333333333333
     """
 
     removed: NDArray[np.int64]
@@ -38,6 +46,14 @@ class Deletion:
 
 
 @dataclass(frozen=True)
+class Refits:
+    """Modules trained again on the model's training rows with other seeds; rows : those rows, encoded."""
+
+    rows: Rows
+    modules: Sequence[FactorizationMachine]
+
+
+@dataclass(frozen=True)
 class Faithfulness:
     """How far explanations can be trusted, measured on some rows.
 
@@ -47,7 +63,18 @@ class Faithfulness:
     removal_error : largest |logit without the k largest effects − (logit − their sum)|, by the same measure, over
         k = 1, 3, 10; the terms are cut out of the forward pass, which knows nothing of effects
     deletion : curve of deleting the largest centred effects first, against random order; None without a background
-    stability : how far refits agree on what is important; None without refits (n_bags)
+    stability : how far refits on bootstrap samples agree on what is important; None without them (n_bags)
+    seeds : how far the model and refits on the same rows with other seeds agree on it; None without them
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> found = model.check_explanations(X)
+    >>> found.rows, found.sum_error < 1e-5, found.removal_error < 1e-5, found.seeds
+    (80, True, True, None)
     """
 
     rows: int
@@ -55,15 +82,28 @@ class Faithfulness:
     removal_error: float
     deletion: Deletion | None
     stability: Stability | None
+    seeds: Stability | None = None
 
 
-def check(model: Model, source: Source, *, rows: int = MOST_ROWS, seed: int = 0) -> Faithfulness:
+def check(
+    model: Model, source: Source, *, rows: int = MOST_ROWS, seed: int = 0, refits: Refits | None = None
+) -> Faithfulness:
     """Return how far the explanations of a model can be trusted, measured on the first rows of a table.
 
     Parameters
     ----------
     rows : at most so many
     seed : of the random orders of deletion
+    refits : with other seeds, see `attfm.train.refits`
+
+    Examples
+    --------
+    >>> from attfm import AFMRegressor
+    >>> from attfm.data.sources import open_source
+    >>> X = [[0, 5.0], [1, 4.0], [0, 1.0], [1, 0.5]] * 20
+    >>> model = AFMRegressor(epochs=5).fit(X, [10.0, 8.0, 2.0, 1.0] * 20)
+    >>> check(model.model_, open_source(X), rows=30).rows
+    30
     """
     explainer = Explainer(model, view="centred" if model.background else "raw")
     total, sum_error, removal_error = 0, 0.0, 0.0
@@ -85,15 +125,17 @@ def check(model: Model, source: Source, *, rows: int = MOST_ROWS, seed: int = 0)
         removal_error = max(removal_error, *(_removal_error(model, part, effects, whole, k, size) for k in _REMOVED))
         if total >= rows:
             break
-    deletion = stability = None
+    deletion = stability = seeds = None
     if explainer.background is not None:
         largest, random = (np.sum([curve[side] for curve in curves], axis=0) / max(total, 1) for side in (0, 1))
         deletion = Deletion(np.arange(len(largest)), largest, random)
-        summary = Summary.from_arrays(model.background)
-        stability = GlobalExplanation(
-            explainer.states, explainer.pairs, explainer.outputs, "", summary, explainer.background.centred
-        ).stability()
-    return Faithfulness(total, sum_error, removal_error, deletion, stability)
+        bags = Summary.from_arrays(model.background).bags
+        stability = Stability.between(bags, refits=len(bags)) if len(bags) > 1 else None
+    if refits is not None and refits.modules:
+        modules = [model.module, *refits.modules]
+        found = [importances(module, model.encoder, refits.rows) for module in modules]
+        seeds = Stability.between(found, refits=len(refits.modules))
+    return Faithfulness(total, sum_error, removal_error, deletion, stability, seeds)
 
 
 def _removal_error(model: Model, rows: Rows, effects: Effects, whole: Floats, k: int, size: Floats) -> float:

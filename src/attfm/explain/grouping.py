@@ -1,6 +1,7 @@
 """Fields summed into groups that people name."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,3 +34,11 @@ def group_fields(
         raise ConfigError(f"The groups don't fit the fields: {'; '.join(problems)}.")
     names = tuple(dict.fromkeys(of_field.get(field, field) for field in fields))
     return names, np.array([names.index(of_field.get(field, field)) for field in fields], np.int64)
+
+
+def summed(values: NDArray[Any], place: NDArray[np.int64], size: int) -> NDArray[Any]:
+    """Return the columns of values, (rows, columns, ...), summed by their place: (rows, size, ...)."""
+    total = np.zeros((len(values), size, *values.shape[2:]), values.dtype)
+    for column, to in enumerate(place):
+        total[:, to] += values[:, column]
+    return total

@@ -4,15 +4,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attfm.errors import ConfigError
+from attfm.explain.stability import Stability
 from attfm.explain.states import States
-from attfm.explain.summary import Summary, shape_sizes
+from attfm.explain.summary import Summary
 
 Floats = NDArray[np.float64]
 
@@ -24,8 +24,20 @@ class Shape:
     labels : (points,) names of the values, "unknown" and "missing" first
     edges : float64 (points − 1,) edges of the bins of an ordered field, which are the points from the third on; or None
     effect : float64 (points, outputs), mean centred main effect of the rows with that value
-    rows : int64 (points,), rows with it
+    rows : int64 (points,), rows with it; a row with several members of a multi-valued field is in several points
     spread : float64 (points, outputs), standard deviation over refits, or None without refits
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> shape = model.explain_global().shape("age")
+    >>> shape.labels, shape.rows[:2].tolist()
+    (['unknown', 'missing', '25', '61'], [0, 0])
+    >>> bool(shape.effect[2, 0] < shape.effect[3, 0])
+    True
     """
 
     field: str
@@ -42,7 +54,18 @@ class PairSurface:
     """A pair's centred effect, cell by cell of those that occur.
 
     fields : the two; labels : names of the states of each
-    first, second : int64 (cells,), states; effect : float64 (cells, outputs); rows : int64 (cells,)
+    first, second : int64 (cells,), states; effect : float64 (cells, outputs); rows : int64 (cells,); a row with
+        several members of a multi-valued field is in several cells
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> surface = model.explain_global().surface("job", "age")
+    >>> [(surface.labels[0][u], surface.labels[1][v]) for u, v in zip(surface.first, surface.second)]
+    [('cook', '25'), ('cook', '61'), ('pilot', '25'), ('pilot', '61')]
     """
 
     fields: tuple[str, str]
@@ -64,6 +87,11 @@ class Importance:
 
     share : of the sum of all importances; spread : standard deviation over refits, or None;
     attention, attention_spread : mean and standard deviation of a pair's a_ij over the rows, or None
+
+    Examples
+    --------
+    >>> Importance("age × job", 0.05, share=0.01, attention=0.2).name
+    'age × job'
     """
 
     name: str
@@ -75,25 +103,23 @@ class Importance:
 
 
 @dataclass(frozen=True)
-class Stability:
-    """How far refits on bootstrap samples agree on what is important.
-
-    refits : how many; fields, pairs : mean Spearman correlation of their importances, between refits (None for fewer
-    than two fields or pairs); top : mean share of the ten most important effects that two refits have in common
-    """
-
-    refits: int
-    fields: float | None
-    pairs: float | None
-    top: float
-
-
-@dataclass(frozen=True)
 class GlobalExplanation:
     """The model as a whole, averaged over rows.
 
     states : the values of each field; pairs : int64 (pairs, 2) field numbers; outputs, unit : as in `Explanation`
     summary : the averages as arrays; conditional : bool (pairs,) as in `Explanation`
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> overview = model.explain_global()
+    >>> overview.importance()[0].name
+    'age'
+    >>> round(sum(one.share for one in overview.importance()), 6)
+    1.0
     """
 
     states: States
@@ -179,10 +205,9 @@ class GlobalExplanation:
         if field not in self.fields:
             raise ConfigError(f"There is no field '{field}': it is one of {', '.join(map(repr, self.fields))}.")
         f = self.fields.index(field)
-        sizes = shape_sizes(self.states)
-        part = slice(int(sizes[:f].sum()), int(sizes[: f + 1].sum()))
-        kind = self.states.kinds[f]
-        labels = list(self.states.features(f)) if kind == "multi-valued" else self.states.labels(f)
+        start = int(self.states.offsets[f])
+        part = slice(start, start + int(self.states.sizes[f]))
+        kind, labels = self.states.kinds[f], self.states.labels(f)
         spread = self._spread([bag.shape[part] for bag in self.summary.bags])
         edges = self.states.edges(f) if kind in ("numeric", "scaled") else None
         summary = self.summary
@@ -224,13 +249,7 @@ class GlobalExplanation:
     def stability(self) -> Stability | None:
         """Return how far refits agree, or None for fewer than two of them."""
         bags = self.summary.bags
-        if len(bags) < 2:
-            return None
-        fields = [bag.field_importance.sum(1) for bag in bags]
-        pairs = [bag.pair_importance.sum(1) for bag in bags]
-        tops = [set(np.argsort(-np.concatenate(both))[:10].tolist()) for both in zip(fields, pairs, strict=True)]
-        shared = [len(one & other) / max(len(one), 1) for one, other in combinations(tops, 2)]
-        return Stability(len(bags), _agreement(fields), _agreement(pairs), float(np.mean(shared)))
+        return Stability.between(bags, refits=len(bags)) if len(bags) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers: importance, shapes, surfaces and stability."""
@@ -271,11 +290,3 @@ class GlobalExplanation:
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
-
-
-def _agreement(importances: list[Floats]) -> float | None:
-    """Return the mean Spearman correlation between the rows of importances; None for fewer than two numbers each."""
-    if len(importances[0]) < 2:
-        return None
-    ranks = np.argsort(np.argsort(importances, axis=1), axis=1).astype(np.float64)
-    return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in combinations(ranks, 2)]))

@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,17 +11,82 @@ from numpy.typing import NDArray
 from attfm.data.bins import Bins
 from attfm.data.encoder import Encoder
 from attfm.data.vocabulary import FIRST_VALUE
-from attfm.model.rows import Rows
+from attfm.model.rows import BagRows, Rows
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 MOST_CUTS = 31  # of a scaled field, whose values are averaged within quantile bins
+
+
+@dataclass(frozen=True)
+class Members:
+    """The states of a multi-valued field in some rows: each once a row, by rising row.
+
+    row, state : int64 (entries,); weight : float64 (entries,), the x that multiplies the member's embedding
+    """
+
+    row: Ints
+    state: Ints
+    weight: Floats
+
+    def slice(self, start: int, stop: int) -> Self:
+        """Return the members of the rows start:stop, numbered from 0."""
+        a, b = np.searchsorted(self.row, (start, stop))
+        return type(self)(self.row[a:b] - start, self.state[a:b], self.weight[a:b])
+
+
+@dataclass(frozen=True)
+class RowStates:
+    """The states that some rows are in.
+
+    single : int64 (rows, fields), the one state of each field; 0 of a multi-valued field
+    members : the states of each multi-valued field, by its number
+    """
+
+    single: Ints
+    members: Mapping[int, Members]
+
+    def __len__(self) -> int:
+        return len(self.single)
+
+    def slice(self, start: int, stop: int) -> Self:
+        """Return the states of the rows start:stop."""
+        members = {f: held.slice(start, stop) for f, held in self.members.items()}
+        return type(self)(self.single[start:stop], members)
+
+    def of_field(self, f: int) -> Members:
+        """Return the states of one field, whatever its kind."""
+        if f in self.members:
+            return self.members[f]
+        return Members(np.arange(len(self)), self.single[:, f], np.ones(len(self)))
+
+    def sums(self, f: int, values: Floats) -> Floats:
+        """Return Σ weight · values[state] over each row's states; values (states, outputs), result (rows, outputs)."""
+        if f not in self.members:
+            return values[self.single[:, f]]
+        held = self.members[f]
+        terms = held.weight[:, None] * values[held.state]
+        columns = [np.bincount(held.row, term, minlength=len(self)) for term in terms.T]
+        return np.stack(columns, axis=1).astype(np.float64)
+
+    def cells(self, i: int, j: int) -> tuple[Ints, Ints, Ints]:
+        """Return row, state of field i and state of field j of each combination that a row has; int64 (cells,)."""
+        one, other = self.of_field(i), self.of_field(j)
+        if i not in self.members and j not in self.members:
+            return one.row, one.state, other.state
+        count = np.bincount(other.row, minlength=len(self))
+        start = np.cumsum(count) - count
+        times = count[one.row]
+        within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+        row = np.repeat(one.row, times)
+        return row, np.repeat(one.state, times), other.state[start[row] + within]
 
 
 class States:
     """The states of each field: what the conditional means of the background are kept for.
 
     A field with one feature a row has a state for each feature. A scaled field has the states unknown, missing and
-    its quantile bins. A multi-valued field has one state only: its bags are too many to average over each.
+    its quantile bins. A multi-valued field has a state for each feature too, and a row is in several of them.
 
     Parameters
     ----------
@@ -56,22 +123,20 @@ class States:
 
     def _size(self, f: int) -> int:
         field = self.encoder.fields[f]
-        if field.kind == "multi-valued":
-            return 1
         return FIRST_VALUE + 1 + len(self.cuts[f]) if f in self.cuts else field.stop - field.start
 
-    def of(self, rows: Rows) -> NDArray[np.int64]:
-        """Return the state of each field in each row, from 0, int64 (rows, fields)."""
+    def of(self, rows: Rows) -> RowStates:
+        """Return the states of each row, from 0 in each field."""
         starts = np.array([field.start for field in self.encoder.fields])
-        states: NDArray[np.int64] = rows.ids.numpy() - starts
-        for f in rows.bags:
-            states[:, f] = 0
+        states: Ints = rows.ids.numpy() - starts
         for f, cuts in self.cuts.items():
             if rows.values is not None:
                 x = rows.values[:, f].numpy().astype(np.float64)
                 known = states[:, f] == FIRST_VALUE
                 states[known, f] += np.searchsorted(cuts, x[known], side="right")
-        return states
+        members = {f: _members(bag, start=int(starts[f])) for f, bag in rows.bags.items()}
+        states[:, list(members)] = 0
+        return RowStates(states, members)
 
     def features(self, f: int) -> NDArray[np.object_]:
         """Return what a field's features are called, from its start, as an array of strings."""
@@ -81,8 +146,6 @@ class States:
 
     def labels(self, f: int) -> list[str]:
         """Return what a field's states are called."""
-        if self.kinds[f] == "multi-valued":
-            return ["any"]
         if f not in self.cuts:
             return list(self.features(f))
         edges = self.edges(f)
@@ -116,3 +179,12 @@ class States:
                 x = low + rows.values[:, f].numpy()[known].astype(np.float64) * (high - low)
                 labels[known, f] = [f"{value:.6g}" for value in x.tolist()]
         return labels
+
+
+def _members(bag: BagRows, *, start: int) -> Members:
+    """Return a field's bags as states; a member that stands twice in a row is there once, with the summed weight."""
+    row = np.repeat(np.arange(len(bag.offsets) - 1), np.diff(bag.offsets.numpy()))
+    code = row * np.int64(2**31) + (bag.ids.numpy() - start)
+    distinct, place = np.unique(code, return_inverse=True)
+    weight = np.bincount(place.ravel(), bag.weights.numpy(), minlength=len(distinct)).astype(np.float64)
+    return Members(distinct >> 31, distinct & (2**31 - 1), weight)

@@ -9,28 +9,22 @@ from numpy.typing import NDArray
 
 from attfm.explain.background import Arrays, Background, Centred
 from attfm.explain.effects import Effects
-from attfm.explain.states import States
-from attfm.model.rows import Rows
+from attfm.explain.states import RowStates
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 STORED_SURFACES = 20
 _MOST_CELLS = 4096  # of a surface: the ones with most rows
 _PENDING = 1 << 20  # cells held before they are merged
-
-
-def shape_sizes(states: States) -> Counts:
-    """Return how many points each field's shape has: its states, or the features of a multi-valued field."""
-    fields = states.encoder.fields
-    sizes = zip(fields, states.sizes, strict=True)
-    return np.array([f.stop - f.start if f.kind == "multi-valued" else n for f, n in sizes], np.int64)
+_JOINED_ROWS = 1024  # whose cells are found at once: two multi-valued fields have many in a row
 
 
 @dataclass(frozen=True)
 class Surface:
     """A pair's mean centred effect, and rows, in each cell that occurs.
 
-    first, second : int64 (cells,) states of the two fields; effect : float64 (cells, outputs); rows : int64 (cells,)
+    first, second : int64 (cells,) states of the two fields; effect : float64 (cells, outputs); rows : int64 (cells,);
+        a row is in a cell for each combination of its members where a field is multi-valued
     """
 
     pair: int
@@ -48,7 +42,7 @@ class Summary:
     attention_mean, attention_std : float64 (pairs,) of a_ij, NaN without attention
     applied_mean : float64 (pairs,) of A_ij
     shape, shape_rows : float64 (points, outputs) mean centred main effect of each value, and its rows, int64 (points,);
-        the points of all fields one after the other, see `shape_sizes`
+        the points of all fields one after the other, a point for each state
     surfaces : of the most important pairs
     bags : the same figures of refits on bootstrap samples
     """
@@ -114,18 +108,16 @@ class Tally:
         self.background = background
         self.states = background.states
         fields, pairs, outputs = len(self.states.names), len(background.pairs), background.main_mean.shape[1]
-        sizes = shape_sizes(self.states)
-        self._starts = np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int64)
+        sizes = self.states.sizes
         self._rows = 0
         self._field, self._pair = np.zeros((fields, outputs)), np.zeros((pairs, outputs))
         self._attention, self._squares, self._applied = np.zeros(pairs), np.zeros(pairs), np.zeros(pairs)
         self._shape, self._counts = np.zeros((int(sizes.sum()), outputs)), np.zeros(int(sizes.sum()), np.int64)
-        bags = [f for f, kind in enumerate(self.states.kinds) if kind == "multi-valued"]
-        self._surfaces = {p: _Cells(outputs) for p in surfaces if not set(background.pairs[p]) & set(bags)}
+        self._surfaces = {p: _Cells(outputs) for p in surfaces}
 
-    def add(self, rows: Rows, states: Counts, effects: Effects, centred: Centred) -> None:
-        """Take in some rows with their states, raw and centred effects."""
-        self._rows += len(rows)
+    def add(self, states: RowStates, effects: Effects, centred: Centred) -> None:
+        """Take in the states, raw and centred effects of some rows."""
+        self._rows += len(states)
         self._field += np.abs(centred.main).sum(0)
         self._pair += np.abs(centred.pair).sum(0)
         if effects.attention is not None:
@@ -133,24 +125,19 @@ class Tally:
             self._attention += attention.sum(0)
             self._squares += (attention**2).sum(0)
         self._applied += effects.applied.sum(0, dtype=np.float64)
-        for f, start in enumerate(self._starts):
-            if f in rows.bags:
-                bag = rows.bags[f]
-                row = np.repeat(np.arange(len(rows)), np.diff(bag.offsets.numpy()))
-                point = bag.ids.numpy() - self.states.encoder.fields[f].start
-                # A member that stands twice in a bag counts once.
-                code = np.unique(row * np.int64(2**31) + point)
-                row, point = code >> 31, code & (2**31 - 1)
-            else:
-                row, point = np.arange(len(rows)), states[:, f]
-            size = int(point.max()) + 1 if len(point) else 0
-            self._counts[start : start + size] += np.bincount(point, minlength=size)
+        for f, (start, size) in enumerate(zip(self.states.offsets, self.states.sizes, strict=True)):
+            held = states.of_field(f)
+            part = slice(int(start), int(start + size))
+            self._counts[part] += np.bincount(held.state, minlength=int(size))
             for output in range(self._shape.shape[1]):
-                sums = np.bincount(point, centred.main[row, f, output], minlength=size)
-                self._shape[start : start + size, output] += sums
+                sums = np.bincount(held.state, centred.main[held.row, f, output], minlength=int(size))
+                self._shape[part, output] += sums
         for p, cells in self._surfaces.items():
-            i, j = self.background.pairs[p]
-            cells.add(states[:, i] * self.states.sizes[j] + states[:, j], centred.pair[:, p])
+            i, j = (int(f) for f in self.background.pairs[p])
+            for first in range(0, len(states), _JOINED_ROWS):
+                part_states = states.slice(first, first + _JOINED_ROWS)
+                row, u, v = part_states.cells(i, j)
+                cells.add(u * self.states.sizes[j] + v, centred.pair[first + row, p])
 
     def summary(self) -> Summary:
         """Return the averages of all rows so far."""
@@ -190,17 +177,14 @@ class _Cells:
         return distinct, np.bincount(place, rows, len(distinct)).astype(np.int64), total
 
 
-def of_effects(
-    background: Background, rows: Rows, states: Counts, effects: Effects, *, step: int, surfaces: int
-) -> Summary:
+def of_effects(background: Background, states: RowStates, effects: Effects, *, step: int, surfaces: int) -> Summary:
     """Return the summary of effects that are all at hand, centred `step` rows at a time."""
 
     def tally(pairs: Sequence[int]) -> Summary:
         sums = Tally(background, pairs)
-        for start in range(0, len(rows), step):
-            part = effects.slice(start, start + step)
-            of_rows = states[start : start + step]
-            sums.add(rows.slice(start, start + step), of_rows, part, background.centre(part, of_rows))
+        for start in range(0, len(states), step):
+            part, of_rows = effects.slice(start, start + step), states.slice(start, start + step)
+            sums.add(of_rows, part, background.centre(part, of_rows))
         return sums.summary()
 
     summary = tally(())

@@ -1,7 +1,8 @@
 """What would have to be otherwise: the smallest changes of a single field that flip a decision."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from attfm.data.vocabulary import FIRST_VALUE, MISSING
 from attfm.errors import ConfigError
 from attfm.explain.background import Background
 from attfm.explain.contributions import Explainer
-from attfm.explain.states import States
 from attfm.model.bundle import Model
 from attfm.model.rows import BagRows, Rows
 
@@ -26,11 +26,20 @@ class Change:
     """One field's change that flips the decision.
 
     field : its name; before, after : what the value is called
-    distance : how far it is: for ordered fields the share of the training rows between the two values; 1 for others,
-        whose values have no order
+    distance : how far it is, 0 to 1. Between two values of an ordered field: the share of the training rows between
+        them (from the middle of one bin to the middle of the other). Values of other fields have no order, nor has
+        missing: there it is the share of the training rows that have another value than the new one, so that a common
+        value is nearer than a rare one. For a member put into a bag, the share of the rows without it; for one taken
+        out, of those with it.
     logit_before, logit_after : of the decision's output (predictions of a regression; of several classes the one
         that is decided after the change)
     decision_before, decision_after : the class decided; "below" or "above" the threshold of a regression
+
+    Examples
+    --------
+    >>> change = Change("age", "25", "27", 0.04, -0.3, 0.1, "no", "yes")
+    >>> f"{change.field}: {change.before} → {change.after}"
+    'age: 25 → 27'
     """
 
     field: str
@@ -44,8 +53,55 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Changes(Sequence[Change]):
+    """The changes that were found, the smallest first; printed, it says what was found or that there is nothing.
+
+    found : the changes; row : the row's number; decision : what is decided about it
+    tried : how many values were tried, of how many `fields`; immutable : columns that were left alone
+
+    Examples
+    --------
+    >>> print(Changes((), row=3, decision="no", tried=57, fields=4, immutable=("sex",)))
+    No change of a single field flips the decision 'no' about row 3: 57 values of 4 fields were tried (left alone: sex).
+    """
+
+    found: tuple[Change, ...]
+    row: int
+    decision: str
+    tried: int
+    fields: int
+    immutable: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    @overload
+    def __getitem__(self, place: int) -> Change: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Change, ...]: ...
+    def __getitem__(self, place: int | slice) -> Change | tuple[Change, ...]:
+        return self.found[place]
+
+    def __str__(self) -> str:
+        about = f"the decision '{self.decision}' about row {self.row:,}"
+        held = f" (left alone: {', '.join(self.immutable)})" if self.immutable else ""
+        if not self.fields:
+            return f"Nothing could be tried to flip {about}: every column is immutable."
+        if not self.found:
+            return (
+                f"No change of a single field flips {about}: {self.tried:,} values of {self.fields:,} fields were "
+                f"tried{held}."
+            )
+        lines = [f"{c.field}: {c.before} → {c.after} gives '{c.decision_after}' ({c.distance:.2f})" for c in self.found]
+        return "\n".join([f"What flips {about}, by itself, and how far it is{held}:", *lines])
+
+
+@dataclass(frozen=True)
 class _Candidates:
-    """Copies of one row, each with another value of one field; names : what the values are called."""
+    """Copies of one row, each with another value of one field.
+
+    names : what the values are called; distance : of each, with the sign of the direction in an ordered field
+    """
 
     rows: Rows
     names: list[str]
@@ -54,18 +110,29 @@ class _Candidates:
 
 def what_if(
     model: Model, source: Source, *, row: int = 0, immutable: Sequence[str] = (), threshold: float | None = None
-) -> list[Change]:
+) -> Changes:
     """Return the smallest single-field changes that flip the decision about one row, at most two a field.
 
-    For an ordered field these are the nearest values that flip it, below and above; for another field, the value that
-    most training rows have among those that flip it. All values that occur in training are tried (the 4,096 most
-    frequent of a larger field); a multi-valued field has single members taken out or put in. The smallest come first;
-    of equal ones the one that moves the logit most.
+    For an ordered field these are the nearest values that flip it, below and above; for another field, the nearest one.
+    What is near is said at `Change.distance`. All values that occur in training are tried (the 4,096 most frequent of
+    a larger field), but not missing; a multi-valued field has single members taken out or put in. The smallest come
+    first; of equal ones the one that moves the logit most.
 
     Raises
     ------
     DataError : the row is outside the table
     ConfigError : an immutable column does not exist; a regression without a threshold; no background is stored
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> from attfm.data.sources import open_source
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> print(what_if(model.model_, open_source(X), row=2))
+    What flips the decision 'no' about row 2, by itself, and how far it is:
+    age: 25 → 61 gives 'yes' (0.50)
     """
     explainer = Explainer(model)
     columns = [field.name for field in model.schema.inputs]
@@ -81,13 +148,15 @@ def what_if(
     start = model.scorer.predict(one).double().numpy()
     before = int(decide(start)[0])
     names = _decision_names(model)
-    found = []
+    found, tried, fields = [], 0, 0
     for f, field in enumerate(model.encoder.fields):
         if field.column in immutable:
             continue
+        fields += 1
         candidates = _candidates(background, one, f)
         logits = model.scorer.predict(candidates.rows).double().numpy()
         decided = decide(logits)
+        tried += len(decided)
         for c in _best(candidates, np.flatnonzero(decided != before), ordered=field.ordered or field.kind == "scaled"):
             after = int(decided[c])
             output = after if logits.shape[1] > 1 else 0
@@ -103,7 +172,8 @@ def what_if(
                     names[after],
                 )
             )
-    return sorted(found, key=lambda change: (change.distance, -abs(change.logit_after - change.logit_before)))
+    found.sort(key=lambda change: (change.distance, -abs(change.logit_after - change.logit_before)))
+    return Changes(tuple(found), row, names[before], tried, fields, tuple(immutable))
 
 
 def _decision(model: Model, threshold: float | None) -> Callable[[Floats], NDArray[np.int64]]:
@@ -125,21 +195,19 @@ def _decision_names(model: Model) -> list[str]:
 
 
 def _best(candidates: _Candidates, flips: NDArray[np.int64], *, ordered: bool) -> list[int]:
-    """Return the nearest candidate below and above, or the first of a field without order."""
-    if not ordered:
-        return [int(c) for c in flips[:1]]
+    """Return the nearest candidate below and above, or the nearest of a field without order."""
     distance = candidates.distance[flips]
-    sides = [flips[distance < 0], flips[distance >= 0]]
+    sides = [flips[distance < 0], flips[distance >= 0]] if ordered else [flips]
     return [int(side[np.argmin(np.abs(candidates.distance[side]))]) for side in sides if len(side)]
 
 
 def _candidates(background: Background, one: Rows, f: int) -> _Candidates:
     states, field = background.states, background.states.encoder.fields[f]
     if field.kind == "multi-valued":
-        return _bag_candidates(states, one, f)
+        return _bag_candidates(background, one, f)
     start, size = states.offsets[f], states.sizes[f]
     counts = background.counts[start : start + size]
-    held = int(states.of(one)[0, f])
+    held = int(states.of(one).single[0, f])
     tried = np.flatnonzero(counts[FIRST_VALUE:]) + FIRST_VALUE
     if f in states.cuts:
         tried = np.arange(FIRST_VALUE, size)
@@ -158,7 +226,7 @@ def _candidates(background: Background, one: Rows, f: int) -> _Candidates:
         names = [f"{low + v * (high - low):.6g}" for v in x]
     else:
         ids[:, f] = torch.from_numpy(field.start + tried).to(ids.dtype)
-    distance = np.ones(len(tried))
+    distance = 1 - counts[tried] / max(counts.sum(), 1)
     if (field.ordered or f in states.cuts) and held > MISSING:
         # The share of rows between the middles of the two values, with the sign of the direction.
         known = np.where(np.arange(size) < FIRST_VALUE, 0, counts)
@@ -175,32 +243,30 @@ def _representatives(cuts: Floats) -> Floats:
     return np.concatenate([[min(0.0, float(cuts[0]) - 1e-6)], (cuts[1:] + cuts[:-1]) / 2, [max(1.0, float(cuts[-1]))]])
 
 
-def _bag_candidates(states: States, one: Rows, f: int) -> _Candidates:
-    """Return the row without each member, and with each other known member."""
-    field, bag = states.encoder.fields[f], one.bags[f]
+def _bag_candidates(background: Background, one: Rows, f: int) -> _Candidates:
+    """Return the row without each member, and with each other member of the training rows."""
+    states, field, bag = background.states, background.states.encoder.fields[f], one.bags[f]
     members, weights, features = bag.ids.tolist(), bag.weights.tolist(), states.features(f)
+    counts = background.counts[states.offsets[f] : states.offsets[f] + states.sizes[f]]
+    share = counts / max(background.rows, 1)
     missing = field.start + MISSING
-
-    def bags() -> Iterator[tuple[str, list[int], list[float]]]:
-        for place, member in enumerate(members):
-            left = members[:place] + members[place + 1 :]
-            if member != missing:
-                weight = weights[:place] + weights[place + 1 :]
-                yield f"without {features[member - field.start]}", left or [missing], weight if left else [1.0]
-        for member in range(field.start + FIRST_VALUE, min(field.stop, field.start + _MOST_VALUES)):
-            if member not in members:
-                kept = [(m, w) for m, w in zip(members, weights, strict=True) if m != missing]
-                yield (
-                    f"with {features[member - field.start]}",
-                    [m for m, _ in kept] + [member],
-                    [w for _, w in kept] + [1.0],
-                )
-
-    names, ids, held = zip(*bags(), strict=True) if field.stop > field.start + FIRST_VALUE else ((), (), ())
-    rows = one.take(torch.zeros(len(names), dtype=torch.int64))
+    held = [(m, w) for m, w in zip(members, weights, strict=True) if m != missing]
+    names, bags, distance = list[str](), list[list[tuple[int, float]]](), list[float]()
+    for member in dict.fromkeys(m for m, _ in held):
+        names.append(f"without {features[member - field.start]}")
+        bags.append([(m, w) for m, w in held if m != member] or [(missing, 1.0)])
+        distance.append(share[member - field.start])
+    common = np.argsort(-counts[FIRST_VALUE:], kind="stable")[:_MOST_VALUES] + FIRST_VALUE
+    for state in common[counts[common] > 0].tolist():
+        if field.start + state not in members:
+            names.append(f"with {features[state]}")
+            bags.append([*held, (field.start + state, 1.0)])
+            distance.append(1 - share[state])
+    entries = [entry for changed in bags for entry in changed]
     changed = BagRows(
-        torch.tensor([m for part in ids for m in part], dtype=bag.ids.dtype),
-        torch.tensor([w for part in held for w in part], dtype=bag.weights.dtype),
-        torch.tensor(np.cumsum([0] + [len(part) for part in ids]), dtype=torch.int64),
+        torch.tensor([member for member, _ in entries], dtype=bag.ids.dtype),
+        torch.tensor([weight for _, weight in entries], dtype=bag.weights.dtype),
+        torch.tensor(np.cumsum([0] + [len(changed) for changed in bags]), dtype=torch.int64),
     )
-    return _Candidates(Rows(rows.ids, rows.values, {**rows.bags, f: changed}), list(names), np.ones(len(names)))
+    rows = one.take(torch.zeros(len(names), dtype=torch.int64))
+    return _Candidates(Rows(rows.ids, rows.values, {**rows.bags, f: changed}), names, np.array(distance))

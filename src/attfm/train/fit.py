@@ -19,19 +19,11 @@ from attfm.data.sources import Source
 from attfm.data.target import Target
 from attfm.errors import ConfigError, DataError, TargetError
 from attfm.explain.training import summarise
-from attfm.model.bundle import Model, build_module
-from attfm.model.modules import FactorizationMachine
+from attfm.model.bundle import Model
 from attfm.model.rows import Rows
 from attfm.train.metrics import evaluate
-from attfm.train.trainer import (
-    Examples,
-    History,
-    OnBatch,
-    OnEpoch,
-    silence_unseen,
-    start_at_base_rate,
-    train,
-)
+from attfm.train.modules import OnRefit, bootstrap_refits, train_module
+from attfm.train.trainer import Examples, History, OnBatch, OnEpoch
 
 _LEAST_ROWS_TO_SPLIT = 50  # with fewer training rows a held-out tenth says nothing: all epochs are run on all rows
 
@@ -75,6 +67,7 @@ def fit(
     encoder_rows: NDArray[np.int64] | None = None,
     on_epoch: OnEpoch | None = None,
     on_batch: OnBatch | None = None,
+    on_refit: OnRefit | None = None,
 ) -> Fitted:
     """Fit encoder, target and module.
 
@@ -86,7 +79,7 @@ def fit(
         the others, none, none
     valid_table, test_table : a second table to stop by, and one to set aside
     encoder_rows : rows that the encoder is fitted on; None: the training rows
-    on_epoch, on_batch : see `attfm.train.trainer.train`
+    on_epoch, on_batch : see `attfm.train.trainer.train`; on_refit : see `attfm.train.modules.bootstrap_refits`
 
     Without validation rows a part of the training rows (`validation_fraction`) is held out if early stopping is on.
     Without `encoder_rows` the encoder sees training rows only. The model gets a summary of its effects on the training
@@ -95,17 +88,13 @@ def fit(
     started = time.perf_counter()
     target = Target.fit(table.labels, task=config.train.task, name=target_name)
     codes = target.encode(table.labels)
-    weight = _row_weights(table.weight, len(codes), target_name)
+    weight = row_weights(table.weight, len(codes), target_name)
     per_class = _class_weights(config, target, codes, weight)
     weight = weight if per_class is None else weight * per_class[codes]
-    if train_rows is None:
-        others = [rows for rows in (valid_rows, test_rows) if rows is not None]
-        train_rows = np.setdiff1d(np.arange(len(codes)), np.concatenate([np.empty(0, np.int64), *others]))
-    train_rows = train_rows[weight[train_rows] > 0]
-    if len(train_rows) == 0:
-        raise TargetError("All sample weights of the training rows are zero: give at least one row a weight above 0.")
-    if config.train.early_stopping and valid_rows is None and valid_table is None:
-        train_rows, valid_rows = hold_out(train_rows, codes, target.task, config)
+    train_rows, valid_rows = chosen_rows(
+        codes, weight, target.task, config, train_rows=train_rows, valid_rows=valid_rows, test_rows=test_rows,
+        hold_some_out=valid_table is None,
+    )  # fmt: skip
     if target.classes is not None and len(np.unique(codes[train_rows])) < len(target.classes):
         missing = target.classes[int(np.setdiff1d(np.arange(len(target.classes)), codes[train_rows])[0])]
         raise TargetError(f"Target '{target_name}': no training row has the class {missing!r}. Give more rows of it.")
@@ -118,15 +107,17 @@ def fit(
         Encoder.fit(schema, table.source.batches(), seed=config.train.seed)
         raise
     encoded = encode(encoder, table.source)
-    train_part = _examples(encoded, codes, weight, train_rows, merge=valid_rows is None and valid_table is None)
+    train_part = select_examples(encoded, codes, weight, train_rows, merge=valid_rows is None and valid_table is None)
 
     def part(rows: NDArray[np.int64] | None, other: LabelledTable | None) -> Examples | None:
         if other is not None:
             return examples_of(other, encoder, target, per_class)
-        return _examples(encoded, codes, weight, rows) if rows is not None and len(rows) else None
+        return select_examples(encoded, codes, weight, rows) if rows is not None and len(rows) else None
 
     valid_part, test_part = part(valid_rows, valid_table), part(test_rows, test_table)
-    module, history = _train_module(encoder, target, config, train_part, valid_part, on_epoch, on_batch)
+    module, history = train_module(
+        encoder, target, config, train_part, valid_part, on_epoch=on_epoch, on_batch=on_batch
+    )
     training = {
         "training_rows": len(train_rows),
         "validation_rows": 0 if valid_part is None else len(valid_part),
@@ -139,71 +130,38 @@ def fit(
     }
     if per_class is not None and target.classes is not None:
         training["class_weights"] = [float(w) for w in per_class]  # in the order of the target's classes
-    bags = _refits(encoder, target, config, train_part, valid_part)
+    bags = bootstrap_refits(
+        encoder, target, config, train_part, valid_part, on_refit=on_refit, on_epoch=on_epoch, on_batch=on_batch
+    )
     model = Model(schema, encoder, target, module, config, history=history.records(), training=training)
     model.background = summarise(module, encoder, train_part.rows, bags=bags)
     return Fitted(model, history, train_part, valid_part, test_part)
 
 
-def _train_module(
-    encoder: Encoder,
-    target: Target,
+def chosen_rows(
+    codes: NDArray[Any],
+    weight: Weights,
+    task: Task,
     config: Config,
-    examples: Examples,
-    valid: Examples | None,
-    on_epoch: OnEpoch | None,
-    on_batch: OnBatch | None,
-) -> tuple[FactorizationMachine, History]:
-    settings = config.train
-    options: dict[str, Any] = {
-        "task": target.task,
-        "config": settings,
-        "batch_size": choose_batch_size(settings.batch_size, len(examples)),
-        "neighbours": encoder.neighbours(),
-    }
-    # The caller's random numbers are left alone; ours depend on the seed only.
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        module = build_module(encoder, target, config)
-        silence_unseen(module, examples.rows)
-        start_at_base_rate(module, examples, target.task, base_rate=settings.base_rate_start)
-        if settings.warm_start_from == "fm" and module.has_pairs:
-            fm_config = config.model_copy(update={"model": config.model.as_preset("fm")})
-            first = build_module(encoder, target, fm_config)
-            first.load_state_dict(module.state_dict(), strict=False)
-            train(first, examples, valid, **options)
-            start = {name: first.state_dict()[name] for name in _SHARED_WITH_FM}
-            module.load_state_dict(start, strict=False)
-        return module, train(module, examples, valid, **options, on_epoch=on_epoch, on_batch=on_batch)
+    *,
+    train_rows: NDArray[np.int64] | None,
+    valid_rows: NDArray[np.int64] | None,
+    test_rows: NDArray[np.int64] | None,
+    hold_some_out: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Return the rows that `fit` trains on and those that it stops by: some are held out if none are given.
 
-
-def _refits(
-    encoder: Encoder, target: Target, config: Config, examples: Examples, valid: Examples | None
-) -> list[FactorizationMachine]:
-    """Return modules trained as the first was, each with another seed and on a bootstrap sample of its rows."""
-    modules = []
-    for number in range(1, config.train.n_bags + 1):
-        seed = (config.train.seed + number) % 2**63
-        drawn = np.random.default_rng(seed).integers(0, len(examples), len(examples))
-        times = torch.from_numpy(np.bincount(drawn, minlength=len(examples)))
-        kept = times.nonzero()[:, 0]
-        weight = (examples.weight * times)[kept]
-        if not weight.any():
-            kept, weight = torch.arange(len(examples)), examples.weight
-        part = Examples(examples.rows.take(kept), examples.target[kept], weight)
-        settings = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
-        modules.append(_train_module(encoder, target, settings, part, valid, None, None)[0])
-    return modules
-
-
-_SHARED_WITH_FM = ("intercept", "linear.weight", "embedding.weight")
-
-
-def choose_batch_size(setting: int | str, rows: int) -> int:
-    """Return the batch size: as set, or for "auto" a power of two that makes some dozens of steps an epoch."""
-    if isinstance(setting, int):
-        return setting
-    return int(np.clip(2 ** np.round(np.log2(max(rows, 1) / 40)), 16, 1024))
+    codes : (rows,) of the target; weight : (rows,); rows without weight are not trained on
+    """
+    if train_rows is None:
+        others = [rows for rows in (valid_rows, test_rows) if rows is not None]
+        train_rows = np.setdiff1d(np.arange(len(codes)), np.concatenate([np.empty(0, np.int64), *others]))
+    train_rows = train_rows[weight[train_rows] > 0]
+    if len(train_rows) == 0:
+        raise TargetError("All sample weights of the training rows are zero: give at least one row a weight above 0.")
+    if config.train.early_stopping and valid_rows is None and hold_some_out:
+        return hold_out(train_rows, codes, task, config)
+    return train_rows, valid_rows
 
 
 def hold_out(
@@ -267,12 +225,12 @@ def examples_of(
 ) -> Examples:
     """Return all rows of a table as a fitted encoder and target see them; per_class : (classes,) weights, or None."""
     codes = target.encode(table.labels)
-    weight = _row_weights(table.weight, len(codes), target.name)
+    weight = row_weights(table.weight, len(codes), target.name)
     weight = weight if per_class is None else weight * per_class[codes]
-    return _examples(encode(encoder, table.source), codes, weight, np.arange(len(codes)))
+    return select_examples(encode(encoder, table.source), codes, weight, np.arange(len(codes)))
 
 
-def _examples(
+def select_examples(
     encoded: EncodedBatch,
     codes: NDArray[Any],
     weight: Weights,
@@ -280,6 +238,7 @@ def _examples(
     *,
     merge: bool = False,
 ) -> Examples:
+    """Return some of the encoded rows with their targets and weights; merge : equal rows of a tiny table as one."""
     part = Rows.from_encoded(encoded)
     target, weights = codes[rows], weight[rows]
     if len(rows) != len(encoded) or not np.array_equal(rows, np.arange(len(rows))):
@@ -304,7 +263,8 @@ def _merge_equal_rows(
     return rows.take(torch.from_numpy(first)), target[first], summed
 
 
-def _row_weights(weight: Weights | None, rows: int, target_name: str) -> NDArray[np.float64]:
+def row_weights(weight: Weights | None, rows: int, target_name: str) -> NDArray[np.float64]:
+    """Return the weight of each row, (rows,), 1 where none is given; raise TargetError for bad ones."""
     if weight is None:
         return np.ones(rows)
     weights: NDArray[np.float64] = np.asarray(weight, np.float64)

@@ -28,22 +28,28 @@ class FitProgress:
         self._bar: Progress | None = None
         if on_terminal and show is not False:
             self._bar = Progress(
-                TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(),
+                TextColumn("{task.fields[refit]}epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(),
                 TextColumn("{task.description}"), TimeElapsedColumn(),
                 console=Console(file=stream), transient=True,
             )  # fmt: skip
         self._epochs = epochs
-        self._text, self._seen = "", 0
+        self._text, self._seen, self._refit = "", 0, ""
 
     def __enter__(self) -> Self:
         if self._bar:
             self._bar.start()
-            self._task = self._bar.add_task("", total=self._epochs)
+            self._task = self._bar.add_task("", total=self._epochs, refit="")
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
+
+    def on_refit(self, number: int, refits: int) -> None:
+        """Show that the epochs that follow are those of a refit."""
+        self._refit, self._text, self._seen = f"refit {number}/{refits}, ", "", 0
+        if self._bar:
+            self._bar.reset(self._task, refit=self._refit)
 
     def on_batch(self, rows: int) -> None:
         """Show that a batch of so many rows is done."""
@@ -61,4 +67,4 @@ class FitProgress:
         if self._bar:
             self._bar.update(self._task, completed=epoch.epoch, description=text)
         if self._lines:
-            print(f"epoch {epoch.epoch}: {text}", file=self._stream, flush=True)
+            print(f"{self._refit}epoch {epoch.epoch}: {text}", file=self._stream, flush=True)

@@ -1,0 +1,143 @@
+"""What a fitted estimator says of itself: explanations, checks of them, and the report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from attfm.errors import ConfigError
+from attfm.estimators.inputs import Inputs, weights
+from attfm.explain.contributions import Explainer, explain_global
+from attfm.explain.examined import Examined
+from attfm.explain.explanation import Explanation, View
+from attfm.explain.faithfulness import Faithfulness, check
+from attfm.explain.overview import GlobalExplanation
+from attfm.explain.report import checked_path, write_report
+from attfm.explain.what_if import Changes, what_if
+from attfm.train.progress import FitProgress
+from attfm.train.refits import refit_with_seeds
+
+
+class Explained(Inputs):
+    """The part of an estimator that explains its predictions."""
+
+    verbose: bool | Literal["auto"]
+
+    def explain(self, X: object, *, view: View = "centred", rows: Sequence[int] | None = None) -> Explanation:
+        """Return the exact account of each row: base + Σ effects = logit (or a regression's prediction).
+
+        Parameters
+        ----------
+        X : table or array with the columns of the fit
+        view : "centred", effects relative to their average over the training rows, or "raw", the terms of the formula
+        rows : numbers of the rows wanted, from 0; None: all, which are then held in memory together
+
+        Raises
+        ------
+        DataError : a row is outside X
+        ConfigError : the centred view of a model that has no background
+        """
+        check_is_fitted(self, "model_")
+        return Explainer(self.model_, view=view).of_rows(self._source(X), rows)
+
+    def explain_global(self, X: object = None, *, pairs: Sequence[tuple[str, str]] | None = None) -> GlobalExplanation:
+        """Return importance, attention, shape curves and pair surfaces.
+
+        Parameters
+        ----------
+        X : rows to average over; None: the training rows, from the stored summary
+        pairs : names of the pairs whose surfaces are wanted, with X; None: the most important ones
+
+        Raises
+        ------
+        ConfigError : the model has no background; a pair does not exist, or its surface is not stored
+        """
+        check_is_fitted(self, "model_")
+        return explain_global(self.model_, None if X is None else self._source(X), pairs=pairs)
+
+    def check_explanations(
+        self, X: object, *, seed: int = 0, seeds: int = 0, refit_on: Any = None, eval_set: Any = None
+    ) -> Faithfulness:
+        """Return how far explanations can be trusted, measured on the rows of X; see `Faithfulness`.
+
+        Parameters
+        ----------
+        X : table or array with the columns of the fit; seed : of the random orders of deletion
+        seeds : refits with other seeds, which show what of the importances is chance; each takes as long as the fit
+        refit_on : with `seeds`, the (X, y) or (X, y, sample_weight) of the fit, which the model does not keep
+        eval_set : with `seeds`, the eval_set of the fit, if there was one
+
+        Raises
+        ------
+        ConfigError : seeds without refit_on, or refit_on is not what the model was fitted on
+        """
+        check_is_fitted(self, "model_")
+        source = self._source(X)
+        if seeds < 1:
+            return check(self.model_, source, seed=seed)
+        if refit_on is None:
+            raise ConfigError(
+                f"seeds={seeds} fits the model again, and needs the rows of the fit: give refit_on=(X, y), "
+                "and eval_set= if there was one."
+            )
+        table = self._labelled(refit_on, "refit_on")
+        valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
+        with FitProgress(self.model_.config.train.epochs, show=self.verbose) as progress:
+            refits = refit_with_seeds(
+                self.model_, table, seeds=seeds, valid_table=valid,
+                advice="Give refit_on=, and eval_set= if there was one, as fit() got them.",
+                on_refit=progress.on_refit, on_epoch=progress.on_epoch, on_batch=progress.on_batch,
+            )  # fmt: skip
+        return check(self.model_, source, seed=seed, refits=refits)
+
+    def what_if(
+        self, X: object, *, row: int = 0, immutable: Sequence[str] = (), threshold: float | None = None
+    ) -> Changes:
+        """Return the smallest changes of a single field that flip the decision about one row, smallest first.
+
+        See `attfm.explain.what_if.Change` for what is small. Printed, the result says so where nothing was found.
+
+        Parameters
+        ----------
+        X : table or array with the columns of the fit; row : the row's number in it
+        immutable : columns that can't be changed
+        threshold : probability above which the second of two classes is decided (default: the training setting); of a
+            regression the value that is to be crossed, which has no default
+
+        Raises
+        ------
+        DataError : the row is outside X
+        ConfigError : an immutable column does not exist; a regression without a threshold
+        """
+        check_is_fitted(self, "model_")
+        return what_if(self.model_, self._source(X), row=row, immutable=immutable, threshold=threshold)
+
+    def report(
+        self, path: str | Path, X: object = None, y: ArrayLike | None = None, *, sample_weight: ArrayLike | None = None
+    ) -> Path:
+        """Write one self-contained HTML file that shows the model, and return its path.
+
+        Parameters
+        ----------
+        path : ends in .html
+        X : rows to show, and with y to measure; None: only what the model holds of its training
+        y : (rows,) labels; sample_weight : (rows,) weights of at least 0, or None
+
+        Raises
+        ------
+        ConfigError : y or sample_weight without X; the path is no HTML file or can't be written
+        TargetError : y has labels that the fit did not see
+        """
+        check_is_fitted(self, "model_")
+        checked_path(path)
+        if X is None:
+            if y is not None or sample_weight is not None:
+                raise ConfigError("report() has y or sample_weight, but no X: give the rows that they belong to.")
+            return write_report(self.model_, path)
+        source = self._source(X)
+        target = None if y is None else self.model_.target.encode(pa.array(self._labels(y, source)))
+        examined = Examined.of_table(self.model_, source, target, weights(sample_weight), "the table given")
+        return write_report(self.model_, path, examined)
