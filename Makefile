@@ -50,12 +50,13 @@ sanitize:  ## every kernel on awkward shapes under AddressSanitizer and UBSan, t
 	cmake --build build/tsan --parallel
 	build/tsan/attfm_driver
 
-bench-kernels: install  ## a step and an epoch, against eager torch and DeepCTR-Torch (pip install deepctr-torch)
-	.venv/bin/python benchmarks/kernels.py --json build/kernels.json
-	.venv/bin/python benchmarks/reproduce_epoch.py
+bench-kernels: install  ## a step and an epoch, against eager torch, torch.compile and DeepCTR-Torch
+	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]"
+	.venv/bin/python benchmarks/kernels.py --compile --json build/kernels.json --docs
+	.venv/bin/python benchmarks/reproduce_epoch.py --docs
 
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring, steps on big tables
-	.venv/bin/python benchmarks/training.py --json build/training.json
+	.venv/bin/python benchmarks/training.py --json build/training.json --docs
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pages import circumstances, processor, table, write_section
 from torch import Tensor
 
 from attfm.ops import distinct, native, native_info, pair_attention_pool, pair_attention_pool_ids, reference
@@ -268,6 +269,27 @@ def print_shape(name: str, result: dict[str, Any], peak: float) -> None:
         print(f"  {label}: {ratio:.1f} times faster than DeepCTR-Torch (to reach: {bar})")
 
 
+def shapes_table(report: dict[str, Any]) -> str:
+    """Return the figures of all shapes as a Markdown table."""
+    kinds = ["eager", "torch.compile", "DeepCTR-Torch", "native, by row", "native, ids"]
+    rows = []
+    for name, result in report["shapes"].items():
+        ms = [f"{result['ms'][kind]:.3g}" if kind in result["ms"] else "" for kind in kinds]
+        ratios = result.get("times faster than DeepCTR-Torch", {})
+        faster = [f"{ratio:.1f} ({bar})" for ratio, bar in ratios.values()] or ["", ""]
+        memory = f"{result['memory']['ratio']:.2f}" if "memory" in result else ""
+        shape = ", ".join(map(str, result["shape"]))
+        path = f"{'distinct pairs' if result['chosen'] == 'distinct' else 'by row'}, {result['distinct_share']:.0%}"
+        share = f"{result['gflops']:.0f} of {report['peak_gflops']:.0f}"
+        rows.append([f"{name} {shape}", *ms, *faster, path, share, memory])
+    head = [
+        "shape (batch, fields, dim, attention_dim)", "eager torch", "torch.compile", "DeepCTR-Torch", "by row",
+        "from ids", "times faster than DeepCTR-Torch, random ids (to reach)", "real ids (to reach)",
+        "from ids: path, distinct pairs", "GFLOP/s by row", "memory",
+    ]  # fmt: skip
+    return table(head, rows)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default=",".join(SHAPES), help="comma-separated names")
@@ -277,6 +299,7 @@ def main() -> int:
     parser.add_argument("--compile", action="store_true", help="also time torch.compile (needs a C++ compiler)")
     parser.add_argument("--busy", action="store_true", help="one thread, its processor time: for a machine in use")
     parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/performance.md")
     parser.add_argument("--memory-of", choices=SHAPES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
@@ -291,7 +314,7 @@ def main() -> int:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     peak = peak_gflops(options.threads, time.thread_time if options.busy else time.perf_counter)
     report: dict[str, Any] = {
-        "commit": commit, "machine": platform.processor() or platform.machine(), "threads": options.threads,
+        "commit": commit, "machine": processor(), "threads": options.threads,
         "torch": torch.__version__, "python": platform.python_version(), "native": native_info(), "peak_gflops": peak,
         "clock": "processor time" if options.busy else "wall", "load": os.getloadavg(),
         "shapes": {},
@@ -301,7 +324,10 @@ def main() -> int:
         report["shapes"][name] = measure_shape(name, options)
         print_shape(name, report["shapes"][name], peak)
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=2))
+    if options.docs:
+        write_section("kernels", f"{circumstances(options.threads, report['clock'])}\n\n{shapes_table(report)}")
     return 0
 
 

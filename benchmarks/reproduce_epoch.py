@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pages import circumstances, table, write_section
 
 from attfm.data.datasets import DATASETS, adult_split
 from attfm.data.schema import Schema
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch and of the kernels")
     parser.add_argument("--turns", type=int, default=2, help="times that each trains")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of a turn")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/performance.md")
     parser.add_argument("--busy", action="store_true", help="one thread, its processor time: for a machine in use")
     options = parser.parse_args()
     if options.busy:
@@ -76,6 +78,7 @@ def main() -> int:
         f"{options.threads} threads, {'processor' if options.busy else 'wall'} time, {native_info()['isa']}, "
         f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
     )
+    rows = []
     for variant in adult_variants(epochs=options.epochs)[:2]:
         times: dict[str, list[float]] = {"native": [], "reference": []}
         steps = 0
@@ -85,6 +88,11 @@ def main() -> int:
                 taken += seconds
         fast, slow = (steps * statistics.median(taken) for taken in times.values())
         print(f"{variant.title}: native {fast:.3f} s, eager {slow:.3f} s an epoch, {slow / fast:.1f} times faster")
+        rows.append([variant.title, f"{fast:.3f} s", f"{slow:.3f} s", f"{slow / fast:.1f}"])
+    if options.docs:
+        head = ["setting", "kernels", "eager torch", "times faster (to reach: 15)"]
+        clock_name = "processor" if options.busy else "wall"
+        write_section("reproduce", f"{circumstances(options.threads, clock_name)}\n\n{table(head, rows)}")
     return 0
 
 

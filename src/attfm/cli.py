@@ -390,6 +390,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     global _started
     _started = time.perf_counter()
+    # Before torch is loaded: threads of OpenMP that spin after each operation would hold up those of the kernels.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(list(sys.argv[1:] if arguments is None else arguments), prog_name="attfm")
     except SystemExit as done:

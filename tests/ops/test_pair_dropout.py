@@ -11,6 +11,7 @@ from pool_cases import SHAPES, Arguments, Results, arguments, assert_as_exact_as
 from torch import Tensor
 
 from attfm.ops import native, pair_attention_pool, pair_attention_pool_ids, reference
+from attfm.ops.dropout import pair_dropout_mask
 
 pytestmark = pytest.mark.skipif(native.compiled is None, reason="attfm was installed without its compiled kernels")
 pool = partial(pair_attention_pool, backend="native", return_weights=True)
@@ -31,7 +32,7 @@ def drawn_mask(batch: int, pairs: int, dim: int, pair_dropout: float) -> Tensor:
     torch.manual_seed(SEED)
     seed = int(torch.randint(2**63 - 1, ()))
     torch.manual_seed(SEED)
-    return native.pair_dropout_mask(seed, batch, pairs, dim, pair_dropout)
+    return pair_dropout_mask(seed, batch, pairs, dim, pair_dropout)
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_from_ids_it_is_that_of_the_rows(attention_dim: int, features: int, path
 
 @pytest.mark.parametrize("chance", [0.001, 0.2, 0.75])
 def test_the_share_dropped(chance: float) -> None:
-    mask = native.pair_dropout_mask(123456789012345678, 400, 91, 24, chance)
+    mask = pair_dropout_mask(123456789012345678, 400, 91, 24, chance)
     assert set(mask.unique().tolist()) == {0.0, 1 / (1 - chance)}
     dropped = (mask == 0).double()
     # Six standard deviations, over all entries and over each row, pair and column alone.
@@ -155,12 +156,12 @@ def test_the_share_dropped(chance: float) -> None:
 
 
 def test_entries_are_dropped_independently() -> None:
-    mask = native.pair_dropout_mask(987654321, 4000, 6, 5, 0.5).flatten(1)
+    mask = pair_dropout_mask(987654321, 4000, 6, 5, 0.5).flatten(1)
     # Between all 30 entries of a row, and between the same entry of neighbouring rows (4,000 draws, six deviations).
     assert ((torch.corrcoef(mask.T) - torch.eye(30)).abs() < 0.095).all()
     neighbours = torch.corrcoef(torch.cat([mask[:-1], mask[1:]], 1).T)[:30, 30:]
     assert (neighbours.abs() < 0.095).all()
-    other = native.pair_dropout_mask(987654322, 4000, 6, 5, 0.5).flatten(1)
+    other = pair_dropout_mask(987654322, 4000, 6, 5, 0.5).flatten(1)
     assert abs(float((mask == other).double().mean()) - 0.5) < 0.01
 
 

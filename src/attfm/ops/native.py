@@ -366,7 +366,7 @@ def pair_attention_pool(
     the front door's. `sparse`: the table's gradient is a sparse tensor of one row for each entry.
     The second tensor is empty unless `return_weights`.
     Each weight and each entry of a pair vector is kept or not by a counter-based random number, seeded by one draw
-    from torch's generator, so `torch.manual_seed` repeats a step bit for bit (see `pair_dropout_mask`).
+    from torch's generator, so `torch.manual_seed` repeats a step bit for bit (see `attfm.ops.dropout`).
     """
     fields = embeddings.shape[1] if ids is None else (ids if offsets is None else offsets).shape[1]
     numbers = pair_numbers(pairs, fields)
@@ -380,27 +380,3 @@ def pair_attention_pool(
         fields, plain, scale, weight_dropout, pair_dropout, seed, sparse, return_weights, save,
     )  # fmt: skip
     return pooled, weights
-
-
-def pair_dropout_mask(seed: int, batch: int, pairs: int, dim: int, pair_dropout: float) -> Tensor:
-    """Return what the kernel multiplies pair vectors by: float64 (batch, pairs, dim) of 0 and 1 / (1 - pair_dropout).
-
-    The readable twin of native/pair_dropout.h. The chance is rounded to a multiple of 1 / 65536, at most 65535 of them.
-    """
-    low, high = seed % 2**32 ^ 0xA511E9B3, seed >> 32 ^ 0x63D83595
-    row = torch.arange(batch)[:, None, None]
-    first = _mix((_mix(row ^ low) + high) % 2**32)
-    second = _mix(first ^ high)
-    padded = -(-dim // 16) * 16
-    pair = torch.arange(pairs)[:, None]
-    counter = pair // 2 * padded + torch.arange(dim)
-    bits = _mix(counter * 0x9E3779B1 % 2**32 ^ first, second)
-    bits = torch.where(pair % 2 == 0, bits % 2**16, bits >> 16)
-    return (bits >= min(65535, int(pair_dropout * 65536 + 0.5))).double() / (1 - pair_dropout)
-
-
-def _mix(x: Tensor, key: Tensor | int = 0) -> Tensor:
-    """Hash numbers of 32 bits, held in int64."""
-    x = (x ^ x >> 16) * 0x7FEB352D + key & 0xFFFFFFFF
-    x = (x ^ x >> 15) * 0x846CA68B & 0xFFFFFFFF
-    return x ^ x >> 16
