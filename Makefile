@@ -1,4 +1,4 @@
-.PHONY: demo install test test-browser check format clean kernels sanitize bench-kernels bench-training
+.PHONY: demo install test test-browser check format clean kernels sanitize bench bench-kernels bench-training
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -49,6 +49,8 @@ sanitize:  ## every kernel on awkward shapes under AddressSanitizer and UBSan, t
 	cmake -S . -B build/tsan -DCMAKE_BUILD_TYPE=None -DATTFM_SANITIZE=thread
 	cmake --build build/tsan --parallel
 	build/tsan/attfm_driver
+
+bench: bench-kernels bench-training  ## all figures of docs/performance.md
 
 bench-kernels: install  ## a step and an epoch, against eager torch, torch.compile and DeepCTR-Torch
 	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]"

@@ -1,12 +1,15 @@
 """Time an epoch of `attfm reproduce adult`, with the compiled kernels and in eager torch (make bench-kernels).
 
-Both train the same way on the bundled table (19,536 rows, batch 1,024); only the pooling differs. The two take turns
-in one process. An epoch is the median of their steps times the number of steps, without validation.
+Both train the same way on the bundled table (19,536 rows, batch 1,024); only the pooling differs. They take turns, each
+in processes of its own: eager torch as it comes, the kernels with OpenMP's threads asleep between operations, as the
+command `attfm` has them. An epoch is the median of their steps times the number of steps, without validation.
 """
 
 import argparse
+import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -59,11 +62,24 @@ def step_seconds(variant: Variant, backend: str, clock: "Callable[[], float]") -
     return [later - earlier for epoch in stamps for earlier, later in pairwise(epoch)], len(stamps[0])
 
 
+def in_own_process(backend: str, variant: int, options: argparse.Namespace) -> tuple[list[float], int]:
+    """Return what `step_seconds` returns, measured by a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    if backend == "native":
+        environment.setdefault("OMP_WAIT_POLICY", "passive")
+    command = [sys.executable, __file__, "--one", backend, str(variant), "--threads", str(options.threads)]
+    command += ["--epochs", str(options.epochs), *(["--busy"] if options.busy else [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    seconds, steps = json.loads(done.stdout)
+    return seconds, steps
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch and of the kernels")
     parser.add_argument("--turns", type=int, default=2, help="times that each trains")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of a turn")
+    parser.add_argument("--one", nargs=2, metavar=("BACKEND", "VARIANT"), help=argparse.SUPPRESS)
     parser.add_argument("--docs", action="store_true", help="write the table into docs/performance.md")
     parser.add_argument("--busy", action="store_true", help="one thread, its processor time: for a machine in use")
     options = parser.parse_args()
@@ -74,24 +90,26 @@ def main() -> int:
         print("attfm was installed without its compiled kernels: nothing to measure.", file=sys.stderr)
         return 1
     torch.set_num_threads(options.threads)
-    print(
-        f"{options.threads} threads, {'processor' if options.busy else 'wall'} time, {native_info()['isa']}, "
-        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
-    )
+    variants = adult_variants(epochs=options.epochs)[:2]
+    if options.one:
+        backend, number = options.one
+        print(json.dumps(step_seconds(variants[int(number)], backend, clock)))
+        return 0
+    clock_name = "processor" if options.busy else "wall"
+    print(circumstances(options.threads, clock_name))
     rows = []
-    for variant in adult_variants(epochs=options.epochs)[:2]:
+    for number, variant in enumerate(variants):
         times: dict[str, list[float]] = {"native": [], "reference": []}
         steps = 0
         for _ in range(options.turns):
             for backend, taken in times.items():
-                seconds, steps = step_seconds(variant, backend, clock)
+                seconds, steps = in_own_process(backend, number, options)
                 taken += seconds
         fast, slow = (steps * statistics.median(taken) for taken in times.values())
         print(f"{variant.title}: native {fast:.3f} s, eager {slow:.3f} s an epoch, {slow / fast:.1f} times faster")
         rows.append([variant.title, f"{fast:.3f} s", f"{slow:.3f} s", f"{slow / fast:.1f}"])
     if options.docs:
         head = ["setting", "kernels", "eager torch", "times faster (to reach: 15)"]
-        clock_name = "processor" if options.busy else "wall"
         write_section("reproduce", f"{circumstances(options.threads, clock_name)}\n\n{table(head, rows)}")
     return 0
 
