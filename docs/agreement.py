@@ -58,6 +58,11 @@ def curve(account: Explanation, field: str, values: Floats) -> tuple[Floats, Flo
     return grid, sums / rows, rows.astype(np.float64)
 
 
+def way_over_range(effect: Floats) -> float:
+    """Return how far a curve goes up and down in all, in multiples of its range: 1 for one that only rises."""
+    return float(np.abs(np.diff(effect)).sum() / np.ptp(effect))
+
+
 def mean_over_pairs(accounts: Sequence[Explanation]) -> dict[str, float]:
     """Return the mean agreement between each two of some accounts of the same rows, made by refits of one model."""
     found = []

@@ -31,6 +31,7 @@ from agreement import (
     per_field,
     rank_correlation,
     touching,
+    way_over_range,
     weighted_correlation,
 )
 from compared import EBM, Attfm, Compared, Floats, Part, Trees
@@ -166,6 +167,28 @@ def agreement_block(names: Sequence[str], accounts: Sequence[Explanation], X: pd
     return text + "\n\nThe five most important pairs, mean \\|effect\\| in logits:\n\n" + table(["", *names], lines)
 
 
+def character_block(names: Sequence[str], accounts: Sequence[Explanation], X: pd.DataFrame) -> str:
+    """Return the table of how each account is spread, and how attfm's attention goes with its effects."""
+    rows = [["pairs with an effect"], ["share of the pairs in all importance"],
+            ["share of the ten largest pairs in that of the pairs"]]  # fmt: skip
+    rows += [[f"curve of {field}: way up and down over its range"] for field in CURVES]
+    for account in accounts:
+        main, pair = (np.abs(side[:, :, 0]).mean(0) for side in (account.main, account.pair))
+        cells = [f"{(pair > 0).sum()}", f"{100 * pair.sum() / (main.sum() + pair.sum()):.1f} %"]
+        cells.append(f"{100 * np.sort(pair)[-10:].sum() / pair.sum():.0f} %")
+        cells += [f"{way_over_range(curve(account, field, X[field].to_numpy())[1]):.1f}" for field in CURVES]
+        for row, cell in zip(rows, cells, strict=True):
+            row.append(cell)
+    ours = accounts[0]
+    if ours.attention is None:
+        raise TypeError("the default model has attention")
+    attention = rank_correlation(ours.attention.mean(0).astype(np.float64), importance(ours)[1])
+    return table(["", *names], rows) + (
+        f"\n\nThe mean attention of attfm's {len(ours.pairs)} pairs has a rank correlation of {attention:.2f} with the "
+        "importance of their effects."
+    )
+
+
 def stability_block(kinds: Sequence[Any], train: Part, valid: Part, X: pd.DataFrame, seeds: int) -> str:
     """Return the table of how far refits of each model agree with each other."""
     rows = [["importance of fields"], ["importance of pairs"], ["a row's 14 effects"]]
@@ -292,6 +315,7 @@ def main() -> int:
         "models": f"{measured}\n\n{machine_block()}",
         "exact": exact_block(models, accounts, train, test),
         "agreement": agreement_block(names, accounts, test.X),
+        "character": character_block(names, accounts, test.X),
         "sampled": sampled_block(models[0], train, test.X.iloc[:20]),
         "stability": stability_block(kinds, train, valid, test.X.iloc[:1000], options.refits),
     }

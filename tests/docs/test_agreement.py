@@ -79,6 +79,11 @@ def test_a_curve_is_the_mean_effect_at_each_value(agreement: ModuleType, account
     np.testing.assert_allclose(effect, [main[[1, 3, 4]].mean(), main[[0, 2]].mean(), main[5]], atol=1e-12)
 
 
+def test_a_curve_that_turns_goes_a_longer_way(agreement: ModuleType) -> None:
+    assert agreement.way_over_range(np.array([-1.0, 0, 0.5, 3])) == pytest.approx(1)
+    assert agreement.way_over_range(np.array([0.0, 2, 1, 2])) == pytest.approx(2)
+
+
 def test_the_largest_in_common(agreement: ModuleType) -> None:
     assert agreement.in_common(np.array([5.0, 1, 4, 0]), np.array([9.0, 8, 0, 1]), 2) == 1
 
