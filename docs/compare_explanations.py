@@ -42,7 +42,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from attfm import load_dataset
 from attfm.data.datasets import adult_split
-from attfm.explain.drawing import GRID, NEUTRAL, label
+from attfm.explain.drawing import GRID, NEUTRAL, label, limits_around
 from attfm.explain.explanation import Explanation
 
 CURVES = ("age", "education-num", "hours-per-week")
@@ -105,8 +105,8 @@ def models_block(
                 row[-1] = f"{values:.2f}; with pairs {row[-1]}"
     categorical = Trees(train, valid, 0, categorical=True).logits(test.X)
     return (
-        f"{table(['on the test part', *(model.name for model in models)], rows)}\n\nWith its own category splits, which "
-        "SHAP's interaction values don't take, LightGBM reaches an AUC of "
+        table(["on the test part", *(model.name for model in models)], rows)
+        + "\n\nWith its own category splits, which SHAP's interaction values don't take, LightGBM reaches an AUC of "
         f"{roc_auc_score(test.y, categorical):.4f}, log loss {log_loss(test.y, 1 / (1 + np.exp(-categorical))):.4f}."
         f"\n\n{machine()}"
     )
@@ -256,7 +256,7 @@ def draw_row(names: Sequence[str], accounts: Sequence[Explanation]) -> None:
     values = accounts[0].labels[0]
     ax.set_yticks(places, [f"{accounts[0].fields[f]} = {label(values[f], 22)}" for f in order])
     ax.invert_yaxis()
-    ax.use_sticky_edges = False  # the bars' ends are points too
+    limits_around(ax, float(shared.min()), float(shared.max()), share=0.06)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("effect on the logit of >50K: main effect and half of each pair effect")
     ax.set_title(f"row {ROW} of adult-test, explained by three models", loc="left", fontsize=10)
