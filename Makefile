@@ -18,7 +18,7 @@ test: install  ## the tests
 	.venv/bin/python -m pytest
 
 test-browser: install  ## the report in headless Chromium, clicks included; installs what is lacking
-	command -v chromium chromium-browser google-chrome >/dev/null || \
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
 	  { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium; } || \
 	  { echo "no chromium: install it (Debian: apt install chromium), then run this again" >&2; exit 1; }
 	$(PIP) "playwright>=1.45"
@@ -27,6 +27,7 @@ test-browser: install  ## the report in headless Chromium, clicks included; inst
 check: install  ## format, lint, types, layers, tests
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
+	.venv/bin/clang-format --dry-run --Werror native/*
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest
@@ -34,6 +35,7 @@ check: install  ## format, lint, types, layers, tests
 format: install
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+	.venv/bin/clang-format -i native/*
 
 kernels:  ## compile the kernels in place, for work on native/
 	cmake -S . -B build/kernels -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python

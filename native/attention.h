@@ -108,7 +108,9 @@ struct Network {
     return dim * hidden + attention_dim * round_up(dim, LANES) + 2 * hidden;
   }
   Network(const PoolTask& task, float* memory)
-      : dim(task.dim), attention_dim(task.attention_dim), padded_dim(round_up(dim, LANES)),
+      : dim(task.dim),
+        attention_dim(task.attention_dim),
+        padded_dim(round_up(dim, LANES)),
         padded_hidden(round_up(attention_dim, LANES)) {
     if (attention_dim == 0) return;
     float* forward = memory;
@@ -140,8 +142,9 @@ struct Network {
 
 // Pairs that are worked on at once: q and dm of a chunk should stay in L1, or in L2 where they are long.
 ATTFM_INLINE int64_t chunk_pairs(int64_t padded_dim, int64_t padded_hidden) {
-  int64_t fit = 8192 / (padded_dim + padded_hidden) / 48 * 48;
-  return larger(48, smaller(192, fit));
+  const int64_t fit = 8192 / (padded_dim + padded_hidden);
+  if (fit < 48 && padded_hidden == LANES) return TILE_ROWS_1;
+  return larger(48, smaller(192, fit / 48 * 48));
 }
 
 template <int WIDTH>
@@ -251,8 +254,8 @@ __attribute__((noinline)) void logit_tile(const Network& net, int64_t c, const f
   }
 }
 
-// e[n] = h . relu(q_n W + b) for n < count; e has room up to a multiple of LANES. q: (count + ROW_PADDING, padded_dim) with readable padding rows.
-// partial: (count + ROW_PADDING + LANES) vectors. bits: null, or count times bit_bytes.
+// e[n] = h . relu(q_n W + b) for n < count; e has room up to a multiple of LANES. q: (count + ROW_PADDING, padded_dim)
+// with readable padding rows. partial: (count + ROW_PADDING + LANES) vectors. bits: null, or count times bit_bytes.
 template <bool KEEP_BITS>
 void attention_logits(const Network& net, const float* q, int64_t count, float* partial, float* e, uint8_t* bits) {
   const int64_t bytes = bit_bytes(net.attention_dim);

@@ -167,7 +167,8 @@ void pair_gradients_part(void* context, int part, int parts) {
       for (int other = 1; other < task.pool.threads; ++other) total += job.d[other * job.d_stride + n0 + n];
       d[n] = total;
     }
-    attention_gradients(job.net, q, d, count, task.pool.bits != nullptr ? task.pool.bits + n0 * bytes : nullptr, dm, G, s);
+    attention_gradients(job.net, q, d, count, task.pool.bits != nullptr ? task.pool.bits + n0 * bytes : nullptr, dm, G,
+                        s);
     const int32_t* members = task.members + 2 * n0;
     for (int64_t n = 0; n < count; ++n) {
       const int64_t i = members[2 * n] * kp, j = members[2 * n + 1] * kp;
@@ -189,7 +190,8 @@ void add_slots_part(void* context, int part, int parts) {
   for (int64_t slot = mine.start; slot < mine.stop; ++slot) {
     for (int64_t l = 0; l < task.dim; ++l) {
       float total = job.slot_sums[slot * kp + l];
-      for (int other = 1; other < task.threads; ++other) total += job.slot_sums[(other * task.slot_count + slot) * kp + l];
+      for (int other = 1; other < task.threads; ++other)
+        total += job.slot_sums[(other * task.slot_count + slot) * kp + l];
       task.grad_embeddings[slot * task.dim + l] = total;
     }
   }

@@ -1,6 +1,7 @@
 // Runs every kernel on awkward shapes under AddressSanitizer and UBSan (make sanitize); no Python involved.
-// It also checks that the two paths and all instruction sets agree, so that a run which reads the wrong memory
+// It also checks that the paths and all instruction sets agree, so that a run which reads the wrong memory
 // without leaving its buffer shows too.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -49,13 +50,23 @@ struct Inputs {
   Block<float> vectors, W, b, h, bias, gate, grad_pooled, grad_weights;
 
   explicit Inputs(Shape s)
-      : shape(s), pairs(s.fields * (s.fields - 1) / 2), slots(s.fields * s.values), ids(size_t(s.batch) * s.fields),
-        first(pairs), second(pairs), vectors(normal(size_t(slots) * s.dim, 1)),
-        W(normal(size_t(s.dim) * s.attention_dim, 0.3f)), b(normal(s.attention_dim, 0.1f)),
-        h(normal(s.attention_dim, 0.3f)), bias(normal(pairs, 0.5f)), gate(normal(pairs, 1)),
-        grad_pooled(normal(size_t(s.batch) * s.dim, 1)), grad_weights(normal(size_t(s.batch) * pairs, 1)) {
+      : shape(s),
+        pairs(s.fields * (s.fields - 1) / 2),
+        slots(s.fields * s.values),
+        ids(size_t(s.batch) * s.fields),
+        first(pairs),
+        second(pairs),
+        vectors(normal(size_t(slots) * s.dim, 1)),
+        W(normal(size_t(s.dim) * s.attention_dim, 0.3f)),
+        b(normal(s.attention_dim, 0.1f)),
+        h(normal(s.attention_dim, 0.3f)),
+        bias(normal(pairs, 0.5f)),
+        gate(normal(pairs, 1)),
+        grad_pooled(normal(size_t(s.batch) * s.dim, 1)),
+        grad_weights(normal(size_t(s.batch) * pairs, 1)) {
     for (int r = 0; r < s.batch; ++r)
-      for (int f = 0; f < s.fields; ++f) ids.data[size_t(r) * s.fields + f] = f * s.values + int(generator() % s.values);
+      for (int f = 0; f < s.fields; ++f)
+        ids.data[size_t(r) * s.fields + f] = f * s.values + int(generator() % s.values);
     int p = 0;
     for (int i = 0; i < s.fields; ++i)
       for (int j = i + 1; j < s.fields; ++j, ++p) first.data[p] = i, second.data[p] = j;
@@ -74,7 +85,7 @@ struct Inputs {
   }
 };
 
-// One forward and backward; path 0: gathered vectors, 1: by row from ids, 2: distinct pairs.
+// One forward and backward; path 0: gathered vectors, 1: by row from ids, 2: distinct pairs, 3: by row from bags.
 Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bool keep_bits, double dropout,
             double pair_dropout) {
   const Shape s = in.shape;
@@ -85,23 +96,40 @@ Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bo
   attfm::PairIndex found;
   size_t bit_rows = entries;
   if (path == 2) {
-    found = attfm::find_pairs(in.ids.get(), s.batch, s.fields, in.first.get(), in.second.get(), in.pairs, threads, index.get());
+    found = attfm::find_pairs(in.ids.get(), s.batch, s.fields, in.first.get(), in.second.get(), in.pairs, threads,
+                              index.get());
     bit_rows = found.members.size() / 2;
   }
   Block<float> gathered(path == 0 ? size_t(s.batch) * s.fields * s.dim : 0);
   if (path == 0) {
     for (size_t n = 0; n < size_t(s.batch) * s.fields; ++n)
-      for (int l = 0; l < s.dim; ++l) gathered.data[n * s.dim + l] = in.vectors.data[size_t(in.ids.data[n]) * s.dim + l];
+      for (int l = 0; l < s.dim; ++l)
+        gathered.data[n * s.dim + l] = in.vectors.data[size_t(in.ids.data[n]) * s.dim + l];
     task.embeddings = gathered.get();
     task.ids = nullptr;
+    task.by_entry = true;
+  }
+  // Every vector as the sum of two halves: the same numbers through values, offsets and gradients by entry.
+  const size_t places = size_t(s.batch) * s.fields;
+  Block<int32_t> halves(path == 3 ? 2 * places : 0);
+  Block<float> values(halves.size);
+  std::fill_n(values.get(), values.size, 0.5f);
+  Block<int64_t> offsets(path == 3 ? places + 1 : 0);
+  if (path == 3) {
+    for (size_t n = 0; n < 2 * places; ++n) halves.data[n] = in.ids.data[n / 2];
+    for (size_t n = 0; n <= places; ++n) offsets.data[n] = int64_t(2 * n);
+    task.ids = halves.get(), task.values = values.get(), task.offsets = offsets.get();
+    task.by_entry = true;
   }
   Block<float> pooled(size_t(s.batch) * s.dim), weights(entries), attention(s.attention_dim > 0 ? entries : 0);
   Block<uint8_t> bits(keep_bits ? bit_rows * attfm::bit_bytes(s.attention_dim) : 0);
   task.pooled = pooled.get(), task.weights = weights.get();
   task.attention = s.attention_dim > 0 ? attention.get() : nullptr;
   task.bits = keep_bits ? bits.get() : nullptr;
-  Block<float> grad_vectors(path == 0 ? gathered.size : in.vectors.size), grad_W(in.W.size), grad_b(in.b.size),
-      grad_h(in.h.size), grad_bias(in.pairs), grad_gate(in.pairs);
+  Block<float> grad_vectors(path == 0   ? gathered.size
+                            : path == 3 ? 2 * places * s.dim
+                                        : in.vectors.size),
+      grad_W(in.W.size), grad_b(in.b.size), grad_h(in.h.size), grad_bias(in.pairs), grad_gate(in.pairs);
   task.grad_pooled = in.grad_pooled.get(), task.grad_weights = in.grad_weights.get();
   task.grad_embeddings = grad_vectors.get(), task.grad_W = grad_W.get(), task.grad_b = grad_b.get();
   task.grad_h = grad_h.get(), task.grad_bias = s.attention_dim > 0 ? grad_bias.get() : nullptr;
@@ -116,10 +144,12 @@ Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bo
   }
   Outputs out;
   for (Block<float>* block : {&pooled, &weights, &grad_W, &grad_b, &grad_h, &grad_bias, &grad_gate}) out.add(*block);
-  if (path == 0) {  // bring the gradient of the gathered vectors to the table, as the other paths give it
+  if (task.by_entry) {  // bring the gradient of the gathered vectors to the table, as the other paths give it
     Block<float> table(in.vectors.size);
-    for (size_t n = 0; n < size_t(s.batch) * s.fields; ++n)
-      for (int l = 0; l < s.dim; ++l) table.data[size_t(in.ids.data[n]) * s.dim + l] += grad_vectors.data[n * s.dim + l];
+    for (size_t n = 0; n < grad_vectors.size / s.dim; ++n) {
+      const size_t id = size_t(path == 3 ? halves.data[n] : in.ids.data[n]);
+      for (int l = 0; l < s.dim; ++l) table.data[id * s.dim + l] += grad_vectors.data[n * s.dim + l];
+    }
     out.add(table);
   } else {
     out.add(grad_vectors);
@@ -136,9 +166,25 @@ Outputs update(const attfm::Kernels& kernels, int dim, int threads) {
   Block<double> seen(50);
   for (int n = 0; n < 9; ++n) rows.data[n] = 49 - 6 * n;
   for (int step = 1; step <= 6; ++step) {
-    attfm::RowsTask task{9, dim, rows.get(), parameter.get(), step <= 3 ? first.get() : nullptr, second.get(),
-                         gradient.get(), 0.1f, 0.01f, 1e-6f, 0.9f, 0.99f, 0.1f, 0.01f, threads,
-                         average.get(), seen.get(), -0.1 * step, 0.9f};
+    attfm::RowsTask task{9,
+                         dim,
+                         rows.get(),
+                         parameter.get(),
+                         step <= 3 ? first.get() : nullptr,
+                         second.get(),
+                         gradient.get(),
+                         0.1f,
+                         0.01f,
+                         1e-6f,
+                         0.9f,
+                         0.99f,
+                         0.1f,
+                         0.01f,
+                         threads,
+                         average.get(),
+                         seen.get(),
+                         -0.1 * step,
+                         0.9f};
     kernels.update_rows(task);
   }
   Outputs out;
@@ -167,9 +213,9 @@ int main() {
     sets.push_back(&attfm::avx512_kernels);
 #endif
   const Shape shapes[] = {
-      {1, 2, 1, 1, 1},   {33, 2, 17, 5, 3},  {33, 3, 1, 5, 4},    {1, 39, 17, 1, 9},   {33, 39, 17, 5, 2},
-      {7, 39, 16, 16, 5}, {19, 14, 8, 33, 6}, {5, 14, 16, 150, 9}, {70, 5, 40, 48, 3},  {3, 10, 256, 64, 7},
-      {40, 5, 9, 0, 4},  {300, 3, 5, 7, 500},
+      {1, 2, 1, 1, 1},    {33, 2, 17, 5, 3},   {33, 3, 1, 5, 4},   {1, 39, 17, 1, 9},
+      {33, 39, 17, 5, 2}, {7, 39, 16, 16, 5},  {19, 14, 8, 33, 6}, {5, 14, 16, 150, 9},
+      {70, 5, 40, 48, 3}, {3, 10, 256, 64, 7}, {40, 5, 9, 0, 4},   {300, 3, 5, 7, 500},
   };
   int failures = 0, runs = 0;
   for (const Shape& shape : shapes) {
@@ -177,12 +223,13 @@ int main() {
     for (auto [dropout, pair_dropout] : {std::pair{0.0, 0.0}, {0.4, 0.0}, {0.0, 0.3}, {0.4, 0.3}}) {
       const Outputs expected = run(attfm::portable_kernels, in, 0, 1, false, dropout, pair_dropout);
       for (const attfm::Kernels* set : sets)
-        for (int path = 0; path < (shape.attention_dim > 0 && pair_dropout == 0 ? 3 : 2); ++path)
+        for (int path : {0, 1, 2, 3}) {
+          if (path == 2 && (shape.attention_dim == 0 || pair_dropout > 0)) continue;
           for (int threads : {1, 2, 5})
             for (bool keep_bits : {false, true}) {
               const int used = std::min(threads, shape.batch);
-              const Outputs got = run(*set, in, path, used, keep_bits && shape.attention_dim > 0, dropout,
-                                      pair_dropout);
+              const Outputs got =
+                  run(*set, in, path, used, keep_bits && shape.attention_dim > 0, dropout, pair_dropout);
               const double error = difference(expected, got);
               ++runs;
               if (error < 2e-4) continue;
@@ -190,6 +237,7 @@ int main() {
               std::printf("%s path %d threads %d bits %d shape (%d, %d, %d, %d): differs by %.1e\n", set->name, path,
                           used, keep_bits, shape.batch, shape.fields, shape.dim, shape.attention_dim, error);
             }
+        }
     }
   }
   for (int dim : {1, 16, 37}) {

@@ -7,12 +7,15 @@
 namespace attfm {
 
 // Attentional pair pooling. A row's field vectors come from `embeddings` (batch, fields, dim) or, where `ids`
-// is not null, from the table `embeddings` (features, dim) at ids (batch, fields).
+// is not null, from the table `embeddings` (features, dim): values[n] * table[ids[n]], n = row * fields + field.
+// With `offsets` (batch * fields + 1) that vector is the sum over the entries n in [offsets[at], offsets[at + 1]).
 struct PoolTask {
   int64_t batch;
   int32_t fields, dim, attention_dim, pairs;  // attention_dim 0: no attention
   const float* embeddings;
-  const int32_t* ids;
+  const int32_t* ids;             // (entries)
+  const float* values;            // (entries) or null: 1
+  const int64_t* offsets;         // or null: one entry for each field of a row
   const float *W, *b, *h;         // (dim, attention_dim), (attention_dim), (attention_dim)
   const float *bias, *gate;       // (pairs) each, or null
   const int32_t *first, *second;  // (pairs) field numbers
@@ -24,14 +27,15 @@ struct PoolTask {
 
   float* pooled;     // (batch, dim)
   float* weights;    // (batch, pairs) applied weights, or null
-  float* attention;  // (batch, pairs) weights before scale, gate and dropout: written by forward (or null), read by backward
+  float* attention;  // (batch, pairs) weights before scale, gate and dropout: written by forward (or null), read by
+                     // backward
   uint8_t* bits;     // (batch * pairs, bit_bytes(attention_dim)): which hidden units are positive, or null
 
   const float* grad_pooled;   // (batch, dim)
   const float* grad_weights;  // (batch, pairs) or null
-  float* grad_embeddings;     // (batch, fields, dim), or (slots, dim) where ids are given
-  const int32_t* slots;       // (batch, fields): the row of grad_embeddings that each id adds to; null: the id itself
-  int64_t slot_count;
+  float* grad_embeddings;     // (entries, dim) if by_entry, always so without ids; else (features, dim)
+  bool by_entry;
+  int64_t slot_count;                                       // rows of the table, where ids are given
   float *grad_W, *grad_b, *grad_h, *grad_bias, *grad_gate;  // as the parameters
 };
 
@@ -43,6 +47,17 @@ struct DistinctTask {
   const uint16_t* index;   // (pairs, batch) number of the row's pair within pair p
   const int32_t* offsets;  // (pairs + 1)
   const int32_t* members;  // (distinct, 2) slots
+};
+
+// logits = w0 + sum of x w[id] + pooled . projection, from ids; pool's outputs and gradients are not used.
+struct ScoreTask {
+  PoolTask pool;
+  bool distinct;  // pool by distinct pairs
+  int64_t outputs;
+  const float* intercept;   // (outputs)
+  const float* linear;      // (features, outputs)
+  const float* projection;  // (dim, outputs), or null: no pairs
+  float* logits;            // (batch, outputs)
 };
 
 // One optimiser step on some rows of a table (features, dim); no row may appear twice.
@@ -71,6 +86,7 @@ struct Kernels {
   void (*pool_backward)(const PoolTask&);
   void (*distinct_forward)(const DistinctTask&);
   void (*distinct_backward)(const DistinctTask&);
+  void (*add_logits)(const ScoreTask&, const float* pooled, int64_t start, int64_t count);
   void (*update_rows)(const RowsTask&);
   double (*peak)(int64_t steps);  // multiply-adds of registers only: returns the floating-point operations done
 };

@@ -8,6 +8,7 @@
 
 #include "kernels.h"
 #include "pair_index.h"
+#include "scoring.h"
 
 namespace nb = nanobind;
 
@@ -31,10 +32,11 @@ T* pointer(const Maybe<T>& array, int64_t size, const char* what) {
 
 // Shapes of the inputs; the ranges of ids and pairs are checked here too: a wrong one would read foreign memory.
 attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const int32_t>& ids,
+                        const Maybe<const float>& values, const Maybe<const int64_t>& offsets, int64_t fields,
                         const Maybe<const float>& W, const Maybe<const float>& b, const Maybe<const float>& h,
                         const Maybe<const float>& bias, const Maybe<const float>& gate,
                         const Array<const int32_t>& pairs, bool plain, double scale, double dropout,
-                        double pair_dropout, uint64_t seed, int threads) {
+                        double pair_dropout, uint64_t seed, int threads, bool pooled = true) {
   attfm::PoolTask task{};
   require(pairs.ndim() == 2 && pairs.shape(0) == 2, "pairs must be (2, pairs)");
   require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
@@ -42,11 +44,21 @@ attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const 
   require(pair_dropout >= 0 && pair_dropout < 1, "pair_dropout must be in [0, 1)");
   require(!plain || (dropout == 0 && pair_dropout == 0), "the closed form has no dropout");
   if (ids) {
-    require(embeddings.ndim() == 2 && ids->ndim() == 2, "a table and ids must be matrices");
-    task.batch = int64_t(ids->shape(0));
-    task.fields = int32_t(ids->shape(1));
+    require(embeddings.ndim() == 2, "a table must be (features, dim)");
+    const int64_t places = offsets ? int64_t(offsets->size()) - 1 : int64_t(ids->size());
+    require(fields >= 1 && fields < 1 << 20 && places >= 0 && places % fields == 0, "ids must be (batch, fields)");
+    task.batch = places / fields;
+    task.fields = int32_t(fields);
     task.dim = int32_t(embeddings.shape(1));
-    task.ids = ids->data();
+    static const int32_t nothing = 0;
+    task.ids = ids->size() > 0 ? ids->data() : &nothing;  // null would stand for "no ids"
+    task.values = pointer(values, int64_t(ids->size()), "values must be as ids");
+    if (offsets) {
+      task.offsets = offsets->data();
+      require(task.offsets[0] == 0 && task.offsets[places] == int64_t(ids->size()), "offsets do not fit ids");
+      for (int64_t at = 0; at < places; ++at)
+        require(task.offsets[at] <= task.offsets[at + 1], "offsets must not fall");
+    }
     const int64_t features = int64_t(embeddings.shape(0)), count = int64_t(ids->size());
     int32_t low = 0, high = -1;
     for (int64_t n = 0; n < count; ++n) {
@@ -55,6 +67,7 @@ attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const 
     }
     require(low >= 0 && high < features, "ids must be rows of the table");
   } else {
+    require(!values && !offsets, "values and offsets come with ids");
     require(embeddings.ndim() == 3, "embeddings must be (batch, fields, dim)");
     task.batch = int64_t(embeddings.shape(0));
     task.fields = int32_t(embeddings.shape(1));
@@ -65,7 +78,7 @@ attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const 
   task.second = pairs.data() + task.pairs;
   for (int64_t p = 0; p < 2 * int64_t(task.pairs); ++p)
     require(task.first[p] >= 0 && task.first[p] < task.fields, "pairs must name fields");
-  require(task.dim >= 1 && task.pairs >= 1, "dim and pairs must be at least 1");
+  require(!pooled || (task.dim >= 1 && task.pairs >= 1), "dim and pairs must be at least 1");
   task.embeddings = embeddings.data();
   if (W) {
     require(b && h && W->ndim() == 2, "W, b and h come together");
@@ -86,12 +99,18 @@ attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const 
   return task;
 }
 
-void pool_forward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe<const float> W, Maybe<const float> b,
+int64_t fields_of(const Array<const int32_t>& slots) {
+  require(slots.ndim() == 2, "slots must be (batch, fields)");
+  return int64_t(slots.shape(1));
+}
+
+void pool_forward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe<const float> values,
+                  Maybe<const int64_t> offsets, int64_t fields, Maybe<const float> W, Maybe<const float> b,
                   Maybe<const float> h, Maybe<const float> bias, Maybe<const float> gate, Array<const int32_t> pairs,
-                  bool plain, double scale, double dropout, double pair_dropout, uint64_t seed, int threads, Array<float> pooled,
-                  Maybe<float> weights, Maybe<float> attention, Maybe<uint8_t> bits) {
-  attfm::PoolTask task =
-      task_of(embeddings, ids, W, b, h, bias, gate, pairs, plain, scale, dropout, pair_dropout, seed, threads);
+                  bool plain, double scale, double dropout, double pair_dropout, uint64_t seed, int threads,
+                  Array<float> pooled, Maybe<float> weights, Maybe<float> attention, Maybe<uint8_t> bits) {
+  attfm::PoolTask task = task_of(embeddings, ids, values, offsets, fields, W, b, h, bias, gate, pairs, plain, scale,
+                                 dropout, pair_dropout, seed, threads);
   const int64_t entries = task.batch * task.pairs;
   require(int64_t(pooled.size()) == task.batch * task.dim, "pooled must be (batch, dim)");
   task.pooled = pooled.data();
@@ -102,15 +121,15 @@ void pool_forward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe
   attfm::kernels().pool_forward(task);
 }
 
-void pool_backward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe<const float> W,
-                   Maybe<const float> b, Maybe<const float> h, Maybe<const float> bias, Maybe<const float> gate,
-                   Array<const int32_t> pairs, bool plain, double scale, double dropout, double pair_dropout, uint64_t seed,
-                   int threads, Maybe<float> attention, Maybe<uint8_t> bits, Array<const float> grad_pooled,
-                   Maybe<const float> grad_weights, Maybe<const int32_t> slots, Array<float> grad_embeddings,
-                   Maybe<float> grad_W, Maybe<float> grad_b, Maybe<float> grad_h, Maybe<float> grad_bias,
-                   Maybe<float> grad_gate) {
-  attfm::PoolTask task =
-      task_of(embeddings, ids, W, b, h, bias, gate, pairs, plain, scale, dropout, pair_dropout, seed, threads);
+void pool_backward(Array<const float> embeddings, Maybe<const int32_t> ids, Maybe<const float> values,
+                   Maybe<const int64_t> offsets, int64_t fields, Maybe<const float> W, Maybe<const float> b,
+                   Maybe<const float> h, Maybe<const float> bias, Maybe<const float> gate, Array<const int32_t> pairs,
+                   bool plain, double scale, double dropout, double pair_dropout, uint64_t seed, int threads,
+                   Maybe<float> attention, Maybe<uint8_t> bits, Array<const float> grad_pooled,
+                   Maybe<const float> grad_weights, bool by_entry, Array<float> grad_embeddings, Maybe<float> grad_W,
+                   Maybe<float> grad_b, Maybe<float> grad_h, Maybe<float> grad_bias, Maybe<float> grad_gate) {
+  attfm::PoolTask task = task_of(embeddings, ids, values, offsets, fields, W, b, h, bias, gate, pairs, plain, scale,
+                                 dropout, pair_dropout, seed, threads);
   const int64_t entries = task.batch * task.pairs;
   task.attention = pointer(attention, entries, "attention must be (batch, pairs)");
   require(task.attention_dim == 0 || task.attention != nullptr, "attention is needed");
@@ -119,15 +138,13 @@ void pool_backward(Array<const float> embeddings, Maybe<const int32_t> ids, Mayb
   task.grad_pooled = grad_pooled.data();
   task.grad_weights = pointer(grad_weights, entries, "grad_weights must be (batch, pairs)");
   task.grad_embeddings = grad_embeddings.data();
-  if (task.ids != nullptr) {
-    require(grad_embeddings.ndim() == 2 && int64_t(grad_embeddings.shape(1)) == task.dim, "gradient of the table");
-    task.slot_count = int64_t(grad_embeddings.shape(0));
-    task.slots = pointer(slots, task.batch * task.fields, "slots must be (batch, fields)");
-    for (int64_t n = 0; task.slots != nullptr && n < task.batch * task.fields; ++n)
-      require(task.slots[n] >= 0 && task.slots[n] < task.slot_count, "slots must be rows of the gradient");
-    require(task.slots != nullptr || task.slot_count == int64_t(embeddings.shape(0)), "gradient of the table");
+  task.by_entry = task.ids == nullptr || by_entry;
+  if (task.by_entry) {
+    const int64_t entry_count = task.ids != nullptr ? int64_t(ids->size()) : task.batch * task.fields;
+    require(int64_t(grad_embeddings.size()) == entry_count * task.dim, "gradient of the entries");
   } else {
-    require(grad_embeddings.size() == embeddings.size(), "gradient of the embeddings");
+    task.slot_count = int64_t(embeddings.shape(0));
+    require(grad_embeddings.size() == embeddings.size(), "gradient of the table");
   }
   if (task.attention_dim > 0) {
     require(grad_W && grad_b && grad_h, "gradients of the attention network");
@@ -159,6 +176,13 @@ auto find_slots(Array<const int32_t> ids, int64_t features, Array<int32_t> slots
     rows = attfm::find_slots(ids.data(), int64_t(ids.shape(0)), int64_t(ids.shape(1)), features, slots.data());
   }
   return tensor(std::move(rows), std::vector<size_t>{rows.size()});
+}
+
+auto count_distinct(Array<const int32_t> ids) {
+  require(ids.ndim() == 2, "ids must be (batch, fields)");
+  std::vector<int64_t> counts = attfm::count_distinct(ids.data(), int64_t(ids.shape(0)), int64_t(ids.shape(1)));
+  const size_t fields = counts.size();
+  return tensor(std::move(counts), std::vector<size_t>{fields});
 }
 
 auto find_pairs(Array<const int32_t> slots, Array<const int32_t> pairs, int threads, Array<int16_t> index) {
@@ -211,8 +235,8 @@ void distinct_forward(Array<const float> vectors, Array<const int32_t> slots, Ar
                       Array<const float> b, Array<const float> h, Maybe<const float> bias, Maybe<const float> gate,
                       Array<const int32_t> pairs, double scale, double dropout, uint64_t seed, int threads,
                       Array<float> pooled, Maybe<float> weights, Maybe<float> attention, Maybe<uint8_t> bits) {
-  attfm::PoolTask pool =
-      task_of(vectors, slots, W, b, h, bias, gate, pairs, false, scale, dropout, 0.0, seed, threads);
+  attfm::PoolTask pool = task_of(vectors, slots, std::nullopt, std::nullopt, fields_of(slots), W, b, h, bias, gate,
+                                 pairs, false, scale, dropout, 0.0, seed, threads);
   attfm::DistinctTask task = distinct_task(pool, int64_t(vectors.shape(0)), index, offsets, members);
   const int64_t entries = pool.batch * pool.pairs;
   require(int64_t(pooled.size()) == pool.batch * pool.dim, "pooled must be (batch, dim)");
@@ -231,8 +255,8 @@ void distinct_backward(Array<const float> vectors, Array<const int32_t> slots, A
                        Array<float> attention, Maybe<uint8_t> bits, Array<const float> grad_pooled,
                        Maybe<const float> grad_weights, Array<float> grad_vectors, Array<float> grad_W,
                        Array<float> grad_b, Array<float> grad_h, Maybe<float> grad_bias, Maybe<float> grad_gate) {
-  attfm::PoolTask pool =
-      task_of(vectors, slots, W, b, h, bias, gate, pairs, false, scale, dropout, 0.0, seed, threads);
+  attfm::PoolTask pool = task_of(vectors, slots, std::nullopt, std::nullopt, fields_of(slots), W, b, h, bias, gate,
+                                 pairs, false, scale, dropout, 0.0, seed, threads);
   attfm::DistinctTask task = distinct_task(pool, int64_t(vectors.shape(0)), index, offsets, members);
   const int64_t entries = pool.batch * pool.pairs;
   require(int64_t(attention.size()) == entries, "attention must be (batch, pairs)");
@@ -250,6 +274,31 @@ void distinct_backward(Array<const float> vectors, Array<const int32_t> slots, A
   task.pool.grad_gate = pointer(grad_gate, pool.pairs, "gradient of pair_gate");
   nb::gil_scoped_release released;
   attfm::kernels().distinct_backward(task);
+}
+
+void score(Array<const int32_t> ids, Maybe<const float> values, Maybe<const int64_t> offsets, int64_t fields,
+           Array<const float> intercept, Array<const float> linear, Maybe<const float> table,
+           Maybe<const float> projection, Maybe<const float> W, Maybe<const float> b, Maybe<const float> h,
+           Maybe<const float> bias, Maybe<const float> gate, Array<const int32_t> pairs, bool plain, double scale,
+           bool distinct, int64_t chunk, int threads, Array<float> logits) {
+  attfm::ScoreTask task{};
+  require(linear.ndim() == 2, "linear must be (features, outputs)");
+  require(bool(table) == bool(projection), "table and projection come together");
+  task.outputs = int64_t(linear.shape(1));
+  // Without pairs the linear table stands in for the other: its ids are checked the same.
+  task.pool = task_of(table ? *table : linear, Maybe<const int32_t>(ids), values, offsets, fields, W, b, h, bias, gate,
+                      pairs, plain, scale, 0.0, 0.0, 0, threads, bool(table));
+  require(!table || table->shape(0) == linear.shape(0), "table and linear must have the same rows");
+  require(int64_t(intercept.size()) == task.outputs, "intercept must be (outputs)");
+  require(int64_t(logits.size()) == task.pool.batch * task.outputs, "logits must be (batch, outputs)");
+  require(chunk >= 1 && (!distinct || chunk <= 65536), "chunk must be 1 to 65536");
+  require(!distinct || (table && W && !values && !offsets), "distinct pairs need ids alone, and attention");
+  task.pool.slot_count = int64_t(linear.shape(0));
+  task.intercept = intercept.data(), task.linear = linear.data(), task.logits = logits.data();
+  task.projection = pointer(projection, task.pool.dim * task.outputs, "projection must be (dim, outputs)");
+  task.distinct = distinct;
+  nb::gil_scoped_release released;
+  attfm::score(task, chunk);
 }
 
 void update_rows(Array<const int64_t> rows, Array<float> parameter, Maybe<float> first, Array<float> second,
@@ -289,19 +338,20 @@ NB_MODULE(_native, m) {
   m.def("lanes", [] { return attfm::kernels().lanes; });
   m.def("bit_bytes", &attfm::bit_bytes);
   m.def("peak", [](int64_t steps) { return attfm::kernels().peak(steps); }, nb::call_guard<nb::gil_scoped_release>());
-  m.def("pool_forward", &pool_forward, nb::arg("embeddings"), nb::arg("ids").none(), nb::arg("W").none(),
-        nb::arg("b").none(), nb::arg("h").none(), nb::arg("bias").none(), nb::arg("gate").none(), nb::arg("pairs"),
-        nb::arg("plain"), nb::arg("scale"), nb::arg("dropout"), nb::arg("pair_dropout"), nb::arg("seed"),
-        nb::arg("threads"),
-        nb::arg("pooled"), nb::arg("weights").none(), nb::arg("attention").none(), nb::arg("bits").none());
-  m.def("pool_backward", &pool_backward, nb::arg("embeddings"), nb::arg("ids").none(), nb::arg("W").none(),
-        nb::arg("b").none(), nb::arg("h").none(), nb::arg("bias").none(), nb::arg("gate").none(), nb::arg("pairs"),
-        nb::arg("plain"), nb::arg("scale"), nb::arg("dropout"), nb::arg("pair_dropout"), nb::arg("seed"),
-        nb::arg("threads"),
-        nb::arg("attention").none(), nb::arg("bits").none(), nb::arg("grad_pooled"), nb::arg("grad_weights").none(),
-        nb::arg("slots").none(), nb::arg("grad_embeddings"), nb::arg("grad_W").none(), nb::arg("grad_b").none(),
-        nb::arg("grad_h").none(), nb::arg("grad_bias").none(), nb::arg("grad_gate").none());
+  m.def("pool_forward", &pool_forward, nb::arg("embeddings"), nb::arg("ids").none(), nb::arg("values").none(),
+        nb::arg("offsets").none(), nb::arg("fields"), nb::arg("W").none(), nb::arg("b").none(), nb::arg("h").none(),
+        nb::arg("bias").none(), nb::arg("gate").none(), nb::arg("pairs"), nb::arg("plain"), nb::arg("scale"),
+        nb::arg("dropout"), nb::arg("pair_dropout"), nb::arg("seed"), nb::arg("threads"), nb::arg("pooled"),
+        nb::arg("weights").none(), nb::arg("attention").none(), nb::arg("bits").none());
+  m.def("pool_backward", &pool_backward, nb::arg("embeddings"), nb::arg("ids").none(), nb::arg("values").none(),
+        nb::arg("offsets").none(), nb::arg("fields"), nb::arg("W").none(), nb::arg("b").none(), nb::arg("h").none(),
+        nb::arg("bias").none(), nb::arg("gate").none(), nb::arg("pairs"), nb::arg("plain"), nb::arg("scale"),
+        nb::arg("dropout"), nb::arg("pair_dropout"), nb::arg("seed"), nb::arg("threads"), nb::arg("attention").none(),
+        nb::arg("bits").none(), nb::arg("grad_pooled"), nb::arg("grad_weights").none(), nb::arg("by_entry"),
+        nb::arg("grad_embeddings"), nb::arg("grad_W").none(), nb::arg("grad_b").none(), nb::arg("grad_h").none(),
+        nb::arg("grad_bias").none(), nb::arg("grad_gate").none());
   m.def("find_slots", &find_slots, nb::arg("ids"), nb::arg("features"), nb::arg("slots"));
+  m.def("count_distinct", &count_distinct, nb::arg("ids"));
   m.def("find_pairs", &find_pairs, nb::arg("slots"), nb::arg("pairs"), nb::arg("threads"), nb::arg("index"));
   m.def("distinct_forward", &distinct_forward, nb::arg("vectors"), nb::arg("slots"), nb::arg("index"),
         nb::arg("offsets"), nb::arg("members"), nb::arg("W"), nb::arg("b"), nb::arg("h"), nb::arg("bias").none(),
@@ -314,6 +364,11 @@ NB_MODULE(_native, m) {
         nb::arg("threads"), nb::arg("attention"), nb::arg("bits").none(), nb::arg("grad_pooled"),
         nb::arg("grad_weights").none(), nb::arg("grad_vectors"), nb::arg("grad_W"), nb::arg("grad_b"),
         nb::arg("grad_h"), nb::arg("grad_bias").none(), nb::arg("grad_gate").none());
+  m.def("score", &score, nb::arg("ids"), nb::arg("values").none(), nb::arg("offsets").none(), nb::arg("fields"),
+        nb::arg("intercept"), nb::arg("linear"), nb::arg("table").none(), nb::arg("projection").none(),
+        nb::arg("W").none(), nb::arg("b").none(), nb::arg("h").none(), nb::arg("bias").none(), nb::arg("gate").none(),
+        nb::arg("pairs"), nb::arg("plain"), nb::arg("scale"), nb::arg("distinct"), nb::arg("chunk"), nb::arg("threads"),
+        nb::arg("logits"));
   m.def("update_rows", &update_rows, nb::arg("rows"), nb::arg("parameter"), nb::arg("first").none(), nb::arg("second"),
         nb::arg("gradient"), nb::arg("rate"), nb::arg("decay"), nb::arg("eps"), nb::arg("beta1"), nb::arg("beta2"),
         nb::arg("correction1"), nb::arg("correction2"), nb::arg("threads"), nb::arg("average").none() = nb::none(),

@@ -139,6 +139,34 @@ std::vector<int64_t> find_slots(const int32_t* ids, int64_t batch, int64_t field
   return rows;
 }
 
+std::vector<int64_t> count_distinct(const int32_t* ids, int64_t batch, int64_t fields) {
+  std::vector<int64_t> counts(size_t(fields), 0);
+  std::vector<uint8_t> seen;
+  NumberedKeys hashed(batch);
+  for (int64_t f = 0; f < fields; ++f) {
+    int32_t low = batch > 0 ? ids[f] : 0, high = low;
+    for (int64_t row = 0; row < batch; ++row) {
+      low = std::min(low, ids[row * fields + f]);
+      high = std::max(high, ids[row * fields + f]);
+    }
+    uint32_t count = 0;
+    if (int64_t(high) - low < 64 * batch) {
+      seen.assign(size_t(high - low + 1), 0);
+      for (int64_t row = 0; row < batch; ++row) {
+        uint8_t& mark = seen[size_t(ids[row * fields + f] - low)];
+        count += mark == 0;
+        mark = 1;
+      }
+    } else {
+      hashed.clear();
+      for (int64_t row = 0; row < batch; ++row)
+        count += hashed.number(uint64_t(uint32_t(ids[row * fields + f])), count) == count;
+    }
+    counts[size_t(f)] = count;
+  }
+  return counts;
+}
+
 PairIndex find_pairs(const int32_t* slots, int64_t batch, int64_t fields, const int32_t* first, const int32_t* second,
                      int64_t pairs, int threads, uint16_t* index) {
   std::vector<int32_t> columns(size_t(batch * fields)), lowest(size_t(fields), 0), width(size_t(fields), 0);

@@ -10,6 +10,9 @@ namespace attfm {
 // slots (batch, fields) gets the numbers; returns the ids by number. Ids lie in [0, features).
 std::vector<int64_t> find_slots(const int32_t* ids, int64_t batch, int64_t fields, int64_t features, int32_t* slots);
 
+// How many distinct ids each field of `ids` (batch, fields) has.
+std::vector<int64_t> count_distinct(const int32_t* ids, int64_t batch, int64_t fields);
+
 // The distinct (slot of first[p], slot of second[p]) of every pair p of the fields.
 struct PairIndex {
   std::vector<int32_t> members;  // (distinct, 2) slots, pair after pair

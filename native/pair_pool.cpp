@@ -6,7 +6,7 @@ namespace {
 
 struct Layout {
   int64_t padded_dim, padded_hidden, padded_pairs, rows, chunk;
-  bool direct;  // a row's vectors can be read (and their gradient written) where they lie
+  bool direct, direct_gradient;  // a row's vectors can be read, their gradient written, where they lie
 
   explicit Layout(const PoolTask& task) {
     padded_dim = round_up(task.dim, LANES);
@@ -15,6 +15,7 @@ struct Layout {
     chunk = chunk_pairs(padded_dim, padded_hidden);
     rows = larger(1, smaller(64, 2 * chunk / larger(1, task.pairs)));  // short rows share a chunk
     direct = task.ids == nullptr && padded_dim == task.dim;
+    direct_gradient = task.by_entry && task.values == nullptr && task.offsets == nullptr && padded_dim == task.dim;
   }
   int64_t floats(const PoolTask& task, bool backward) const {
     const int64_t fields = task.fields * padded_dim, block = rows * task.pairs + chunk + 64;
@@ -25,15 +26,71 @@ struct Layout {
   }
 };
 
+// The entries of one field of one row.
+ATTFM_INLINE Range entries_of(const PoolTask& task, int64_t at) {
+  if (task.offsets == nullptr) return {at, at + 1};
+  return {task.offsets[at], task.offsets[at + 1]};
+}
+
+ATTFM_INLINE void copy_padded(const float* from, int64_t k, int64_t kp, float* to) {
+  int64_t l = 0;
+  for (; l + LANES <= k; l += LANES) store(to + l, load(from + l));
+  for (; l < k; ++l) to[l] = from[l];
+  for (; l < kp; ++l) to[l] = 0;
+}
+
 const float* read_row(const PoolTask& task, const Layout& at, int64_t row, float* buffer) {
   const int64_t m = task.fields, k = task.dim, kp = at.padded_dim;
   if (at.direct) return task.embeddings + row * m * k;
   for (int64_t f = 0; f < m; ++f) {
-    const int64_t source = task.ids != nullptr ? task.ids[row * m + f] : row * m + f;
-    memcpy(buffer + f * kp, task.embeddings + source * k, 4 * k);
-    for (int64_t l = k; l < kp; ++l) buffer[f * kp + l] = 0;
+    float* to = buffer + f * kp;
+    if (task.values == nullptr && task.offsets == nullptr) {
+      const int64_t source = task.ids != nullptr ? task.ids[row * m + f] : row * m + f;
+      copy_padded(task.embeddings + source * k, k, kp, to);
+      continue;
+    }
+    memset(to, 0, 4 * kp);
+    const Range entries = entries_of(task, row * m + f);
+    for (int64_t n = entries.start; n < entries.stop; ++n) {
+      const float x = task.values != nullptr ? task.values[n] : 1.0f;
+      const float* from = task.embeddings + int64_t(task.ids[n]) * k;
+      for (int64_t l = 0; l < k; ++l) to[l] += x * from[l];
+    }
   }
   return buffer;
+}
+
+// The gradient of a row's field vectors goes to the entries that they were read from.
+void write_gradient(const PoolTask& task, int64_t row, const float* dv, int64_t kp, float* table) {
+  const int64_t m = task.fields, k = task.dim;
+  for (int64_t f = 0; f < m; ++f, dv += kp) {
+    const Range entries = entries_of(task, row * m + f);
+    for (int64_t n = entries.start; n < entries.stop; ++n) {
+      const float x = task.values != nullptr ? task.values[n] : 1.0f;
+      if (task.by_entry) {
+        float* to = task.grad_embeddings + n * k;
+        for (int64_t l = 0; l < k; ++l) to[l] = x * dv[l];
+      } else {
+        float* to = table + int64_t(task.ids[n]) * k;
+        for (int64_t l = 0; l < k; ++l) to[l] += x * dv[l];
+      }
+    }
+  }
+}
+
+// Ask for what row `row` reads and writes: most of it lies outside the cache, at places that hardware does not foresee.
+ATTFM_INLINE void ask_for(const PoolTask& task, int64_t row, bool backward) {
+  if (row >= task.batch) return;
+  const int64_t m = task.fields, k = task.dim;
+  const Range first = entries_of(task, row * m), last = entries_of(task, row * m + m - 1);
+  for (int64_t n = first.start; n < last.stop; ++n) {
+    const float* v = task.embeddings + (task.ids != nullptr ? task.ids[n] : n) * k;
+    for (int64_t l = 0; l < k; l += 16) __builtin_prefetch(v + l);
+    if (backward && task.by_entry) {
+      for (int64_t l = 0; l < k; l += 16) __builtin_prefetch(task.grad_embeddings + n * k + l, 1);
+    }
+  }
+  for (int64_t l = 0; backward && l < k; l += 16) __builtin_prefetch(task.grad_pooled + row * k + l);
 }
 
 template <bool DROP>
@@ -117,15 +174,17 @@ void forward_part(void* context, int part, int parts) {
   const Range mine = share(task.batch, part, parts);
   for (int64_t row0 = mine.start; row0 < mine.stop; row0 += at.rows) {
     const int64_t rows = smaller(at.rows, mine.stop - row0);
-    for (int64_t r = 0; r < rows; ++r) v[r] = read_row(task, at, row0 + r, vectors + r * m * kp);
+    for (int64_t r = 0; r < rows; ++r) {
+      ask_for(task, row0 + rows + r, false);
+      v[r] = read_row(task, at, row0 + r, vectors + r * m * kp);
+    }
     const Kept kept = draw_kept(task, row0, rows, bits);
     if (attention) {
       Place place{0, 0};
       for (int64_t n0 = 0; n0 < rows * P; n0 += at.chunk) {
         const int64_t count = smaller(at.chunk, rows * P - n0);
-        place = kept.bits != nullptr
-                    ? pair_vectors<true>(v, task.first, task.second, P, kp, count, place, kept, q)
-                    : pair_vectors<false>(v, task.first, task.second, P, kp, count, place, kept, q);
+        place = kept.bits != nullptr ? pair_vectors<true>(v, task.first, task.second, P, kp, count, place, kept, q)
+                                     : pair_vectors<false>(v, task.first, task.second, P, kp, count, place, kept, q);
         if (task.bits != nullptr) {
           attention_logits<true>(job.net, q, count, partial, e + n0, task.bits + (row0 * P + n0) * bytes);
         } else {
@@ -155,7 +214,7 @@ void backward_part(void* context, int part, int parts) {
   row_memory.dropped = memory.take(at.padded_pairs);
   row_memory.gv = memory.take(m * kp);
   float* gradients = memory.take(at.rows * m * kp);
-  float* g = memory.take(at.rows * kp);
+  float* padded_g = memory.take(at.rows * kp);
   float* kept_bits = memory.take(kept_floats(task, at.rows));
   float* sums = job.sums + part * job.sum_stride;
   float* grad_bias = sums;
@@ -164,8 +223,8 @@ void backward_part(void* context, int part, int parts) {
   float* s = G + (kp + ROW_PADDING) * at.padded_hidden;
   const bool attention = task.attention_dim > 0;
   const int64_t bytes = bit_bytes(task.attention_dim);
-  float* slots = task.grad_embeddings;
-  if (task.ids != nullptr && part > 0) slots = job.slot_sums + (part - 1) * task.slot_count * task.dim;
+  float* table = task.grad_embeddings;
+  if (!task.by_entry && part > 0) table = job.slot_sums + (part - 1) * task.slot_count * task.dim;
   for (int64_t p = 0; p < P; ++p) row_memory.dropped[p] = 1.0f;
   const float* v[64];
   float* dv[64];
@@ -173,20 +232,22 @@ void backward_part(void* context, int part, int parts) {
   for (int64_t row0 = mine.start; row0 < mine.stop; row0 += at.rows) {
     const int64_t rows = smaller(at.rows, mine.stop - row0);
     const Kept kept = draw_kept(task, row0, rows, kept_bits);
+    const float* g = kp == task.dim ? task.grad_pooled + row0 * kp : padded_g;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t row = row0 + r;
+      ask_for(task, row + 1, true);
       v[r] = read_row(task, at, row, vectors + r * m * kp);
-      dv[r] = at.direct ? task.grad_embeddings + row * m * kp : gradients + r * m * kp;
-      float* gr = g + r * kp;
-      memcpy(gr, task.grad_pooled + row * task.dim, 4 * task.dim);
-      for (int64_t l = task.dim; l < kp; ++l) gr[l] = 0;
+      dv[r] = at.direct_gradient ? task.grad_embeddings + row * m * kp : gradients + r * m * kp;
+      const float* gr = g + r * kp;
+      if (kp != task.dim) {
+        copy_padded(task.grad_pooled + row * task.dim, task.dim, kp, padded_g + r * kp);
+      }
       if (task.plain) {
         plain_row_gradient(task, v[r], kp, gr, dv[r]);
         continue;
       }
       memset(dv[r], 0, 4 * m * kp);
-      row_gradient(task, v[r], gr, kp, row, row_memory, A + r * P, d + r * P, grad_bias, grad_gate,
-                   of_row(kept, r, P));
+      row_gradient(task, v[r], gr, kp, row, row_memory, A + r * P, d + r * P, grad_bias, grad_gate, of_row(kept, r, P));
     }
     // dq = A g + d W(h M);  dv_i += dq v_j,  dv_j += dq v_i
     Place place{0, 0};
@@ -202,19 +263,8 @@ void backward_part(void* context, int part, int parts) {
       };
       kept.bits != nullptr ? work(Dropping<true>{}) : work(Dropping<false>{});
     }
-    if (at.direct) continue;
-    for (int64_t x = 0; x < rows; ++x) {
-      for (int64_t f = 0; f < m; ++f) {
-        const int64_t entry = (row0 + x) * m + f;
-        const float* from = dv[x] + f * kp;
-        if (task.ids == nullptr) {
-          memcpy(task.grad_embeddings + entry * task.dim, from, 4 * task.dim);
-        } else {
-          float* to = slots + int64_t(task.slots != nullptr ? task.slots[entry] : task.ids[entry]) * task.dim;
-          for (int64_t l = 0; l < task.dim; ++l) to[l] += from[l];
-        }
-      }
-    }
+    if (at.direct_gradient) continue;
+    for (int64_t r = 0; r < rows; ++r) write_gradient(task, row0 + r, dv[r], kp, table);
   }
 }
 
@@ -257,7 +307,7 @@ void pool_backward(const PoolTask& task) {
   job.sum_stride = round_up(2 * P + NetworkGradient::floats(task.dim, task.attention_dim), 16);
   job.sums = static_cast<float*>(scratch(2, 4 * job.sum_stride * task.threads));
   memset(job.sums, 0, 4 * job.sum_stride * task.threads);
-  if (task.ids != nullptr) {
+  if (!task.by_entry) {
     memset(task.grad_embeddings, 0, 4 * task.slot_count * task.dim);
     if (task.threads > 1) {
       job.slot_sums = static_cast<float*>(allocate(4 * task.slot_count * task.dim * (task.threads - 1), true));

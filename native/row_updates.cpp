@@ -8,11 +8,10 @@
 namespace attfm::ATTFM_TARGET {
 namespace {
 
-
 // Rows lie anywhere in tables larger than the cache: those that come soon are asked for ahead.
 constexpr int64_t AHEAD = 8;
 
-void prefetch(const RowsTask& task, int64_t n) {
+ATTFM_INLINE void prefetch(const RowsTask& task, int64_t n) {
   const int64_t at = task.rows[n] * task.dim;
   const float* tables[] = {task.parameter, task.first, task.second, task.average};
   for (const float* table : tables) {

@@ -103,9 +103,13 @@ ATTFM_INLINE void pool_panel(const PoolTask& task, const float* v, int64_t kp, c
 
 void write_padded(float* to, const Vec* values, int count, int64_t l, int64_t dim) {
   for (int n = 0; n < count; ++n, l += LANES) {
+    if (l + LANES <= dim) {
+      store(to + l, values[n]);
+      continue;
+    }
     float lanes[LANES];
     store(lanes, values[n]);
-    if (l < dim) memcpy(to + l, lanes, 4 * smaller(LANES, dim - l));
+    for (int64_t x = 0; l + x < dim && x < LANES; ++x) to[l + x] = lanes[x];
   }
 }
 
@@ -230,8 +234,9 @@ struct RowMemory {
 
 // From the gradient g of a pooled vector (padded): A (pairs), d (pairs, the gradient of the attention logits), and
 // sums for the gradients of bias and gate.
-void row_gradient(const PoolTask& task, const float* v, const float* g, int64_t kp, int64_t row, const RowMemory& memory,
-                  float* A, float* d, float* grad_bias, float* grad_gate, const Kept& kept = {}) {
+void row_gradient(const PoolTask& task, const float* v, const float* g, int64_t kp, int64_t row,
+                  const RowMemory& memory, float* A, float* d, float* grad_bias, float* grad_gate,
+                  const Kept& kept = {}) {
   const int64_t P = task.pairs;
   const auto [factors, dropped, dA, gv] = memory;
   const bool attention = task.attention_dim > 0;

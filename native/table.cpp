@@ -9,6 +9,7 @@ void pool_forward(const PoolTask& task);
 void pool_backward(const PoolTask& task);
 void distinct_forward(const DistinctTask& task);
 void distinct_backward(const DistinctTask& task);
+void add_logits(const ScoreTask& task, const float* pooled, int64_t start, int64_t count);
 void update_rows(const RowsTask& task);
 
 // The machine's peak: independent multiply-adds of registers, nothing else.
@@ -46,6 +47,7 @@ const Kernels ATTFM_TABLE(ATTFM_TARGET) = {
     ATTFM_TARGET::pool_backward,
     ATTFM_TARGET::distinct_forward,
     ATTFM_TARGET::distinct_backward,
+    ATTFM_TARGET::add_logits,
     ATTFM_TARGET::update_rows,
     ATTFM_TARGET::peak,
 };

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,27 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, o
     capsys.readouterr()
     assert main(["explain", *arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def test_markup_in_names_is_text_in_a_terminal_and_in_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil, loud = "<script>alert(1)</script>", "[bold]:warning:[/bold]"
+    names = [loud, evil, "[red]c", "d"]
+    rows = [[names[i % 4], i % 7, "no\x1b[31m" if i % 4 < 2 else "[i]yes"] for i in range(80)]
+    data = write_csv(tmp_path / "evil.csv", rows, [evil, "[link=x]n", "bought"])
+    folder = str(tmp_path / "run")
+    assert main(["train", data, "--target", "bought", "--out", folder, *FAST[:-3], "--quiet"]) == 0
+    for terminal in (False, True):
+        capsys.readouterr()
+        if terminal:
+            monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+            monkeypatch.setenv("COLUMNS", "200")
+        assert main(["explain", folder, data, "--rows", "3"]) == 0
+        out = capsys.readouterr().out
+        for text in (evil, loud, "[red]c", "[link=x]n", "probability of no·[31m"):
+            assert text in out, (terminal, text)
+        assert "\x1b[3" not in out  # neither red nor italic: a terminal's own bold header is all
 
 
 def test_rows_are_printed_with_prediction_and_bars(shop: str, run: str, capsys: pytest.CaptureFixture[str]) -> None:

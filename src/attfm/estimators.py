@@ -293,7 +293,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             return write_report(self.model_, path)
         source = self._source(X)
         target = None if y is None else self.model_.target.encode(pa.array(self._labels(y, source)))
-        examined = Examined.of_table(self.model_, source, target, _weights(sample_weight))
+        examined = Examined.of_table(self.model_, source, target, _weights(sample_weight), "the table given")
         return write_report(self.model_, path, examined)
 
     def save(self, folder: str | Path) -> Path:

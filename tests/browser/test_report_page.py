@@ -41,9 +41,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "job": rng.choice(["cook", "clerk", EVIL], n),
             EVIL: rng.choice(["a & b", "</script><img src=x onerror=alert(1)>"], n),
             "same": ["one"] * n,
+            "paid": np.where((y == "yes") != (np.arange(n) % 170 == 0), "paid", "open"),
+            "town": np.char.add("town ", rng.integers(0, 200, n).astype(str)),
         }
     )
-    model = AFMClassifier(epochs=3, dim=2, attention_dim=2, verbose=False).fit(X, y)
+    settings = {"columns": {"town": {"kind": "categorical"}}, "min_count": 3}
+    model = AFMClassifier(epochs=3, dim=2, attention_dim=2, verbose=False, **settings).fit(X, y)
     return model.report(tmp_path_factory.mktemp("report") / "page.html", X, y)
 
 
@@ -61,6 +64,34 @@ class Watched:
         self.page.goto(report.as_uri())
 
 
+# Contrast of a text with what lies behind it, as WCAG 2 defines it.
+CONTRAST = """node => {
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const style = getComputedStyle(node);
+  let behind = node, paper;
+  do { paper = getComputedStyle(behind).backgroundColor; behind = behind.parentElement; } while (/, 0\\)$/.test(paper) && behind);
+  const [dark, bright] = [light(node.closest("svg") ? style.fill : style.color), light(paper)].sort((a, b) => a - b);
+  return (bright + 0.05) / (dark + 0.05);
+}"""  # noqa: E501
+CUT_OFF = """() => [...document.querySelectorAll("main svg text")].filter((text) => {
+  const box = text.getBoundingClientRect(), all = text.closest("svg").getBoundingClientRect();
+  return box.left < all.left - 1 || box.right > all.right + 1 || box.top < all.top - 2 || box.bottom > all.bottom + 2;
+}).map((text) => text.textContent)"""
+
+
+def contrast(page: Any, what: str) -> float:
+    """Return the contrast of the first such node; 4.5 is the least of readable text."""
+    return float(page.locator(what).first.evaluate(CONTRAST))
+
+
+def cut_off(page: Any) -> list[str]:
+    """Return the texts of pictures that end outside them."""
+    return list(page.evaluate(CUT_OFF))
+
+
 @pytest.fixture
 def watched(browser: Any, report: Path) -> Iterator[Watched]:
     opened = Watched(browser, report)
@@ -74,8 +105,8 @@ def test_every_part_is_drawn(watched: Watched) -> None:
     page = watched.page
     titles = page.locator("main h2").all_text_contents()
     assert titles == ["Data", "Metrics", "Curves", "Importance", "Attention", "Shapes", "Pairs", "Rows"]
-    assert page.locator("#shapes figure svg").count() == 4
-    assert page.locator("#maps figure svg").count() == 6
+    assert page.locator("#shapes figure svg").count() == 6
+    assert page.locator("#maps figure svg").count() == 15
     assert page.locator("#curves figure h3").all_text_contents() == [
         "ROC curve", "Precision and recall", "Calibration", "Learning curve",
     ]  # fmt: skip
@@ -103,7 +134,7 @@ def test_a_click_shows_the_waterfall_and_another_hides_it(watched: Watched) -> N
     assert account.locator("h3").inner_text().startswith(f"Row {number}:")
     assert f"waterfall of row {number.replace(',', '')};" in account.locator("svg").get_attribute("aria-label")
     assert account.locator("svg rect").count() >= 4
-    assert account.locator("dt").all_text_contents() == ["age", "job", EVIL, "same"]
+    assert account.locator("dt").all_text_contents() == ["age", "job", EVIL, "same", "paid", "town"]
     row.click()
     assert page.locator("tr.account").count() == 0
 
@@ -161,7 +192,21 @@ def test_numbers_stand_beside_the_figures(watched: Watched) -> None:
 
 
 def test_warnings_are_listed(watched: Watched) -> None:
-    assert "same has one value only" in watched.page.locator("#warnings").inner_text()
+    found = {
+        (item.get_attribute("data-kind"), item.locator("strong").inner_text()): item.inner_text()
+        for item in watched.page.locator("#warnings li").all()
+    }
+    assert set(found) == {("constant", "same"), ("leak", "paid"), ("unknown", "town")}
+    assert "has one value only" in found["constant", "same"]
+    assert "a likely leak" in found["leak", "paid"]
+    assert "% of these rows: the model knows nothing of them" in found["unknown", "town"]
+
+
+def test_the_calibration_error_is_within_the_interval_shown(watched: Watched) -> None:
+    row = watched.page.locator("#metrics tbody tr").filter(has_text="calibration error").locator("td")
+    value, (low, high) = float(row.nth(1).inner_text()), map(float, row.nth(2).inner_text().split(" to "))
+    assert low <= value <= high
+    assert low < high
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -171,10 +216,14 @@ def test_nothing_is_wider_than_the_window(browser: Any, report: Path, width: int
     page = opened.page
     page.locator("tr.row").first.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    too_wide = "[...document.querySelectorAll('figure svg')].filter(s => s.getBoundingClientRect().right > innerWidth)"
+    # A picture may be wider than its room, where it scrolls; no room is wider than the window.
+    too_wide = "[...document.querySelectorAll('.room')].filter(s => s.getBoundingClientRect().right > innerWidth)"
     assert page.evaluate(f"{too_wide}.length") == 0
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 26)")
+    for what in ("main h2", "figure svg text", "figcaption", "tr.account svg text", "td", "#warnings li"):
+        assert contrast(page, what) > 4.5, what
+    assert cut_off(page) == []
     assert opened.problems == []
     page.close()
 
@@ -209,10 +258,85 @@ def test_another_class_has_other_shapes_and_numbers(browser: Any, tmp_path: Path
     opened.page.close()
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[AFMClassifier, pa.Table, Path]:
+    """Return a model of 40 fields with long names, a table, and their report without labels."""
+    rng = np.random.default_rng(0)
+    n = 300
+    X = pa.table(
+        {
+            f"WIDE COLUMN NAME WITH MANY LETTERS, number {f}": (
+                np.exp(rng.normal(3, 2, n)) if f % 2 else rng.choice(["A RATHER LONG NAME OF A CATEGORY, MMM", "b"], n)
+            )
+            for f in range(40)
+        }
+    )
+    model = AFMClassifier(epochs=1, dim=2, attention_dim=2, verbose=False).fit(X, rng.choice(["no", "yes"], n))
+    return model, X, model.report(tmp_path_factory.mktemp("wide") / "page.html", X)
+
+
+@pytest.mark.parametrize("width", [1440, 400])
+def test_forty_fields_have_readable_labels(
+    browser: Any, wide: tuple[AFMClassifier, pa.Table, Path], width: int
+) -> None:
+    opened = Watched(browser, wide[2], width=width)
+    page = opened.page
+    page.locator("tr.row button").first.click()
+    assert cut_off(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    sizes = "[...document.querySelectorAll('main svg text')].map(t => parseFloat(getComputedStyle(t).fontSize))"
+    assert min(page.evaluate(sizes)) >= 10
+    room = page.locator("#attention .room")
+    shown, whole = room.evaluate("node => [node.clientWidth, node.scrollWidth]")
+    if width == 400:  # too many columns for the window: the matrix scrolls, by keys too
+        assert whole > shown
+        room.evaluate("node => { window.moved = new Promise(done => node.addEventListener('scroll', done)); }")
+        room.focus()
+        page.keyboard.press("ArrowRight")
+        assert room.evaluate("async node => { await window.moved; return node.scrollLeft; }") > 0
+    else:
+        assert whole == shown
+        assert room.get_attribute("tabindex") is None
+    assert "logarithmic away from 0" in page.locator("#shapes").text_content()
+    assert opened.problems == []
+    page.close()
+
+
+def test_without_the_target_nothing_is_measured(browser: Any, wide: tuple[AFMClassifier, pa.Table, Path]) -> None:
+    opened = Watched(browser, wide[2])
+    page = opened.page
+    told = page.locator("#summary").inner_text()
+    assert "The target 'target' is not in it, so nothing is measured" in told
+    assert "predicts the target alone" not in told
+    titles = page.locator("main h2").all_text_contents()
+    assert titles == ["Data", "Curves", "Importance", "Attention", "Shapes", "Pairs", "Rows"]
+    assert page.locator("#curves figure h3").all_text_contents() == ["Learning curve"]
+    assert opened.problems == []
+    page.close()
+
+
+def test_without_a_table_the_page_says_what_adds_the_rest(
+    browser: Any, wide: tuple[AFMClassifier, pa.Table, Path], tmp_path: Path
+) -> None:
+    opened = Watched(browser, wide[0].report(tmp_path / "page.html"))
+    page = opened.page
+    assert "attfm report RUN --data test.csv" in page.locator("#summary").inner_text()
+    titles = page.locator("main h2").all_text_contents()
+    assert titles == ["Data", "Curves", "Importance", "Attention", "Shapes", "Pairs"]
+    assert page.locator("#shapes figure svg").count() == 40
+    assert opened.problems == []
+    page.close()
+
+
 def test_it_prints_without_controls_and_on_white(watched: Watched) -> None:
     page = watched.page
     page.emulate_media(media="print", color_scheme="dark")
     assert not page.locator("nav").is_visible()
     assert not page.locator("#search").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.locator("tr.row").first.dispatch_event("click")
     assert len(page.pdf()) > 10_000
+    assert page.locator("#summary details[open]").count() == 2  # paper can't be opened
+    page.set_viewport_size({"width": 720, "height": 1000})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
+    assert contrast(page, "figure svg text") > 4.5

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from attfm.explain.intervals import area_under_roc, with_intervals
+from attfm.explain.intervals import area_under_roc, calibration_interval, with_intervals
 from attfm.train.metrics import evaluate
 
 ROWS = 600
@@ -39,9 +39,7 @@ def test_each_value_is_within_its_interval(task: str) -> None:
     target, scores, weight = _case(task)
     for name, (value, low, high) in with_intervals(task, target, scores, weight).items():
         assert low < high, name
-        assert low <= value, name
-        if name != "calibration_error":  # whose reflected interval may lie below it
-            assert value <= high, name
+        assert low <= value <= high, name
 
 
 def test_the_interval_of_the_accuracy_is_as_wide_as_theory_says() -> None:
@@ -56,3 +54,52 @@ def test_one_class_has_no_area() -> None:
     assert np.isnan(found["auc"]).all()
     assert found["accuracy"][0] == 1
     assert np.isnan(area_under_roc(target == 1, scores[:, 1]))
+
+
+def test_rows_of_no_weight_count_for_nothing() -> None:
+    target, scores, _ = _case("binary")
+    weight = (np.arange(ROWS) < 3).astype(np.float64)  # a resample of all rows would often hold none of these
+    found = with_intervals("binary", target, scores, weight)
+    assert found == with_intervals("binary", target[:3], scores[:3], np.ones(3))
+
+
+# Hits as often as a share of these says, in rows of which the model says p.
+SHAPES = {
+    "calibrated": lambda p: p,
+    "overconfident": lambda p: 0.5 + 0.7 * (p - 0.5),
+    "too low everywhere": lambda p: np.clip(p + 0.03, 0, 1),
+    "wrong in one corner": lambda p: np.where(p > 0.8, p - 0.15, p),
+}
+
+
+def _gaps(probability: np.ndarray, hit: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return (resamples, 15) gaps by bin; weight : (rows, resamples)."""
+    bins = np.minimum((probability * 15).astype(int), 14)[:, None] == np.arange(15)
+    return ((weight * (hit - probability)[:, None]).T @ bins) / weight.sum(0)[:, None]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_interval_of_the_calibration_error_covers_the_truth(shape: str) -> None:
+    rng = np.random.default_rng(0)
+    truth = SHAPES[shape]
+    many = rng.beta(0.6, 1.4, 400_000)
+    true_error = np.abs(_gaps(many, truth(many), np.ones((len(many), 1)))).sum()
+    covered, lows, rows, trials = 0, [], 500, 120
+    for _ in range(trials):
+        probability = rng.beta(0.6, 1.4, rows)
+        hit = (rng.random(rows) < truth(probability)).astype(float)
+        measured = _gaps(probability, hit, np.ones((rows, 1)))[0]
+        resamples = rng.multinomial(rows, np.full(rows, 1 / rows), 100).T.astype(float)
+        low, high = calibration_interval(measured, _gaps(probability, hit, resamples))
+        assert 0 <= low <= np.abs(measured).sum() <= high
+        covered += low <= true_error <= high
+        lows.append(low)
+    assert covered / trials >= 0.9
+    if shape == "calibrated":
+        assert np.mean(np.array(lows) == 0) >= 0.9
+    if shape == "overconfident":
+        assert np.median(lows) > 0.03  # and the interval is no excuse: the error that is there is seen
+
+
+def test_no_gap_at_all_has_an_interval_of_nothing() -> None:
+    assert calibration_interval(np.zeros(15), np.zeros((60, 15))) == (0, 0)

@@ -141,6 +141,20 @@ def test_a_shape_is_a_curve_over_its_density_or_bars(overview: GlobalExplanation
     assert bars.get_yticklabels()[0].get_text() == f"{jobs.labels[by_rows[0]]}  ({jobs.rows[by_rows[0]]:,})"
 
 
+def test_the_shape_of_a_skewed_field_is_no_vertical_line() -> None:
+    income = np.exp(np.random.default_rng(0).normal(3, 2, 150))
+    ax = plots.shape(explain_global(model(table=pa.table({"income": income, "z": income[::-1]}))), "income")
+    left, right = ax.get_xlim()
+    middle = ax.transData.transform([[np.median(income), 0]])[0, 0]
+    box = ax.get_window_extent()
+    assert 0.2 < (middle - box.x0) / box.width < 0.8
+    assert (np.median(income) - left) / (right - left) < 0.1
+    assert "logarithmic" in ax.child_axes[0].get_xlabel()
+    assert_readable(ax)
+    ax.figure.canvas.draw()
+    assert overlaps(ax.child_axes[0].get_xticklabels()) == []
+
+
 def test_a_pair_map_averages_neighbouring_bins_and_shows_where_rows_are_few(overview: GlobalExplanation) -> None:
     ax = plots.pair_map(overview, "age", "job")
     image = ax.images[0].get_array()
@@ -177,12 +191,16 @@ def test_curves_say_what_scikit_learn_measures() -> None:
     y = (rng.random(500) < probability).astype(int)
     from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
+    from attfm.train.metrics import evaluate
+
     assert f"{roc_auc_score(y, probability):.4f}" in plots.roc(y, probability).get_title("left")
     title = plots.precision_recall(y, probability).get_title("left")
     assert f"{average_precision_score(y, probability):.4f}" in title
     ax = plots.reliability(y, probability)
     assert f"Brier score {brier_score_loss(y, probability):.4f}" in ax.get_title("left")
     assert len(ax.lines[1].get_xdata()) == 10
+    measured = evaluate("binary", y, np.stack([1 - probability, probability], 1))["calibration_error"]
+    assert f"calibration error {measured:.4f}" in ax.get_title("left")
     assert_readable(ax)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from attfm import AFMClassifier, AFMRegressor
 from attfm.errors import ConfigError, TargetError
 from attfm.explain.examined import RANDOM, RIGHT, WRONG, Examined, decided, shown_rows
 from attfm.explain.findings import examine_fields, warnings_of
+from attfm.explain.grid import density, stretch_of, stretched_ticks
 from attfm.explain.report import MOST_BYTES, page_of, render_report, write_report
 from attfm.explain.report_content import report_content
 
@@ -67,6 +69,14 @@ def test_a_title_is_escaped_and_marks_in_the_data_are_left_alone() -> None:
     page = page_of({"name": "@@title@@ @@data@@"}, title=f"Report: {EVIL}")
     assert '<h1 id="title">Report: &lt;script&gt;' in page
     assert data_of(page) == {"name": "@@title@@ @@data@@"}
+
+
+def test_the_templates_are_read_as_resources_of_the_package() -> None:
+    folder = resources.files("attfm.explain") / "templates"
+    assert {"report.html", "report.css", "report.js", "charts.js"} <= {file.name for file in folder.iterdir()}
+    page = page_of({}, title="t")
+    for name in ("report.css", "report.js", "charts.js"):
+        assert (folder / name).read_text(encoding="utf-8").strip() in page
 
 
 def test_the_page_asks_nothing_of_the_network(model: AFMClassifier, examined: Examined) -> None:
@@ -209,6 +219,51 @@ def test_a_wide_table_stays_below_five_megabytes() -> None:
     assert len(data["shapes"]) == fields
     assert len(data["maps"]) == 20
     assert data["attention"]["left"] == fields - len(data["attention"]["fields"])
+
+
+def test_large_vocabularies_and_several_classes_stay_below_five_megabytes() -> None:
+    rng = np.random.default_rng(0)
+    n, fields = 20_000, 40
+    X = pa.table({f"id of something {f}": rng.integers(0, 10_000, n).astype(str) for f in range(2)} | {
+        f"a rather long name of a column {f}": rng.choice(["a rather long name of a category", "other"], n)
+        for f in range(2, fields)
+    })  # fmt: skip
+    settings = {"columns": {f"id of something {f}": {"kind": "categorical"} for f in range(2)}, **QUICK, "epochs": 1}
+    large = AFMClassifier(**settings).fit(X, rng.choice(["low", "middle", "high"], n))
+    page = render_report(large.model_, Examined.of_table(large.model_, large._source(X.slice(0, 300)), None))
+    assert len(page.encode()) < MOST_BYTES
+    data = data_of(page)
+    assert len(data["shapes"]) == fields
+    assert len(data["outputs"]) == 3
+    ids = next(shape for shape in data["shapes"] if shape["field"] == "id of something 0")
+    assert len(ids["labels"]) == 30
+    assert ids["left"] > 3000
+
+
+def test_the_target_of_the_rows_is_told(model: AFMClassifier, examined: Examined) -> None:
+    shares = report_content(model.model_, examined)["targets"]
+    counts = {name: int((examined.target == code).sum()) for code, name in enumerate(["no", "yes"])}
+    assert {one["name"]: one["rows"] for one in shares} == counts
+    assert sum(one["share"] for one in shares) == pytest.approx(1)
+    assert report_content(model.model_, None)["targets"] == []
+
+
+def test_a_field_that_crowds_near_zero_has_a_stretched_axis() -> None:
+    rng = np.random.default_rng(0)
+    edges = np.unique(np.quantile(np.exp(rng.normal(3, 2, 5000)), np.linspace(0, 1, 100)))
+    stretch = stretch_of(np.full(99, 50), edges)
+    assert stretch is not None
+    assert edges[0] < stretch < np.median(edges)
+    heights, bounds = density(np.full(99, 50), edges, stretch=stretch)
+    assert heights.sum() == pytest.approx(99 * 50)
+    assert np.ptp(np.diff(np.arcsinh(bounds / stretch))) < 1e-9
+    assert heights.max() < 0.2 * heights.sum()  # and no longer all in one bar
+    ticks = stretched_ticks(edges[0], edges[-1], stretch)
+    assert len(ticks) >= 4
+    assert np.diff(np.arcsinh(np.array(ticks) / stretch)).min() > 0.1 * np.ptp(np.arcsinh(edges / stretch))
+    assert stretch_of(np.full(99, 50), np.linspace(17, 90, 100)) is None
+    assert stretch_of(np.array([1, 4900, 1]), np.array([-1000.0, 900, 930, 1000])) is None  # crowded, but not near 0
+    assert stretch_of(np.array([5]), np.array([3.0, 3.0])) is None
 
 
 def test_a_large_table_is_sampled_evenly(model: AFMClassifier, monkeypatch: pytest.MonkeyPatch) -> None:

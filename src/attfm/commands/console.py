@@ -13,8 +13,8 @@ from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 
 class Output:
@@ -37,7 +37,7 @@ class Output:
     def say(self, text: str = "") -> None:
         """Print a line that is not the result."""
         if not self.quiet:
-            print(text, file=self._stream, flush=True)
+            print(_printable(text), file=self._stream, flush=True)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
         """Print a table that is not the result; `right` are the numbers of the columns flushed right."""
@@ -48,7 +48,7 @@ class Output:
         """Print lines of the result for people, which `quiet` keeps."""
         if not self.as_json:
             for line in lines:
-                print(line, flush=True)
+                print(_printable(line), flush=True)
 
     def result_table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
         """Print a table of the result for people, which `quiet` keeps."""
@@ -68,12 +68,12 @@ def print_table(
     if stream.isatty():
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for number, name in enumerate(header):
-            table.add_column(escape(name), justify="right" if number in right else "left")
+            table.add_column(Text(_printable(name)), justify="right" if number in right else "left")
         for row in rows:
-            table.add_row(*(escape(_printable(cell)) for cell in row))
+            table.add_row(*(Text(_printable(cell)) for cell in row))  # no markup and no emoji codes in a Text
         Console(file=stream).print(table)
         return
-    lines = [list(header), *([_printable(cell) for cell in row] for row in rows)]
+    lines = [[_printable(name) for name in header], *([_printable(cell) for cell in row] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     for line in lines:
         cells = [
@@ -85,7 +85,7 @@ def print_table(
 
 
 def _printable(text: str) -> str:
-    """Return text of a table's cell without control characters, which a terminal would obey."""
+    """Return text without control characters, which a terminal would obey."""
     return "".join(c if c.isprintable() else "·" for c in text)
 
 

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from attfm.errors import ConfigError
 from attfm.explain.drawing import NEGATIVE, NEUTRAL, POSITIVE, as_float, new_axes, quiet_frame
+from attfm.explain.intervals import calibration_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,8 @@ def reliability(y: ArrayLike, probability: ArrayLike, *, bins: int = _BINS, ax: 
     Parameters
     ----------
     y : (rows,) of 0 and 1; probability : (rows,) of class 1
+
+    The Brier score and the calibration error in its title are the metrics', the latter over 15 bins of equal width.
     """
     observed, predicted = _checked(y, probability)
     ax = new_axes(ax, width=5, height=4.8)
@@ -36,8 +39,8 @@ def reliability(y: ArrayLike, probability: ArrayLike, *, bins: int = _BINS, ax: 
     whiskers = [np.maximum(shares - low, 0), np.maximum(high - shares, 0)]
     ax.errorbar(means, shares, yerr=whiskers, fmt="o-", color=NEGATIVE, capsize=2, linewidth=1.4, markersize=4)
     brier = float(np.mean((predicted - observed) ** 2))
-    error = float((np.abs(means - shares) * counts).sum() / counts.sum())
-    ax.set_title(f"Brier score {brier:.4f}, calibration error {error:.4f} ({len(parts)} bins)", fontsize=9, loc="left")
+    error = calibration_error(observed, predicted)
+    ax.set_title(f"Brier score {brier:.4f}, calibration error {error:.4f}", fontsize=9, loc="left")
     ax.set_xlabel("predicted probability")
     ax.set_ylabel("observed share")
     ax.set_xlim(-0.02, 1.02)

@@ -62,9 +62,17 @@ class Examined:
         return cls(name, total, rows, numbers, logits, target, weight)
 
     @classmethod
-    def of_table(cls, model: Model, source: Source, target: NDArray[Any] | None, weight: Floats | None = None) -> Self:
+    def of_table(
+        cls,
+        model: Model,
+        source: Source,
+        target: NDArray[Any] | None,
+        weight: Floats | None = None,
+        name: str | None = None,
+    ) -> Self:
         """Return the rows of a table with their scores; of a very long one a random part, evenly from all of it.
 
+        name : what the table is called; None: as its file is
         target : (rows,) class codes or values of all rows, or None; weight : (rows,) or None
         """
         rng = np.random.default_rng(0)
@@ -80,10 +88,10 @@ class Examined:
                 break
         numbers = np.concatenate(kept)
         found = cls.of_rows(
-            model, source.name, _joined(parts), None if target is None else target[numbers],
+            model, name or source.name, _joined(parts), None if target is None else target[numbers],
             None if weight is None else weight[numbers], numbers,
         )  # fmt: skip
-        return cls(source.name, max(total or 0, seen), *list(vars(found).values())[2:])
+        return cls(found.name, max(total or 0, seen), *list(vars(found).values())[2:])
 
 
 def shown_rows(model: Model, examined: Examined) -> dict[str, list[int]]:

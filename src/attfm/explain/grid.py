@@ -11,6 +11,7 @@ from attfm.explain.overview import GlobalExplanation, PairSurface
 Floats = NDArray[np.float64]
 FEW_ROWS = 10  # a mean of fewer rows is marked as thin
 MOST_CATEGORIES, MOST_GROUPS = 20, 14
+_NARROW, _CROWDED = 0.05, 0.6  # an axis is stretched where such a part of it holds such a share of the rows
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,53 @@ def pair_grid(overview: GlobalExplanation, surface: PairSurface, output: int) ->
     return PairGrid(surface.fields, (row_names, column_names), mean, counts, limit)
 
 
-def density(rows: NDArray[np.int64], edges: Floats, groups: int = 40) -> tuple[Floats, Floats]:
-    """Return the rows in intervals of equal width, as if they lay evenly within each bin, and the intervals' bounds."""
-    bounds = np.linspace(edges[0], edges[-1], groups + 1)
+def density(
+    rows: NDArray[np.int64], edges: Floats, groups: int = 40, *, stretch: float | None = None
+) -> tuple[Floats, Floats]:
+    """Return the rows in intervals of equal width, as if they lay evenly within each bin, and the intervals' bounds.
+
+    stretch : as of `stretch_of`; the widths are then equal on that axis
+    """
+    ends = edges[[0, -1]] if stretch is None else np.arcsinh(edges[[0, -1]] / stretch)
+    bounds = np.linspace(ends[0], ends[1], groups + 1)
+    if stretch is not None:
+        bounds = stretch * np.sinh(bounds)
+        bounds[[0, -1]] = edges[[0, -1]]
     through = np.concatenate([[0], np.cumsum(rows)])
     return np.diff(np.interp(bounds, edges, through)), bounds
+
+
+def stretch_of(rows: NDArray[np.int64], edges: Floats) -> float | None:
+    """Return the width around 0 beyond which an axis should be logarithmic (x becomes arcsinh(x / width)), or None.
+
+    That is so where nearly all rows lie in a small part of the range near 0, as of incomes: on a plain axis their curve
+    would be a vertical line.
+    """
+    reach, sizes = float(np.abs(edges).max()), np.abs(edges[edges != 0])
+    if not rows.sum() or edges[-1] <= edges[0] or not len(sizes):
+        return None
+    heights, bounds = density(rows, edges, round(1 / _NARROW))
+    most = int(heights.argmax())
+    near = min(abs(bounds[most]), abs(bounds[most + 1])) <= 2 * _NARROW * reach
+    if not near or heights[most] < _CROWDED * rows.sum():
+        return None
+    return float(np.quantile(sizes, 0.1))
+
+
+def stretched_ticks(low: float, high: float, stretch: float, *, apart: float = 0.11) -> list[float]:
+    """Return ticks for a stretched axis: 0, powers of ten, and their fivefold and double, no two too close.
+
+    apart : the least distance as a share of the axis
+    """
+    most = int(np.ceil(np.log10(max(abs(low), abs(high)))))
+    sizes = [times * 10.0**power for times in (1, 5, 2) for power in range(most, most - 12, -1)]
+    least = apart * (np.arcsinh(high / stretch) - np.arcsinh(low / stretch))
+    found = list[float]()
+    for tick in (0.0, *(sign * size for size in sizes for sign in (1, -1))):
+        far = all(abs(np.arcsinh(tick / stretch) - np.arcsinh(other / stretch)) >= least for other in found)
+        if low <= tick <= high and far:
+            found.append(tick)
+    return sorted(found)
 
 
 def _axis(surface: PairSurface, side: int, *, ordered: bool) -> tuple[NDArray[np.int64], list[str]]:

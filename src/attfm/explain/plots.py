@@ -25,7 +25,7 @@ from attfm.explain.drawing import (
     tick_size,
 )
 from attfm.explain.explanation import Explanation, output_number
-from attfm.explain.grid import FEW_ROWS, MOST_CATEGORIES, density, pair_grid
+from attfm.explain.grid import FEW_ROWS, MOST_CATEGORIES, density, pair_grid, stretch_of, stretched_ticks
 from attfm.explain.overview import GlobalExplanation, Shape
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def shape(overview: GlobalExplanation, field: str, *, output: str | int | None =
     """Draw a field's main effect: a curve with the density of the rows below it, or bars for categories.
 
     The bars are sorted by rows, at most 20 of them. The effect of missing values is a dotted line across a curve.
+    The axis of a field whose rows crowd near 0, such as an income, is logarithmic away from 0.
     """
     found = overview.shape(field)
     number = output_number(overview.outputs, output)
@@ -161,11 +162,19 @@ def _curve(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | No
     ax.axhline(0, color=NEUTRAL, linewidth=0.8)
     below = ax.inset_axes((0, -0.27, 1, 0.23), sharex=ax)
     if len(edges) == len(rows) + 1 and len(rows):
-        heights, bounds = density(rows, edges)
+        stretch = stretch_of(rows, edges)
+        heights, bounds = density(rows, edges, stretch=stretch)
+        if stretch is not None:
+            ax.set_xscale("asinh", linear_width=stretch)
+            below.set_xscale("asinh", linear_width=stretch)
+            ticks = stretched_ticks(edges[0], edges[-1], stretch)
+            below.set_xticks(ticks, [f"{tick:,.10g}" for tick in ticks], minor=False)
+            below.set_xticks([], minor=True)
         below.stairs(heights, bounds, fill=True, color=NEUTRAL, alpha=0.55)
     below.set_yticks([])
     below.set_ylabel("rows", fontsize=8)
-    below.set_xlabel(label(found.field))
+    scale = "" if ax.get_xscale() == "linear" else " (logarithmic away from 0)"
+    below.set_xlabel(label(found.field) + scale)
     below.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="x", labelbottom=False)
     ax.set_ylabel(_effect_label(overview, number))

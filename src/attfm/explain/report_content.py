@@ -11,7 +11,7 @@ from attfm.explain.contributions import Explainer, explain_global, output_names,
 from attfm.explain.examined import Examined, decided, shown_rows
 from attfm.explain.explanation import Explanation
 from attfm.explain.findings import examine_fields, warnings_of
-from attfm.explain.grid import density, pair_grid
+from attfm.explain.grid import density, pair_grid, stretch_of
 from attfm.explain.intervals import with_intervals
 from attfm.explain.overview import GlobalExplanation, Shape
 from attfm.explain.report_curves import curves
@@ -24,6 +24,7 @@ _MOST_BINS, _LEAST_BINS = 255, 8
 _CATEGORIES, _IMPORTANT, _SURFACES, _EFFECTS = 30, 30, 20, 12
 _MATRIX_FIELDS, _VALUE_FIELDS, _OUTPUTS = 60, 120, 12
 _LONGEST_TEXT = 80
+_MOST_SHARES = 4  # classes whose share of the rows is shown
 
 
 def report_content(model: Model, examined: Examined | None, *, detail: float = 1.0) -> Content:
@@ -89,6 +90,7 @@ def _facts(model: Model, examined: Examined | None) -> Content:
             "name": _text(examined.name), "rows": len(examined), "total": examined.total,
             "labelled": examined.target is not None,
         },
+        "targets": [] if examined is None or examined.target is None else _targets(model, examined.target),
         "metrics": [],
         "curves": {},
     }  # fmt: skip
@@ -100,6 +102,21 @@ def _facts(model: Model, examined: Examined | None) -> Content:
         facts["curves"] = curves(model, examined.target, scores)
         facts["threshold"] = threshold if model.task == "binary" else None
     return facts
+
+
+def _targets(model: Model, target: NDArray[Any]) -> list[Content]:
+    """Return what the target is in the rows examined: the shares of the classes, or the values' mean and spread."""
+    if not len(target):
+        return []
+    if model.target.classes is None:
+        spread = f"standard deviation {np.std(target):.4g}, from {np.min(target):.4g} to {np.max(target):.4g}"
+        return [{"name": f"mean {_text(model.target.name, 40)}", "text": _rounded(np.mean(target)), "more": spread}]
+    counts = np.bincount(target, minlength=len(model.target.classes))
+    return [
+        {"name": _text(model.target.classes[code], 40), "share": _rounded(counts[code] / len(target)),
+         "rows": int(counts[code])}
+        for code in np.argsort(-counts, kind="stable")[:_MOST_SHARES]
+    ]  # fmt: skip
 
 
 def _importance(overview: GlobalExplanation) -> list[Content]:
@@ -139,11 +156,13 @@ def _shape(shape: Shape, overview: GlobalExplanation, detail: float) -> Content:
     if shape.edges is not None and len(shape.edges) == len(rows) - FIRST_VALUE + 1 and len(rows) > FIRST_VALUE:
         most = int(np.clip(detail * _POINTS / (len(overview.fields) * outputs), _LEAST_BINS, _MOST_BINS))
         edges, means, counts, spread = _merged(shape, effect, most)
-        heights, bounds = density(counts, edges)
+        stretch = stretch_of(counts, edges)
+        heights, bounds = density(counts, edges, stretch=stretch)
         return content | {
             "edges": _numbers(edges, 6), "effect": _numbers(means.T), "counts": counts.tolist(), "special": special,
             "spread": None if spread is None else _numbers(spread.T),
             "density": _numbers(heights, 3), "bounds": _numbers(bounds[[0, -1]], 6),
+            "stretch": _rounded(stretch),
         }  # fmt: skip
     order = np.argsort(-rows, kind="stable")
     order = order[rows[order] > 0]

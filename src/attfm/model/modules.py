@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from attfm.config import ModelConfig
 from attfm.model.rows import Rows
-from attfm.ops import pair_attention_pool, pair_attention_pool_ids, score
+from attfm.ops import pair_attention_pool_ids, score
 from attfm.ops.rows import number_rows, take_rows
 from attfm.ops.scoring import is_native
 
@@ -91,12 +91,14 @@ class PairAttention(nn.Module):
             "weight_dropout": self.config.weight_dropout if self.training else 0.0,
             "return_weights": return_weights,
         }
-        if rows.bags:
-            return pair_attention_pool(embedding(rows), *parameters, **options)
         # Straight from the ids: spares the (batch, fields, dim) tensor, and work on features that rows share.
-        values = None if rows.values is None else rows.values.to(embedding.weight.dtype)
+        sparse = table is None and embedding.sparse_gradient
         table = embedding.weight if table is None else table
-        return pair_attention_pool_ids(rows.ids, table, *parameters, values=values, **options)
+        ids, values, offsets = rows.entries() if rows.bags else (rows.ids, rows.values, None)
+        values = None if values is None else values.to(table.dtype)
+        return pair_attention_pool_ids(
+            ids, table, *parameters, values=values, offsets=offsets, sparse=sparse, **options
+        )
 
 
 class FactorizationMachine(nn.Module):
@@ -176,14 +178,15 @@ class FactorizationMachine(nn.Module):
 
     def scores_natively(self, rows: Rows) -> bool:
         """Return whether `predict` runs on the compiled kernels: a row's score is then the same bits in any company."""
-        return not rows.bags and is_native(self.linear.weight)
+        return is_native(self.linear.weight)
 
     def _score(self, rows: Rows) -> Tensor:
-        values = None if rows.values is None else rows.values.to(self.intercept.dtype)
+        ids, values, offsets = rows.entries() if rows.bags else (rows.ids, rows.values, None)
+        values = None if values is None else values.to(self.intercept.dtype)
         if not self.has_pairs:
-            return score(rows.ids, self.intercept, self.linear.weight, values=values)
+            return score(ids, self.intercept, self.linear.weight, values=values, offsets=offsets)
         a = self.attention
         return score(
-            rows.ids, self.intercept, self.linear.weight, self.embedding.weight, self.projection,
-            a.W, a.b, a.h, a.pair_bias, a.pair_gate, scale=a.scale, values=values,
+            ids, self.intercept, self.linear.weight, self.embedding.weight, self.projection,
+            a.W, a.b, a.h, a.pair_bias, a.pair_gate, scale=a.scale, values=values, offsets=offsets,
         )  # fmt: skip

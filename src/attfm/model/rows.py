@@ -42,6 +42,33 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def entries(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return all active features as one list, row by row and field by field: ids, values, offsets.
+
+        Returns
+        -------
+        ids : int32 (entries,)
+        values : float32 (entries,)
+        offsets : int64 (batch, fields), where the entries of each field of each row start
+        """
+        batch, fields = self.ids.shape
+        counts = torch.ones((batch, fields), dtype=torch.int64, device=self.ids.device)
+        for f, bag in self.bags.items():
+            counts[:, f] = torch.diff(bag.offsets)
+        stops = counts.flatten().cumsum(0).reshape(batch, fields)
+        offsets = stops - counts
+        ids = self.ids.new_empty(int(counts.sum()))
+        values = torch.ones(len(ids), device=ids.device)
+        single = [f for f in range(fields) if f not in self.bags]
+        ids[offsets[:, single]] = self.ids[:, single]
+        if self.values is not None:
+            values[offsets[:, single]] = self.values[:, single].to(values.dtype)
+        for f, bag in self.bags.items():
+            shift = torch.repeat_interleave(offsets[:, f] - bag.offsets[:-1], counts[:, f])
+            place = torch.arange(len(bag.ids), device=ids.device) + shift
+            ids[place], values[place] = bag.ids.to(ids.dtype), bag.weights.to(values.dtype)
+        return ids, values, offsets
+
     @classmethod
     def from_encoded(cls, batch: EncodedBatch) -> Self:
         """Wrap the arrays of an encoded batch, on the CPU and without a copy."""

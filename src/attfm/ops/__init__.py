@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from attfm.errors import ConfigError, DataError
 from attfm.ops import distinct as distinct_pairs
@@ -116,6 +115,7 @@ def pair_attention_pool_ids(
     scale: float,
     pairs: Tensor | None = None,
     values: Tensor | None = None,
+    offsets: Tensor | None = None,
     pair_dropout: float = 0.0,
     weight_dropout: float = 0.0,
     return_weights: bool = False,
@@ -130,15 +130,17 @@ def pair_attention_pool_ids(
 
     Parameters
     ----------
-    ids : (batch, fields) int32 or int64, rows of the table
+    ids : (batch, fields) int32 or int64, rows of the table; with offsets (entries,)
     table : (features, dim), any floating dtype
     W, b, h, pair_bias, pair_gate, scale, pairs, pair_dropout, weight_dropout, return_weights, backend :
         as in `pair_attention_pool`
-    values : (batch, fields), what multiplies each field's vector, or None for 1
-    sparse : the table's gradient is a sparse tensor with one entry for each id of the batch (as of
-        `torch.nn.Embedding(sparse=True)`); what a table of millions of rows needs
+    values : as ids, what multiplies each entry's vector, or None for 1; data, without a gradient
+    offsets : (batch, fields) int64, where the entries of each field of each row start, row by row, the first 0: a
+        field's vector is the sum over its entries, which may be none (a multi-valued field); None: one for each field
+    sparse : the table's gradient is a sparse tensor with a row for each id of the batch (as of
+        `torch.nn.Embedding(sparse=True)`), or each distinct one; what a table of millions of rows needs
     distinct : run the network on distinct pairs (True), row by row (False), or as measured costs say (None);
-        with pair_dropout it is row by row always: what is dropped differs between rows
+        with values, offsets or pair_dropout it is row by row always: a pair vector is not that of two ids alone
 
     Returns
     -------
@@ -159,49 +161,69 @@ def pair_attention_pool_ids(
             [ 5., 12.]])
     """
     _check_settings(backend, pair_dropout, weight_dropout)
-    check_ids(ids, table, values)
-    check_parameters(W, b, h, pair_bias, pair_gate, pairs, fields=ids.shape[1], dim=table.shape[1])
-    tensors = {"table": table, "W": W, "b": b, "h": h, "pair_bias": pair_bias, "pair_gate": pair_gate}
-    serves = (
-        backend != "reference"
-        and values is None
-        and _use_native(backend, tensors, pairs, shape=(*ids.shape, table.shape[1]))
-    )
-    if serves:
+    check_ids(ids, table, values, offsets)
+    batch, fields = (ids if offsets is None else offsets).shape
+    check_parameters(W, b, h, pair_bias, pair_gate, pairs, fields=fields, dim=table.shape[1])
+    tensors = {
+        "table": table, "W": W, "b": b, "h": h, "pair_bias": pair_bias, "pair_gate": pair_gate, "values": values
+    }  # fmt: skip
+    if backend != "reference" and _use_native(backend, tensors, pairs, shape=(batch, fields, table.shape[1])):
         pooled, weights = distinct_pairs.pair_attention_pool_ids(
             ids.to(torch.int32).contiguous(), table, W, b, h, pair_bias, pair_gate,
-            scale=scale, pairs=pairs, pair_dropout=pair_dropout, weight_dropout=weight_dropout,
+            scale=scale, pairs=pairs, values=values, offsets=offsets,
+            pair_dropout=pair_dropout, weight_dropout=weight_dropout,
             return_weights=return_weights, sparse=sparse, distinct=distinct,
         )  # fmt: skip
         return (pooled, weights) if return_weights else pooled
-    embeddings = F.embedding(ids, table, sparse=sparse)
-    if values is not None:
-        embeddings = embeddings * values[..., None]
     return pair_attention_pool(
-        embeddings, W, b, h, pair_bias, pair_gate,
+        reference.field_vectors(ids, table, values=values, offsets=offsets, sparse=sparse),
+        W, b, h, pair_bias, pair_gate,
         scale=scale, pairs=pairs, pair_dropout=pair_dropout, weight_dropout=weight_dropout,
         return_weights=return_weights, backend=backend,
     )  # fmt: skip
 
 
-def check_ids(ids: Tensor, table: Tensor, values: Tensor | None) -> None:
-    """Raise DataError where ids are not (batch, fields) rows of the table, or values don't match them."""
-    if table.ndim != 2 or ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
+def check_ids(ids: Tensor, table: Tensor, values: Tensor | None, offsets: Tensor | None = None) -> None:
+    """Raise DataError where ids are not rows of the table, or values and offsets don't match them."""
+    wanted = "(batch, fields)" if offsets is None else "(entries,) beside offsets"
+    if table.ndim != 2 or ids.ndim != (2 if offsets is None else 1) or ids.dtype not in (torch.int32, torch.int64):
         raise DataError(
-            "ids must be an integer tensor (batch, fields) and table (features, dim); ids is "
+            f"ids must be an integer tensor {wanted} and table (features, dim); ids is "
             f"{str(ids.dtype).removeprefix('torch.')} {tuple(ids.shape)}, table is {tuple(table.shape)}."
         )
     if ids.device != table.device:
         raise DataError(f"ids is on {ids.device} and table on {table.device}: move one of them.")
     if values is not None and values.shape != ids.shape:
         raise DataError(f"values must be {tuple(ids.shape)} as ids is, and is {tuple(values.shape)}.")
+    if values is not None and values.requires_grad:
+        raise DataError("values asks for a gradient: they are data here. Pool gathered embeddings instead.")
+    if offsets is not None:
+        _check_offsets(offsets, len(ids))
     # On a GPU reading the ids would wait for it; torch checks them there.
     if ids.numel() and ids.device.type == "cpu" and not torch.compiler.is_compiling():
         low, high = (int(t) for t in torch.aminmax(ids))
         if low < 0 or high >= len(table):
             worst = low if low < 0 else high
-            row, field = (int(n) for n in (ids == worst).nonzero()[0])
-            raise DataError(f"ids holds {worst} (row {row}, field {field}), and the table has {len(table)} rows.")
+            at = (ids == worst).nonzero()[0].tolist()
+            where = f"row {at[0]}, field {at[1]}" if offsets is None else f"entry {at[0]}"
+            raise DataError(f"ids holds {worst} ({where}), and the table has {len(table)} rows.")
+
+
+def _check_offsets(offsets: Tensor, entries: int) -> None:
+    if offsets.ndim != 2 or offsets.dtype not in (torch.int32, torch.int64):
+        raise DataError(
+            f"offsets must be an integer tensor (batch, fields), and is {str(offsets.dtype).removeprefix('torch.')} "
+            f"{tuple(offsets.shape)}."
+        )
+    starts = offsets.flatten()
+    if torch.compiler.is_compiling():
+        return
+    if not len(starts):
+        fits = entries == 0
+    else:
+        fits = int(starts[0]) == 0 and int(starts[-1]) <= entries and bool((starts[1:] >= starts[:-1]).all())
+    if not fits:
+        raise DataError(f"offsets must start at 0, never fall, and end at most at the {entries} entries of ids.")
 
 
 def _use_native(

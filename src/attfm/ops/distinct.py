@@ -185,13 +185,45 @@ def distinct_is_faster(dim: int, attention_dim: int, share: float, *, backward: 
     return lookup + share * network < network
 
 
-def distinct_share(slots: Tensor, pairs: Tensor) -> float:
+def is_worth_it(ids: Tensor, dim: int, attention_dim: int, pairs: Tensor, *, backward: bool = True) -> bool:
+    """Return whether a batch is pooled faster by its distinct pairs, as far as a few pairs of fields tell."""
+
+    def faster(share: float) -> bool:
+        return distinct_is_faster(dim, attention_dim, share, backward=backward)
+
+    if not 0 < len(ids) <= MOST_ROWS or not faster(0.0):
+        return False
+    # There are at least as many distinct pairs as distinct features in either field: cheap to count, and often enough.
+    return faster(least_share(ids, pairs)) and faster(distinct_share(ids, pairs))
+
+
+def least_share(ids: Tensor, pairs: Tensor) -> float:
+    """Return a lower bound of the distinct pairs as a share of all pairs of the batch."""
+    assert compiled is not None
+    counts: Tensor = compiled.count_distinct(ids.contiguous())
+    return float(counts[pairs.long()].amax(0).double().mean()) / max(1, len(ids))
+
+
+def distinct_share(ids: Tensor, pairs: Tensor) -> float:
     """Estimate the distinct pairs as a share of all pairs of the batch, from a few pairs of fields."""
     count = pairs.shape[1]
     step = max(1, count // _SAMPLED_PAIRS)
     sample = pairs[:, step // 2 :: step].contiguous()
-    _, _, members = torch.ops.attfm.find_pairs(slots, sample)
-    return len(members) / max(1, len(slots) * sample.shape[1])
+    _, _, members = torch.ops.attfm.find_pairs(ids, sample)
+    return len(members) / max(1, len(ids) * sample.shape[1])
+
+
+class _DenseGradient(torch.autograd.Function):
+    """The table itself, with its sparse gradient made dense."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor) -> Tensor:
+        return table.view_as(table)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        dense = gradient._values().new_zeros(gradient.shape)
+        return dense.index_add_(0, gradient._indices()[0], gradient._values())
 
 
 def pair_attention_pool_ids(
@@ -205,6 +237,8 @@ def pair_attention_pool_ids(
     *,
     scale: float,
     pairs: Tensor | None,
+    values: Tensor | None,
+    offsets: Tensor | None,
     pair_dropout: float,
     weight_dropout: float,
     return_weights: bool,
@@ -213,29 +247,31 @@ def pair_attention_pool_ids(
 ) -> tuple[Tensor, Tensor]:
     """Pool by the compiled kernels; `distinct` forces a path, None chooses. See the front door for the rest.
 
-    With pair_dropout it is by row always: what is dropped of a pair vector depends on the row.
+    It is by row always where a pair vector is not that of two features alone: with values, bags or pair_dropout.
     """
-    batch, fields = ids.shape
-    vectors, slots = table, ids
+    by_row = values is not None or offsets is not None or pair_dropout > 0 or W is None
+    if W is not None and not by_row and distinct is None:
+        numbers = native.pair_numbers(pairs, ids.shape[1])
+        # The choice reads the ids, which torch.compile can't.
+        by_row = torch.compiler.is_compiling() or not is_worth_it(ids, table.shape[1], W.shape[1], numbers)
+    if by_row or distinct is False:
+        # A dense gradient is summed in a copy of the table for each thread, unless the table is large.
+        large = len(table) > 2 * ids.numel() and not torch.compiler.is_compiling()  # which knows no sparse tensors
+        by_entry = sparse or large
+        vectors: Tensor = table
+        if by_entry and not sparse:
+            vectors = _DenseGradient.apply(table)  # type: ignore[no-untyped-call]
+        return native.pair_attention_pool(
+            vectors, W, b, h, pair_bias, pair_gate,
+            scale=scale, pairs=pairs, pair_dropout=pair_dropout, weight_dropout=weight_dropout,
+            return_weights=return_weights, ids=ids, values=values, offsets=offsets, sparse=by_entry,
+        )  # fmt: skip
+    slots, vectors = ids, table
     if sparse or len(table) > 2 * ids.numel():
         # Only the rows of this batch: a gradient of the whole table would cost more than the step.
         slots, rows = torch.ops.attfm.find_slots(ids, len(table))
         vectors = F.embedding(rows, table, sparse=sparse)
-    numbers = native.pair_numbers(pairs, fields)
-    if distinct is None and pair_dropout == 0:
-        distinct = (
-            W is not None
-            and 0 < batch <= MOST_ROWS
-            and not torch.compiler.is_compiling()  # the choice reads the ids
-            and distinct_is_faster(table.shape[1], W.shape[1], 0.0)
-            and distinct_is_faster(table.shape[1], W.shape[1], distinct_share(slots, numbers))
-        )
-    if not distinct or pair_dropout > 0:
-        return native.pair_attention_pool(
-            vectors, W, b, h, pair_bias, pair_gate,
-            scale=scale, pairs=pairs, pair_dropout=pair_dropout, weight_dropout=weight_dropout,
-            return_weights=return_weights, slots=slots,
-        )  # fmt: skip
+    numbers = native.pair_numbers(pairs, ids.shape[1])
     index, offsets, members = torch.ops.attfm.find_pairs(slots, numbers)
     tensors = (vectors, W, b, h, pair_bias, pair_gate)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -32,29 +32,35 @@ _BITS_SHARE = 0.2
 # torch.library has no type hints.
 library: Any = torch.library.Library("attfm", "DEF")  # type: ignore[no-untyped-call]
 _INPUTS = (
-    "Tensor embeddings, Tensor? slots, Tensor? W, Tensor? b, Tensor? h, Tensor? pair_bias, Tensor? pair_gate, "
-    "Tensor pairs"
+    "Tensor embeddings, Tensor? ids, Tensor? values, Tensor? offsets, Tensor? W, Tensor? b, Tensor? h, "
+    "Tensor? pair_bias, Tensor? pair_gate, Tensor pairs"
+)
+_SETTINGS = "int fields, bool plain, float scale, float dropout, float pair_dropout, Tensor? seed"
+library.define(
+    f"pool({_INPUTS}, {_SETTINGS}, bool by_entry, bool want_weights, bool save) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 library.define(
-    f"pool({_INPUTS}, "
-    "bool plain, float scale, float dropout, float pair_dropout, Tensor? seed, bool want_weights, bool save) "
-    "-> (Tensor, Tensor, Tensor, Tensor)"
-)
-library.define(
-    f"pool_backward({_INPUTS}, "
-    "bool plain, float scale, float dropout, float pair_dropout, Tensor? seed, Tensor attention, Tensor bits, "
+    f"pool_backward({_INPUTS}, {_SETTINGS}, bool by_entry, Tensor attention, Tensor bits, "
     "Tensor grad_pooled, Tensor? grad_weights) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
+# From the lowest; each machine that has one has those before it.
+_SETS = ("portable", "avx2", "avx512")
+
+
 def native_info() -> dict[str, Any]:
-    """Return what the compiled kernels are: available, instruction set, floats a vector, threads they would use."""
+    """Return what the compiled kernels are: available, instruction set, floats a vector, lower sets, threads.
+
+    The environment variable ATTFM_ISA forces a lower set, by its name.
+    """
     if compiled is None:
         return {"available": False, "isa": None, "lanes": None, "threads": torch.get_num_threads()}
     return {
         "available": True,
         "isa": compiled.isa(),
         "lanes": compiled.lanes(),
+        "lower": list(_SETS[: _SETS.index(compiled.isa())]),
         "threads": torch.get_num_threads(),
         "forced": os.environ.get("ATTFM_ISA"),
     }
@@ -121,6 +127,11 @@ def plain_tensor(t: Tensor | None) -> Tensor | None:
     return None if t is None else t.detach().contiguous()
 
 
+def ends(offsets: Tensor | None, entries: int) -> Tensor | None:
+    """Return where the entries of each field of each row start, and after the last where they end, int64 or None."""
+    return None if offsets is None else torch.cat([offsets.reshape(-1).long(), torch.tensor([entries])])
+
+
 def seed_number(seed: Tensor | None) -> int:
     return 0 if seed is None else int(seed)
 
@@ -129,11 +140,14 @@ def _work(batch: int, pairs: int, dim: int, W: Tensor | None) -> int:
     return batch * pairs * dim * (2 if W is None else W.shape[1])
 
 
-def _bits_shape(embeddings: Tensor, slots: Tensor | None, W: Tensor | None, pairs: int) -> tuple[int, ...]:
+def _batch(embeddings: Tensor, ids: Tensor | None, offsets: Tensor | None, fields: int) -> int:
+    if offsets is not None:
+        return (len(offsets) - 1) // fields
+    return len(embeddings) if ids is None else len(ids)
+
+
+def _bits_shape(batch: int, fields: int, dim: int, W: Tensor, pairs: int) -> tuple[int, ...]:
     """Return the shape of the stored signs, (0,) where backward computes them again."""
-    if W is None:
-        return (0,)
-    (batch, fields), dim = (embeddings if slots is None else slots).shape[:2], embeddings.shape[-1]
     bytes_ = (W.shape[1] + 15) // 16 * 2
     # Inputs, their gradients and the attention weights; the batch divides out.
     return (batch, pairs, bytes_) if pairs * bytes_ <= _BITS_SHARE * 4 * (2 * fields * dim + 2 * dim + pairs) else (0,)
@@ -141,29 +155,34 @@ def _bits_shape(embeddings: Tensor, slots: Tensor | None, W: Tensor | None, pair
 
 def _pool(
     embeddings: Tensor,
-    slots: Tensor | None,
+    ids: Tensor | None,
+    values: Tensor | None,
+    offsets: Tensor | None,
     W: Tensor | None,
     b: Tensor | None,
     h: Tensor | None,
     pair_bias: Tensor | None,
     pair_gate: Tensor | None,
     pairs: Tensor,
+    fields: int,
     plain: bool,
     scale: float,
     dropout: float,
     pair_dropout: float,
     seed: Tensor | None,
+    by_entry: bool,
     want_weights: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     assert compiled is not None
     pooled, weights, attention, bits = _pool_shapes(
-        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, pair_dropout, seed,
-        want_weights, save,
+        embeddings, ids, values, offsets, W, b, h, pair_bias, pair_gate, pairs, fields, plain, scale, dropout,
+        pair_dropout, seed, by_entry, want_weights, save,
     )  # fmt: skip
     if len(pooled):
         compiled.pool_forward(
-            plain_tensor(embeddings), slots, *map(plain_tensor, (W, b, h, pair_bias, pair_gate)), pairs.contiguous(),
+            plain_tensor(embeddings), *map(plain_tensor, (ids, values, offsets)), fields,
+            *map(plain_tensor, (W, b, h, pair_bias, pair_gate)), pairs.contiguous(),
             plain, scale, dropout, pair_dropout, seed_number(seed),
             thread_count(len(pooled), _work(len(pooled), pairs.shape[1], embeddings.shape[-1], W)),
             pooled, *(t if t.numel() else None for t in (weights, attention, bits)),
@@ -173,119 +192,135 @@ def _pool(
 
 def _pool_shapes(
     embeddings: Tensor,
-    slots: Tensor | None,
+    ids: Tensor | None,
+    values: Tensor | None,
+    offsets: Tensor | None,
     W: Tensor | None,
     b: Tensor | None,
     h: Tensor | None,
     pair_bias: Tensor | None,
     pair_gate: Tensor | None,
     pairs: Tensor,
+    fields: int,
     plain: bool,
     scale: float,
     dropout: float,
     pair_dropout: float,
     seed: Tensor | None,
+    by_entry: bool,
     want_weights: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, count = (embeddings if slots is None else slots).shape[0], pairs.shape[1]
-    keep = save and W is not None
+    batch, count, dim = _batch(embeddings, ids, offsets, fields), pairs.shape[1], embeddings.shape[-1]
     return (
-        embeddings.new_empty((batch, embeddings.shape[-1])),
+        embeddings.new_empty((batch, dim)),
         embeddings.new_empty((batch, count) if want_weights else (0,)),
-        embeddings.new_empty((batch, count) if keep else (0,)),
-        embeddings.new_empty(_bits_shape(embeddings, slots, W, count) if keep else (0,), dtype=torch.uint8),
+        embeddings.new_empty((batch, count) if save and W is not None else (0,)),
+        embeddings.new_empty(
+            _bits_shape(batch, fields, dim, W, count) if save and W is not None else (0,), dtype=torch.uint8
+        ),
     )
 
 
 def _pool_backward(
     embeddings: Tensor,
-    slots: Tensor | None,
+    ids: Tensor | None,
+    values: Tensor | None,
+    offsets: Tensor | None,
     W: Tensor | None,
     b: Tensor | None,
     h: Tensor | None,
     pair_bias: Tensor | None,
     pair_gate: Tensor | None,
     pairs: Tensor,
+    fields: int,
     plain: bool,
     scale: float,
     dropout: float,
     pair_dropout: float,
     seed: Tensor | None,
+    by_entry: bool,
     attention: Tensor,
     bits: Tensor,
     grad_pooled: Tensor,
     grad_weights: Tensor | None,
 ) -> tuple[Tensor, ...]:
     assert compiled is not None
-    if not len(grad_pooled):
-        return tuple(
-            torch.zeros_like(t) if t is not None else embeddings.new_empty(0)
-            for t in (embeddings, W, b, h, pair_bias, pair_gate)
-        )
     grads = _pool_backward_shapes(
-        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, pair_dropout, seed,
-        attention, bits, grad_pooled, grad_weights,
+        embeddings, ids, values, offsets, W, b, h, pair_bias, pair_gate, pairs, fields, plain, scale, dropout,
+        pair_dropout, seed, by_entry, attention, bits, grad_pooled, grad_weights,
     )  # fmt: skip
+    if not len(grad_pooled):
+        return tuple(grad.zero_() for grad in grads)
     compiled.pool_backward(
-        plain_tensor(embeddings), slots, *map(plain_tensor, (W, b, h, pair_bias, pair_gate)), pairs.contiguous(),
+        plain_tensor(embeddings), *map(plain_tensor, (ids, values, offsets)), fields,
+        *map(plain_tensor, (W, b, h, pair_bias, pair_gate)), pairs.contiguous(),
         plain, scale, dropout, pair_dropout, seed_number(seed),
         thread_count(len(grad_pooled), _work(len(grad_pooled), pairs.shape[1], embeddings.shape[-1], W)),
         *(t.detach() if t.numel() else None for t in (attention, bits)),
-        plain_tensor(grad_pooled), plain_tensor(grad_weights), None,
-        *(t if t.numel() else None for t in grads),
+        plain_tensor(grad_pooled), plain_tensor(grad_weights), by_entry,
+        grads[0], *(t if t.numel() else None for t in grads[1:]),
     )  # fmt: skip
     return grads
 
 
 def _pool_backward_shapes(
     embeddings: Tensor,
-    slots: Tensor | None,
+    ids: Tensor | None,
+    values: Tensor | None,
+    offsets: Tensor | None,
     W: Tensor | None,
     b: Tensor | None,
     h: Tensor | None,
     pair_bias: Tensor | None,
     pair_gate: Tensor | None,
     pairs: Tensor,
+    fields: int,
     plain: bool,
     scale: float,
     dropout: float,
     pair_dropout: float,
     seed: Tensor | None,
+    by_entry: bool,
     attention: Tensor,
     bits: Tensor,
     grad_pooled: Tensor,
     grad_weights: Tensor | None,
 ) -> tuple[Tensor, ...]:
     # Contiguous whatever the strides of the inputs: the kernel writes them in order.
-    return tuple(
-        embeddings.new_empty(t.shape if t is not None else (0,)) for t in (embeddings, W, b, h, pair_bias, pair_gate)
-    )
+    of_entries = (ids.numel(), embeddings.shape[1]) if ids is not None and by_entry else embeddings.shape
+    others = (t.shape if t is not None else (0,) for t in (W, b, h, pair_bias, pair_gate))
+    return tuple(embeddings.new_empty(shape) for shape in (of_entries, *others))
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, *settings, seed, want_weights, _ = inputs
+    *tensors, fields, plain, scale, dropout, pair_dropout, seed, by_entry, want_weights, _ = inputs
     _, _, attention, bits = output
-    ctx.save_for_backward(embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, seed, attention, bits)
-    ctx.settings = tuple(settings)
-    ctx.want_weights = want_weights
+    ctx.save_for_backward(*tensors, seed, attention, bits)
+    ctx.settings = fields, plain, scale, dropout, pair_dropout
+    ctx.by_entry, ctx.want_weights = by_entry, want_weights
     ctx.mark_non_differentiable(attention, bits)
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, grad_pooled: Tensor | None, grad_weights: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, seed, attention, bits = ctx.saved_tensors
-    plain, scale, dropout, pair_dropout = ctx.settings
+    *tensors, seed, attention, bits = ctx.saved_tensors
+    embeddings, ids, _values, offsets = tensors[:4]
     if grad_pooled is None:
-        grad_pooled = embeddings.new_zeros(((embeddings if slots is None else slots).shape[0], embeddings.shape[-1]))
+        batch = _batch(embeddings, ids, offsets, ctx.settings[0])
+        grad_pooled = embeddings.new_zeros((batch, embeddings.shape[-1]))
     grads = torch.ops.attfm.pool_backward(
-        embeddings, slots, W, b, h, pair_bias, pair_gate, pairs, plain, scale, dropout, pair_dropout, seed,
+        *tensors, *ctx.settings, seed, ctx.by_entry,
         attention, bits, grad_pooled, grad_weights if ctx.want_weights else None,
     )  # fmt: skip
-    inputs = (embeddings, W, b, h, pair_bias, pair_gate)
-    needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:7])
+    inputs = (embeddings, *tensors[4:9])
+    needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[4:9])
     first, *others = [g if t is not None and n else None for t, g, n in zip(inputs, grads, needed, strict=True)]
-    return (first, None, *others, *[None] * 8)
+    if first is not None and ids is not None and ctx.by_entry:
+        # One row for each entry, as of torch.nn.Embedding(sparse=True): nothing of the size of the table.
+        where = ids.reshape(1, -1).long()
+        first = torch.sparse_coo_tensor(where, first, embeddings.shape, check_invariants=False)
+    return (first, None, None, None, *others, *[None] * 10)
 
 
 library.impl("pool", _pool, "CPU")
@@ -308,24 +343,31 @@ def pair_attention_pool(
     pair_dropout: float = 0.0,
     weight_dropout: float = 0.0,
     return_weights: bool = False,
-    slots: Tensor | None = None,
+    ids: Tensor | None = None,
+    values: Tensor | None = None,
+    offsets: Tensor | None = None,
+    sparse: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Pool by the compiled kernel; shapes as in `reference.pair_attention_pool`, float32 on the CPU.
 
-    With `slots` (batch, fields) int32, embeddings is (slots, dim) and row r has the field vectors
-    `embeddings[slots[r]]`, which are never written out. The second tensor is empty unless `return_weights`.
+    With `ids` (batch, fields) int32, embeddings is a table (features, dim), and row r has the field vectors
+    `values[r] * embeddings[ids[r]]`, which are never written out; with `offsets` too, they are sums over entries, as
+    the front door's. `sparse`: the table's gradient is a sparse tensor of one row for each entry.
+    The second tensor is empty unless `return_weights`.
     Each weight and each entry of a pair vector is kept or not by a counter-based random number, seeded by one draw
     from torch's generator, so `torch.manual_seed` repeats a step bit for bit (see `pair_dropout_mask`).
     """
-    numbers = pair_numbers(pairs, (embeddings if slots is None else slots).shape[1])
+    fields = embeddings.shape[1] if ids is None else (ids if offsets is None else offsets).shape[1]
+    numbers = pair_numbers(pairs, fields)
     attention = W is not None
     plain = pairs is None and not attention and pair_gate is None and weight_dropout == pair_dropout == 0
     seed = torch.randint(2**63 - 1, ()) if weight_dropout > 0 or pair_dropout > 0 else None
     tensors = (embeddings, W, b, h, pair_bias if attention else None, pair_gate)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     pooled, weights, _, _ = torch.ops.attfm.pool(
-        embeddings, slots, *tensors[1:], numbers, plain, scale, weight_dropout, pair_dropout, seed, return_weights, save
-    )
+        embeddings, ids, values, None if ids is None else ends(offsets, len(ids)), *tensors[1:], numbers,
+        fields, plain, scale, weight_dropout, pair_dropout, seed, sparse, return_weights, save,
+    )  # fmt: skip
     return pooled, weights
 
 

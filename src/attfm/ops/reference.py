@@ -54,3 +54,22 @@ def pair_attention_pool(
         weights = weights * pair_gate  # A_ij = scale · g_ij · a_ij
     weights = F.dropout(weights, weight_dropout, training=weight_dropout > 0)
     return (weights[..., None] * q).sum(1), weights
+
+
+def field_vectors(
+    ids: Tensor, table: Tensor, *, values: Tensor | None = None, offsets: Tensor | None = None, sparse: bool = False
+) -> Tensor:
+    """Return each field's vector, Σ x · table[id] over its entries, (batch, fields, dim).
+
+    ids, values : (batch, fields), or (entries,) with offsets (batch, fields): where each field's entries start
+    """
+    if offsets is None:
+        vectors = F.embedding(ids, table, sparse=sparse)
+        return vectors if values is None else vectors * values[..., None]
+    counts = torch.diff(offsets.flatten().to(ids.device), append=torch.tensor([len(ids)], device=ids.device))
+    place = torch.repeat_interleave(torch.arange(len(counts), device=ids.device), counts)
+    entries = F.embedding(ids, table, sparse=sparse)
+    if values is not None:
+        entries = entries * values[:, None]
+    sums = entries.new_zeros((len(counts), table.shape[1])).index_add(0, place, entries)
+    return sums.reshape(*offsets.shape, table.shape[1])

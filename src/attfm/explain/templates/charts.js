@@ -1,6 +1,10 @@
 // Small SVG charts. All text goes through textContent: nothing of the data is ever read as markup.
 const SVG = "http://www.w3.org/2000/svg";
-const LETTER = 6.2; // mean width of a letter at 11 px
+const LINE = 11; // px, the size of the letters
+const ruler = document.createElement("canvas").getContext("2d");
+ruler.font = `${LINE}px ${getComputedStyle(document.body).fontFamily}`;
+const widthOf = (text) => ruler.measureText(text).width;
+const widest = (texts) => texts.reduce((most, text) => Math.max(most, widthOf(text)), 0);
 
 function draw(tag, attributes, text) {
   const node = document.createElementNS(SVG, tag);
@@ -9,11 +13,14 @@ function draw(tag, attributes, text) {
   return node;
 }
 
+// The middle goes: names that share a long beginning differ at their end.
 function shorten(text, width) {
-  const most = Math.max(4, Math.floor(width / LETTER));
-  if (text.length <= most) return text;
-  const tail = Math.floor(most / 3);
-  return text.slice(0, most - tail - 1) + "…" + text.slice(text.length - tail);
+  const whole = widthOf(text);
+  if (whole <= width) return text;
+  for (let most = Math.floor((text.length * width) / whole); ; most--) {
+    const tail = Math.floor(Math.max(most, 4) / 3), short = text.slice(0, Math.max(most, 4) - tail - 1) + "…" + text.slice(text.length - tail);
+    if (most <= 4 || widthOf(short) <= width) return short;
+  }
 }
 
 function say(x, digits = 3) {
@@ -24,8 +31,23 @@ function say(x, digits = 3) {
   return sign + String(Number(size.toPrecision(digits)));
 }
 
+// Texts joined by ×, as in a pair's name: the long ones give way first, and each keeps its beginning and its end.
+function shortenAll(texts, width) {
+  const sizes = texts.map(widthOf).sort((a, b) => a - b);
+  let room = width - widthOf(" × ") * (texts.length - 1), most = Infinity;
+  if (sizes.reduce((a, b) => a + b, 0) > room) {
+    sizes.some((size, i) => {
+      most = room / (sizes.length - i);
+      room -= size;
+      return size > most;
+    });
+  }
+  return texts.map((text) => shorten(text, most)).join(" × ");
+}
+
 function signed(x) {
-  const text = Math.abs(x) < 1000 ? Math.abs(x).toFixed(3) : Math.round(Math.abs(x)).toLocaleString("en");
+  const size = Math.abs(x), digits = size < 10 ? 3 : size < 100 ? 2 : 1;
+  const text = size < 1000 ? size.toFixed(digits) : Math.round(size).toLocaleString("en");
   return (x < 0 ? "−" : "+") + text;
 }
 
@@ -37,6 +59,18 @@ function ticks(low, high, count) {
   const found = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(Number((i * step).toPrecision(10)));
   return found;
+}
+
+// A tick's text: as many decimals as its step needs, millions in short.
+function tickText(t, step) {
+  if (Math.abs(t) >= 1e6) return t.toLocaleString("en", { notation: "compact", maximumFractionDigits: 2 }).replace("-", "−");
+  const decimals = Math.min(12, Math.max(0, Math.ceil(-Math.log10(step)) + 1));
+  return (t < 0 ? "−" : "") + Math.abs(Number(t.toFixed(decimals))).toLocaleString("en", { maximumFractionDigits: 12, useGrouping: Math.abs(t) >= 10000 });
+}
+
+function ticksAndTexts(low, high, count) {
+  const found = ticks(low, high, count), step = found.length > 1 ? found[1] - found[0] : Math.abs(found[0]) || 1;
+  return found.map((t) => [t, tickText(t, step)]);
 }
 
 function extent(values, pad = 0.05) {
@@ -54,17 +88,18 @@ function canvas(width, height, label) {
 }
 
 // A frame with ticks and labels; returns the svg and the scales.
-function frame(width, height, { x, y, xLabel, yLabel, label, bottom = 38, left = 50, top = 10, xTicks = true }) {
+function frame(width, height, { x, y, xLabel, yLabel, label, bottom = 38, top = 10, xTicks = true }) {
+  const yTicks = ticksAndTexts(y[0], y[1], 5), left = Math.max(50, 26 + widest(yTicks.map((t) => t[1])));
   const svg = canvas(width, height, label), right = 14;
   const px = (v) => left + ((v - x[0]) / (x[1] - x[0])) * (width - left - right);
   const py = (v) => height - bottom - ((v - y[0]) / (y[1] - y[0])) * (height - bottom - top);
-  for (const t of ticks(y[0], y[1], 5)) {
+  for (const [t, text] of yTicks) {
     svg.append(draw("line", { x1: left, x2: width - right, y1: py(t), y2: py(t), class: "rule" }));
-    svg.append(draw("text", { x: left - 6, y: py(t) + 4, "text-anchor": "end", class: "quiet" }, say(t)));
+    svg.append(draw("text", { x: left - 6, y: py(t) + 4, "text-anchor": "end", class: "quiet" }, text));
   }
   if (xTicks) {
-    const shown = ticks(x[0], x[1], Math.max(2, Math.floor((width - left) / 55)));
-    for (const t of shown) svg.append(draw("text", { x: px(t), y: height - bottom + 16, "text-anchor": px(t) > width - 24 ? "end" : "middle", class: "quiet" }, say(t, 4)));
+    const shown = ticksAndTexts(x[0], x[1], Math.max(2, Math.floor((width - left) / 60)));
+    for (const [t, text] of shown) svg.append(draw("text", { x: px(t), y: height - bottom + 16, "text-anchor": px(t) > width - 24 ? "end" : "middle", class: "quiet" }, text));
   }
   if (xLabel) svg.append(draw("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, shorten(xLabel, width - left)));
   if (yLabel) svg.append(draw("text", { transform: `translate(11 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, shorten(yLabel, height - bottom - top)));
@@ -106,15 +141,15 @@ function lineChart(width, { series, x, y, xLabel, yLabel, label, diagonal, level
 
 // Bars to the left and right of zero (or from the left edge), each with its name before it and its amount behind it.
 function barChart(width, { bars, label, axisLabel, from = null }) {
-  const line = 21, head = 4, names = Math.min(270, Math.max(110, width * 0.4), 14 + LETTER * Math.max(...bars.map((b) => b.name.length + (b.note ? b.note.length + 1 : 0))));
-  const height = head + line * bars.length + 34, svg = canvas(width, height, label), room = 52;
+  const line = 21, head = 4, names = Math.min(270, Math.max(110, width * 0.46), 14 + widest(bars.map((b) => `${b.name} ${b.note || ""}`)));
+  const height = head + line * bars.length + (axisLabel ? 30 : 4), svg = canvas(width, height, label), room = 52;
   const ends = bars.flatMap((b) => [b.size - (b.spread || 0), b.size + (b.spread || 0)]);
   const x = extent([0, ...ends], 0);
   const left = names + (x[0] < 0 ? room : 6), right = width - (x[1] > 0 ? room : 8);
   const px = (v) => left + ((v - x[0]) / (x[1] - x[0])) * (right - left);
   bars.forEach((bar, i) => {
     const y = head + i * line, colour = bar.colour || (bar.size < 0 ? "blue" : "orange");
-    const name = draw("text", { x: names - 4, y: y + 14, "text-anchor": "end" }, bar.note ? `${shorten(bar.name, names - 8 - LETTER * (bar.note.length + 1))} ${bar.note}` : shorten(bar.name, names - 8));
+    const name = draw("text", { x: names - 4, y: y + 14, "text-anchor": "end" }, bar.note ? `${shorten(bar.name, names - 8 - widthOf(` ${bar.note}`))} ${bar.note}` : shortenAll(bar.name.split(" × "), names - 8));
     name.append(draw("title", {}, `${bar.name} ${bar.note || ""}`));
     svg.append(name);
     svg.append(draw("rect", { x: Math.min(px(0), px(bar.size)), y: y + 3, width: Math.max(Math.abs(px(bar.size) - px(0)), 0.5), height: line - 6, class: `f-${colour}` }));
@@ -128,17 +163,32 @@ function barChart(width, { bars, label, axisLabel, from = null }) {
   return svg;
 }
 
+// 0, powers of ten, and their fivefold and double, as far as their texts have room.
+function stretchedTicks(low, high, place) {
+  const found = [];
+  const add = (t) => {
+    const text = tickText(t, Math.abs(t) || 1), at = place(t);
+    if (t >= low && t <= high && found.every(([u, other]) => Math.abs(place(u) - at) > 10 + (widthOf(text) + widthOf(other)) / 2)) found.push([t, text]);
+  };
+  add(0);
+  const most = Math.ceil(Math.log10(Math.max(Math.abs(low), Math.abs(high))));
+  for (const times of [1, 5, 2]) for (let power = most; power > most - 12; power--) { add(times * 10 ** power); add(-times * 10 ** power); }
+  return found;
+}
+
 // A numeric field's effect, bin by bin, above the density of its rows.
 function stepChart(width, shape, number, { yLabel, label }) {
   const height = 290, effect = shape.effect[number], spread = shape.spread && shape.spread[number];
   const low = effect.map((v, i) => (v === null ? null : v - 2 * (spread ? spread[i] || 0 : 0)));
   const high = effect.map((v, i) => (v === null ? null : v + 2 * (spread ? spread[i] || 0 : 0)));
-  const x = extent([shape.edges[0], shape.edges[shape.edges.length - 1]], 0.01);
+  const along = (v) => (shape.stretch ? Math.asinh(v / shape.stretch) : v);
+  const x = extent([along(shape.edges[0]), along(shape.edges[shape.edges.length - 1])], 0.01);
   const y = extent([0, ...low, ...high, ...shape.special.map((s) => s.effect[number])], 0.06);
   const f = frame(width, height, { x, y, xLabel: shape.field, yLabel, label, bottom: 82, xTicks: false });
+  const place = (v) => f.px(along(v));
   const steps = (values) => values.flatMap((v, i) => [[shape.edges[i], v], [shape.edges[i + 1], v]]);
   if (spread) effect.forEach((v, i) => {
-    if (v !== null) f.svg.append(draw("rect", { x: f.px(shape.edges[i]), width: Math.max(f.px(shape.edges[i + 1]) - f.px(shape.edges[i]), 0.5), y: f.py(high[i]), height: f.py(low[i]) - f.py(high[i]), class: "f-blue", "fill-opacity": 0.2 }));
+    if (v !== null) f.svg.append(draw("rect", { x: place(shape.edges[i]), width: Math.max(place(shape.edges[i + 1]) - place(shape.edges[i]), 0.5), y: f.py(high[i]), height: f.py(low[i]) - f.py(high[i]), class: "f-blue", "fill-opacity": 0.2 }));
   });
   f.svg.append(draw("path", { d: path([[x[0], 0], [x[1], 0]], f.px, f.py), class: "s-quiet" }));
   shape.special.forEach((one, i) => {
@@ -146,23 +196,29 @@ function stepChart(width, shape, number, { yLabel, label }) {
     f.svg.append(draw("path", { d: path([[x[0], v], [x[1], v]], f.px, f.py), class: "line s-orange", "stroke-dasharray": i ? "8 4" : "2 4" }));
     f.svg.append(draw("text", { x: width - f.right - 2, y: f.py(v) - 4, "text-anchor": "end" }, one.name));
   });
-  f.svg.append(draw("path", { d: path(steps(effect), f.px, f.py), class: "line s-blue" }));
+  f.svg.append(draw("path", { d: path(steps(effect), place, f.py), class: "line s-blue" }));
   const most = Math.max(...shape.density, 1e-9), base = height - 38, tall = 36, [from, to] = shape.bounds;
-  const wide = (f.px(to) - f.px(from)) / shape.density.length;
-  shape.density.forEach((rows, i) => f.svg.append(draw("rect", { x: f.px(from) + i * wide, width: Math.max(wide - 0.5, 0.5), y: base - (tall * rows) / most, height: (tall * rows) / most, class: "f-quiet", "fill-opacity": 0.6 })));
-  for (const t of ticks(x[0], x[1], Math.max(2, Math.floor((width - f.left) / 60)))) f.svg.append(draw("text", { x: f.px(t), y: base + 16, "text-anchor": f.px(t) > width - 24 ? "end" : "middle", class: "quiet" }, say(t, 4)));
+  const wide = (place(to) - place(from)) / shape.density.length;
+  shape.density.forEach((rows, i) => f.svg.append(draw("rect", { x: place(from) + i * wide, width: Math.max(wide - 0.5, 0.5), y: base - (tall * rows) / most, height: (tall * rows) / most, class: "f-quiet", "fill-opacity": 0.6 })));
+  const shown = shape.stretch ? stretchedTicks(shape.edges[0], shape.edges[shape.edges.length - 1], place) : ticksAndTexts(x[0], x[1], Math.max(2, Math.floor((width - f.left) / 60)));
+  for (const [t, text] of shown) f.svg.append(draw("text", { x: place(t), y: base + 16, "text-anchor": place(t) > width - 24 ? "end" : "middle", class: "quiet" }, text));
   f.svg.append(draw("text", { x: f.left - 6, y: base - 8, "text-anchor": "end", class: "quiet" }, "rows"));
   return f.svg;
 }
 
+const LEAST_CELL = 13; // px; narrower cells have no readable names, so the map is wider than its room and scrolls there
+
+const LEAST_SIDE = 90; // px, so that there is room for the field's name beside few rows
+
 // Cells coloured by sign and size (or by size alone), with names on both sides.
 function heatMap(width, { rows, columns, value, counts, limit, label, xLabel, yLabel, few = 10, oneSided = false }) {
-  const longest = (names) => Math.max(...names.map((n) => n.length), 3) * LETTER + 8;
+  const longest = (names) => widest(names) + 12;
   const left = Math.min(longest(rows), width * 0.34, 190) + (yLabel ? 18 : 0), under = Math.min(longest(columns), 120) + (xLabel ? 20 : 6);
-  const wide = (width - left - 8) / columns.length, tall = Math.max(12, Math.min(26, wide));
-  const height = tall * rows.length + under + 4, svg = canvas(width, height, label), size = Math.min(11, tall, Math.max(wide, 5));
+  width = Math.max(width, Math.ceil(left + 8 + LEAST_CELL * columns.length));
+  const wide = (width - left - 8) / columns.length, tall = Math.max(LEAST_CELL, Math.min(26, wide), yLabel ? LEAST_SIDE / rows.length : 0);
+  const height = tall * rows.length + under + 4, svg = canvas(width, height, label), size = Math.min(LINE, wide - 1);
   rows.forEach((name, r) => {
-    const text = draw("text", { x: left - 5, y: 2 + r * tall + tall / 2 + 4, "text-anchor": "end", style: `font-size:${Math.min(size, tall)}px` }, shorten(name, left - (yLabel ? 26 : 8)));
+    const text = draw("text", { x: left - 5, y: 2 + r * tall + tall / 2 + 4, "text-anchor": "end" }, shorten(name, left - (yLabel ? 26 : 8)));
     text.append(draw("title", {}, name));
     svg.append(text);
     columns.forEach((_, c) => {
@@ -182,37 +238,44 @@ function heatMap(width, { rows, columns, value, counts, limit, label, xLabel, yL
     svg.append(text);
   });
   if (xLabel) svg.append(draw("text", { x: left + (width - left) / 2, y: height - 4, "text-anchor": "middle" }, shorten(xLabel, width - left)));
-  if (yLabel) svg.append(draw("text", { transform: `translate(11 ${(tall * rows.length) / 2}) rotate(-90)`, "text-anchor": "middle" }, shorten(yLabel, Math.max(tall * rows.length, 60))));
+  if (yLabel) svg.append(draw("text", { transform: `translate(11 ${(tall * rows.length) / 2}) rotate(-90)`, "text-anchor": "middle" }, shorten(yLabel, tall * rows.length)));
   return svg;
 }
 
 // One row's account: from the base value, effect by effect, to its total.
 function waterfall(width, row, { start, end, label }) {
-  const steps = row.effects.map(([name, value, size]) => ({ name: `${name} = ${value}`, size }));
-  if (row.others) steps.push({ name: `${row.others.toLocaleString("en")} others`, size: row.rest });
-  const line = 22, height = line * (steps.length + 2) + 8, svg = canvas(width, height, label);
-  const names = Math.min(340, width * 0.5), ends = [row.base];
+  const steps = row.effects.map(([name, value, size]) => ({ names: name.split(" × "), values: value.split(" × "), size }));
+  if (row.others) steps.push({ names: [`${row.others.toLocaleString("en")} others`], values: [], size: row.rest });
+  const names = Math.min(420, width * 0.5), ends = [row.base], whole = (step) => [step.names, step.values].filter((p) => p.length).map((p) => p.join(" × ")).join(" = ");
+  // What does not fit into one line is written in two, the fields above their values.
+  const lines = steps.map((step) => (step.values.length && widthOf(whole(step)) > names - 6 ? 2 : 1));
+  const tops = [26];
+  lines.forEach((n, i) => tops.push(tops[i] + (n === 2 ? 34 : 22)));
+  const height = tops[tops.length - 1] + 26, svg = canvas(width, height, label);
   for (const step of steps) ends.push(ends[ends.length - 1] + step.size);
   const x = extent(ends, 0.02), left = names + 56, right = width - 56;
   const px = (v) => left + ((v - x[0]) / (x[1] - x[0])) * (right - left);
-  const name = (text, i) => {
-    const node = draw("text", { x: names - 4, y: i * line + 16, "text-anchor": "end" }, shorten(text, names - 6));
-    node.append(draw("title", {}, text));
+  const name = (text, y, full) => {
+    const node = draw("text", { x: names - 4, y, "text-anchor": "end" }, text);
+    node.append(draw("title", {}, full));
     svg.append(node);
   };
-  const point = (v, i, text) => {
-    name(text, i);
-    svg.append(draw("circle", { cx: px(v), cy: i * line + 12, r: 4.5, class: "f-ink" }));
-    svg.append(draw("text", { x: px(v) + 9, y: i * line + 16 }, say(v)));
+  const point = (v, top, text) => {
+    name(shorten(text, names - 6), top + 16, text);
+    svg.append(draw("circle", { cx: px(v), cy: top + 12, r: 4.5, class: "f-ink" }));
+    svg.append(draw("text", { x: px(v) + 9, y: top + 16 }, say(v)));
   };
   point(row.base, 0, start);
   steps.forEach((step, s) => {
-    const i = s + 1, a = px(ends[s]), b = px(ends[s + 1]), y = i * line;
-    name(step.name, i);
-    svg.append(draw("line", { x1: a, x2: a, y1: y - 6, y2: y + line - 4, class: "rule" }));
-    svg.append(draw("rect", { x: Math.min(a, b), y: y + 4, width: Math.max(Math.abs(b - a), 0.8), height: line - 7, class: step.size < 0 ? "f-blue" : "f-orange" }));
-    svg.append(draw("text", { x: step.size < 0 ? b - 4 : b + 4, y: y + 16, "text-anchor": step.size < 0 ? "end" : "start" }, signed(step.size)));
+    const a = px(ends[s]), b = px(ends[s + 1]), top = tops[s], tall = tops[s + 1] - top, middle = top + tall / 2;
+    if (lines[s] === 2) {
+      name(shortenAll(step.names, names - 6), middle - 3, whole(step));
+      name(`= ${shortenAll(step.values, names - 6 - widthOf("= "))}`, middle + 10, whole(step));
+    } else name(whole(step), middle + 4, whole(step));
+    svg.append(draw("line", { x1: a, x2: a, y1: top - 6, y2: middle + 7, class: "rule" }));
+    svg.append(draw("rect", { x: Math.min(a, b), y: middle - 8, width: Math.max(Math.abs(b - a), 0.8), height: 15, class: step.size < 0 ? "f-blue" : "f-orange" }));
+    svg.append(draw("text", { x: step.size < 0 ? b - 4 : b + 4, y: middle + 4, "text-anchor": step.size < 0 ? "end" : "start" }, signed(step.size)));
   });
-  point(row.total, steps.length + 1, end);
+  point(row.total, tops[steps.length], end);
   return svg;
 }

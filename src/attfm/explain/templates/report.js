@@ -40,7 +40,7 @@ function plainTable(header, rows, numeric = []) {
 function picture(parent, { title, caption, paint, table, only }) {
   const figure = node("figure", { className: only ? "only" : "" }, node("h3", { textContent: title }));
   if (caption) figure.append(node("figcaption", { textContent: caption }));
-  const room = node("div");
+  const room = node("div", { className: "room" });
   figure.append(room);
   if (table) {
     const more = node("details", {}, node("summary", { textContent: "Numbers" }));
@@ -57,7 +57,11 @@ function paintAll(force) {
   pictures.forEach((one, i) => {
     if (!widths[i] || (!force && one.width === widths[i])) return;
     one.width = widths[i];
-    one.room.replaceChildren(one.paint(widths[i]));
+    const made = one.paint(widths[i]);
+    one.room.replaceChildren(made);
+    // A drawing wider than its room scrolls there, so the room takes the focus and the arrow keys.
+    if (made.getAttribute("width") > widths[i]) one.room.tabIndex = 0;
+    else one.room.removeAttribute("tabindex");
   });
 }
 
@@ -69,12 +73,29 @@ const metricName = (name) => METRICS[name] || name.replace(/_/g, " ");
 const figure4 = (x) => (x === null || x === undefined ? "–" : Math.abs(x) < 1000 ? x.toFixed(4) : say(x, 6));
 const effectOf = (number) => (data.unit === "logit" ? `effect on the logit of ${data.outputs[number]}` : `effect on ${data.unit}`);
 
+function tile(title, text, more) {
+  return node("div", { className: "tile" }, node("span", { textContent: title }), node("b", { textContent: text }), more ? node("span", { textContent: more }) : null);
+}
+
+function whatRows() {
+  if (!data.data) return "Made from the run folder alone. It lacks what only rows can show: metrics with intervals, ROC, precision-recall and calibration curves, a search for leaks and unknown values, and rows with their accounts. This adds them: attfm report RUN --data test.csv";
+  const rows = `${count(data.data.rows)} rows of ${data.data.name}${data.data.rows < data.data.total ? `, a random part of its ${count(data.data.total)}` : ""}`;
+  return data.data.labelled ? `Measured and shown on ${rows}.` : `Shown on ${rows}. The target '${data.target}' is not in it, so nothing is measured and no leak is looked for: a table with it adds both.`;
+}
+
 function summaryPart() {
-  const part = section("summary", "Data", data.data
-    ? `Measured and shown on ${count(data.data.rows)} rows of ${data.data.name}${data.data.rows < data.data.total ? `, a random part of its ${count(data.data.total)}` : ""}${data.data.labelled ? "" : "; the target is not in it, so nothing is measured"}.`
-    : "No table was given, so there are no curves and no rows: attfm report RUN --data test.csv shows them.");
+  const part = section("summary", "Data", whatRows());
   document.getElementById("subtitle").textContent = `${data.task} task${data.classes && data.classes.length <= 6 ? ` (${data.classes.join(", ")})` : ""}, preset ${data.preset}; trained on ${count(data.training.training_rows ? Number(data.training.training_rows) : null)} rows${data.training.table ? ` of ${data.training.table}` : ""}`;
   if (data.note) part.append(node("p", { className: "note", textContent: data.note }));
+  const t = data.training, number = (x) => (x === undefined || x === null ? null : count(Number(x)));
+  const tiles = node("div", { className: "tiles" });
+  for (const [title, text, more] of [
+    ["training rows", number(t.training_rows), t.validation_rows && Number(t.validation_rows) ? `${number(t.validation_rows)} more for validation` : ""],
+    ["fields", number(t.fields), t.features ? `with ${number(t.features)} features` : ""],
+    ["rows here", data.data ? count(data.data.rows) : null, data.data && data.data.labelled ? "" : "without the target"],
+  ]) if (text !== null) tiles.append(tile(title, text, more));
+  if (data.targets) for (const one of data.targets) tiles.append(tile(one.name, one.text === undefined ? percent(one.share) : say(one.text, 4), one.more || `${count(one.rows)} of these rows`));
+  part.append(tiles);
   const list = node("ul", { className: "warnings", id: "warnings" });
   for (const one of data.warnings) {
     const item = node("li");
@@ -84,7 +105,7 @@ function summaryPart() {
     list.append(item);
   }
   if (data.warnings.length) part.append(node("h3", { textContent: "Warnings" }), list);
-  else part.append(node("p", { className: "note", id: "no-warnings", textContent: data.data ? "No warnings: no constant column, no field that predicts the target alone, few unknown values." : "No constant column; leaks and unknown values are looked for in a table only." }));
+  else part.append(node("p", { className: "note", id: "no-warnings", textContent: data.data ? `No warnings: no constant column,${data.data.labelled ? " no field that predicts the target alone," : ""} few unknown and missing values.` : "No warnings: no constant column." }));
   const more = node("details", {}, node("summary", { textContent: `The ${data.columns.length} columns` }));
   more.append(plainTable(["column", "kind", "type", "values", "missing", "why"], data.columns.map((c) => [c.name, c.kind, c.type, count(c.values), percent(c.missing), c.why]), [3, 4]));
   part.append(more);
@@ -100,14 +121,14 @@ function metricsPart() {
   const parts = Object.keys(data.stored);
   if (!data.metrics.length && !parts.length) return;
   const part = section("metrics", "Metrics", data.metrics.length
-    ? "The interval is where 95 % of bootstrap resamples of these rows fall; beside it what was measured when the model was trained."
-    : "As measured when the model was trained.");
+    ? `Each with its 95 % interval: where the figure of 95 % of bootstrap resamples of these rows falls. It tells how far other rows like these may differ, not how another training would.${data.metrics.some((m) => m[0] === "calibration_error") ? " The calibration error is made larger by chance alone, so its interval is corrected: it begins at the smallest true error with which this figure would be no surprise, and at 0 where perfect calibration would be none." : ""}${parts.length ? " Beside them what was measured at training." : ""}`
+    : "As measured at training, without intervals: attfm report RUN --data test.csv adds them.");
   const names = data.metrics.length ? data.metrics.map((m) => m[0]) : Object.keys(data.stored[parts[0]]);
   if (data.metrics.length) {
     const tiles = node("div", { className: "tiles" });
     for (const name of ["auc", "log_loss", "accuracy", "brier", "calibration_error", "rmse", "mae", "r2"]) {
       const found = data.metrics.find((m) => m[0] === name);
-      if (found) tiles.append(node("div", { className: "tile" }, node("span", { textContent: metricName(name) }), node("b", { textContent: figure4(found[1]) }), node("span", { textContent: `${figure4(found[2])} to ${figure4(found[3])}` })));
+      if (found) tiles.append(tile(metricName(name), figure4(found[1]), `${figure4(found[2])} to ${figure4(found[3])}`));
     }
     part.append(tiles);
   }
@@ -188,7 +209,7 @@ function outputChoice(part, changed) {
 
 function shapesPart() {
   if (!data.shapes) return;
-  const part = section("shapes", "Shapes", "The main effect of each field's values against the average training row, the most important field first. Grey: where the rows are.");
+  const part = section("shapes", "Shapes", `The main effect of each field's values against the average training row, the most important field first. Grey: where the rows are.${data.shapes.some((s) => s.spread) ? " Bands and whiskers: twice the standard deviation over refits." : ""}`);
   let grid = node("div", { className: "grid" });
   outputChoice(part, (number) => {
     output = number;
@@ -204,7 +225,7 @@ function shapesPart() {
     const special = (shape.special || []).map((s) => `${s.name} in ${count(s.rows)} rows`).join(", ");
     const left = shape.left ? `; ${count(shape.left)} rarer values not shown` : "";
     if (shape.edges) picture(grid, {
-      title: shape.field, caption: special ? `dotted: ${special}` : "",
+      title: shape.field, caption: [special ? `dotted: ${special}` : "", shape.stretch ? "axis logarithmic away from 0" : ""].filter(Boolean).join("; "),
       paint: (w) => stepChart(w, shape, output, { yLabel: effectOf(output), label: `shape of ${shape.field}: ${effectOf(output)} from ${say(Math.min(...shape.effect[output].filter((v) => v !== null)))} to ${say(Math.max(...shape.effect[output].filter((v) => v !== null)))}` }),
       table: () => plainTable(["from", "to", "effect", "rows"], shape.counts.map((n, i) => [say(shape.edges[i], 6), say(shape.edges[i + 1], 6), shape.effect[output][i] === null ? "–" : signed(shape.effect[output][i]), count(n)]), [0, 1, 2, 3]),
     });
@@ -315,3 +336,5 @@ for (const part of [summaryPart, metricsPart, curvesPart, importancePart, attent
 paintAll(true);
 let waiting = 0;
 window.addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => paintAll(false), 120); });
+// Paper can't be opened: the tables of columns and fields are printed.
+window.addEventListener("beforeprint", () => { for (const more of document.querySelectorAll("#summary details")) more.open = true; });
