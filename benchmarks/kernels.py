@@ -274,7 +274,10 @@ def shapes_table(report: dict[str, Any]) -> str:
     kinds = ["eager", "torch.compile", "DeepCTR-Torch", "native, by row", "native, ids"]
     rows = []
     for name, result in report["shapes"].items():
-        ms = [f"{result['ms'][kind]:.3g}" if kind in result["ms"] else "" for kind in kinds]
+        ms = [
+            f"{result['ms'][kind]:,.{0 if result['ms'][kind] >= 100 else 1}f}" if kind in result["ms"] else ""
+            for kind in kinds
+        ]
         ratios = result.get("times faster than DeepCTR-Torch", {})
         faster = [f"{ratio:.1f} ({bar})" for ratio, bar in ratios.values()] or ["", ""]
         memory = f"{result['memory']['ratio']:.2f}" if "memory" in result else ""
