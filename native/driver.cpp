@@ -13,6 +13,7 @@
 
 #include "kernels.h"
 #include "pair_index.h"
+#include "scoring.h"
 
 namespace {
 
@@ -85,6 +86,20 @@ struct Inputs {
   }
 };
 
+// Every vector as the sum of two halves: the same numbers through values, offsets and gradients by entry.
+struct Halves {
+  Block<int32_t> ids;
+  Block<float> values;
+  Block<int64_t> offsets;
+
+  Halves(const Inputs& in, bool wanted)
+      : ids(wanted ? 2 * in.ids.size : 0), values(ids.size), offsets(wanted ? in.ids.size + 1 : 0) {
+    for (size_t n = 0; n < ids.size; ++n) ids.data[n] = in.ids.data[n / 2], values.data[n] = 0.5f;
+    for (size_t n = 0; n < offsets.size; ++n) offsets.data[n] = int64_t(2 * n);
+  }
+  void put_in(attfm::PoolTask& task) { task.ids = ids.get(), task.values = values.get(), task.offsets = offsets.get(); }
+};
+
 // One forward and backward; path 0: gathered vectors, 1: by row from ids, 2: distinct pairs, 3: by row from bags.
 Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bool keep_bits, double dropout,
             double pair_dropout) {
@@ -109,16 +124,9 @@ Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bo
     task.ids = nullptr;
     task.by_entry = true;
   }
-  // Every vector as the sum of two halves: the same numbers through values, offsets and gradients by entry.
-  const size_t places = size_t(s.batch) * s.fields;
-  Block<int32_t> halves(path == 3 ? 2 * places : 0);
-  Block<float> values(halves.size);
-  std::fill_n(values.get(), values.size, 0.5f);
-  Block<int64_t> offsets(path == 3 ? places + 1 : 0);
+  Halves halves(in, path == 3);
   if (path == 3) {
-    for (size_t n = 0; n < 2 * places; ++n) halves.data[n] = in.ids.data[n / 2];
-    for (size_t n = 0; n <= places; ++n) offsets.data[n] = int64_t(2 * n);
-    task.ids = halves.get(), task.values = values.get(), task.offsets = offsets.get();
+    halves.put_in(task);
     task.by_entry = true;
   }
   Block<float> pooled(size_t(s.batch) * s.dim), weights(entries), attention(s.attention_dim > 0 ? entries : 0);
@@ -127,7 +135,7 @@ Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bo
   task.attention = s.attention_dim > 0 ? attention.get() : nullptr;
   task.bits = keep_bits ? bits.get() : nullptr;
   Block<float> grad_vectors(path == 0   ? gathered.size
-                            : path == 3 ? 2 * places * s.dim
+                            : path == 3 ? 2 * in.ids.size * s.dim
                                         : in.vectors.size),
       grad_W(in.W.size), grad_b(in.b.size), grad_h(in.h.size), grad_bias(in.pairs), grad_gate(in.pairs);
   task.grad_pooled = in.grad_pooled.get(), task.grad_weights = in.grad_weights.get();
@@ -147,13 +155,33 @@ Outputs run(const attfm::Kernels& kernels, Inputs& in, int path, int threads, bo
   if (task.by_entry) {  // bring the gradient of the gathered vectors to the table, as the other paths give it
     Block<float> table(in.vectors.size);
     for (size_t n = 0; n < grad_vectors.size / s.dim; ++n) {
-      const size_t id = size_t(path == 3 ? halves.data[n] : in.ids.data[n]);
+      const size_t id = size_t(path == 3 ? halves.ids.data[n] : in.ids.data[n]);
       for (int l = 0; l < s.dim; ++l) table.data[id * s.dim + l] += grad_vectors.data[n * s.dim + l];
     }
     out.add(table);
   } else {
     out.add(grad_vectors);
   }
+  return out;
+}
+
+// Logits of all rows, in chunks of seven; path 1: by row from ids, 2: distinct pairs, 3: by row from bags.
+Outputs score(const attfm::Kernels& kernels, Inputs& in, int path, int threads, int outputs) {
+  const Shape s = in.shape;
+  attfm::ScoreTask task{};
+  task.pool = in.task(threads, 0, 0);
+  Halves halves(in, path == 3);
+  if (path == 3) halves.put_in(task.pool);
+  generator.seed(5);
+  Block<float> intercept = normal(outputs, 1), linear = normal(size_t(in.slots) * outputs, 1),
+               projection = normal(size_t(s.dim) * outputs, 1), logits(size_t(s.batch) * outputs);
+  task.distinct = path == 2;
+  task.outputs = outputs;
+  task.intercept = intercept.get(), task.linear = linear.get(), task.projection = projection.get();
+  task.logits = logits.get();
+  attfm::score(kernels, task, 7);
+  Outputs out;
+  out.add(logits);
   return out;
 }
 
@@ -237,6 +265,22 @@ int main() {
               std::printf("%s path %d threads %d bits %d shape (%d, %d, %d, %d): differs by %.1e\n", set->name, path,
                           used, keep_bits, shape.batch, shape.fields, shape.dim, shape.attention_dim, error);
             }
+        }
+    }
+  }
+  for (const Shape& shape : shapes) {
+    Inputs in(shape);
+    for (int outputs : {1, 3}) {
+      const Outputs expected = score(attfm::portable_kernels, in, 1, 1, outputs);
+      for (const attfm::Kernels* set : sets)
+        for (int path : {1, 2, 3}) {
+          if (path == 2 && shape.attention_dim == 0) continue;
+          for (int threads : {1, 2, 5}) {
+            ++runs;
+            if (difference(expected, score(*set, in, path, threads, outputs)) < 2e-4) continue;
+            ++failures;
+            std::printf("%s: scores by path %d differ with %d threads, dim %d\n", set->name, path, threads, shape.dim);
+          }
         }
     }
   }

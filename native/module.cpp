@@ -310,7 +310,7 @@ void score(Array<const int32_t> ids, Maybe<const float> values, Maybe<const int6
   task.projection = pointer(projection, task.pool.dim * task.outputs, "projection must be (dim, outputs)");
   task.distinct = distinct;
   nb::gil_scoped_release released;
-  attfm::score(task, chunk);
+  attfm::score(attfm::kernels(), task, chunk);
 }
 
 void update_rows(Array<const int64_t> rows, Array<float> parameter, Maybe<float> first, Array<float> second,

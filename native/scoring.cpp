@@ -11,6 +11,7 @@ namespace attfm {
 namespace {
 
 struct ScoreJob {
+  const Kernels& set;
   const ScoreTask& task;
   int64_t chunk;
 };
@@ -19,7 +20,6 @@ void score_part(void* context, int part, int parts) {
   const ScoreJob& job = *static_cast<ScoreJob*>(context);
   const ScoreTask& task = job.task;
   const PoolTask& all = task.pool;
-  const Kernels& set = kernels();
   const int64_t chunks = (all.batch + job.chunk - 1) / job.chunk;
   std::vector<float> pooled(size_t(task.projection != nullptr ? job.chunk * all.dim : 0));
   std::vector<uint16_t> index(size_t(task.distinct ? job.chunk * all.pairs : 0));
@@ -41,22 +41,24 @@ void score_part(void* context, int part, int parts) {
             find_pairs(some.ids, count, all.fields, all.first, all.second, all.pairs, 1, index.data());
         const DistinctTask by_pair{some, int64_t(found.members.size() / 2), index.data(), found.offsets.data(),
                                    found.members.data()};
-        set.distinct_forward(by_pair);
+        job.set.distinct_forward(by_pair);
       } else {
-        set.pool_forward(some);
+        job.set.pool_forward(some);
       }
     }
-    set.add_logits(task, pooled.data(), start, count);
+    job.set.add_logits(task, pooled.data(), start, count);
   }
 }
 
 }  // namespace
 
-void score(const ScoreTask& task, int64_t chunk) {
-  // Not fewer chunks than threads, so that none waits.
-  ScoreJob job{task,
-               std::max<int64_t>(1, std::min(chunk, (task.pool.batch + task.pool.threads - 1) / task.pool.threads))};
-  run_parts(task.pool.threads, score_part, &job);
+void score(const Kernels& set, const ScoreTask& task, int64_t chunk) {
+  // Not fewer chunks than threads, so that none waits; and 32 MB for the numbers of a chunk's distinct pairs.
+  const PoolTask& all = task.pool;
+  chunk = std::min(chunk, (all.batch + all.threads - 1) / all.threads);
+  if (task.distinct) chunk = std::min(chunk, std::max<int64_t>(256, (int64_t(1) << 24) / all.pairs));
+  ScoreJob job{set, task, std::max<int64_t>(1, chunk)};
+  run_parts(all.threads, score_part, &job);
 }
 
 }  // namespace attfm
