@@ -55,6 +55,7 @@ bench: bench-kernels bench-training  ## all figures of docs/performance.md
 bench-kernels: install  ## a step and an epoch, against eager torch, torch.compile and DeepCTR-Torch
 	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]"
 	.venv/bin/python benchmarks/kernels.py --compile --json build/kernels.json --docs
+	.venv/bin/python benchmarks/paths.py --docs
 	.venv/bin/python benchmarks/reproduce_epoch.py --docs
 
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring, steps on big tables
