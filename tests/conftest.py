@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 from shop import FAST, write_shop
 
+from attfm import ops
 from attfm.cli import main
+
+if not ops.native_info()["available"]:
+    ops._warned = True  # that they run slowly is what an install without a compiler says; the warning has its own test
 
 
 @pytest.fixture(scope="session")
