@@ -11,7 +11,7 @@ from typing import Annotated, Literal, ParamSpec
 import typer
 
 from attfm.commands.console import Output
-from attfm.errors import AttfmError, ConfigError, MissingExtraError, RunFolderError, TrainingError
+from attfm.errors import AttfmError, MissingExtraError, RunFolderError, TrainingError
 
 # The bodies import what they need when they run: `attfm --help` does not wait for torch.
 
@@ -197,7 +197,7 @@ def evaluate(
     from attfm.commands.tables import Reading
 
     run_evaluate(
-        run, data, threshold=_probability(threshold),
+        run, data, threshold=threshold,
         reading=Reading.from_options(names, separator, encoding, null, skip_rows),
         output=Output(as_json=json, quiet=quiet), started=_started,
     )  # fmt: skip
@@ -237,7 +237,7 @@ def predict(
     from attfm.commands.tables import Reading
 
     run_predict(
-        run, data, to=out, ids=id_ or (), threshold=_probability(threshold),
+        run, data, to=out, ids=id_ or (), threshold=threshold,
         reading=Reading.from_options(names, separator, encoding, null, skip_rows),
         output=Output(as_json=json, quiet=quiet), started=_started,
     )  # fmt: skip
@@ -373,12 +373,6 @@ def datasets(json: Json = False, debug: Debug = False) -> None:
     from attfm.commands.datasets import datasets as run
 
     run(output=Output(as_json=json))
-
-
-def _probability(threshold: float | None) -> float | None:
-    if threshold is not None and not 0 < threshold < 1:
-        raise ConfigError(f"--threshold {threshold:g} is not a probability: give a number between 0 and 1.")
-    return threshold
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ from attfm.train.metrics import evaluate as metrics_of
 def evaluate(run: str, data: str, *, threshold: float | None, reading: Reading, output: Output, started: float) -> None:
     """Measure a saved model on a table with its target; see `attfm.cli.evaluate` for the options."""
     model = Model.load(run)
+    threshold = _threshold(model, threshold)
     source = reading.open(data)
     name = model.target.name
     if name not in source.schema.names:
@@ -42,7 +43,6 @@ def evaluate(run: str, data: str, *, threshold: float | None, reading: Reading, 
     if per_class is not None:
         weight = weight * np.asarray(per_class)[target]
         output.say("metrics are weighted by class, as training was")
-    threshold = model.config.train.threshold if threshold is None else threshold
     scores = np.concatenate([model.scores(logits) for _, logits in _scored(model, source, ())])
     metrics = metrics_of(model.task, target, scores, weight, threshold=threshold)
     output.say(f"{len(target):,} rows of {source.name}, {duration(time.perf_counter() - started)}")
@@ -77,6 +77,7 @@ def predict(
     if to_stdout and output.as_json:
         raise ConfigError("--json writes its object to stdout, where the scores would go: give -o FILE too.")
     model = Model.load(run)
+    threshold = _threshold(model, threshold)
     source = reading.open(data)
     check_columns(source, [field.name for field in model.schema.inputs], why="of the training table")
     check_columns(source, ids, why="named by --id")
@@ -84,7 +85,6 @@ def predict(
     if clashing or len(set(ids)) < len(ids):
         name = clashing[0] if clashing else max(ids, key=list(ids).count)
         raise ConfigError(f"--id {name} would make two columns of that name in the scores: leave it out or rename it.")
-    threshold = model.config.train.threshold if threshold is None else threshold
     rows = 0
     writer: _Writer = _StdoutCsv() if to is None or to == "-" else TableWriter(to)
     with writer:
@@ -164,6 +164,13 @@ def _score_names(model: Model) -> list[str]:
     if model.task == "binary":
         return ["prediction", "probability"]
     return ["prediction", *(f"probability_{label}" for label in model.target.classes or ())]
+
+
+def _threshold(model: Model, asked: float | None) -> float:
+    """Return the probability above which the second class is predicted."""
+    if asked is not None and not 0 < asked < 1:
+        raise ConfigError(f"--threshold {asked:g} is not a probability: give a number between 0 and 1.")
+    return model.config.train.threshold if asked is None else asked
 
 
 def _score_columns(model: Model, logits: NDArray[np.float64], threshold: float) -> dict[str, pa.Array]:
