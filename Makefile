@@ -54,12 +54,12 @@ bench: bench-kernels bench-training  ## all figures of docs/performance.md
 
 bench-kernels: install  ## a step and an epoch, against eager torch, torch.compile and DeepCTR-Torch
 	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]"
-	.venv/bin/python benchmarks/kernels.py --compile --json build/kernels.json --docs
-	.venv/bin/python benchmarks/paths.py --docs
-	.venv/bin/python benchmarks/reproduce_epoch.py --docs
+	.venv/bin/python -m benchmarks.kernels --compile --json build/kernels.json --docs
+	.venv/bin/python -m benchmarks.paths --docs
+	.venv/bin/python -m benchmarks.reproduce_epoch --docs
 
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring, steps on big tables
-	.venv/bin/python benchmarks/training.py --json build/training.json --docs
+	.venv/bin/python -m benchmarks.training --json build/training.json --docs
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
 """How fast the encoder turns an Adult-like table into feature ids.
 
-Example: python benchmarks/encode.py --rows 1000000 --json
+Example: python -m benchmarks.encode --rows 1000000 --json
 """
 
 import argparse

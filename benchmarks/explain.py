@@ -1,6 +1,6 @@
 """How fast a model trained on Adult explains rows of Adult, in bounded memory, and what the summary costs training.
 
-Example: python benchmarks/explain.py --rows 100000 --json
+Example: python -m benchmarks.explain --rows 100000 --json
 """
 
 import argparse
@@ -19,8 +19,8 @@ import torch
 
 import attfm
 from attfm import AFMClassifier, load_dataset
-from attfm.data.sources import open_source
-from attfm.explain.contributions import Explainer
+from attfm.data.sources.source import open_source
+from attfm.explain.explainer import Explainer
 from attfm.explain.training import summarise
 from attfm.model.rows import Rows
 from attfm.ops import native_info

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pages import circumstances, processor, table, write_section
 from torch import Tensor
 
 from attfm.ops import distinct, native, native_info, pair_attention_pool, pair_attention_pool_ids, reference
+from benchmarks.pages import circumstances, processor, table, write_section
 
 # name: (batch, fields, dim, attention_dim), times faster than DeepCTR-Torch: random ids, real ids
 SHAPES = {
@@ -195,7 +195,9 @@ def peak_gflops(threads: int, clock: Callable[[], float]) -> float:
 
 def peak_memory(name: str) -> dict[str, float]:
     """Return the memory of a step by row in a fresh process: peak over (inputs + outputs + batch × pairs floats)."""
-    done = subprocess.run([sys.executable, __file__, "--memory-of", name], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.kernels", "--memory-of", name], capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 

@@ -9,9 +9,9 @@ import sys
 
 import torch
 from kernels import Step, take_times, zipf_ids
-from pages import circumstances, table, write_section
 
 from attfm.ops import distinct, native
+from benchmarks.pages import circumstances, table, write_section
 
 SHAPES = [
     (4096, 3, 256, 8), (4096, 10, 64, 64), (4096, 20, 16, 64), (2048, 20, 32, 32), (1024, 14, 16, 150),

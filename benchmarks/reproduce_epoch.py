@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pages import circumstances, table, write_section
 
 from attfm.data.datasets import DATASETS, adult_split
 from attfm.data.schema import Schema
-from attfm.data.sources import open_source
+from attfm.data.sources.source import open_source
 from attfm.model import modules
 from attfm.ops import native_info, pair_attention_pool_ids
-from attfm.reproduce import Variant, adult_variants
+from attfm.reproduce.adult import Variant, adult_variants
 from attfm.train.fit import LabelledTable, fit
+from benchmarks.pages import circumstances, table, write_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,7 +67,16 @@ def in_own_process(backend: str, variant: int, options: argparse.Namespace) -> t
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     if backend == "native":
         environment.setdefault("OMP_WAIT_POLICY", "passive")
-    command = [sys.executable, __file__, "--one", backend, str(variant), "--threads", str(options.threads)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.reproduce_epoch",
+        "--one",
+        backend,
+        str(variant),
+        "--threads",
+        str(options.threads),
+    ]
     command += ["--epochs", str(options.epochs), *(["--busy"] if options.busy else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     seconds, steps = json.loads(done.stdout)

@@ -1,11 +1,11 @@
 """Compare settings on several tables by their validation rows: the evidence behind the defaults.
 
-    python benchmarks/search_defaults.py --data DIR --tables adult,german --set dim=8 --set smoothness=0.01,0.03
+    python -m benchmarks.search_defaults --data DIR --tables adult,german --set dim=8 --set smoothness=0.01,0.03
 
 Each `--set name=a,b,c` is one axis; all combinations are run for each table and seed, and each prints one JSON line
 with the validation loss. Test rows are not scored.
 
-    python benchmarks/search_defaults.py --summary benchmarks/results/defaults.jsonl
+    python -m benchmarks.search_defaults --summary benchmarks/results/defaults.jsonl
 
 prints the Markdown table of records: mean validation loss (RMSE on movielens) over seeds.
 """
@@ -28,7 +28,7 @@ from sklearn.model_selection import train_test_split
 from attfm.config import Config, ModelConfig
 from attfm.data.datasets import adult_split, load_dataset
 from attfm.data.schema import Schema
-from attfm.data.sources import open_source
+from attfm.data.sources.source import open_source
 from attfm.train.fit import LabelledTable, fit, measure
 
 FLIGHT_ROWS = 60_000

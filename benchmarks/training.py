@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pages import circumstances, processor, table, write_section
 from torch import Tensor
 
 from attfm.config import ModelConfig, TrainConfig
@@ -30,6 +29,7 @@ from attfm.model.rows import Rows
 from attfm.ops import native_info
 from attfm.ops.rows import adam_rows
 from attfm.train.trainer import Examples, train
+from benchmarks.pages import circumstances, processor, table, write_section
 
 ADULT_SIZES = [74, 8, 255, 16, 16, 7, 15, 6, 5, 2, 120, 99, 96, 42]
 
@@ -188,7 +188,8 @@ def main() -> int:
         before = os.getloadavg()[0]
         command = [
             sys.executable,
-            __file__,
+            "-m",
+            "benchmarks.training",
             "--one",
             name,
             "--threads",

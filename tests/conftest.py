@@ -8,10 +8,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path
 
 import pytest
-from shop import FAST, write_shop
 
 from attfm import ops
 from attfm.cli import main
+from tests.shop import FAST, write_shop
 
 if not ops.native_info()["available"]:
     ops._warned = True  # that they run slowly is what an install without a compiler says; the warning has its own test

@@ -16,10 +16,10 @@ MODULES = sorted(
 )
 # What users of explanations hold in their hands.
 SHOWN = {
-    "attfm.explain.contributions": ["Explainer", "explain_global"],
+    "attfm.explain.explainer": ["Explainer", "explain_global"],
     "attfm.explain.explanation": ["Effect", "Explanation"],
     "attfm.explain.faithfulness": ["Deletion", "Faithfulness", "check"],
-    "attfm.explain.overview": ["GlobalExplanation", "Importance", "PairSurface", "Shape"],
+    "attfm.explain.global_explanation": ["GlobalExplanation", "Importance", "PairSurface", "Shape"],
     "attfm.explain.stability": ["Stability.between"],
     "attfm.explain.what_if": ["Change", "Changes", "what_if"],
     "attfm.estimators.classifier": ["AFMClassifier"],

@@ -158,7 +158,7 @@ def train(
 
     attfm train loans.csv --target default --test new.csv --preset paper --set dim=16
     """
-    from attfm.settings import gather_config
+    from attfm.commands.settings import gather_config
 
     settings = gather_config(file=config, preset=preset, assignments=set_ or (), seed=seed, ignored=id_ or ())
     from attfm.commands.tables import Reading

@@ -14,6 +14,9 @@ Each message is one or two sentences: what is wrong, where, and what to do.
 The command line prints it and exits with code 2 (1 for TrainingError and RunFolderError).
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class AttfmError(Exception):
     """Base of all errors that attfm raises on purpose."""
@@ -49,3 +52,11 @@ class TrainingError(AttfmError):
 
 class MissingExtraError(AttfmError, ImportError):
     """An optional package is not installed; the message gives the pip command."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the known name nearest to `name`, or "" where none is near."""
+    names = list(known)
+    folded = {other.casefold(): other for other in names}
+    near = get_close_matches(name.casefold(), folded, n=1)
+    return f" (did you mean '{folded[near[0]]}'?)" if near else ""

@@ -2,9 +2,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from encoding import assert_same_rows
 
 from attfm.data.batch import Bag, EncodedBatch
+from tests.data.encoding import assert_same_rows
 
 
 def bag_of(*rows: list[tuple[int, float]]) -> Bag:

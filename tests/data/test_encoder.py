@@ -5,11 +5,11 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from encoding import assert_same_rows, fit, infer, labels
 
 from attfm.config import DataConfig
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
+from tests.data.encoding import assert_same_rows, fit, infer, labels
 
 CATEGORICAL = {"columns": {"x": {"kind": "categorical"}}}
 

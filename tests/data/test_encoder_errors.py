@@ -2,11 +2,11 @@ import datetime as dt
 
 import pyarrow as pa
 import pytest
-from encoding import fit, infer
 
 from attfm.data import encoder as encoder_module
 from attfm.data.encoder import Encoder
 from attfm.errors import DataError, SchemaError
+from tests.data.encoding import fit, infer
 
 
 def test_absent_columns_are_all_named_with_the_nearest_there_is() -> None:

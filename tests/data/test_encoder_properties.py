@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from encoding import assert_same_rows, infer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN
 from attfm.data.encoder import Encoder
-from attfm.data.vocabulary import FIRST_VALUE, MISSING, UNKNOWN
+from tests.data.encoding import assert_same_rows, infer
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=5)
 NUMBER = st.one_of(st.integers(-5, 5).map(float), st.floats(allow_infinity=False, allow_nan=False, width=32))

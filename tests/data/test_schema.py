@@ -6,13 +6,13 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from encoding import infer
 
 from attfm.config import DataConfig
 from attfm.data import inference
 from attfm.data.field import Field
 from attfm.data.schema import Schema
 from attfm.errors import ConfigError, RunFolderError, SchemaError, TargetError
+from tests.data.encoding import infer
 
 DAY = dt.datetime(2024, 1, 1)
 KINDS = {

@@ -9,7 +9,7 @@ import torch
 from attfm.config import Config, PresetName
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
-from attfm.data.sources import Source, open_source
+from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
 from attfm.explain.training import summarise
 from attfm.model.bundle import Model, build_module

@@ -4,18 +4,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from explain.account import assert_adds_up, encoded, mixed, model, source
-from explain.test_effects import ENCODINGS
 
 from attfm.config import PRESETS
 from attfm.errors import ConfigError
 from attfm.explain import background as background_module
 from attfm.explain.background import Background, sample
-from attfm.explain.contributions import Explainer
 from attfm.explain.effects import effects_of
-from attfm.explain.states import States
+from attfm.explain.explainer import Explainer
+from attfm.explain.levels import States
 from attfm.explain.training import summarise
 from attfm.model.bundle import Model
+from tests.explain.account import assert_adds_up, encoded, mixed, model, source
+from tests.explain.test_effects import ENCODINGS
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from explain.account import assert_adds_up, encoded, mixed, model, source
 
 from attfm.config import PRESETS
 from attfm.explain import effects as effects_module
 from attfm.explain.effects import Effects, chunks, effects_of, logits_without
 from attfm.ops import all_pairs
+from tests.explain.account import assert_adds_up, encoded, mixed, model, source
 
 ENCODINGS = {
     "binned": {},

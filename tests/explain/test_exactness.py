@@ -3,11 +3,11 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from explain.account import ROWS, TARGETS, model, source
 
 from attfm.config import PRESETS
-from attfm.explain.contributions import Explainer
+from attfm.explain.explainer import Explainer
 from attfm.explain.explanation import Explanation
+from tests.explain.account import ROWS, TARGETS, model, source
 
 
 def columns(seed: int = 0) -> dict[str, pa.Array]:

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from explain.account import mixed, model, source
 
 from attfm.errors import ConfigError, MissingExtraError
-from attfm.explain.contributions import Explainer
+from attfm.explain.explainer import Explainer
 from attfm.explain.explanation import Explanation
+from tests.explain.account import mixed, model, source
 
 
 @pytest.fixture(scope="module")

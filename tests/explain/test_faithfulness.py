@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from explain.account import encoded, model, source
 
 from attfm.explain import faithfulness
 from attfm.explain.effects import Effects, effects_of
 from attfm.explain.faithfulness import Refits, check
+from tests.explain.account import encoded, model, source
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])

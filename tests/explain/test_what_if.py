@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from explain.account import mixed, model, source
 
 from attfm.errors import ConfigError, DataError
 from attfm.explain.what_if import Change, what_if
 from attfm.model.bundle import Model
+from tests.explain.account import mixed, model, source
 
 THRESHOLDS = {"binary": None, "multiclass": None, "regression": 1000.0}
 

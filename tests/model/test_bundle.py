@@ -10,7 +10,7 @@ import pytest
 
 from attfm.config import Config
 from attfm.data.schema import Schema
-from attfm.data.sources import open_source
+from attfm.data.sources.source import open_source
 from attfm.errors import RunFolderError
 from attfm.model.bundle import Model, probabilities
 from attfm.model.rows import Rows

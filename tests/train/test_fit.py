@@ -6,10 +6,10 @@ import pytest
 
 from attfm.config import Config
 from attfm.data.schema import Schema
-from attfm.data.sources import open_source
+from attfm.data.sources.source import open_source
 from attfm.errors import ConfigError, TargetError
 from attfm.train.fit import Fitted, LabelledTable, fit, hold_out, measure, split_rows
-from attfm.train.modules import choose_batch_size
+from attfm.train.refit import choose_batch_size
 
 
 def run(table: pa.Table, labels: list[object], weight: object = None, **options: object) -> Fitted:

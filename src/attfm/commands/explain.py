@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from attfm.commands.console import Output, duration
 from attfm.commands.tables import Reading, check_columns
-from attfm.data.sources import Source, TableWriter
+from attfm.data.sources.source import Source, TableWriter
 from attfm.errors import ConfigError
-from attfm.explain.contributions import Explainer, explain_global
+from attfm.explain.explainer import Explainer, explain_global
 from attfm.explain.explanation import Effect, Explanation, View
 from attfm.explain.faithfulness import Refits, check
-from attfm.explain.overview import GlobalExplanation, Importance
+from attfm.explain.global_explanation import GlobalExplanation, Importance
 from attfm.explain.stability import Stability
 from attfm.model.bundle import Model, probabilities
 

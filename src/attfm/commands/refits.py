@@ -11,7 +11,7 @@ from attfm.explain.faithfulness import Refits
 from attfm.model.bundle import Model
 from attfm.train.fit import LabelledTable
 from attfm.train.progress import FitProgress
-from attfm.train.refits import refit_with_seeds
+from attfm.train.reseeded import refit_with_seeds
 
 _BUNDLED = "adult"
 

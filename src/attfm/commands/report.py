@@ -6,9 +6,9 @@ import numpy as np
 
 from attfm.commands.console import Output, duration
 from attfm.commands.tables import Reading, check_columns, column_of, weights_of
-from attfm.explain.examined import Examined
-from attfm.explain.report import checked_path, write_report
 from attfm.model.bundle import Model
+from attfm.report.page import checked_path, write_report
+from attfm.report.rows_shown import Examined
 
 
 def report(run: str, data: str | None, *, to: str, reading: Reading, output: Output, started: float) -> None:

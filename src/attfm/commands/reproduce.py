@@ -4,7 +4,7 @@ import time
 
 from attfm.commands.console import Output, duration, number, uninterrupted
 from attfm.commands.folders import NewFolder
-from attfm.reproduce import (
+from attfm.reproduce.adult import (
     WRITE_UP,
     WRITE_UP_EPOCHS,
     WRITE_UP_SECONDS,

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from attfm.commands.console import Output, duration, metric_rows
 from attfm.commands.tables import Reading, check_columns, column_of, weights_of
-from attfm.data.sources import Source, TableWriter
+from attfm.data.sources.source import Source, TableWriter
 from attfm.errors import ConfigError, TargetError
+from attfm.metrics.scores import evaluate as metrics_of
 from attfm.model.bundle import Model, probabilities
-from attfm.train.metrics import evaluate as metrics_of
 
 
 def evaluate(run: str, data: str, *, threshold: float | None, reading: Reading, output: Output, started: float) -> None:

@@ -8,19 +8,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attfm.data.arrow_columns import read_numbers
+from attfm.data.bad_values import Problems
 from attfm.data.datasets import DATASETS
-from attfm.data.files import DataFile
-from attfm.data.problems import Problems, nearest
-from attfm.data.sources import Source, open_source
-from attfm.data.values import read_numbers
-from attfm.errors import ConfigError, DataError, SchemaError, TargetError
+from attfm.data.sources.files import DataFile
+from attfm.data.sources.source import Source, open_source
+from attfm.errors import ConfigError, DataError, SchemaError, TargetError, nearest
 
 LIBSVM_LABEL = "label"  # the column that holds the labels of a libsvm or libfm file
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How text is read; see `attfm.data.sources.open_source`."""
+    """How text is read; see `attfm.data.sources.source.open_source`."""
 
     names: Sequence[str] | None = None
     separator: str | None = None

@@ -14,13 +14,13 @@ from attfm.commands.folders import NewFolder
 from attfm.commands.tables import Reading, check_columns, column_of, target_of, weights_of
 from attfm.config import Config
 from attfm.data.datasets import adult_split
-from attfm.data.files import COMPRESSIONS
 from attfm.data.schema import Schema
+from attfm.data.sources.files import COMPRESSIONS
 from attfm.data.target import Target
 from attfm.errors import ConfigError
-from attfm.explain.examined import Examined
-from attfm.explain.report import render_report
 from attfm.model.bundle import REPORT
+from attfm.report.page import render_report
+from attfm.report.rows_shown import Examined
 from attfm.train.fit import Fitted, LabelledTable, fit, measure, split_rows
 from attfm.train.progress import FitProgress
 

@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attfm.data.arrow_columns import calendar_parts, chunks, read_categories, read_members, read_numbers, read_seconds
+from attfm.data.bad_values import Problems
 from attfm.data.batch import Bag, EncodedBatch
-from attfm.data.bins import Bins
+from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN, Buckets, Vocabulary
+from attfm.data.codecs.numeric import Bins
+from attfm.data.encoder_file import features_from_table, features_to_table
 from attfm.data.features import CalendarPart, Features, Range
 from attfm.data.learning import learn_features
-from attfm.data.problems import Problems
 from attfm.data.schema import Schema
-from attfm.data.values import calendar_parts, chunks, read_categories, read_members, read_numbers, read_seconds
-from attfm.data.vocabulary import FIRST_VALUE, MISSING, UNKNOWN, Buckets, Vocabulary
-from attfm.data.vocabulary_table import features_from_table, features_to_table
 from attfm.errors import DataError
 
 _MOST_FEATURES = 2**31

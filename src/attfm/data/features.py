@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.data.bins import Bins
-from attfm.data.vocabulary import Buckets, Vocabulary
+from attfm.data.codecs.categorical import Buckets, Vocabulary
+from attfm.data.codecs.numeric import Bins
 
 # The parts of a date and the labels of their features, in order.
 CALENDAR: dict[str, tuple[str, ...]] = {

@@ -10,9 +10,7 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from attfm.config import DataConfig, unknown_setting
-from attfm.data.field import OPTIONS, Field, Kind
-from attfm.data.problems import Problems, nearest
-from attfm.data.values import (
+from attfm.data.arrow_columns import (
     is_list,
     is_number,
     is_scalar,
@@ -23,7 +21,9 @@ from attfm.data.values import (
     value_range,
     value_type,
 )
-from attfm.errors import ConfigError, SchemaError, TargetError
+from attfm.data.bad_values import Problems
+from attfm.data.field import OPTIONS, Field, Kind
+from attfm.errors import ConfigError, SchemaError, TargetError, nearest
 
 SAMPLE_ROWS = 100_000
 _LONGEST = 1 << 20  # bytes of a value

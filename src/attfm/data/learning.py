@@ -6,13 +6,13 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from attfm.data.bins import SAMPLE_SIZE, Bins, Sample, quantile_bins, uniform_bins
+from attfm.data.arrow_columns import chunks, has_time, read_categories, read_members, read_numbers, read_seconds
+from attfm.data.bad_values import Problems
+from attfm.data.codecs.categorical import Buckets, Counter, Vocabulary
+from attfm.data.codecs.numeric import SAMPLE_SIZE, Bins, Sample, quantile_bins, uniform_bins
 from attfm.data.features import CALENDAR, CalendarPart, Features, Range
 from attfm.data.field import Field
-from attfm.data.problems import Problems
 from attfm.data.schema import Schema
-from attfm.data.values import chunks, has_time, read_categories, read_members, read_numbers, read_seconds
-from attfm.data.vocabulary import Buckets, Counter, Vocabulary
 from attfm.errors import DataError
 
 

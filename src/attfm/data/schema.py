@@ -8,11 +8,10 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from attfm.config import DataConfig
-from attfm.data.bins import short_numbers
+from attfm.data.codecs.numeric import short_numbers
 from attfm.data.field import Field, Kind
 from attfm.data.inference import infer_fields
-from attfm.data.problems import nearest
-from attfm.errors import RunFolderError, SchemaError
+from attfm.errors import RunFolderError, SchemaError, nearest
 
 __all__ = ["Field", "Kind", "Schema"]
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from attfm.config import Task
-from attfm.data.problems import Problems
-from attfm.data.values import (
+from attfm.data.arrow_columns import (
     Categories,
     is_number,
     is_scalar,
@@ -22,7 +21,8 @@ from attfm.data.values import (
     read_numbers,
     value_type,
 )
-from attfm.data.vocabulary import FIRST_VALUE, Vocabulary
+from attfm.data.bad_values import Problems
+from attfm.data.codecs.categorical import FIRST_VALUE, Vocabulary
 from attfm.errors import DataError, RunFolderError, TargetError
 
 MOST_CLASSES = 20  # integers with more distinct values are amounts, not classes

@@ -10,15 +10,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from attfm.errors import ConfigError
 from attfm.estimators.inputs import Inputs, weights
-from attfm.explain.contributions import Explainer, explain_global
-from attfm.explain.examined import Examined
+from attfm.explain.explainer import Explainer, explain_global
 from attfm.explain.explanation import Explanation, View
 from attfm.explain.faithfulness import Faithfulness, check
-from attfm.explain.overview import GlobalExplanation
-from attfm.explain.report import checked_path, write_report
+from attfm.explain.global_explanation import GlobalExplanation
 from attfm.explain.what_if import Changes, what_if
+from attfm.report.page import checked_path, write_report
+from attfm.report.rows_shown import Examined
 from attfm.train.progress import FitProgress
-from attfm.train.refits import refit_with_seeds
+from attfm.train.reseeded import refit_with_seeds
 
 
 class Explained(Inputs):

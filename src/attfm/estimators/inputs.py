@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from attfm.data.sources import Source, open_source
+from attfm.data.sources.source import Source, open_source
 from attfm.errors import ConfigError, SchemaError
 from attfm.model.bundle import Model
 from attfm.train.fit import LabelledTable

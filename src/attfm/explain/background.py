@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from attfm.data.encoder import Encoder
 from attfm.errors import ConfigError
-from attfm.explain.centring import Design, conditional_parts
 from attfm.explain.effects import Effects, all_field_pairs, field_pairs
-from attfm.explain.states import RowStates, States
+from attfm.explain.levels import RowStates, States
+from attfm.explain.purification import Design, conditional_parts
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
 

@@ -301,8 +301,8 @@ class Explanation:
         return json.dumps(self.to_dict(top=top), ensure_ascii=False, allow_nan=False)
 
     def plot(self, row: int = 0, *, output: str | int | None = None, n: int = 12, ax: Axes | None = None) -> Axes:
-        """Draw one row's account as a waterfall; see `attfm.explain.plots.waterfall`."""
-        from attfm.explain.plots import waterfall
+        """Draw one row's account as a waterfall; see `attfm.plots.effects.waterfall`."""
+        from attfm.plots.effects import waterfall
 
         return waterfall(self, row, output=output, n=n, ax=ax)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.data.sources import Source
+from attfm.data.sources.source import Source
 from attfm.explain.background import Centred
-from attfm.explain.contributions import Explainer
 from attfm.explain.effects import Effects, effects_of, logits_without
+from attfm.explain.explainer import Explainer
 from attfm.explain.stability import Stability
 from attfm.explain.summary import Summary
 from attfm.explain.training import importances
@@ -94,12 +94,12 @@ def check(
     ----------
     rows : at most so many
     seed : of the random orders of deletion
-    refits : with other seeds, see `attfm.train.refits`
+    refits : with other seeds, see `attfm.train.reseeded`
 
     Examples
     --------
     >>> from attfm import AFMRegressor
-    >>> from attfm.data.sources import open_source
+    >>> from attfm.data.sources.source import open_source
     >>> X = [[0, 5.0], [1, 4.0], [0, 1.0], [1, 0.5]] * 20
     >>> model = AFMRegressor(epochs=5).fit(X, [10.0, 8.0, 2.0, 1.0] * 20)
     >>> check(model.model_, open_source(X), rows=30).rows

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.data.problems import nearest
-from attfm.errors import ConfigError
+from attfm.errors import ConfigError, nearest
 
 
 def group_fields(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from attfm.explain.background import Arrays, Background, Centred
 from attfm.explain.effects import Effects
-from attfm.explain.states import RowStates
+from attfm.explain.levels import RowStates
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]

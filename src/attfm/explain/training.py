@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from attfm.data.encoder import Encoder
 from attfm.explain.background import Arrays, Background, sample
 from attfm.explain.effects import Effects, chunk_rows, chunks, effects_of
-from attfm.explain.states import States
+from attfm.explain.levels import States
 from attfm.explain.summary import STORED_SURFACES, Summary, of_effects
 from attfm.model.bundle import Model
 from attfm.model.modules import FactorizationMachine

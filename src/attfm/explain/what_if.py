@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attfm.data.problems import nearest
-from attfm.data.sources import Source
-from attfm.data.vocabulary import FIRST_VALUE, MISSING
-from attfm.errors import ConfigError
+from attfm.data.codecs.categorical import FIRST_VALUE, MISSING
+from attfm.data.sources.source import Source
+from attfm.errors import ConfigError, nearest
 from attfm.explain.background import Background
-from attfm.explain.contributions import Explainer
+from attfm.explain.explainer import Explainer
 from attfm.model.bundle import Model
 from attfm.model.rows import BagRows, Rows
 
@@ -127,7 +126,7 @@ def what_if(
     --------
     >>> import pyarrow as pa
     >>> from attfm import AFMClassifier
-    >>> from attfm.data.sources import open_source
+    >>> from attfm.data.sources.source import open_source
     >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
     >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
     >>> print(what_if(model.model_, open_source(X), row=2))

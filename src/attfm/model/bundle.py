@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from attfm.config import Config, Task
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
-from attfm.data.sources import Source, open_source
+from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
 from attfm.errors import AttfmError, RunFolderError
 from attfm.model.card import model_card
@@ -74,7 +74,7 @@ class Model:
     def logits(self, data: object) -> NDArray[np.float64]:
         """Return (rows, outputs) logits of a table, or (rows, 1) predictions of a regression.
 
-        data : whatever `attfm.data.sources.open_source` reads; columns by name, in any order.
+        data : whatever `attfm.data.sources.source.open_source` reads; columns by name, in any order.
         """
         parts = list(self.iterate_logits(open_source(data)))
         return np.concatenate(parts) if parts else np.empty((0, self.module.outputs))

@@ -15,14 +15,14 @@ from attfm.config import Config, Task
 from attfm.data.batch import EncodedBatch
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
-from attfm.data.sources import Source
+from attfm.data.sources.source import Source
 from attfm.data.target import Target
 from attfm.errors import ConfigError, DataError, TargetError
 from attfm.explain.training import summarise
+from attfm.metrics.scores import evaluate
 from attfm.model.bundle import Model
 from attfm.model.rows import Rows
-from attfm.train.metrics import evaluate
-from attfm.train.modules import OnRefit, bootstrap_refits, train_module
+from attfm.train.refit import OnRefit, bootstrap_refits, train_module
 from attfm.train.trainer import Examples, History, OnBatch, OnEpoch
 
 _LEAST_ROWS_TO_SPLIT = 50  # with fewer training rows a held-out tenth says nothing: all epochs are run on all rows
@@ -79,7 +79,7 @@ def fit(
         the others, none, none
     valid_table, test_table : a second table to stop by, and one to set aside
     encoder_rows : rows that the encoder is fitted on; None: the training rows
-    on_epoch, on_batch : see `attfm.train.trainer.train`; on_refit : see `attfm.train.modules.bootstrap_refits`
+    on_epoch, on_batch : see `attfm.train.trainer.train`; on_refit : see `attfm.train.refit.bootstrap_refits`
 
     Without validation rows a part of the training rows (`validation_fraction`) is held out if early stopping is on.
     Without `encoder_rows` the encoder sees training rows only. The model gets a summary of its effects on the training
@@ -212,7 +212,7 @@ def encode(encoder: Encoder, source: Source) -> EncodedBatch:
 
 
 def measure(model: Model, examples: Examples) -> dict[str, float]:
-    """Return the metrics of encoded examples; see `attfm.train.metrics`."""
+    """Return the metrics of encoded examples; see `attfm.metrics.scores`."""
     logits = model.module.predict(examples.rows).numpy().astype(np.float64)
     return evaluate(
         model.task, examples.target.numpy(), model.scores(logits), examples.weight.numpy().astype(np.float64),

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from attfm.config import Task, TrainConfig
 from attfm.errors import ConfigError, TrainingError
+from attfm.metrics.scores import curve_metrics
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
-from attfm.train.lazy import is_lazy
-from attfm.train.metrics import curve_metrics
-from attfm.train.optim import Optimizer, ParameterAverage
+from attfm.train.optimizer import Optimizer, ParameterAverage
+from attfm.train.sparse_optimizer import is_lazy
 
 # Multiply-adds of a step below which a second thread gains nothing. It may cost much: each of the step's many short
 # parallel regions waits for the other core, for milliseconds where another program keeps that busy.
@@ -55,7 +55,7 @@ class Examples:
 class Epoch:
     """What one pass over the training rows gave; losses are means per weighted row.
 
-    valid_metrics : figures of the validation rows, see `attfm.train.metrics.curve_metrics`
+    valid_metrics : figures of the validation rows, see `attfm.metrics.scores.curve_metrics`
     """
 
     epoch: int

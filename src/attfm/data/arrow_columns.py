@@ -1,0 +1,382 @@
+"""Arrow columns as numbers, categories, bags and dates: the one place that knows Arrow's types."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import types
+
+from attfm.data.bad_values import Problems
+from attfm.data.batch import Bag
+
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i:[+-]?(inf|infinity)|nan)$"
+_DATE = (
+    r"^\s*(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})"
+    r"(?:[T ](?P<hour>\d{2})(?::?(?P<minute>\d{2})(?::?(?P<second>\d{2})(?:[.,]\d+)?)?)?"
+    r"\s*(?:Z|[+-]\d{2}(?::?\d{2})?)?)?\s*$"
+)
+_DAY = 86_400
+_TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per second
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A column as codes into its distinct values.
+
+    codes : integer (rows,), -1 where missing
+    values : large_string array (distinct,), canonical; null where missing
+    """
+
+    codes: NDArray[Any]
+    values: pa.Array
+
+
+def is_text(t: pa.DataType) -> bool:
+    """Return whether a type holds strings."""
+    return bool(types.is_string(t) or types.is_large_string(t) or types.is_string_view(t))
+
+
+def is_list(t: pa.DataType) -> bool:
+    """Return whether a type holds lists (maps not counted)."""
+    tests = (
+        types.is_list,
+        types.is_large_list,
+        types.is_fixed_size_list,
+        types.is_list_view,
+        types.is_large_list_view,
+    )
+    return any(test(t) for test in tests)
+
+
+def is_number(t: pa.DataType) -> bool:
+    """Return whether a type holds integers, floats or decimals."""
+    return bool(types.is_integer(t) or types.is_floating(t) or types.is_decimal(t))
+
+
+def is_scalar(t: pa.DataType) -> bool:
+    """Return whether each value of a type can be one category."""
+    return bool(is_text(t) or is_number(t) or types.is_boolean(t) or types.is_temporal(t) or types.is_null(t))
+
+
+def value_type(t: pa.DataType) -> pa.DataType:
+    """Return the type of the values behind dictionaries, run ends and extensions; text for binary."""
+    if isinstance(t, pa.BaseExtensionType):
+        return value_type(t.storage_type)
+    if types.is_dictionary(t) or types.is_run_end_encoded(t):
+        return value_type(t.value_type)
+    if types.is_binary(t) or types.is_large_binary(t) or types.is_binary_view(t) or types.is_fixed_size_binary(t):
+        return pa.large_string()
+    return t
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """Return an array without extension type, run ends, half floats or bytes (which stay if they are not UTF-8)."""
+    if isinstance(array.type, pa.BaseExtensionType):
+        return plain(array.storage)
+    if types.is_run_end_encoded(array.type):
+        return plain(pc.run_end_decode(array))
+    if types.is_float16(array.type):  # most of Arrow's functions don't take them
+        return array.cast(pa.float32())
+    if not types.is_dictionary(array.type) and value_type(array.type) != array.type:
+        try:
+            return array.cast(pa.large_string())
+        except pa.ArrowInvalid:
+            return array
+    return array
+
+
+def chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    """Return the contiguous pieces of a column."""
+    return list(column.chunks) if isinstance(column, pa.ChunkedArray) else [column]
+
+
+def value_range(array: pa.Array) -> tuple[float, float] | None:
+    """Return the smallest and greatest value of a numeric array, None where it holds none or an infinite one."""
+    array = plain(array)
+    if not is_number(array.type):
+        return None
+    ends = pc.min_max(array)
+    low, high = ends["min"].as_py(), ends["max"].as_py()
+    return (float(low), float(high)) if low is not None and math.isfinite(low) and math.isfinite(high) else None
+
+
+def missing_count(array: pa.Array) -> int:
+    """Return how many values are null or NaN."""
+    array = plain(array)
+    if types.is_floating(array.type):
+        return int(pc.is_null(array, nan_is_null=True).true_count)
+    return int(array.null_count)
+
+
+def read_numbers(array: pa.Array, *, column: str, row: int, problems: Problems) -> NDArray[np.float64]:
+    """Return a numeric column as float64 (rows,), NaN where missing; note what is not a finite number."""
+    array = plain(array)
+    if types.is_dictionary(array.type) or is_text(array.type):
+        codes, values = _encoded(array)
+        x, unreadable = _numbers(values)
+        if x is not None:
+            x = np.append(x, np.nan)[codes]
+            unreadable = None if unreadable is None else np.append(unreadable, False)[codes]
+    else:
+        x, unreadable = _numbers(array)
+    if x is None:
+        problems.add(
+            f"Column '{column}' is of type {array.type}, not numbers. "
+            "Convert it, or declare it ignored or of another kind."
+        )
+        return np.full(len(array), np.nan)
+    if unreadable is not None:
+        problems.add_values(
+            column,
+            unreadable,
+            array,
+            row=row,
+            one="is not a number",
+            many="are not numbers",
+            advice="Clean them, or declare the column categorical.",
+        )
+    infinite = np.isinf(x)
+    if infinite.any():
+        problems.add_values(
+            column,
+            infinite,
+            array,
+            row=row,
+            one="is infinite",
+            many="are infinite",
+            advice="Replace them by finite numbers, or leave them empty.",
+        )
+        x = np.where(infinite, np.nan, x)
+    return x
+
+
+def read_categories(array: pa.Array, *, column: str, problems: Problems) -> Categories:
+    """Return a column's values as categories: int 3, float 3.0 and "3" are the same one."""
+    array = plain(array)
+    if not is_scalar(value_type(array.type)):
+        problems.add(
+            f"Column '{column}' is of type {array.type}, whose values can't be categories. "
+            "Convert it, or declare it ignored or of another kind."
+        )
+        array = pa.nulls(len(array))
+    codes, values = _encoded(array)
+    return Categories(codes, _canonical(values, column, problems))
+
+
+def read_members(
+    array: pa.Array, *, column: str, separator: str | None, row: int, problems: Problems
+) -> tuple[Bag, pa.Array]:
+    """Return a multi-valued column as bags of codes into its distinct members, and those members.
+
+    Lists and maps to weights are read as they are, strings are split at `separator`. Null and empty members
+    are left out, so a missing value is an empty bag.
+    """
+    array = plain(array)
+    t = value_type(array.type)
+    if is_text(t) and separator is not None:
+        codes, values = _encoded(array)
+        texts = values.cast(pa.large_string())
+        bag, members = _list_members(pc.split_pattern(texts, separator), column, problems, trim=True)
+        return bag.with_empty_row().take(np.where(codes < 0, len(values), codes)), members
+    if types.is_map(t) and is_scalar(value_type(t.key_type)):
+        return _map_members(array, column, row, problems)
+    if is_list(t) and is_scalar(value_type(t.value_type)):
+        return _list_members(array, column, problems, trim=False)
+    if not types.is_null(t):
+        need = "a separator for its strings, as {'separator': '|'}" if is_text(t) else "lists, or a map to weights"
+        problems.add(f"Column '{column}' is of type {array.type}, but a multi-valued column needs {need}.")
+    empty = Bag(np.empty(0, np.int32), np.empty(0, np.float32), np.zeros(len(array) + 1, np.int64))
+    return empty, pa.array([], pa.large_string())
+
+
+def read_seconds(
+    array: pa.Array, *, column: str, row: int, problems: Problems
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return dates and times as local seconds since 1970, int64 (rows,), and a mask of the missing ones.
+
+    Local: an hour is the hour in the column's time zone, or as written in an ISO 8601 string.
+    """
+    array = plain(array)
+    t = array.type
+    if types.is_dictionary(t) or is_text(t):
+        codes, values = _encoded(array)
+        if is_text(values.type) or types.is_null(values.type):
+            seconds, missing, bad = _parse_dates(values.cast(pa.large_string()))
+            problems.add_values(
+                column,
+                np.append(bad, False)[codes],
+                array,
+                row=row,
+                one="is not a date",
+                many="are not dates",
+                advice="Write them as ISO 8601 (2024-03-01 or 2024-03-01T12:30:00), or declare the column categorical.",
+            )
+        else:
+            seconds, missing = read_seconds(values, column=column, row=row, problems=problems)
+        return np.append(seconds, 0)[codes], np.append(missing, True)[codes]
+    if types.is_null(t):
+        return np.zeros(len(array), np.int64), np.ones(len(array), np.bool_)
+    if types.is_date(t):
+        array = array.cast(pa.timestamp("ms"))
+    if not types.is_timestamp(array.type):
+        problems.add(
+            f"Column '{column}' is of type {t}, not dates. Convert it, or declare it ignored or of another kind."
+        )
+        return np.zeros(len(array), np.int64), np.ones(len(array), np.bool_)
+    local = array if array.type.tz is None else pc.local_timestamp(array)
+    ticks = pc.fill_null(local.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    return ticks // _TICKS[local.type.unit], local.is_null().to_numpy(zero_copy_only=False)
+
+
+def has_time(seconds: NDArray[np.int64]) -> bool:
+    """Return whether any of the local seconds is not at midnight."""
+    return bool((seconds % _DAY).any())
+
+
+def calendar_parts(seconds: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Return hour (0 to 23), weekday (0 is Monday) and month (0 is January) of local seconds since 1970."""
+    days = seconds // _DAY
+    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    return {"hour": seconds % _DAY // 3_600, "weekday": (days + 3) % 7, "month": months % 12}
+
+
+def _encoded(array: pa.Array) -> tuple[NDArray[Any], pa.Array]:
+    """Return codes (-1 where null) and the values that they stand for."""
+    if types.is_null(array.type):
+        return np.full(len(array), -1, np.int32), pa.array([], pa.large_string())
+    if not types.is_dictionary(array.type):
+        array = array.dictionary_encode()
+    codes = array.indices
+    if codes.null_count:
+        codes = pc.fill_null(codes.cast(pa.int64()), -1)
+    return codes.to_numpy(zero_copy_only=False), plain(array.dictionary)
+
+
+def _numbers(values: pa.Array) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_] | None]:
+    """Return float64 values with NaN for missing (None: not that kind of type), and a mask of unreadable ones."""
+    t = values.type
+    if types.is_null(t):
+        return np.full(len(values), np.nan), None
+    if is_text(t):
+        return _parse_numbers(values.cast(pa.large_string()))
+    if types.is_boolean(t):
+        values = values.cast(pa.uint8())
+    elif types.is_duration(t) or types.is_time(t):
+        # In seconds, so that a column means the same in whatever unit it arrives.
+        ticks = _TICKS[t.unit]
+        whole = values.cast(pa.int32() if types.is_time32(t) else pa.int64())
+        return whole.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / ticks, None
+    elif not is_number(t):
+        return None, None
+    x: NDArray[np.float64] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return x, None
+
+
+def _parse_numbers(texts: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+    texts = pc.utf8_trim_whitespace(texts)
+    texts = pc.if_else(pc.equal(texts, ""), None, texts)
+    try:
+        return texts.cast(pa.float64()).to_numpy(zero_copy_only=False), None
+    except pa.ArrowInvalid:
+        readable = pc.match_substring_regex(texts, _NUMBER)
+        numbers = pc.if_else(readable, texts, None).cast(pa.float64())
+        return numbers.to_numpy(zero_copy_only=False), pc.fill_null(pc.invert(readable), False).to_numpy(
+            zero_copy_only=False
+        )
+
+
+def _parse_dates(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+    texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
+    found = pc.extract_regex(texts, _DATE)
+
+    def part(name: str) -> NDArray[np.int64]:
+        digits = pc.fill_null(pc.struct_field(found, name), "")
+        return np.asarray(pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int64()))
+
+    month, day, hour, minute, second = (part(name) for name in ("month", "day", "hour", "minute", "second"))
+    months = ((part("year") - 1970) * 12 + month - 1).astype("datetime64[M]")
+    days = months.astype("datetime64[D]") + (day - 1)
+    # A day that the month does not have would land in another month.
+    real = (days.astype("datetime64[M]") == months) & (month >= 1) & (month <= 12) & (day >= 1)
+    real &= (hour < 24) & (minute < 60) & (second < 61) & found.is_valid().to_numpy(zero_copy_only=False)
+    missing = texts.is_null().to_numpy(zero_copy_only=False)
+    seconds = days.astype(np.int64) * _DAY + hour * 3_600 + minute * 60 + second
+    return np.where(real, seconds, 0), ~real, ~real & ~missing
+
+
+def _canonical(values: pa.Array, column: str, problems: Problems) -> pa.Array:
+    """Return values as text (large_string): whole floats like integers, other floats as Python's repr."""
+    t = values.type
+    if not is_scalar(t):  # bytes that plain could not read as text
+        problems.add(f"Column '{column}' holds bytes that are not UTF-8 text. Decode it, or declare it ignored.")
+        return pa.nulls(len(values), pa.large_string())
+    if types.is_floating(t):
+        return _canonical_floats(values)
+    if types.is_decimal(t) and t.scale != 0:
+        return _canonical_floats(values.cast(pa.float64(), safe=False))
+    return values.cast(pa.large_string())
+
+
+def _canonical_floats(values: pa.Array) -> pa.Array:
+    missing = pc.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False)
+    x = np.where(missing, 0, values.fill_null(0).to_numpy(zero_copy_only=False))
+    # Shortest digits that give the value back in its own precision: a float32 0.1 is "0.1", as a float64 0.1 is.
+    texts = pa.array(x.astype("U32"), pa.large_string())
+    with np.errstate(invalid="ignore"):
+        whole = (np.abs(x) < 2.0**63) & (x == np.trunc(x))
+        integers = np.where(whole, x, 0).astype(np.int64)
+    texts = pc.if_else(pa.array(whole), pa.array(integers).cast(pa.large_string()), texts)
+    return pc.if_else(pa.array(missing), None, texts)
+
+
+def _list_members(array: pa.Array, column: str, problems: Problems, *, trim: bool) -> tuple[Bag, pa.Array]:
+    counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    flat = plain(pc.list_flatten(array))
+    if trim:
+        flat = pc.utf8_trim_whitespace(flat)
+        flat = pc.if_else(pc.equal(flat, ""), None, flat)
+    codes, values = _encoded(flat)
+    return _bag(codes, np.ones(len(codes), np.float32), counts, _canonical(values, column, problems))
+
+
+def _map_members(array: pa.Array, column: str, row: int, problems: Problems) -> tuple[Bag, pa.Array]:
+    starts = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+    counts = np.where(array.is_null().to_numpy(zero_copy_only=False), 0, np.diff(starts))
+    ends = np.cumsum(counts)
+    entries = np.repeat(starts[:-1] - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
+    weights, _ = _numbers(array.items.take(pa.array(entries)))
+    if weights is None:
+        problems.add(f"Column '{column}' is of type {array.type}: the weights of its members must be numbers.")
+        weights = np.ones(len(entries))
+    rows = np.repeat(np.arange(len(array)), counts)
+    missing = array.items.take(pa.array(entries)).is_null().to_numpy(zero_copy_only=False)
+    bad_rows = np.zeros(len(array), np.bool_)
+    bad_rows[rows[~np.isfinite(weights) & ~missing]] = True
+    problems.add_values(
+        column,
+        bad_rows,
+        array,
+        row=row,
+        one="has a weight that is not finite",
+        many="have a weight that is not finite",
+        advice="Give finite weights.",
+    )
+    codes, values = _encoded(plain(array.keys.take(pa.array(entries))))
+    return _bag(codes, np.where(missing, 1, weights).astype(np.float32), counts, _canonical(values, column, problems))
+
+
+def _bag(
+    codes: NDArray[Any], weights: NDArray[np.float32], counts: NDArray[Any], members: pa.Array
+) -> tuple[Bag, pa.Array]:
+    """Return the bags of `counts` members a row, without the missing members."""
+    missing = np.append(members.is_null().to_numpy(zero_copy_only=False), True)[codes]
+    if missing.any():
+        rows = np.repeat(np.arange(len(counts)), counts)[~missing]
+        codes, weights = codes[~missing], weights[~missing]
+        counts = np.bincount(rows, minlength=len(counts))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Bag(codes.astype(np.int32), weights, offsets), members

@@ -1,0 +1,53 @@
+"""What is wrong with the values of a table, gathered over all columns and told in one message."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfm.errors import DataError
+
+
+@dataclass
+class _BadValues:
+    first: Any
+    row: int
+    count: int = 0
+
+
+@dataclass
+class Problems:
+    """Bad values and unreadable columns met during one pass over a table."""
+
+    _values: dict[tuple[str, str, str, str], _BadValues] = field(default_factory=dict)
+    _sentences: dict[str, None] = field(default_factory=dict)
+
+    def add_values(
+        self, column: str, bad: NDArray[np.bool_], array: Any, *, row: int, one: str, many: str, advice: str
+    ) -> None:
+        """Note the values of `array` (a chunk whose first row is `row`) where `bad` (rows,) is true."""
+        positions = np.flatnonzero(bad)
+        if len(positions) == 0:
+            return
+        key = (column, one, many, advice)
+        if key not in self._values:
+            first = int(positions[0])
+            self._values[key] = _BadValues(array[first].as_py(), row + first)
+        self._values[key].count += len(positions)
+
+    def add(self, sentence: str) -> None:
+        """Note a whole sentence, once."""
+        self._sentences[sentence] = None
+
+    def raise_if_any(self, rows: int) -> None:
+        """Raise DataError with one sentence or two for each bad column of the `rows` rows read."""
+        sentences = list(self._sentences)
+        for (column, one, many, advice), bad in self._values.items():
+            what = one if bad.count == 1 else many
+            sentences.append(
+                f"Column '{column}': {bad.count:,} of {rows:,} values {what} "
+                f"(first: {bad.first!r:.60}, row {bad.row:,}). {advice}"
+            )
+        if sentences:
+            raise DataError(" ".join(sentences))

@@ -1,0 +1,1 @@
+"""Kinds of columns: what each learns from the training rows, and how it turns values into features."""

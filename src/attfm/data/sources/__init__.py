@@ -1,0 +1,1 @@
+"""Tables from files and from memory, as record batches that can be read again and again."""

@@ -1,0 +1,191 @@
+"""Delimited text (CSV and its kin): types over the whole file, streaming, errors with a line number."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from attfm.data.sources.csv_header import long_cells, read_heading
+from attfm.data.sources.csv_types import NULL_VALUES, TextColumn
+from attfm.data.sources.files import DataFile
+from attfm.data.sources.text_stream import TextStream, known_encoding
+from attfm.errors import SourceError
+
+# Text that stands behind the last row while the file is checked: a quote that is never closed swallows it.
+_END = "__attfm_end_of_file__"
+_BLOCK_SIZES = (1 << 23, 1 << 26, 1 << 29)
+
+
+class DelimitedFile:
+    """A text file of rows, checked and typed by one pass when it is opened.
+
+    Parameters
+    ----------
+    file : where it is
+    names : column names of a file without a header; None: the first row holds them
+    separator : one character; None: by the extension and the first rows
+    null_values : markers of a missing cell besides the usual
+    encoding : of the text, as Python names it
+    skip_rows : lines to pass over at the top
+
+    Raises
+    ------
+    SourceError : empty, ragged, not text of that encoding, a quote never closed, wrong number of names
+    SchemaError : column names are empty or doubled
+    """
+
+    def __init__(
+        self,
+        file: DataFile,
+        *,
+        names: Sequence[str] | None = None,
+        separator: str | None = None,
+        null_values: Sequence[str] | None = None,
+        encoding: str = "utf-8",
+        skip_rows: int = 0,
+    ) -> None:
+        self._file = file
+        self._encoding = known_encoding(encoding)
+        self._null_values = [*NULL_VALUES, *(null_values or ())]
+        self._heading = read_heading(file, self._encoding, names=names, separator=separator, skip_rows=skip_rows)
+        columns, self.num_rows = self._scan()
+        self._columns = {column.name: column for column in columns}
+        self.schema = pa.schema([(column.name, column.type) for column in columns])
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows from the top, with the given columns."""
+        wanted = [self._columns[name] for name in columns]
+        schema = pa.schema([(column.name, column.type) for column in wanted])
+        types = {column.name: column.read_type for column in wanted}
+        try:
+            with TextStream(self._file, self._encoding) as stream, self._reader(stream, types) as reader:
+                for batch in reader:
+                    cells = zip(wanted, batch.columns, strict=True)
+                    arrays = [column.convert(array) for column, array in cells]
+                    yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        except pa.ArrowInvalid as error:
+            raise SourceError(f"{self._file.name} was changed while it was read: {error}.") from error
+
+    def _reader(
+        self,
+        stream: TextStream,
+        types: dict[str, pa.DataType],
+        on_bad_row: Callable[[pacsv.InvalidRow], str] | None = None,
+    ) -> pacsv.CSVStreamingReader:
+        # pyarrow reads ahead in threads of its own. One that still holds a Python object when the process ends aborts
+        # it, and a command that refuses a small file ends that fast: so they get memory of Arrow's where that is cheap.
+        text = stream.whole(self._block_size)
+        return pacsv.open_csv(
+            stream if text is None else pa.BufferReader(_in_arrow(text)),
+            read_options=pacsv.ReadOptions(
+                block_size=self._block_size, skip_rows=self._heading.skip, column_names=self._heading.names
+            ),
+            parse_options=pacsv.ParseOptions(
+                delimiter=self._heading.separator, newlines_in_values=True, invalid_row_handler=on_bad_row
+            ),
+            convert_options=pacsv.ConvertOptions(
+                column_types=types,
+                include_columns=list(types),
+                null_values=self._null_values,
+                strings_can_be_null=True,
+            ),
+        )
+
+    def _scan(self) -> tuple[list[TextColumn], int]:
+        """Return the typed columns and the number of rows, with blocks as long as the longest row needs."""
+        for self._block_size in _BLOCK_SIZES:
+            try:
+                return self._scan_blocks()
+            except pa.ArrowInvalid as error:
+                # A row longer than a block; no other message of pyarrow has this word (a test pins it).
+                if "straddl" not in str(error):
+                    raise SourceError(f"{self._file.name} can't be read as delimited text: {error}.") from error
+        raise SourceError(
+            f"{self._file.name} has a row longer than {_BLOCK_SIZES[-1] >> 20} MB: most likely a quote that is "
+            "never closed."
+        )
+
+    def _scan_blocks(self) -> tuple[list[TextColumn], int]:
+        """Read all cells as strings, and find each column's type."""
+        names = self._heading.names
+        columns = [TextColumn(name, self._null_values) for name in names]
+        ending = "\n" + self._heading.separator.join([_END] * len(names))
+        bad_rows: list[pacsv.InvalidRow] = []
+
+        def keep(row: pacsv.InvalidRow) -> str:
+            bad_rows.append(row)
+            return "error"
+
+        rows = 0
+        held: pa.RecordBatch | None = None  # the last batch so far, which may end with _END
+        with TextStream(self._file, self._encoding, check=True, ending=ending.encode()) as stream:
+            try:
+                with self._reader(stream, dict.fromkeys(names, pa.string()), keep) as reader:
+                    for batch in reader:
+                        if batch.num_rows and held is not None:
+                            _observe(columns, held)
+                            rows += held.num_rows
+                        held = batch if batch.num_rows else held
+            except pa.ArrowInvalid as error:
+                if not bad_rows:
+                    raise
+                raise self._ragged(bad_rows[0], stream.lines) from error
+        last = [] if held is None else [str(cells[-1]) for cells in held.columns]
+        if held is None or last[0] != _END:
+            raise self._unclosed(stream.lines, sum(cell.count("\n") for cell in last))
+        held = held.slice(0, held.num_rows - 1)
+        _observe(columns, held)
+        rows += held.num_rows
+        if rows == 0:
+            raise SourceError(f"{self._file.name} has a header but no rows: a table needs at least one row.")
+        return columns, rows
+
+    def _ragged(self, row: pacsv.InvalidRow, lines: int) -> SourceError:
+        if _END in row.text:
+            return self._unclosed(lines, row.text.count("\n"))
+        line, cells, text = self._first_ragged(row.expected_columns) or (None, row.actual_columns, row.text)
+        where = f"Line {line} of {self._file.name}" if line else f"A row of {self._file.name}"
+        shown = text.strip() if len(text) <= 80 else f"{text[:77]}..."
+        separator = self._heading.separator
+        quote = "A quote seems to be unclosed." if "\n" in text.strip() else f"Quote cells that contain {separator!r}."
+        return SourceError(
+            f"{where} has {cells} {'cell' if cells == 1 else 'cells'}, but {row.expected_columns} are expected: "
+            f"{shown!r}. {quote}"
+        )
+
+    def _unclosed(self, lines: int, swallowed: int) -> SourceError:
+        return SourceError(
+            f'{self._file.name} has a quote (") that is never closed, in the row that starts at line '
+            f"{lines + 1 - swallowed}. Close it, or double it inside a quoted cell."
+        )
+
+    def _first_ragged(self, expected: int) -> tuple[int, int, str] | None:
+        """Return line, number of cells and text of the first row with another number; None if it can't be told."""
+        with TextStream(self._file, self._encoding) as stream, long_cells():
+            text = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="")
+            for _ in range(self._heading.skip):
+                text.readline()
+            reader = csv.reader(text, delimiter=self._heading.separator)
+            line = self._heading.skip
+            try:
+                for cells in reader:
+                    if cells and len(cells) != expected:
+                        return line + 1, len(cells), self._heading.separator.join(cells)
+                    line = self._heading.skip + reader.line_num
+            except (csv.Error, UnicodeDecodeError):  # pyarrow takes some rows that the csv module doesn't
+                return None
+        return None
+
+
+def _in_arrow(text: bytes) -> pa.Buffer:
+    """Return a copy in memory of Arrow's own, which any thread may free."""
+    sink = pa.BufferOutputStream()
+    sink.write(text)
+    return sink.getvalue()
+
+
+def _observe(columns: Sequence[TextColumn], batch: pa.RecordBatch) -> None:
+    for column, cells in zip(columns, batch.columns, strict=True):
+        column.observe(cells)

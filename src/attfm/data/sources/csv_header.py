@@ -1,0 +1,150 @@
+"""The top of a delimited text file: its separator, its column names and where its rows begin."""
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from attfm.data.sources.files import DataFile
+from attfm.data.sources.in_memory import check_names
+from attfm.data.sources.text_stream import TextStream
+from attfm.errors import SourceError
+
+SEPARATORS = (",", ";", "\t", "|")
+_SPELLED = {"\\t": "\t", "tab": "\t", "space": " "}  # as they come from a command line
+_SAMPLE = 1 << 20
+_LONGEST = 1 << 26
+
+
+@dataclass(frozen=True)
+class Heading:
+    """How the rows are to be read.
+
+    skip : lines before the first row
+    """
+
+    separator: str
+    names: list[str]
+    skip: int
+
+
+def read_heading(
+    file: DataFile, encoding: str, *, names: Sequence[str] | None, separator: str | None, skip_rows: int
+) -> Heading:
+    """Look at the first rows of a file.
+
+    Raises
+    ------
+    SourceError : empty, no such separator, another separator than given, names of the wrong number
+    SchemaError : column names are empty or doubled
+    """
+    separator = _SPELLED.get(separator or "", separator)
+    if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
+        raise SourceError(f"separator={separator!r} can't be used: give one character, for example ';' or '\\t'.")
+    if skip_rows < 0:
+        raise SourceError(f"skip_rows={skip_rows} can't be used: give 0 or more lines.")
+    with TextStream(file, encoding, check=True) as stream:
+        lines = _sample(stream, skip_rows)[skip_rows:]
+    if not "".join(lines).strip():
+        after = f" after the first {skip_rows} lines" if skip_rows else ""
+        raise SourceError(f"{file.name} is empty{after}: a table needs a header and at least one row.")
+    found = separator or _detect_separator(lines, file.suffixes[0])
+    cells, line_count = _first_record(lines, found, file.name)
+    stripped = [cell.strip() for cell in cells]
+    if names is None:
+        if len(cells) == 1:
+            _check_one_column(stripped[0], lines, found, file.name)
+        check_names(stripped, f"the header of {file.name}", _header_hint(stripped))
+        return Heading(found, stripped, skip_rows + line_count)
+    given = [str(name) for name in names]
+    check_names(given, "names=")
+    if len(cells) != len(given):
+        fitting = (s for s in (*SEPARATORS, " ") if len(_first_record(lines, s, file.name)[0]) == len(given))
+        likely = next(fitting, None) if len(given) > 1 else None
+        hint = f"Pass separator={likely!r}, which gives {len(given)}." if likely else "Give one for each column."
+        raise SourceError(
+            f"{file.name} has {len(cells)} cells in its first row (separated by {found!r}), but {len(given)} names "
+            f"are given. {hint}"
+        )
+    # The same names as a header are no row.
+    return Heading(found, given, skip_rows + (line_count if stripped == given else 0))
+
+
+@contextmanager
+def long_cells() -> Iterator[None]:
+    """Let the csv module read cells of any length for a while."""
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _sample(stream: TextStream, skip_rows: int) -> list[str]:
+    """Return the whole lines of the first megabyte; more where there would be none behind those to skip."""
+    text, size = b"", _SAMPLE
+    while True:
+        text += stream.read(size - len(text))
+        # newline="": lines end where the csv module ends them, and their ends are kept.
+        lines = list(io.StringIO(text.decode("utf-8", "ignore").removeprefix("\ufeff"), newline=""))
+        if len(text) < size or size >= _LONGEST:
+            return lines
+        if len(lines) > skip_rows + 1:
+            return lines[:-1]  # the last one may be cut
+        size *= 4
+
+
+def _header_hint(names: Sequence[str]) -> str:
+    if names[0] == "" and all(names[1:]):  # as pandas writes its index
+        return " If it is a pandas index, write the file by to_csv(..., index=False)."
+    return " If the first row of the file is no header, pass names=."
+
+
+def _detect_separator(lines: Sequence[str], suffix: str) -> str:
+    """Return the separator that gives the same, largest number of cells in the first rows."""
+    if suffix in (".tsv", ".tab"):
+        return "\t"
+    if suffix == ".psv":
+        return "|"
+    best, most = ",", 1
+    for separator in SEPARATORS:
+        sizes = [len(cells) for cells in _records(lines[:50], separator)]
+        if len(set(sizes)) == 1 and sizes[0] > most:
+            best, most = separator, sizes[0]
+    if most > 1:
+        return best
+    # Ragged by any of them: the first row alone, which then leads to an error that names the line.
+    return max(SEPARATORS, key=lambda separator: len(_records(lines[:50], separator)[0]))
+
+
+def _records(lines: Sequence[str], separator: str) -> list[list[str]]:
+    """Return the rows that are not blank; at least one."""
+    records: list[list[str]] = []
+    with long_cells(), suppress(csv.Error):  # those before an error are sample enough
+        records.extend(csv.reader(lines, delimiter=separator))
+    return [cells for cells in records if cells] or [[""]]
+
+
+def _first_record(lines: Sequence[str], separator: str, file: str) -> tuple[list[str], int]:
+    """Return the cells of the first row that is not blank, and the number of lines up to its end."""
+    reader = csv.reader(lines, delimiter=separator)
+    try:
+        with long_cells():
+            return next(cells for cells in reader if cells), reader.line_num
+    except csv.Error as error:
+        raise SourceError(f"The first row of {file} can't be read: {error}.") from error
+
+
+def _check_one_column(header: str, lines: Sequence[str], separator: str, file: str) -> None:
+    """Raise SourceError if the only column looks like several with another separator between them."""
+    others = [other for other in SEPARATORS if other != separator and other in header]
+    spaces = {line.strip().count(" ") for line in lines[:20] if line.strip()}
+    if not others and separator != " " and len(spaces) == 1 and min(spaces) >= 2:
+        others = [" "]
+    if others:
+        raise SourceError(
+            f"{file} has one column only when it is separated by {separator!r}, but its header contains "
+            f"{others[0]!r}: {header[:80]!r}. Pass separator={others[0]!r} (--separator {others[0]!r})."
+        )

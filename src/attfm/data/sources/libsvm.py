@@ -1,0 +1,238 @@
+"""libsvm and libfm text (`label id:value id:value ...`), parsed by array operations alone."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from attfm.data.sources.files import DataFile, damaged
+from attfm.errors import SourceError
+
+Layout = Literal["auto", "fields", "bag"]
+_BLOCK = 1 << 23
+_BAG = pa.map_(pa.string(), pa.float32())
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Parsed rows: labels float64 (rows,), counts (rows,) of the entries, whose ids and weights follow each other."""
+
+    labels: pa.Array
+    counts: NDArray[np.int64]
+    ids: pa.StringArray
+    weights: pa.FloatArray
+
+
+class LibsvmFile:
+    """A libsvm or libfm file, checked by one pass when it is opened.
+
+    Its columns are `label` (float64), and either f0 .. f{n-1} (ids as strings) where each row has n entries of
+    value 1 whose ids belong to their position, or `features` (map<string, float32>).
+
+    Parameters
+    ----------
+    file : where it is
+    layout : "fields" or "bag" to have one or the other; "auto" looks
+
+    Raises
+    ------
+    SourceError : a line is not `label id:value ...`, no rows, or not laid out in fields as asked
+    """
+
+    def __init__(self, file: DataFile, *, layout: Layout = "auto") -> None:
+        self._file = file
+        self.num_rows = 0
+        look = _FieldLook()
+        for rows in self._blocks():
+            self.num_rows += len(rows.counts)
+            if layout != "bag":
+                look.observe(rows)
+        if self.num_rows == 0:
+            raise SourceError(f"{file.name} is empty: a table needs at least one row.")
+        reason = "" if layout == "bag" else look.why_not()
+        if layout == "fields" and reason:
+            raise SourceError(f"{file.name} can't be read as fields: {reason}.")
+        self._fields = None if layout == "bag" or reason else look.fields
+        columns = (
+            [("features", _BAG)] if self._fields is None else [(f"f{i}", pa.string()) for i in range(self._fields)]
+        )
+        self.schema = pa.schema([("label", pa.float64()), *columns])
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows from the top, with the given columns."""
+        for rows in self._blocks():
+            arrays: dict[str, pa.Array] = {}
+            for name in columns:
+                if name == "label":
+                    arrays[name] = rows.labels
+                elif self._fields is None:
+                    offsets = np.concatenate([[0], np.cumsum(rows.counts)]).astype(np.int32)
+                    arrays[name] = pa.MapArray.from_arrays(pa.array(offsets), rows.ids, rows.weights)
+                else:
+                    places = np.arange(int(name[1:]), len(rows.ids), self._fields)
+                    arrays[name] = rows.ids.take(pa.array(places))
+            yield pa.RecordBatch.from_pydict(arrays)
+
+    def _blocks(self) -> Iterator[_Rows]:
+        line = 1
+        for text in _whole_lines(self._file):
+            rows = _parse(text, line, self._file.name)
+            line += text.count(b"\n")
+            if len(rows.counts):
+                yield rows
+
+
+class _FieldLook:
+    """Whether every row has the same number of entries of value 1, and no id stands at two positions."""
+
+    def __init__(self) -> None:
+        self.fields = -1
+        self._reason = ""
+        self._ids: list[pa.Array] = []
+
+    def observe(self, rows: _Rows) -> None:
+        if self._reason:
+            return
+        first = int(rows.counts[0])
+        if self.fields < 0:
+            self.fields = first
+            self._ids = [pa.array([], pa.string())] * first
+        if not (rows.counts == self.fields).all():
+            self._reason = "rows differ in their number of entries"
+        elif self.fields == 0:
+            self._reason = "rows have no entries"
+        elif not pc.all(pc.equal(rows.weights, 1.0)).as_py():
+            self._reason = "some values are not 1"
+        else:
+            for i in range(self.fields):
+                new = rows.ids.take(pa.array(np.arange(i, len(rows.ids), self.fields)))
+                self._ids[i] = pc.unique(pa.concat_arrays([self._ids[i], pc.unique(new)]))
+
+    def _check(self) -> None:
+        if self._ids and len(pc.unique(pa.concat_arrays(self._ids))) < sum(len(ids) for ids in self._ids):
+            self._reason = "an id stands at several positions"
+
+    def why_not(self) -> str:
+        if not self._reason:
+            self._check()
+        return self._reason
+
+
+def _whole_lines(file: DataFile) -> Iterator[bytes]:
+    """Yield blocks of text that end at the end of a line."""
+    rest = b""
+    with file.open_text() as stream:
+        while True:
+            try:
+                chunk = bytes(stream.read(_BLOCK))
+            except OSError as error:
+                raise damaged(file.name, error) from error
+            if not chunk:
+                break
+            end = chunk.rfind(b"\n") + 1
+            if end:
+                yield rest + chunk[:end]
+                rest = chunk[end:]
+            else:
+                rest += chunk
+    if rest:
+        yield rest
+
+
+def _parse(text: bytes, first_line: int, file: str) -> _Rows:
+    if b"\0" in text:
+        line = first_line + text[: text.index(b"\0")].count(b"\n")
+        raise SourceError(f"{file} has a NUL byte in line {line}: it is damaged, or not text.")
+    if b"#" in text:
+        text = re.sub(rb"#[^\n]*", b"", text)
+    # One byte on either side, so that every token has an edge at its start and its end.
+    raw = np.frombuffer(b"\n" + text + b"\n", np.uint8)
+    is_space = raw <= 32
+    edges = np.flatnonzero(is_space[1:] != is_space[:-1]) + 1
+    starts, ends = edges[0::2], edges[1::2]
+    token_line = np.cumsum(raw == 10, dtype=np.int32)[starts] - 1  # line of each token, from 0
+    is_label = np.ones(len(starts), bool)
+    is_label[1:] = token_line[1:] != token_line[:-1]
+
+    def bad(token: int, what: str) -> SourceError:
+        shown = raw[starts[token] : ends[token]].tobytes().decode("utf-8", "replace")
+        return SourceError(
+            f"{file}, line {first_line + int(token_line[token])}: {shown[:60]!r} {what}. Lines must be "
+            "'label id:value id:value ...'."
+        )
+
+    colons = np.flatnonzero(raw == 58)
+    entries = np.flatnonzero(~is_label)
+    one_each = len(colons) == len(entries) and bool(((starts[entries] <= colons) & (colons < ends[entries])).all())
+    if not one_each:
+        in_token = np.bincount(np.searchsorted(starts, colons, side="right") - 1, minlength=len(starts))
+        wrong = int(np.flatnonzero(in_token != ~is_label)[0])
+        raise bad(wrong, _what_is_wrong(bool(is_label[wrong]), int(in_token[wrong])))
+    # Token boundaries and colons as one rising sequence: every other slice of the text is a piece to keep.
+    labels = _slices(raw, starts[is_label], ends[is_label])
+    ids = _slices(raw, starts[entries], colons)
+    values = _slices(raw, colons + 1, ends[entries])
+    label_tokens = np.flatnonzero(is_label)
+    label_numbers = _numbers(labels, pa.float64())
+    if label_numbers is None:
+        raise bad(int(label_tokens[_first_bad(labels)]), "is no number, but stands as the label")
+    weights = _numbers(values, pa.float32())
+    if weights is None:
+        raise bad(int(entries[_first_bad(values)]), "has no number after its colon")
+    empty = np.flatnonzero(colons == starts[entries])
+    if len(empty):
+        raise bad(int(entries[empty[0]]), "has no id before its colon")
+    try:
+        ids.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise SourceError(f"{file} is not UTF-8 text after line {first_line}: {error}.") from error
+    is_ranking = pc.index(ids, "qid").as_py()
+    if is_ranking >= 0:
+        raise bad(int(entries[is_ranking]), "belongs to a ranking file, which is not supported: drop the qid entries")
+    counts = np.diff(np.append(label_tokens, len(starts))) - 1
+    return _Rows(label_numbers, counts, ids, weights)
+
+
+def _slices(raw: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> pa.StringArray:
+    """Return the pieces raw[starts[i]:ends[i]], which rise and don't overlap, as strings."""
+    if not len(starts):
+        return pa.array([], pa.string())
+    # An array over pieces and the gaps between them shares the text; `take` then copies the pieces alone.
+    offsets = np.empty(2 * len(starts), np.int32)
+    offsets[0::2] = starts
+    offsets[1::2] = ends
+    both = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(raw))
+    return both.take(pa.array(np.arange(0, len(offsets), 2)))
+
+
+def _numbers(texts: pa.StringArray, type_: pa.DataType) -> Any:
+    plain = pc.if_else(pc.starts_with(texts, "+"), pc.utf8_slice_codeunits(texts, 1), texts)
+    try:
+        return pc.cast(plain, type_)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _first_bad(texts: pa.StringArray) -> int:
+    """Return the place of the first text that is no number, by halving."""
+    start, stop = 0, len(texts)
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        if _numbers(texts[start:middle], pa.float64()) is None:
+            stop = middle
+        else:
+            start = middle
+    return start
+
+
+def _what_is_wrong(label: bool, colons: int) -> str:
+    if label:
+        return "stands where the label should be"
+    if colons == 0:
+        return "has no colon"
+    return "has more than one colon (libffm files are not supported)"

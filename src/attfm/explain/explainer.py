@@ -1,0 +1,211 @@
+"""The front door: exact accounts of rows of a table, and of the model as a whole."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attfm.data.sources.source import Source
+from attfm.errors import ConfigError, DataError
+from attfm.explain.background import Background
+from attfm.explain.effects import chunk_rows, effects_of, field_pairs
+from attfm.explain.explanation import Explanation, View
+from attfm.explain.global_explanation import GlobalExplanation
+from attfm.explain.levels import States
+from attfm.explain.summary import Summary, Tally
+from attfm.model.bundle import Model
+from attfm.model.rows import Rows
+
+_VIEWS = ("centred", "raw")
+
+
+class Explainer:
+    """Explains rows of tables by one model.
+
+    Parameters
+    ----------
+    view : "centred", against the averages over the training rows, or "raw"
+
+    Raises
+    ------
+    ConfigError : an unknown view, or the centred one of a model without a background
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> from attfm.data.sources.source import open_source
+    >>> explainer = Explainer(model.model_, view="raw")
+    >>> sum(len(part) for part in explainer.chunks(open_source(X)))
+    80
+    """
+
+    def __init__(self, model: Model, *, view: View = "centred") -> None:
+        if view not in _VIEWS:
+            raise ConfigError(f"There is no view {view!r}: it is one of {', '.join(map(repr, _VIEWS))}.")
+        self.model = model
+        self.view = view
+        self.background: Background | None = None
+        if view == "centred":
+            self.background = Background.from_arrays(model.background, model.encoder, model.module)
+        self.states = States(model.encoder, {}) if self.background is None else self.background.states
+        self.pairs = field_pairs(model.module, len(self.states.names))
+        self.outputs = output_names(model)
+
+    def encoded(self, source: Source) -> Iterator[tuple[int, Rows]]:
+        """Yield the table's encoded rows, chunk by chunk, each with the number of its first row."""
+        columns = [field.name for field in self.model.schema.inputs]
+        size = chunk_rows(self.model.module, len(self.states.names))
+        row = 0
+        for batch in source.batches(columns):
+            rows = Rows.from_encoded(self.model.encoder.transform(batch, first_row=row))
+            for start in range(0, len(rows), size):
+                yield row + start, rows.slice(start, min(start + size, len(rows)))
+            row += batch.num_rows
+
+    def chunks(self, source: Source) -> Iterator[Explanation]:
+        """Yield the explanation of all rows of a table, chunk by chunk: memory is bounded however long it is."""
+        for first, rows in self.encoded(source):
+            yield self.explain(rows, np.arange(first, first + len(rows)))
+
+    def of_rows(self, source: Source, numbers: Sequence[int] | None) -> Explanation:
+        """Return the explanation of some rows of a table in the order given (None: of all), numbered from 0.
+
+        Raises
+        ------
+        DataError : a row is outside the table
+        """
+        if numbers is None:
+            return _joined(list(self.chunks(source)))
+        most = np.iinfo(np.int64).max
+        wanted = np.array([min(max(int(number), -1), most) for number in numbers], np.int64)
+        total, found = 0, list[Explanation]()
+        for first, rows in self.encoded(source):
+            total = first + len(rows)
+            here = np.unique(wanted[(wanted >= first) & (wanted < total)])
+            if len(here):
+                found.append(self.explain(rows.take(torch.from_numpy(here - first)), here))
+            if total > wanted.max(initial=-1) and wanted.min(initial=0) >= 0:
+                break
+        outside = [int(n) for n in numbers if not 0 <= n < total]
+        if outside:
+            raise _outside(source, outside, total)
+        whole = _joined(found)
+        return whole[np.searchsorted(whole.rows, wanted)]
+
+    def encoded_row(self, source: Source, number: int) -> Rows:
+        """Return one encoded row of a table, numbered from 0; raise DataError where it is outside."""
+        total = 0
+        for first, rows in self.encoded(source):
+            total = first + len(rows)
+            if first <= number < total:
+                return rows.slice(number - first, number - first + 1)
+        raise _outside(source, [number], total)
+
+    def explain(self, rows: Rows, numbers: NDArray[np.int64]) -> Explanation:
+        """Return the explanation of encoded rows; numbers : int64 (rows,), theirs in the table."""
+        effects = effects_of(self.model.module, rows)
+        base, main, pair = effects.intercept, effects.main, effects.pair.astype(np.float64, copy=False)
+        conditional = np.zeros(len(self.pairs), np.bool_)
+        if self.background is not None:
+            centred = self.background.centre(effects, self.states.of(rows))
+            base, main, pair = centred.base, centred.main, centred.pair
+            conditional = self.background.centred
+        return Explanation(
+            self.view, self.states.names, self.pairs, self.outputs, unit_of(self.model), base, main, pair,
+            effects.attention, effects.applied, self.states.row_labels(rows), numbers, conditional,
+        )  # fmt: skip
+
+
+def explain_global(
+    model: Model, source: Source | None = None, *, pairs: Sequence[tuple[str, str]] | None = None
+) -> GlobalExplanation:
+    """Return importance, attention, shapes and surfaces: as stored at the end of training, or of a table.
+
+    Parameters
+    ----------
+    source : rows to average over; None: the training rows, from the stored summary
+    pairs : names of the pairs whose surfaces are wanted, with a table; None: those that the summary holds
+
+    Raises
+    ------
+    ConfigError : no background is stored; a pair does not exist, or its surface is not stored and no table is given
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> explain_global(model.model_)
+    GlobalExplanation(72 rows, 2 fields, 1 pairs)
+    """
+    explainer = Explainer(model)
+    background, stored = explainer.background, Summary.from_arrays(model.background)
+    if background is None:
+        raise TypeError("the centred view has a background")
+    surfaces = [surface.pair for surface in stored.surfaces]
+    if pairs is not None:
+        surfaces = [_pair_number(explainer, pair) for pair in pairs]
+    overview = GlobalExplanation(
+        background.states, background.pairs, explainer.outputs, unit_of(model), stored, conditional=background.centred
+    )
+    if source is not None:
+        tally = Tally(background, surfaces)
+        for _, rows in explainer.encoded(source):
+            effects, states = effects_of(model.module, rows), background.states.of(rows)
+            tally.add(states, effects, background.centre(effects, states))
+        return overview.with_summary(tally.summary())
+    if pairs is not None:
+        absent = [overview.pair_names[p] for p in surfaces if p not in {s.pair for s in stored.surfaces}]
+        if absent:
+            raise ConfigError(f"The surface of {', '.join(map(repr, absent))} is not stored: give a table too.")
+    return overview
+
+
+def output_names(model: Model) -> tuple[str, ...]:
+    """Return what each account is of: the second class of two, each class of more, or the target of a regression."""
+    if model.target.classes is None:
+        return (model.target.name,)
+    classes = model.target.classes[1:] if model.task == "binary" else model.target.classes
+    return tuple(str(name) for name in classes)
+
+
+def unit_of(model: Model) -> str:
+    """Return the unit of the effects: "logit", or the name of a regression's target."""
+    return model.target.name if model.task == "regression" else "logit"
+
+
+def _pair_number(explainer: Explainer, pair: tuple[str, str]) -> int:
+    names = explainer.states.names
+    unknown = [name for name in pair if name not in names]
+    if unknown or len(set(pair)) != 2:
+        raise ConfigError(f"{pair} is not a pair of fields: give two of {', '.join(map(repr, names))}.")
+    ends = sorted(names.index(name) for name in pair)
+    found = np.flatnonzero((explainer.pairs == ends).all(1))
+    if not len(found):
+        raise ConfigError(f"This model has no pair effects (preset '{explainer.model.config.model.preset}').")
+    return int(found[0])
+
+
+def _outside(source: Source, numbers: Sequence[int], total: int) -> DataError:
+    listed = ", ".join(map(str, numbers))
+    return DataError(f"{source.name} has no row {listed}: it has {total:,} rows, numbered 0 to {total - 1:,}.")
+
+
+def _joined(parts: Sequence[Explanation]) -> Explanation:
+    """Return the rows of all parts, one after the other (at least one part)."""
+    if len(parts) == 1:
+        return parts[0]
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("main", "pair", "applied", "labels", "rows")
+    }
+    if parts[0].attention is not None:
+        arrays["attention"] = np.concatenate([part.attention for part in parts if part.attention is not None])
+    return replace(parts[0], **arrays)

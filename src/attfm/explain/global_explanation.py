@@ -1,0 +1,292 @@
+"""What a user gets for the model as a whole: importance, attention, shapes and surfaces with names."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfm.errors import ConfigError
+from attfm.explain.levels import States
+from attfm.explain.stability import Stability
+from attfm.explain.summary import Summary
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A field's main effect, value by value.
+
+    labels : (points,) names of the values, "unknown" and "missing" first
+    edges : float64 (points − 1,) edges of the bins of an ordered field, which are the points from the third on; or None
+    effect : float64 (points, outputs), mean centred main effect of the rows with that value
+    rows : int64 (points,), rows with it; a row with several members of a multi-valued field is in several points
+    spread : float64 (points, outputs), standard deviation over refits, or None without refits
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> shape = model.explain_global().shape("age")
+    >>> shape.labels, shape.rows[:2].tolist()
+    (['unknown', 'missing', '25', '61'], [0, 0])
+    >>> bool(shape.effect[2, 0] < shape.effect[3, 0])
+    True
+    """
+
+    field: str
+    kind: str
+    labels: list[str]
+    edges: Floats | None
+    effect: Floats
+    rows: NDArray[np.int64]
+    spread: Floats | None
+
+
+@dataclass(frozen=True)
+class PairSurface:
+    """A pair's centred effect, cell by cell of those that occur.
+
+    fields : the two; labels : names of the states of each
+    first, second : int64 (cells,), states; effect : float64 (cells, outputs); rows : int64 (cells,); a row with
+        several members of a multi-valued field is in several cells
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> surface = model.explain_global().surface("job", "age")
+    >>> [(surface.labels[0][u], surface.labels[1][v]) for u, v in zip(surface.first, surface.second)]
+    [('cook', '25'), ('cook', '61'), ('pilot', '25'), ('pilot', '61')]
+    """
+
+    fields: tuple[str, str]
+    labels: tuple[list[str], list[str]]
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    effect: Floats
+    rows: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """ "age × job"."""
+        return " × ".join(self.fields)
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much a field or pair moves the outputs: its mean |centred effect| over the rows, summed over outputs.
+
+    share : of the sum of all importances; spread : standard deviation over refits, or None;
+    attention, attention_spread : mean and standard deviation of a pair's a_ij over the rows, or None
+
+    Examples
+    --------
+    >>> Importance("age × job", 0.05, share=0.01, attention=0.2).name
+    'age × job'
+    """
+
+    name: str
+    importance: float
+    share: float
+    spread: float | None = None
+    attention: float | None = None
+    attention_spread: float | None = None
+
+
+@dataclass(frozen=True)
+class GlobalExplanation:
+    """The model as a whole, averaged over rows.
+
+    states : the values of each field; pairs : int64 (pairs, 2) field numbers; outputs, unit : as in `Explanation`
+    summary : the averages as arrays; conditional : bool (pairs,) as in `Explanation`
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from attfm import AFMClassifier
+    >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
+    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> overview = model.explain_global()
+    >>> overview.importance()[0].name
+    'age'
+    >>> round(sum(one.share for one in overview.importance()), 6)
+    1.0
+    """
+
+    states: States
+    pairs: NDArray[np.int64]
+    outputs: tuple[str, ...]
+    unit: str
+    summary: Summary
+    conditional: NDArray[np.bool_]
+
+    def __repr__(self) -> str:
+        return f"GlobalExplanation({self.rows:,} rows, {len(self.fields)} fields, {len(self.pairs)} pairs)"
+
+    @property
+    def rows(self) -> int:
+        """How many rows are averaged over."""
+        return self.summary.rows
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields."""
+        return self.states.names
+
+    @cached_property
+    def pair_names(self) -> tuple[str, ...]:
+        """Names of the pairs, "age × job"."""
+        return tuple(f"{self.fields[i]} × {self.fields[j]}" for i, j in self.pairs)
+
+    def with_summary(self, summary: Summary) -> Self:
+        """Return the overview of other rows, with the spread over refits that was stored."""
+        return replace(self, summary=replace(summary, bags=self.summary.bags))
+
+    def importance(self) -> list[Importance]:
+        """Return fields and pairs, the most important first."""
+        found = self.field_importance() + self.pair_importance()
+        return sorted(found, key=lambda one: -one.importance)
+
+    def field_importance(self) -> list[Importance]:
+        """Return the fields, the most important first."""
+        size = self.summary.field_importance.sum(1)
+        spread = self._spread([bag.field_importance.sum(1) for bag in self.summary.bags])
+        found = [
+            Importance(name, float(size[f]), float(size[f] / self._whole), None if spread is None else float(spread[f]))
+            for f, name in enumerate(self.fields)
+        ]
+        return sorted(found, key=lambda one: -one.importance)
+
+    def pair_importance(self) -> list[Importance]:
+        """Return the pairs, the most important first, with their attention."""
+        size = self.summary.pair_importance.sum(1)
+        spread = self._spread([bag.pair_importance.sum(1) for bag in self.summary.bags])
+        mean, std = self.summary.attention_mean, self.summary.attention_std
+        found = [
+            Importance(
+                name,
+                float(size[p]),
+                float(size[p] / self._whole),
+                None if spread is None else float(spread[p]),
+                None if np.isnan(mean[p]) else float(mean[p]),
+                None if np.isnan(std[p]) else float(std[p]),
+            )
+            for p, name in enumerate(self.pair_names)
+        ]
+        return sorted(found, key=lambda one: -one.importance)
+
+    @property
+    def _whole(self) -> float:
+        return float(self.summary.field_importance.sum() + self.summary.pair_importance.sum()) or 1.0
+
+    @staticmethod
+    def _spread(bags: list[Floats]) -> Floats | None:
+        return np.std(bags, axis=0, ddof=1) if len(bags) > 1 else None
+
+    def attention_matrix(self) -> Floats:
+        """Return the mean attention of each pair as a symmetric matrix (fields, fields), NaN on the diagonal."""
+        matrix = np.full((len(self.fields), len(self.fields)), np.nan)
+        if len(self.pairs):
+            i, j = self.pairs.T
+            matrix[i, j] = matrix[j, i] = self.summary.attention_mean
+        return matrix
+
+    def shape(self, field: str) -> Shape:
+        """Return one field's main effect, value by value; raise ConfigError where there is no such field."""
+        if field not in self.fields:
+            raise ConfigError(f"There is no field '{field}': it is one of {', '.join(map(repr, self.fields))}.")
+        f = self.fields.index(field)
+        start = int(self.states.offsets[f])
+        part = slice(start, start + int(self.states.sizes[f]))
+        kind, labels = self.states.kinds[f], self.states.labels(f)
+        spread = self._spread([bag.shape[part] for bag in self.summary.bags])
+        edges = self.states.edges(f) if kind in ("numeric", "scaled") else None
+        summary = self.summary
+        return Shape(field, kind, labels, edges, summary.shape[part], summary.shape_rows[part], spread)
+
+    def shapes(self) -> Iterator[Shape]:
+        """Yield all fields' shapes, the most important first."""
+        for one in self.field_importance():
+            yield self.shape(one.name)
+
+    def surfaces(self) -> list[PairSurface]:
+        """Return the pair surfaces at hand, the most important first."""
+        size = self.summary.pair_importance.sum(1)
+        found = []
+        for surface in sorted(self.summary.surfaces, key=lambda surface: -size[surface.pair]):
+            i, j = (int(f) for f in self.pairs[surface.pair])
+            found.append(
+                PairSurface(
+                    (self.fields[i], self.fields[j]),
+                    (self.states.labels(i), self.states.labels(j)),
+                    surface.first,
+                    surface.second,
+                    surface.effect,
+                    surface.rows,
+                )
+            )
+        return found
+
+    def surface(self, first: str, second: str) -> PairSurface:
+        """Return one pair's surface; raise ConfigError where it is not at hand."""
+        for surface in self.surfaces():
+            if set(surface.fields) == {first, second}:
+                return surface
+        held = ", ".join(repr(surface.name) for surface in self.surfaces()) or "none"
+        raise ConfigError(
+            f"The surface of '{first} × {second}' is not at hand; it is for {held}. Ask for it by pairs=."
+        )
+
+    def stability(self) -> Stability | None:
+        """Return how far refits agree, or None for fewer than two of them."""
+        bags = self.summary.bags
+        return Stability.between(bags, refits=len(bags)) if len(bags) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists and numbers: importance, shapes, surfaces and stability."""
+        stability = self.stability()
+        return {
+            "rows": self.rows,
+            "unit": self.unit,
+            "outputs": list(self.outputs),
+            "only_mean_moved": [
+                name for name, moved in zip(self.pair_names, self.conditional, strict=True) if not moved
+            ],
+            "fields": [vars(one) for one in self.field_importance()],
+            "pairs": [vars(one) for one in self.pair_importance()],
+            "shapes": [
+                {
+                    "field": shape.field, "kind": shape.kind, "values": shape.labels,
+                    "edges": None if shape.edges is None else shape.edges.tolist(), "effect": shape.effect.tolist(),
+                    "rows": shape.rows.tolist(), "spread": None if shape.spread is None else shape.spread.tolist(),
+                }
+                for shape in self.shapes()
+            ],
+            "surfaces": [
+                {
+                    "fields": list(surface.fields),
+                    "cells": [
+                        {"values": [surface.labels[0][u], surface.labels[1][v]], "effect": effect, "rows": rows}
+                        for u, v, effect, rows in zip(
+                            surface.first.tolist(), surface.second.tolist(), surface.effect.tolist(),
+                            surface.rows.tolist(), strict=True,
+                        )
+                    ],
+                }
+                for surface in self.surfaces()
+            ],
+            "stability": None if stability is None else vars(stability),
+        }  # fmt: skip
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)

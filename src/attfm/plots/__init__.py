@@ -1,0 +1,1 @@
+"""Pictures of effects and of predictions, with matplotlib."""

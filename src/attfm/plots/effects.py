@@ -1,0 +1,280 @@
+"""Pictures of what the rest of this package computes; each takes `ax=` and works without a display."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN
+from attfm.errors import ConfigError
+from attfm.explain.explanation import Explanation, output_number
+from attfm.explain.global_explanation import GlobalExplanation, Shape
+from attfm.plots.curves import learning_curve, precision_recall, reliability, roc
+from attfm.plots.grid import FEW_ROWS, MOST_CATEGORIES, density, pair_grid, stretch_of, stretched_ticks
+from attfm.plots.style import (
+    ACCENT,
+    NEGATIVE,
+    NEUTRAL,
+    POSITIVE,
+    both_labels,
+    diverging,
+    label,
+    limits_around,
+    new_axes,
+    quiet_frame,
+    sequential,
+    tick_size,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "attention_matrix",
+    "importance",
+    "learning_curve",
+    "pair_map",
+    "precision_recall",
+    "reliability",
+    "roc",
+    "shape",
+    "waterfall",
+]
+
+Floats = NDArray[np.float64]
+
+
+def waterfall(
+    explanation: Explanation, row: int = 0, *, output: str | int | None = None, n: int = 12, ax: Axes | None = None
+) -> Axes:
+    """Draw one row's account from the base value to its logit, the n largest effects first, the others summed.
+
+    Raises
+    ------
+    IndexError : there is no such row
+    ConfigError : several outputs and none named
+    MissingExtraError : matplotlib is not installed
+    """
+    one = explanation[row]
+    number = output_number(one.outputs, output)
+    effects = one.top(n, output=number)[0]
+    total = float(one.logits[0, number])
+    base = float(one.base[number])
+    names = [f"{_short_name(e.name)} = {_short_value(e.value, pair=' × ' in e.name)}" for e in effects]
+    sizes = [effect.effect for effect in effects]
+    others = len(one.names) - len(effects)
+    if others:
+        names.append(f"{others:,} others")
+        sizes.append(total - base - sum(sizes))
+    longest = max(len(name) for name in names) if names else 0
+    ax = new_axes(ax, width=5 + 0.07 * max(longest, 21), height=1.7 + 0.34 * (len(sizes) + 2))
+    ends = base + np.cumsum([0.0, *sizes])
+    positions = np.arange(1, len(sizes) + 1)
+    colours = [NEGATIVE if size < 0 else POSITIVE for size in sizes]
+    ax.barh(positions, sizes, left=ends[:-1], color=colours, height=0.68)
+    ax.vlines(ends, np.arange(len(ends)) - 0.34, np.arange(len(ends)) + 1.34, color=NEUTRAL, linewidth=0.8)
+    ax.plot([base], [0], "o", color=NEUTRAL, markersize=6)
+    ax.plot([total], [len(sizes) + 1], "D", color="black", markersize=6)
+    limits_around(ax, float(ends.min()), float(ends.max()))
+    room = 0.012 * np.ptp(ax.get_xlim())
+    for position, size, end in zip(positions.tolist(), sizes, ends[1:].tolist(), strict=True):
+        side = "right" if size < 0 else "left"
+        ax.text(end + (-room if size < 0 else room), position, _signed(size), va="center", ha=side, fontsize=8.5)
+    for x, position in ((base, 0), (total, len(sizes) + 1)):
+        ax.text(x + 1.6 * room, position, _amount(x), va="center", ha="left", fontsize=8.5)
+    start = "mean of training rows" if one.view == "centred" else "intercept"
+    unit = label(one.unit)
+    ax.set_yticks(np.arange(len(sizes) + 2), [start, *names, unit if unit != "logit" else "logit of this row"])
+    ax.tick_params(axis="y", length=0, labelsize=tick_size(ax, len(sizes) + 2))
+    ax.set_ylim(len(sizes) + 1.6, -0.6)
+    ax.set_xlabel(f"{unit} of {label(one.outputs[number])}" if unit == "logit" else unit)
+    title = f"row {one.rows[0]:,}: {unit} {_amount(total)}"
+    if unit == "logit" and len(one.outputs) == 1:
+        title += f", probability of {label(one.outputs[0], 20)} {1 / (1 + np.exp(-total)):.3f}"
+    ax.set_title(title, fontsize=9, loc="left")
+    ax.locator_params(axis="x", nbins=5)
+    quiet_frame(ax)
+    return ax
+
+
+def importance(
+    overview: GlobalExplanation,
+    *,
+    kind: Literal["all", "fields", "pairs"] = "all",
+    n: int = 20,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the n most important fields or pairs as bars, with their spread over refits where there are any."""
+    found = {
+        "all": overview.importance, "fields": overview.field_importance, "pairs": overview.pair_importance
+    }[kind]()[:n]  # fmt: skip
+    ax = new_axes(ax, width=7.5, height=1.2 + 0.27 * max(len(found), 2))
+    sizes = [one.importance for one in found]
+    spread = [one.spread or 0.0 for one in found] if any(one.spread for one in found) else None
+    pair_names = set(overview.pair_names)
+    colours = [ACCENT if one.name in pair_names else NEGATIVE for one in found]
+    style = {"ecolor": "black", "elinewidth": 1, "capsize": 2}
+    ax.barh(np.arange(len(found)), sizes, xerr=spread, color=colours, error_kw=style, height=0.72)
+    ax.set_yticks(np.arange(len(found)), [_short_name(one.name) for one in found])
+    ax.tick_params(axis="y", length=0, labelsize=tick_size(ax, len(found)))
+    ax.set_ylim(len(found) - 0.4, -0.6)
+    ax.set_xlim(left=0)
+    unit = "logits" if overview.unit == "logit" else label(overview.unit)
+    ax.set_xlabel(f"mean |effect| over {overview.rows:,} rows, {unit}")
+    if kind == "all" and {ACCENT, NEGATIVE} <= set(colours):
+        from matplotlib.patches import Patch
+
+        ax.legend([Patch(color=NEGATIVE), Patch(color=ACCENT)], ["field", "pair"], frameon=False, loc="lower right")
+    if spread is not None:
+        ax.set_title(f"whiskers: standard deviation over {len(overview.summary.bags)} refits", fontsize=9, loc="left")
+    quiet_frame(ax)
+    return ax
+
+
+def shape(overview: GlobalExplanation, field: str, *, output: str | int | None = None, ax: Axes | None = None) -> Axes:
+    """Draw a field's main effect: a curve with the density of the rows below it, or bars for categories.
+
+    The bars are sorted by rows, at most 20 of them. The effect of missing values is a dotted line across a curve.
+    The axis of a field whose rows crowd near 0, such as an income, is logarithmic away from 0.
+    """
+    found = overview.shape(field)
+    number = output_number(overview.outputs, output)
+    return _curve(found, number, overview, ax) if found.edges is not None else _bars(found, number, overview, ax)
+
+
+def _curve(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | None) -> Axes:
+    ax = new_axes(ax, width=7, height=4.4)
+    edges = np.empty(0) if found.edges is None else found.edges
+    effect, rows = found.effect[FIRST_VALUE:, number], found.rows[FIRST_VALUE:]
+    seen = np.where(rows > 0, effect, np.nan)
+    if len(edges) == len(effect) + 1 and len(effect):
+        ax.stairs(seen, edges, baseline=None, color=NEGATIVE, linewidth=1.8)
+        if found.spread is not None:
+            spread = found.spread[FIRST_VALUE:, number]
+            ax.stairs(seen + 2 * spread, edges, baseline=seen - 2 * spread, fill=True, color=NEGATIVE, alpha=0.2)
+    notes = []
+    for state, name in ((MISSING, "missing"), (UNKNOWN, "unknown")):
+        if found.rows[state]:
+            ax.axhline(found.effect[state, number], color=POSITIVE, linestyle=":", linewidth=1.6)
+            notes.append(f"{name}: {found.effect[state, number]:+.3f}, {found.rows[state]:,} rows")
+    ax.axhline(0, color=NEUTRAL, linewidth=0.8)
+    below = ax.inset_axes((0, -0.27, 1, 0.23), sharex=ax)
+    if len(edges) == len(rows) + 1 and len(rows):
+        stretch = stretch_of(rows, edges)
+        heights, bounds = density(rows, edges, stretch=stretch)
+        if stretch is not None:
+            ax.set_xscale("asinh", linear_width=stretch)
+            below.set_xscale("asinh", linear_width=stretch)
+            ticks = stretched_ticks(edges[0], edges[-1], stretch)
+            below.set_xticks(ticks, [f"{tick:,.10g}" for tick in ticks], minor=False)
+            below.set_xticks([], minor=True)
+        below.stairs(heights, bounds, fill=True, color=NEUTRAL, alpha=0.55)
+    below.set_yticks([])
+    below.set_ylabel("rows", fontsize=8)
+    scale = "" if ax.get_xscale() == "linear" else " (logarithmic away from 0)"
+    below.set_xlabel(label(found.field) + scale)
+    below.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(axis="x", labelbottom=False)
+    ax.set_ylabel(_effect_label(overview, number))
+    title = f"{label(found.field)}, {int(rows.sum()):,} rows" + (f"; dotted: {'; '.join(notes)}" if notes else "")
+    ax.set_title(title, fontsize=9, loc="left")
+    quiet_frame(ax, grid="y")
+    return ax
+
+
+def _bars(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | None) -> Axes:
+    order = np.argsort(-found.rows, kind="stable")
+    order = order[found.rows[order] > 0]
+    left_out = max(len(order) - MOST_CATEGORIES, 0)
+    order = order[:MOST_CATEGORIES]
+    ax = new_axes(ax, width=7, height=1.3 + 0.27 * max(len(order), 2))
+    sizes, rows = found.effect[order, number], found.rows[order]
+    spread = None if found.spread is None else 2 * found.spread[order, number]
+    colours = [NEGATIVE if size < 0 else POSITIVE for size in sizes]
+    style = {"ecolor": "black", "elinewidth": 1, "capsize": 2}
+    ax.barh(np.arange(len(order)), sizes, xerr=spread, color=colours, height=0.72, error_kw=style)
+    names = [f"{label(found.labels[state], 26)}  ({count:,})" for state, count in zip(order, rows, strict=True)]
+    ax.set_yticks(np.arange(len(order)), names)
+    ax.tick_params(axis="y", length=0, labelsize=tick_size(ax, len(order)))
+    ax.set_ylim(len(order) - 0.4, -0.6)
+    ax.axvline(0, color=NEUTRAL, linewidth=0.8)
+    ax.set_xlabel(_effect_label(overview, number))
+    more = f"; {left_out:,} rarer values not shown" if left_out else ""
+    ax.set_title(f"{label(found.field)} (rows){more}", fontsize=9, loc="left")
+    quiet_frame(ax)
+    return ax
+
+
+def pair_map(
+    overview: GlobalExplanation, first: str, second: str, *, output: str | int | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw a pair's centred effect as a heat map; neighbouring bins are averaged, and rare categories are left out.
+
+    Grey cells have no rows, dots mark cells with fewer than 10.
+    """
+    ax = new_axes(ax, width=7.8, height=6)
+    surface = overview.surface(first, second)
+    number = output_number(overview.outputs, output)
+    grid = pair_grid(overview, surface, number)
+    row_names, column_names = ([label(name, 18) for name in names] for names in grid.labels)
+    mean, counts, most = grid.mean, grid.counts, grid.limit
+    image = ax.imshow(mean, cmap=diverging(), vmin=-most, vmax=most, aspect="auto")
+    thin = np.argwhere((counts > 0) & (counts < FEW_ROWS))
+    ax.plot(thin[:, 1], thin[:, 0], ".", color=NEUTRAL, markersize=3)
+    ax.set_yticks(np.arange(len(row_names)), row_names, fontsize=tick_size(ax, len(row_names)))
+    ax.set_xticks(
+        np.arange(len(column_names)), column_names, fontsize=tick_size(ax, len(column_names), across=True), rotation=90
+    )
+    ax.set_ylabel(label(surface.fields[0]))
+    ax.set_xlabel(label(surface.fields[1]))
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
+    bar.set_label(_effect_label(overview, number))
+    ax.set_title(f"{_short_name(surface.name)}; dots: fewer than {FEW_ROWS} rows, grey: none", fontsize=9, loc="left")
+    return ax
+
+
+def attention_matrix(overview: GlobalExplanation, *, ax: Axes | None = None) -> Axes:
+    """Draw the mean attention of each pair, in multiples of equal attention, as a matrix field by field.
+
+    Raises
+    ------
+    ConfigError : the model has no attention
+    """
+    matrix = overview.attention_matrix()
+    fields = len(overview.fields)
+    if np.isnan(matrix).all():
+        raise ConfigError("This model has no attention, so there is no matrix of it: the preset is without it.")
+    size = float(np.clip(2.5 + 0.28 * fields, 4.5, 13))
+    ax = new_axes(ax, width=size + 1.2, height=size)
+    image = ax.imshow(matrix * len(overview.pairs), cmap=sequential())
+    names = [label(name, 22) for name in overview.fields]
+    ax.set_xticks(np.arange(fields), names, rotation=90, fontsize=tick_size(ax, fields, across=True))
+    ax.set_yticks(np.arange(fields), names, fontsize=tick_size(ax, fields))
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.75)
+    bar.set_label("mean attention, 1 = equal attention to all pairs")
+    ax.set_title(f"attention, mean of {overview.rows:,} rows (no sign, no size)", fontsize=9, loc="left")
+    return ax
+
+
+def _effect_label(overview: GlobalExplanation, number: int) -> str:
+    if overview.unit == "logit":
+        return f"effect on the logit of {label(overview.outputs[number], 20)}"
+    return f"effect on {label(overview.unit, 24)}"
+
+
+def _short_name(name: str) -> str:
+    return both_labels(name.split(" × "), 40) if " × " in name else label(name, 26)
+
+
+def _short_value(value: str, *, pair: bool) -> str:
+    return both_labels(value.split(" × "), 40) if pair else label(value, 26)
+
+
+def _signed(size: float) -> str:
+    return f"{size:+.3f}" if abs(size) < 1000 else f"{size:+,.0f}"
+
+
+def _amount(x: float) -> str:
+    return f"{x:.3g}" if abs(x) < 1000 else f"{x:,.0f}"

@@ -1,0 +1,78 @@
+"""The curves of a report, as points: ROC, precision and recall, calibration, and predictions against values."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from attfm.model.bundle import Model
+from attfm.plots.curves import wilson
+
+Floats = NDArray[np.float64]
+_POINTS, _DOTS, _BINS, _CLASSES = 200, 600, 10, 5
+
+
+def curves(model: Model, target: NDArray[Any], scores: Floats) -> dict[str, Any]:
+    """Return the curves that the task has.
+
+    Parameters
+    ----------
+    target : (rows,) class codes or values
+    scores : (rows, classes) probabilities, or (rows,) predictions of a regression
+    """
+    if model.task == "regression":
+        return {"scatter": _scatter(target, scores), "means": _means(target, scores)}
+    classes = list(model.target.classes or ())
+    if model.task == "binary":
+        codes = [1]
+        hit, confidence = (target == 1).astype(np.float64), scores[:, 1]
+    else:
+        counts = np.bincount(target, minlength=len(classes))
+        codes = np.argsort(-counts, kind="stable")[:_CLASSES].tolist()
+        hit, confidence = (scores.argmax(1) == target).astype(np.float64), scores.max(1)
+    found: dict[str, Any] = {"roc": [], "pr": [], "calibration": _calibration(hit, confidence)}
+    for code in codes:
+        positive = target == code
+        if not 0 < positive.sum() < len(positive):
+            continue
+        wrong, right, _ = roc_curve(positive, scores[:, code])
+        precision, recall, _ = precision_recall_curve(positive, scores[:, code])
+        name = str(classes[code])[:60]
+        found["roc"].append({"name": name, "points": _thinned(wrong, right)})
+        found["pr"].append({"name": name, "points": _thinned(recall, precision), "share": round(positive.mean(), 4)})
+    return found
+
+
+def _calibration(hit: Floats, confidence: Floats) -> list[dict[str, float]]:
+    """Return observed against predicted in bins of equal numbers of rows, with Wilson's 95 % interval."""
+    points = []
+    for part in np.array_split(np.argsort(confidence, kind="stable"), min(_BINS, len(hit))):
+        share = float(hit[part].mean())
+        low, high = wilson(share, len(part))
+        points.append(
+            {
+                "x": round(float(confidence[part].mean()), 4), "y": round(share, 4), "rows": len(part),
+                "low": round(max(float(low), 0.0), 4), "high": round(min(float(high), 1.0), 4),
+            }
+        )  # fmt: skip
+    return points
+
+
+def _scatter(target: Floats, predicted: Floats) -> list[list[float]]:
+    kept = np.random.default_rng(0).permutation(len(target))[:_DOTS]
+    return [[float(f"{predicted[r]:.5g}"), float(f"{target[r]:.5g}")] for r in kept]
+
+
+def _means(target: Floats, predicted: Floats) -> list[list[float]]:
+    """Return mean prediction and mean value in bins of equal numbers of rows, in the order of the predictions."""
+    parts = np.array_split(np.argsort(predicted, kind="stable"), min(_BINS, len(target)))
+    return [[float(f"{predicted[part].mean():.5g}"), float(f"{target[part].mean():.5g}")] for part in parts]
+
+
+def _thinned(x: Floats, y: Floats) -> list[list[float]]:
+    """Return at most some 200 points of a curve, evenly along its length; the ends stay."""
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+    wanted = np.searchsorted(length, np.linspace(0, length[-1], _POINTS))
+    kept = np.unique(np.concatenate([[0], np.minimum(wanted, len(x) - 1), [len(x) - 1]]))
+    return [[round(float(x[p]), 4), round(float(y[p]), 4)] for p in kept]

@@ -1,0 +1,170 @@
+"""The rows that a report looks at: read from a table or taken as encoded, scored, and the hundred of them to show."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attfm.data.sources.source import Source
+from attfm.explain.explainer import Explainer
+from attfm.model.bundle import Model
+from attfm.model.rows import BagRows, Rows
+
+Floats = NDArray[np.float64]
+MOST_ROWS = 300_000  # of a table that are looked at: bounds memory and time
+SHOWN = 100
+_EACH = 33
+RIGHT, WRONG, RANDOM = "most confident right", "most confident wrong", "random"
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Encoded rows with scores, and with labels where the table has them.
+
+    name : of the table; total : rows in it
+    rows : encoded; numbers : int64 (rows,), theirs in the table
+    logits : float64 (rows, outputs), or (rows, 1) predictions of a regression
+    target : (rows,) class codes or values, or None; weight : float64 (rows,)
+    """
+
+    name: str
+    total: int
+    rows: Rows
+    numbers: NDArray[np.int64]
+    logits: Floats
+    target: NDArray[Any] | None
+    weight: Floats
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def of_rows(
+        cls,
+        model: Model,
+        name: str,
+        rows: Rows,
+        target: NDArray[Any] | None,
+        weight: Floats | None = None,
+        numbers: NDArray[np.int64] | None = None,
+    ) -> Self:
+        """Return encoded rows with their scores; a random part of very many."""
+        total = len(rows)
+        numbers = np.arange(total) if numbers is None else numbers
+        weight = np.ones(total) if weight is None else weight.astype(np.float64)
+        if total > MOST_ROWS:
+            kept = np.sort(np.random.default_rng(0).choice(total, MOST_ROWS, replace=False))
+            rows, numbers, weight = rows.take(torch.from_numpy(kept)), numbers[kept], weight[kept]
+            target = None if target is None else target[kept]
+        logits = model.module.predict(rows).numpy().astype(np.float64)
+        return cls(name, total, rows, numbers, logits, target, weight)
+
+    @classmethod
+    def of_table(
+        cls,
+        model: Model,
+        source: Source,
+        target: NDArray[Any] | None,
+        weight: Floats | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """Return the rows of a table with their scores; of a very long one a random part, evenly from all of it.
+
+        name : what the table is called; None: as its file is
+        target : (rows,) class codes or values of all rows, or None; weight : (rows,) or None
+        """
+        rng = np.random.default_rng(0)
+        total = source.num_rows if target is None else len(target)
+        share = 1.0 if not total else min(MOST_ROWS / total, 1.0)
+        parts, kept, seen = list[Rows](), [np.empty(0, np.int64)], 0
+        for first, rows in Explainer(model, view="raw").encoded(source):
+            seen = first + len(rows)
+            chosen = np.arange(len(rows)) if share == 1 else np.flatnonzero(rng.random(len(rows)) < share)
+            parts.append(rows if share == 1 else rows.take(torch.from_numpy(chosen)))
+            kept.append(first + chosen)
+            if not total and sum(map(len, kept)) >= MOST_ROWS:  # without a count the first rows must do
+                break
+        numbers = np.concatenate(kept)
+        found = cls.of_rows(
+            model, name or source.name, _joined(parts), None if target is None else target[numbers],
+            None if weight is None else weight[numbers], numbers,
+        )  # fmt: skip
+        return cls(found.name, max(total or 0, seen), *list(vars(found).values())[2:])
+
+
+def shown_rows(model: Model, examined: Examined) -> dict[str, list[int]]:
+    """Return places of at most 100 rows by the reason they are shown: confident right and wrong ones, and random ones.
+
+    Of a regression the right ones are those with the smallest errors and the wrong ones those with the largest.
+    Without a target, the rows with the highest and the lowest predictions (or the most and least certain of several
+    classes).
+    """
+    n = len(examined)
+    certainty, right = _certainty(model, examined.logits), None
+    names = (RIGHT, WRONG)
+    if model.task == "regression":
+        names = ("closest", "farthest off")
+    if examined.target is not None:
+        if model.task == "regression":
+            error = np.abs(examined.logits[:, 0] - examined.target)
+            order = np.argsort(error, kind="stable")
+            first, last = order, order[::-1]
+        else:
+            right = decided(model, examined.logits) == examined.target
+            order = np.argsort(-certainty, kind="stable")
+            first, last = order[right[order]], order[~right[order]]
+    else:
+        size = certainty if examined.logits.shape[1] > 1 else examined.logits[:, 0]
+        order = np.argsort(-size, kind="stable")
+        first, last = order, order[::-1]
+        names = ("most certain", "least certain") if examined.logits.shape[1] > 1 else ("highest", "lowest")
+    taken = dict[int, None]()
+    groups = dict[str, list[int]]()
+    rest = SHOWN - 2 * _EACH
+    for name, candidates, most in (
+        (names[0], first, _EACH),
+        (names[1], last, _EACH),
+        (RANDOM, np.random.default_rng(0).permutation(n), rest),
+    ):
+        most = most if name != RANDOM else SHOWN - len(taken)  # too few wrong ones leave room for more random ones
+        groups[name] = [int(r) for r in candidates[: most + len(taken)] if int(r) not in taken][:most]
+        taken |= dict.fromkeys(groups[name])
+    return groups
+
+
+def decided(model: Model, logits: Floats) -> NDArray[np.int64]:
+    """Return the class that is predicted for each row, by the threshold of training; int64 (rows,)."""
+    if logits.shape[1] > 1:
+        classes: NDArray[np.int64] = logits.argmax(1)
+        return classes
+    return (logits[:, 0] > _cut(model)).astype(np.int64)
+
+
+def _certainty(model: Model, logits: Floats) -> Floats:
+    if logits.shape[1] == 1:
+        return np.abs(logits[:, 0] - _cut(model)) if model.task == "binary" else np.zeros(len(logits))
+    ordered = np.sort(logits, axis=1)
+    certainty: Floats = ordered[:, -1] - ordered[:, -2]
+    return certainty
+
+
+def _cut(model: Model) -> float:
+    threshold = model.config.train.threshold
+    return float(np.log(threshold / (1 - threshold)))
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    if len(parts) == 1:
+        return parts[0]
+    values = [part.values for part in parts if part.values is not None]
+    bags = {f: _joined_bags([part.bags[f] for part in parts]) for f in parts[0].bags}
+    return Rows(torch.cat([part.ids for part in parts]), torch.cat(values) if values else None, bags)
+
+
+def _joined_bags(bags: list[BagRows]) -> BagRows:
+    starts = np.cumsum([0] + [len(bag.ids) for bag in bags]).tolist()
+    ends = [bag.offsets[1:] + start for bag, start in zip(bags, starts, strict=False)]
+    offsets = torch.cat([bags[0].offsets[:1], *ends])
+    return BagRows(torch.cat([bag.ids for bag in bags]), torch.cat([bag.weights for bag in bags]), offsets)

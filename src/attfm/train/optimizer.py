@@ -1,0 +1,158 @@
+"""How parameters move: Adam, SGD and Adagrad, each with decoupled weight decay of V and w; and their average."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from attfm.config import TrainConfig
+from attfm.model.modules import FactorizationMachine
+from attfm.model.rows import Rows
+from attfm.ops import RowAverage
+from attfm.train.sparse_optimizer import LazyTable
+
+
+class DenseMethod:
+    """Adam (Kingma and Ba 2015), Adagrad (Duchi et al. 2011) or plain SGD, of whole tensors.
+
+    The same as those of torch.optim with its defaults, whose first use takes a second: it imports torch's compiler.
+
+    Parameters
+    ----------
+    parameters : changed in place where they have a gradient
+    config : names the method and the learning rate
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], config: TrainConfig) -> None:
+        self._method, self._rate, self._steps = config.optimizer, config.learning_rate, 0
+        kept = parameters if self._method != "sgd" else []
+        self._squares = [torch.zeros_like(p) for p in kept]
+        self._means = [torch.zeros_like(p) for p in kept]
+        self._parameters = parameters
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        self._steps += 1
+        betas, eps = (0.9, 0.999), {"adam": 1e-8, "adagrad": 1e-10}.get(self._method, 0.0)
+        rate, root = self._rate, 1.0
+        if self._method == "adam":
+            rate, root = rate / (1 - betas[0] ** self._steps), (1 - betas[1] ** self._steps) ** 0.5
+        for n, parameter in enumerate(self._parameters):
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if self._method == "sgd":
+                parameter.add_(gradient, alpha=-rate)
+                continue
+            mean, square = gradient, self._squares[n]
+            if self._method == "adam":
+                mean = self._means[n].lerp_(gradient, 1 - betas[0])
+                square.mul_(betas[1])
+            square.addcmul_(gradient, gradient, value=1 - betas[1] if self._method == "adam" else 1.0)
+            parameter.addcdiv_(mean, square.sqrt().div_(root).add_(eps), value=-rate)
+
+
+class Optimizer:
+    """A step of the chosen method, after weight decay that bypasses its moments (Loshchilov and Hutter 2019).
+
+    Parameters
+    ----------
+    module : its parameters are changed in place
+    config : names the method, the learning rate and the decays
+    more_rows : gradients may hold more than the batch's rows, as those of the smoothness penalty do
+    lazy : V and w get sparse gradients (`FactorizationMachine.sparse_gradients`) and are moved row by row
+    """
+
+    def __init__(
+        self, module: FactorizationMachine, config: TrainConfig, *, lazy: bool = False, more_rows: bool = True
+    ) -> None:
+        tables = [module.linear.weight] + ([module.embedding.weight] if module.has_pairs else [])
+        self.lazy = [LazyTable(table, config) for table in tables] if lazy else []
+        apart = {id(table) for table in tables} if lazy else set()
+        parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
+        self._module, self._more_rows = module, more_rows
+        self._method = DenseMethod(parameters, config)
+        self._learning_rate = config.learning_rate
+        self._decays: list[tuple[nn.Parameter, float]] = [(module.linear.weight, config.linear_decay)]
+        if module.has_pairs:
+            self._decays.append((module.embedding.weight, config.embedding_decay))
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        self._module.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def step(self, rows: Rows) -> None:
+        """Decay the features that the batch has, then move every parameter by its gradient.
+
+        The decay of a step falls on the batch's features only: with a decay of all features at each step a rare one
+        would shrink to nothing between the rows that it occurs in.
+        """
+        decays = [min(decay, 1 / self._learning_rate) for _, decay in self._decays]
+        kept = [1 - self._learning_rate * decay for decay in decays]
+        if self.lazy:
+            for table, decay in zip(self.lazy, decays, strict=True):
+                table.step(decay, rows if self._more_rows else None)
+        elif min(kept) < 1:
+            touched = torch.cat([rows.ids.flatten(), *(bag.ids for bag in rows.bags.values())])
+            touched = torch.bincount(touched).nonzero()[:, 0]
+            for (parameter, _), share in zip(self._decays, kept, strict=True):
+                if share < 1:
+                    parameter[touched] *= share
+        self._method.step()
+
+
+class ParameterAverage:
+    """Exponential average of a module's parameters over its last steps (Polyak and Juditsky 1992).
+
+    It is steadier than the parameters themselves, so it is what is validated and kept. Lazy tables are averaged too,
+    with the same result as dense ones: see `attfm.ops.RowAverage`.
+
+    Parameters
+    ----------
+    module : whose parameters are averaged
+    steps : over about how many; 0: no average, `averaged` is the module itself
+    lazy : the tables that the optimiser moves row by row
+    """
+
+    def __init__(self, module: FactorizationMachine, steps: float, lazy: Sequence[LazyTable] = ()) -> None:
+        self._averaged = copy.deepcopy(module) if steps > 0 else module
+        self._source = module
+        self._keep = 1 - 1 / max(steps, 1.0)
+        self._updates = 0
+        self._rows: list[RowAverage] = []
+        self._dense: list[tuple[nn.Parameter, nn.Parameter]] = []
+        tables = {id(table.parameter): table for table in lazy}
+        for average, parameter in zip(self._averaged.parameters(), module.parameters(), strict=True):
+            if average is parameter:
+                continue
+            if id(parameter) in tables:
+                rows = RowAverage(average.data, parameter.data)
+                rows.keep = self._next_keep()
+                tables[id(parameter)].average = rows
+                self._rows.append(rows)
+            else:
+                self._dense.append((average, parameter))
+
+    @property
+    def averaged(self) -> FactorizationMachine:
+        """The module of the averages; bringing it up to date may cost the whole table, so ask once an epoch."""
+        for rows in self._rows:
+            rows.settle()
+        return self._averaged
+
+    def _next_keep(self) -> float:
+        return min(self._keep, (self._updates + 1) / (self._updates + 10))  # the first steps are forgotten soon
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the module's parameters after a step."""
+        keep = self._next_keep()
+        self._updates += 1
+        for average, parameter in self._dense:
+            average.lerp_(parameter, 1 - keep)
+        for rows in self._rows:
+            rows.pass_step()
+            rows.keep = self._next_keep()

@@ -1,0 +1,67 @@
+"""The command as a process of its own: starting, pipes, and Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attfm.cli import main
+from tests.shop import write_shop
+
+ATTFM = [sys.executable, "-m", "attfm"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_help_comes_at_once_and_loads_nothing_heavy(folder: Path) -> None:
+    code = (
+        "import sys; from attfm.cli import main; main(['train', '--help']); "
+        "heavy = {'torch', 'sklearn', 'pyarrow', 'numpy'} & set(sys.modules); sys.exit(str(heavy or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.strip()) == (1, "")  # sys.exit("") exits with 1 and prints nothing
+    assert "--target" in done.stdout
+
+
+def test_ctrl_c_in_training_leaves_no_folder(folder: Path) -> None:
+    table = write_shop(folder / "shop.csv")
+    command = [*ATTFM, "train", table, "--target", "bought", "--valid", "none", "--set", "epochs=1000000"]
+
+    def listen() -> None:  # a test run in the background of a shell inherits that Ctrl-C is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    ) as process:
+        assert process.stderr is not None
+        for expected in ("epoch 1:", "epoch 2:"):
+            line = process.stderr.readline()
+            assert line.startswith(expected), line
+        assert os.listdir("runs") == ["shop-1"]
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    assert rest.splitlines()[-1] == "attfm: interrupted, nothing half-written is left."
+    assert os.listdir() == ["shop.csv"]
+
+
+def test_a_reader_that_stops_early_is_no_failure_to_tell_of(folder: Path) -> None:
+    assert main(["train", write_shop(folder / "shop.csv"), "--target", "bought", "--out", "run", "-q"]) == 0
+    large = write_shop(folder / "large.csv", 20_000)  # its scores don't fit in the pipe
+    with subprocess.Popen(
+        [*ATTFM, "predict", "run", large], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "prediction,probability\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141

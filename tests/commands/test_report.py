@@ -1,0 +1,109 @@
+"""The command report, and the report that train writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from attfm.cli import main
+from attfm.model.bundle import Model
+from tests.shop import FAST, INPUTS, shop_rows, write_csv
+
+
+def test_a_table_is_measured_and_shown(shop: str, run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    capsys.readouterr()
+    assert main(["report", run, "--data", shop, "-o", str(page), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["report"] == str(page)
+    assert result["rows"] == 200
+    assert result["bytes"] == page.stat().st_size < 5_000_000
+    assert '"average_precision"' in page.read_text(encoding="utf-8")
+
+
+def test_without_a_table_the_report_says_what_is_lacking(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert main(["report", run]) == 0
+    out = capsys.readouterr().out
+    assert "--data TABLE adds them" in out
+    assert "report: report.html" in out
+    assert Path("report.html").is_file()
+
+
+def test_a_table_without_the_target_has_no_metrics(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = write_csv(tmp_path / "new.csv", [row[1:4] for row in shop_rows(120, seed=5)], INPUTS)
+    capsys.readouterr()
+    assert main(["report", run, "--data", inputs, "-o", str(tmp_path / "page.html")]) == 0
+    assert "new.csv has no column 'bought', the target: nothing is measured" in capsys.readouterr().out
+    assert '"metrics":[]' in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_train_writes_the_report_into_the_run_folder(
+    shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    capsys.readouterr()
+    assert main(["train", shop, "--target", "bought", "--out", str(folder), *FAST]) == 0
+    assert f"report: {folder / 'report.html'}" in capsys.readouterr().out
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "shop.csv (test rows)" in page
+    # It is for people: a folder with another one, or with none, is as good.
+    (folder / "report.html").write_text("edited")
+    Model.load(folder)
+    (folder / "report.html").unlink()
+    Model.load(folder)
+
+
+def test_train_can_do_without(shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    capsys.readouterr()
+    assert main(["train", shop, "--target", "bought", "--out", str(folder), "--no-report", *FAST, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["report"] is None
+    assert not (folder / "report.html").exists()
+
+
+def test_train_without_test_rows_reports_on_others(shop: str, tmp_path: Path) -> None:
+    for valid, expected in (("0.3", "shop.csv (validation rows)"), ("none", '"data":null')):
+        folder = tmp_path / valid
+        options = ["--test", "none", "--valid", valid, "--out", str(folder)]
+        assert main(["train", shop, "--target", "bought", *options, *FAST]) == 0
+        assert expected in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["-o", "page.txt"], 2, "page.txt"),
+        (["-o", "nowhere/page.html"], 2, "there is no folder 'nowhere'"),
+        (["--data", "absent.csv"], 2, "absent.csv"),
+    ],
+)
+def test_bad_use_is_one_sentence(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    options: list[str], code: int, message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert main(["report", run, *options]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_that_lacks_columns_names_them(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = write_csv(tmp_path / "short.csv", [[30, "yes"]], ["age", "bought"])
+    capsys.readouterr()
+    assert main(["report", run, "--data", short, "-o", str(tmp_path / "page.html")]) == 2
+    assert "'job', 'town'" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_no_run_folder_exits_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "absent"), "-o", str(tmp_path / "page.html")]) == 1
+    assert "There is no run folder" in capsys.readouterr().err

@@ -1,0 +1,56 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attfm.data.codecs import hashing
+from attfm.data.codecs.hashing import hash_strings
+
+TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=12))
+
+
+def large(texts: list[str | None]) -> pa.Array:
+    return pa.array(texts, pa.large_string())
+
+
+def naive(text: str) -> int:
+    """Return the hash, as its formula says: a byte polynomial and splitmix64's finaliser."""
+    h = sum((byte + 1) * pow(0x9E3779B97F4A7C15, i, 2**64) for i, byte in enumerate(text.encode())) % 2**64
+    h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    h = (h ^ (h >> 27)) * 0x94D049BB133111EB % 2**64
+    return h ^ (h >> 31)
+
+
+@given(TEXTS)
+def test_it_is_the_byte_polynomial_of_each_string(texts: list[str]) -> None:
+    assert hash_strings(large(texts)).tolist() == [naive(text) for text in texts]
+
+
+@given(TEXTS, st.integers(0, 5), st.integers(0, 5))
+def test_a_slice_hashes_as_its_strings_do(texts: list[str], start: int, length: int) -> None:
+    whole = hash_strings(large(texts))
+    assert hash_strings(large(texts).slice(start, length)).tolist() == whole[start : start + length].tolist()
+
+
+def test_blocks_do_not_change_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["", "a", "longer than a block", "", "bb", "ccc", "é", ""]
+    whole = hash_strings(large(texts))
+    monkeypatch.setattr(hashing, "_BLOCK_BYTES", 4)
+    assert hash_strings(large(texts)).tolist() == whole.tolist()
+
+
+def test_known_values_hold_on_every_machine() -> None:
+    assert hash_strings(large(["", "a", "Private"])).tolist() == [0, 17508005127702757215, 18384433539029201591]
+
+
+def test_a_null_hashes_as_the_empty_string() -> None:
+    assert hash_strings(large([None, "a", ""]))[[0, 2]].tolist() == [naive(""), naive("")]
+
+
+def test_strings_spread_evenly_over_buckets() -> None:
+    hashes = hash_strings(large([f"user-{i}" for i in range(40_000)]))
+    assert len(np.unique(hashes)) == 40_000
+    counts = np.bincount((hashes % np.uint64(64)).astype(int), minlength=64)
+    chi_squared = ((counts - 625) ** 2 / 625).sum()
+    assert chi_squared < 110  # 63 degrees of freedom: 110 is passed with probability 0.0002

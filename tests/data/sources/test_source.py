@@ -1,0 +1,390 @@
+"""Sources other than text: Parquet and Arrow files, folders, and table objects of every library."""
+
+import datetime
+import decimal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+import pytest
+import scipy.sparse
+
+from attfm.data.sources.source import MAX_BATCH_ROWS, Source, open_source
+from attfm.errors import SchemaError, SourceError
+
+COLUMNS = {
+    "n": [1, None, 3],
+    "x": [0.5, 1.5, None],
+    "w": ["a", "é", None],
+    "flag": [True, False, None],
+    "day": [datetime.datetime(2020, 1, 2, 3), None, datetime.datetime(2021, 1, 1)],
+    "tags": [["p", "q"], [], ["r"]],
+}
+TABLE = pa.table(COLUMNS)
+
+
+def table_of(source: Source) -> pa.Table:
+    return pa.Table.from_batches(source.batches(), source.schema)
+
+
+class Interchange:
+    """A table that speaks the old protocol only."""
+
+    def __init__(self, frame: pa.Table) -> None:
+        self._frame = frame
+
+    def __dataframe__(self, **options: object) -> object:
+        return self._frame.__dataframe__(**options)
+
+
+class Stream:
+    """A table that speaks the Arrow capsule protocol only."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+OBJECTS = {
+    "table": lambda: TABLE,
+    "batch": lambda: TABLE.to_batches()[0],
+    "reader": lambda: TABLE.to_reader(),
+    "dataset": lambda: pads.dataset(TABLE),
+    "stream": lambda: Stream(TABLE),
+    "polars": lambda: pl.DataFrame(COLUMNS),
+    "pandas": lambda: pd.DataFrame({**COLUMNS, "n": pd.array([1, None, 3], "Int64")}, index=[7, 7, 9]),
+    "pandas on arrow": lambda: TABLE.to_pandas(types_mapper=pd.ArrowDtype),
+    "dict": lambda: COLUMNS,
+    "list of dicts": lambda: TABLE.to_pylist(),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_objects_agree(kind):
+    source = open_source(OBJECTS[kind]())
+    assert source.num_rows == 3
+    for _ in range(2):  # a reader can be read once, its source again
+        assert table_of(source).to_pydict() == COLUMNS
+    assert [batch.to_pydict() for batch in source.batches(["w", "n"])] == [{"w": COLUMNS["w"], "n": COLUMNS["n"]}]
+    assert open_source(source) is source
+
+
+def test_interchange_protocol():
+    table = TABLE.select(["n", "x", "w"])
+    assert table_of(open_source(Interchange(table))).to_pydict() == table.to_pydict()
+
+
+def test_perturbed_objects_do_not_agree():
+    assert table_of(open_source({**COLUMNS, "n": [1, None, 4]})).to_pydict() != COLUMNS
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"c": pd.Categorical(["u", "v", None, "u"])}),
+        pl.DataFrame({"c": pl.Series(["u", "v", None, "u"], dtype=pl.Categorical)}),
+        pl.DataFrame({"c": pl.Series(["u", "v", None, "u"], dtype=pl.Enum(["v", "u"]))}),
+        pa.table({"c": pa.array(["u", "v", None, "u"]).dictionary_encode()}),
+    ],
+    ids=["pandas", "polars", "polars enum", "arrow"],
+)
+def test_dictionaries_may_stay(frame):
+    source = open_source(frame)
+    assert pa.types.is_dictionary(source.schema.field("c").type)
+    assert table_of(source)["c"].to_pylist() == ["u", "v", None, "u"]
+
+
+def test_odd_pandas_columns():
+    frame = pd.DataFrame(
+        {
+            "mixed": [1, "a", None, 2.5],
+            "sparse": pd.arrays.SparseArray([0, 0, 1, 0]),
+            "period": pd.period_range("2020-01", periods=4, freq="M"),
+            "interval": pd.interval_range(0, 4),
+            "nan": [np.nan, 1.0, np.nan, 2.0],
+            "text": pd.array(["x", pd.NA, "y", "z"], "string"),
+            "decimal": [decimal.Decimal("1.5"), None, decimal.Decimal("2"), None],
+            "zone": pd.date_range("2020-01-01", periods=4, tz="Europe/Paris"),
+            5: [1, 2, 3, 4],
+        }
+    )
+    columns = table_of(open_source(frame)).to_pydict()
+    assert columns["mixed"] == ["1", "a", None, "2.5"]
+    assert columns["sparse"] == [0, 0, 1, 0]
+    assert columns["period"] == ["2020-01", "2020-02", "2020-03", "2020-04"]
+    assert columns["interval"][0] == "(0, 1]"
+    assert columns["nan"] == [None, 1.0, None, 2.0]
+    assert columns["text"] == ["x", None, "y", "z"]
+    assert columns["decimal"][0] == decimal.Decimal("1.5")
+    assert columns["zone"][0].isoformat() == "2020-01-01T00:00:00+01:00"
+    assert columns["5"] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", ">f8", "g", "i4", ">i8", "u1", "?", "U3", "O"])
+def test_numpy_arrays(dtype):
+    array = np.array([[0, 1], [1, 0], [1, 1]]).astype(dtype)
+    source = open_source(array)
+    assert source.schema.names == ["x0", "x1"]
+    assert table_of(source)["x1"].to_pylist() == [1, 0, 1] if dtype != "U3" else ["1", "0", "1"]
+    assert open_source(array[:, ::-1], names=["p", "q"]).schema.names == ["p", "q"]
+    assert table_of(open_source(array[:, ::-1], names=["p", "q"]))["q"].to_pylist() == array[:, 0].tolist()
+
+
+def test_numpy_objects_by_column():
+    array = np.array([[1, "a", 2.5, 1, [1]], [None, "b", np.nan, "x", [2, 3]]], dtype=object)
+    source = open_source(array)
+    assert [str(t) for t in source.schema.types] == ["int64", "string", "double", "string", "list<item: int64>"]
+    assert table_of(source)["x3"].to_pylist() == ["1", "x"]
+    assert table_of(source)["x2"].to_pylist() == [2.5, None]
+
+
+def test_nan_becomes_null():
+    assert table_of(open_source(np.array([[np.nan], [1.0]])))["x0"].to_pylist() == [None, 1.0]
+
+
+def test_records_and_rows():
+    records = np.array([(1, "a"), (2, "b")], dtype=[("n", "i8"), ("w", "U1")])
+    assert table_of(open_source(records)).to_pydict() == {"n": [1, 2], "w": ["a", "b"]}
+    assert table_of(open_source([[1, "a"], (2, "b")])).to_pydict() == {"x0": [1, 2], "x1": ["a", "b"]}
+    assert table_of(open_source([[1, "a"]], names=["n", "w"])).to_pydict() == {"n": [1], "w": ["a"]}
+    rows = [{"a": 1}, {"a": 2, "b": "x"}]
+    assert table_of(open_source(rows)).to_pydict() == {"a": [1, 2], "b": [None, "x"]}
+
+
+def test_dict_of_mixed_columns():
+    columns = {
+        "a": np.arange(3),
+        "b": pd.Series(["x", "y", None]),
+        "c": pa.array([1.5, 2, 3]),
+        "d": pl.Series([1, 2, 3]),
+    }
+    expected = {"a": [0, 1, 2], "b": ["x", "y", None], "c": [1.5, 2.0, 3.0], "d": [1, 2, 3]}
+    assert table_of(open_source(columns)).to_pydict() == expected
+
+
+def test_big_tables_come_in_bounded_batches():
+    rows = 2 * MAX_BATCH_ROWS + 5
+    for data in (np.zeros((rows, 2)), pa.table({"a": np.zeros(rows)}), pl.DataFrame({"a": np.zeros(rows)})):
+        sizes = [batch.num_rows for batch in open_source(data).batches()]
+        assert sum(sizes) == rows
+        assert min(sizes) > 0
+        assert max(sizes) <= MAX_BATCH_ROWS
+
+
+BAD_OBJECTS = {
+    "number": (3, SourceError, r"A int is not a table\. Accepted are a path, a pandas or polars DataFrame"),
+    "none": (None, SourceError, r"A NoneType is not a table"),
+    "sparse": (scipy.sparse.eye(3, format="csr"), SourceError, r"sparse matrix \(csr_\w+\) is not .*\.toarray\(\)"),
+    "1-D": (np.zeros(3), SourceError, r"1 dimensions, shape \(3,\).*Reshape your data"),
+    "3-D": (np.zeros((1, 2, 3)), SourceError, r"3 dimensions, shape \(1, 2, 3\)"),
+    "complex": (np.zeros((2, 2), complex), SourceError, r"Complex data not supported"),
+    "complex pandas": (pd.DataFrame({"z": [1j]}), SourceError, r"Column 'z' is complex"),
+    "pandas series": (pd.Series([1]), SourceError, r"A Series is one column.*to_frame"),
+    "polars series": (pl.Series([1]), SourceError, r"A Series is one column"),
+    "arrow array": (pa.array([1]), SourceError, r"A Int64Array is one column"),
+    "lazy": (pl.LazyFrame({"a": [1]}), SourceError, r"LazyFrame holds no rows yet: pass \.collect\(\)"),
+    "numpy no rows": (np.zeros((0, 2)), SourceError, r"The ndarray has 0 rows"),
+    "numpy no columns": (np.zeros((2, 0)), SourceError, r"0 feature\(s\) \(shape=\(2, 0\)\) while a minimum of 1"),
+    "pandas no rows": (pd.DataFrame({"a": []}), SourceError, r"The DataFrame has 0 rows"),
+    "pandas no columns": (pd.DataFrame(index=[1, 2]), SourceError, r"0 feature\(s\) \(shape=\(2, 0\)\)"),
+    "polars no rows": (pl.DataFrame({"a": []}), SourceError, r"The DataFrame has 0 rows"),
+    "empty dict": ({}, SourceError, r"The dict has no columns"),
+    "empty list": ([], SourceError, r"The list has 0 rows"),
+    "list of empty dicts": ([{}], SourceError, r"The list has no columns"),
+    "list of numbers": ([1, 2], SourceError, r"Row 0 of the list is 1, no row.*Reshape your data"),
+    "ragged list": ([[1], [1, 2]], SourceError, r"Row 1 of the list has 2 cells, but the first has 1"),
+    "list of dicts and more": ([{"a": 1}, 2], SourceError, r"Row 1 of the list is a int, but the first is a dict"),
+    "dict of a number": ({"a": 3}, SourceError, r"Column 'a' of the dict is 3: give a list"),
+    "dict of 2-D": ({"a": np.zeros((2, 2))}, SourceError, r"Column 'a' has 2 dimensions"),
+    "uneven dict": ({"a": [1], "b": [1, 2]}, SourceError, r"differ in length: 'a' 1, 'b' 2"),
+    "doubled": (pd.DataFrame([[1, 2]], columns=["a", "a"]), SchemaError, r"more than once in the DataFrame: 'a'"),
+    "doubled arrow": (pa.table([[1], [2]], names=["a", "a"]), SchemaError, r"more than once in the Table: 'a'"),
+    "no name": (pa.table([[1], [2]], names=["a", ""]), SchemaError, r"Column 2 of the Table has no name"),
+    "sets": (pd.DataFrame({"s": [1, {2}]}), SchemaError, r"Column 's' holds .*; in row 1 stands a set: \{2\}"),
+    "stream of numbers": (Stream(pa.chunked_array([[1]])), SourceError, r"The Stream can't be read as a table"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_OBJECTS)
+def test_bad_objects(case):
+    data, error, message = BAD_OBJECTS[case]
+    with pytest.raises(error, match=message):
+        open_source(data)
+
+
+def test_names_of_objects():
+    with pytest.raises(SchemaError, match=r"The array has 2 columns, but 1 names are given"):
+        open_source(np.zeros((2, 2)), names=["a"])
+    with pytest.raises(SchemaError, match=r"more than once in names=: 'a'"):
+        open_source(np.zeros((2, 2)), names=["a", "a"])
+    with pytest.raises(SourceError, match=r"names= is for arrays .*this DataFrame has column names"):
+        open_source(pd.DataFrame({"a": [1]}), names=["b"])
+
+
+def test_pandas_and_polars_are_not_imported():
+    code = "import sys; import attfm.data.sources.source; print({'pandas', 'polars', 'scipy'} & set(sys.modules))"
+    # The package's own __init__ imports scikit-learn and with it scipy: look at the folder alone.
+    prelude = (
+        "import sys, types; import importlib.util as u; p = types.ModuleType('attfm');"
+        "p.__path__ = list(u.find_spec('attfm').submodule_search_locations); sys.modules['attfm'] = p;"
+    )
+    done = subprocess.run([sys.executable, "-c", prelude + code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+@pytest.mark.parametrize("name", ["t.parquet", "t.pq", "t.arrow", "t.feather", "t.arrows"])
+def test_files_agree(tmp_path, name, as_text):
+    path = tmp_path / name
+    if path.suffix in (".parquet", ".pq"):
+        pq.write_table(TABLE, path)
+    elif path.suffix == ".arrows":
+        with pa.ipc.new_stream(path, TABLE.schema) as writer:
+            writer.write_table(TABLE)
+    else:
+        feather.write_feather(TABLE, str(path), compression="zstd")
+    for data in (str(path), path.as_uri()) if as_text else (path,):
+        source = open_source(data)
+        assert (source.name, source.num_rows) == (name, 3)
+        for _ in range(2):
+            assert table_of(source).to_pydict() == COLUMNS
+        assert next(source.batches(["x", "n"])).schema.names == ["x", "n"]
+
+
+def test_parquet_in_bounded_batches(tmp_path):
+    rows = MAX_BATCH_ROWS + 7
+    pq.write_table(pa.table({"a.b": np.arange(rows), "c": np.arange(rows)}), tmp_path / "t.parquet")
+    source = open_source(tmp_path / "t.parquet")
+    batches = list(source.batches(["a.b"]))
+    assert max(batch.num_rows for batch in batches) <= MAX_BATCH_ROWS
+    assert np.array_equal(np.concatenate([batch.column(0).to_numpy() for batch in batches]), np.arange(rows))
+
+
+def test_index_of_pandas_in_parquet_is_no_column(tmp_path):
+    pd.DataFrame({"a": [1, 2]}, index=["r", "s"]).to_parquet(tmp_path / "t.parquet")
+    assert open_source(tmp_path / "t.parquet").schema.names == ["a"]
+    assert open_source(pq.read_table(tmp_path / "t.parquet")).schema.names == ["a"]
+
+
+def test_folder_with_partitions(tmp_path):
+    folder = tmp_path / "clicks"
+    for day in (1, 2):
+        (folder / f"day={day}").mkdir(parents=True)
+        pq.write_table(pa.table({"a": [day, day + 10], "b": [day / 2, None]}), folder / f"day={day}" / "p.parquet")
+    (folder / "_SUCCESS").write_text("")
+    (folder / "_delta_log").mkdir()
+    pq.write_table(pa.table({"z": [1]}), folder / "_delta_log" / "x.parquet")
+    (folder / "README.md").write_text("notes")
+    source = open_source(folder)
+    assert (source.name, source.num_rows) == ("clicks", 4)
+    assert table_of(source).to_pydict() == {"a": [1, 11, 2, 12], "b": [0.5, None, 1.0, None], "day": [1, 1, 2, 2]}
+
+
+def test_folder_whose_files_differ(tmp_path):
+    pq.write_table(pa.table({"a": pa.array([1], pa.int32())}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"a": [2.5], "b": ["x"]}), tmp_path / "2.parquet")
+    assert table_of(open_source(tmp_path)).to_pydict() == {"a": [1.0, 2.5], "b": [None, "x"]}
+    pq.write_table(pa.table({"a": ["word"]}), tmp_path / "3.parquet")
+    with pytest.raises(SchemaError, match=r"3\.parquet has other columns than the files before it.*a"):
+        open_source(tmp_path)
+
+
+def test_folders_without_tables(tmp_path):
+    with pytest.raises(SourceError, match=r"holds no Parquet or Arrow files"):
+        open_source(tmp_path)
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SourceError, match=r"It holds text tables \(a\.csv\): name one of them"):
+        open_source(tmp_path)
+    pq.write_table(TABLE, tmp_path / "a.parquet")
+    feather.write_feather(TABLE, str(tmp_path / "a.arrow"))
+    with pytest.raises(SourceError, match=r"holds both Parquet and Arrow files"):
+        open_source(tmp_path)
+
+
+def test_missing_files(tmp_path: Path):
+    (tmp_path / "churn.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SourceError, match=r"There is no file .*chrun\.csv\. Did you mean churn\.csv\?"):
+        open_source(tmp_path / "chrun.csv")
+    with pytest.raises(SourceError, match=r"There is no file .*There is no folder .*nowhere either"):
+        open_source(tmp_path / "nowhere" / "a.csv")
+    with pytest.raises(SourceError, match=r"path of the table is empty"):
+        open_source("")
+    with pytest.raises(SourceError, match=r"https://example\.org/a\.csv can't be opened.*download"):
+        open_source("https://example.org/a.csv")
+
+
+@pytest.mark.parametrize("name", ["t.xlsx", "t.json", "t", "t.csv.zip"])
+def test_unknown_extensions(tmp_path, name):
+    (tmp_path / name).write_text("x")
+    with pytest.raises(SourceError, match=rf"{name} has an unknown extension\. Known are \.csv .*\.parquet .*\.libsvm"):
+        open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow", "t.arrows"])
+def test_damaged_files(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    with pytest.raises(SourceError, match=rf"{name} is empty"):
+        open_source(path)
+    path.write_bytes(b"no such thing at all")
+    with pytest.raises(SourceError, match=rf"{name} is damaged or cut short"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow", "t.arrows"])
+def test_files_cut_short(tmp_path, name):
+    table = pa.table({"a": np.random.default_rng(0).random(50_000)})
+    path = tmp_path / name
+    if name == "t.parquet":
+        pq.write_table(table, path)
+    else:
+        open_writer = pa.ipc.new_stream if name == "t.arrows" else pa.ipc.new_file
+        with open_writer(path, table.schema) as writer:
+            writer.write_table(table)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match=rf"{name} is damaged or cut short"):
+        list(open_source(path).batches())
+
+
+def test_parquet_with_damaged_pages(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": [f"word {i}" for i in range(20_000)]}), path, compression="gzip")
+    content = bytearray(path.read_bytes())
+    content[2000:4000] = bytes(2000)
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"t\.parquet is damaged"):
+        list(open_source(path).batches())
+
+
+def test_tables_without_rows_or_columns(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(TABLE.slice(0, 0), path)
+    with pytest.raises(SourceError, match=r"t\.parquet has 0 rows"):
+        open_source(path)
+    pq.write_table(pa.table({}), path)
+    with pytest.raises(SourceError, match=r"t\.parquet has no columns"):
+        open_source(path)
+    pq.write_table(pa.table([[1], [2]], names=["a", "a"]), path)
+    with pytest.raises(SchemaError, match=r"more than once in t\.parquet: 'a'"):
+        open_source(path)
+    with pytest.raises(SourceError, match=r"names= is for arrays.*t\.parquet has names of its own"):
+        open_source(path, names=["a", "b"])
+
+
+def test_columns_asked_for():
+    source = open_source(TABLE)
+    with pytest.raises(SchemaError, match=r"Table has no column 'N' \(did you mean 'n'\?\)|Table has no column 'N'"):
+        source.batches(["N"])
+    with pytest.raises(SchemaError, match=r"No columns of Table were asked for"):
+        source.batches([])
+    assert repr(source) == "Source('Table', rows=3, columns=6)"

@@ -1,0 +1,78 @@
+"""Metrics against hand-made figures."""
+
+import math
+
+import numpy as np
+import pytest
+
+from attfm.metrics.scores import binary_metrics, calibration_error, evaluate, multiclass_metrics, regression_metrics
+
+TARGET = np.array([0, 0, 1, 1])
+PROBABILITY = np.array([0.1, 0.6, 0.4, 0.9])
+
+
+def test_binary_metrics_by_hand() -> None:
+    metrics = binary_metrics(TARGET, PROBABILITY)
+    assert metrics["accuracy"] == 0.5
+    assert metrics["precision"] == 0.5
+    assert metrics["recall"] == 0.5
+    assert metrics["f1"] == 0.5
+    assert metrics["auc"] == 0.75  # of the four pairs of a 0 and a 1, three are in order
+    assert metrics["average_precision"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    # On probabilities, not on logits: -mean log of what was given to the truth.
+    assert metrics["log_loss"] == pytest.approx(-np.log([0.9, 0.4, 0.4, 0.9]).mean())
+    assert metrics["brier"] == pytest.approx((0.01 + 0.36 + 0.36 + 0.01) / 4)
+
+
+def test_the_threshold_moves_decisions_and_nothing_else() -> None:
+    low, high = (binary_metrics(TARGET, PROBABILITY, threshold=t) for t in (0.3, 0.7))
+    assert (low["recall"], low["precision"]) == (1.0, pytest.approx(2 / 3))
+    assert (high["recall"], high["precision"]) == (0.5, 1.0)
+    assert low["auc"] == high["auc"]
+
+
+def test_a_weight_of_two_is_two_rows() -> None:
+    weight = np.array([1.0, 2.0, 1.0, 3.0])
+    repeated = np.repeat(np.arange(4), weight.astype(int))
+    weighted = binary_metrics(TARGET, PROBABILITY, weight)
+    plain = binary_metrics(TARGET[repeated], PROBABILITY[repeated])
+    assert weighted == {name: pytest.approx(value) for name, value in plain.items()}
+    three = np.random.default_rng(0).dirichlet(np.ones(3), 4)
+    target = np.array([0, 1, 2, 1])
+    assert multiclass_metrics(target, three, weight) == {
+        name: pytest.approx(value) for name, value in multiclass_metrics(target[repeated], three[repeated]).items()
+    }
+    assert regression_metrics(PROBABILITY, three[:, 0], weight) == {
+        name: pytest.approx(v) for name, v in regression_metrics(PROBABILITY[repeated], three[repeated, 0]).items()
+    }
+
+
+def test_calibration_error_of_a_calibrated_and_an_overconfident_forecast() -> None:
+    hit = np.array([1, 0, 0, 0] * 25)
+    assert calibration_error(hit, np.full(100, 0.25)) == pytest.approx(0)
+    assert calibration_error(hit, np.full(100, 0.9)) == pytest.approx(0.65)
+    assert calibration_error(hit, np.ones(100)) == pytest.approx(0.75)
+
+
+def test_multiclass_metrics_by_hand() -> None:
+    probability = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7]])
+    metrics = multiclass_metrics(np.array([0, 1, 1, 2]), probability)
+    assert metrics["accuracy"] == 0.75
+    assert metrics["recall"] == pytest.approx((1 + 0.5 + 1) / 3)
+    assert metrics["precision"] == pytest.approx((0.5 + 1 + 1) / 3)
+    assert metrics["log_loss"] == pytest.approx(-np.log([0.8, 0.5, 0.3, 0.7]).mean())
+    assert metrics["auc"] == pytest.approx(1.0)
+    rows = [0.04 + 0.01 + 0.01, 0.04 + 0.25 + 0.09, 0.36 + 0.49 + 0.01, 0.01 + 0.04 + 0.09]
+    assert metrics["brier"] == pytest.approx(sum(rows) / 4)
+
+
+def test_areas_of_rows_of_one_class_are_not_numbers_and_the_rest_stands() -> None:
+    metrics = binary_metrics(np.ones(3, np.int64), np.array([0.2, 0.9, 0.8]))
+    assert math.isnan(metrics["auc"])
+    assert metrics["accuracy"] == pytest.approx(2 / 3)
+    assert math.isnan(multiclass_metrics(np.zeros(2, np.int64), np.full((2, 3), 1 / 3))["auc"])
+
+
+def test_regression_metrics_by_hand() -> None:
+    metrics = evaluate("regression", np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 6.0]))
+    assert metrics == {"rmse": pytest.approx(3**0.5), "mae": pytest.approx(1), "r2": pytest.approx(1 - 9 / 2)}

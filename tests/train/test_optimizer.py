@@ -1,0 +1,45 @@
+"""The dense methods against torch.optim."""
+
+import sys
+from subprocess import run
+
+import pytest
+import torch
+from torch import nn
+
+from attfm.config import TrainConfig
+from attfm.train.optimizer import DenseMethod
+
+KINDS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
+
+
+@pytest.mark.parametrize("optimizer", list(KINDS))
+def test_equal_to_torch(optimizer: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    start = [torch.randn(5, 3, generator=g), torch.randn(7, generator=g), torch.randn(2, generator=g)]
+    ours, theirs = ([nn.Parameter(t.clone()) for t in start] for _ in range(2))
+    method = DenseMethod(ours, TrainConfig.parse({"optimizer": optimizer, "learning_rate": 0.03}))
+    other = KINDS[optimizer](theirs, lr=0.03)
+    for _ in range(20):
+        for mine, its in zip(ours[:2], theirs[:2], strict=True):  # the last has no gradient
+            mine.grad = its.grad = torch.randn(mine.shape, generator=g)
+        method.step()
+        other.step()
+        for mine, its in zip(ours, theirs, strict=True):
+            assert torch.allclose(mine, its, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(ours[0], start[0], atol=0.01)
+    assert torch.equal(ours[2], start[2])
+
+
+def test_a_method_does_not_import_the_compiler_of_torch() -> None:
+    code = """
+import sys, torch
+from attfm.config import TrainConfig
+from attfm.train.optimizer import DenseMethod
+p = torch.nn.Parameter(torch.ones(3))
+p.grad = torch.ones(3)
+DenseMethod([p], TrainConfig()).step()
+assert p[0] < 1
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert run([sys.executable, "-c", code], check=False).returncode == 0
