@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from attfm.errors import ConfigError
 
 PresetName = Literal["nested", "paper", "fwfm", "fm", "linear"]
-Task = Literal["binary", "multiclass", "regression"]
+TaskName = Literal["binary", "multiclass", "regression"]
 
 # The factors of the formula that each preset fixes (Xiao et al. 2017; Pan et al. 2018; Rendle 2010).
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -118,16 +118,19 @@ class ModelConfig(_Settings):
             return values
         return {**PRESETS[preset], "learned_projection": preset in LEARNED_PROJECTION, **values}
 
+    def of_preset(self) -> dict[str, Any]:
+        """Return the factors of the formula as the preset has them, by name."""
+        return {**PRESETS[self.preset], "learned_projection": self.preset in LEARNED_PROJECTION}
+
     def as_preset(self, preset: PresetName) -> "ModelConfig":
         """Return these sizes, dropouts and starts with the factors of another preset."""
-        factors = {*PRESETS["nested"], "learned_projection", "preset"}
-        return ModelConfig.parse({**self.model_dump(exclude=factors), "preset": preset})
+        return ModelConfig.parse({**self.model_dump(exclude={*self.of_preset(), "preset"}), "preset": preset})
 
 
 class TrainConfig(_Settings):
     """How the parameters are found."""
 
-    task: Task | Literal["auto"] = "auto"
+    task: TaskName | Literal["auto"] = "auto"
     epochs: int = Field(100, ge=1, description="most passes over the training rows")
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     optimizer: Literal["adam", "sgd", "adagrad"] = "adam"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from attfm.config import ModelConfig, Task, TrainConfig
+from attfm.config import ModelConfig, TaskName, TrainConfig
 from attfm.errors import ConfigError, TrainingError
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
@@ -29,7 +29,7 @@ def build(outputs: int = 1, features: int = 4, fields: int = 2, **settings: obje
 
 
 def run(module: FactorizationMachine, examples: Examples, valid: Examples | None = None, **settings: object) -> History:
-    task: Task = settings.pop("task", "binary")  # type: ignore[assignment]
+    task: TaskName = settings.pop("task", "binary")  # type: ignore[assignment]
     neighbours = settings.pop("neighbours", NO_NEIGHBOURS)
     config = TrainConfig.parse(
         {"epochs": 30, "learning_rate": 0.02, "embedding_decay": 0, "linear_decay": 0} | settings
@@ -144,7 +144,7 @@ def test_multiclass_learns_three_classes() -> None:
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_training_starts_at_the_weighted_base_rate(task: Task) -> None:
+def test_training_starts_at_the_weighted_base_rate(task: TaskName) -> None:
     module = build(outputs=1 if task == "binary" else 2, preset="linear")
     examples = Examples(xor_examples(4).rows, torch.tensor([0, 0, 0, 1]), torch.tensor([1.0, 1.0, 1.0, 6.0]))
     start_at_base_rate(module, examples, task)

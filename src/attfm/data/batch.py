@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -117,27 +118,37 @@ class Batch:
         """Return the features of one field, on the CPU."""
         if self.offsets is None:
             return FieldFeatures(self.ids[:, f].numpy(), None if self.values is None else self.values[:, f].numpy())
-        starts = self.offsets[:, f]
-        counts = self._stops()[:, f] - starts
-        place = torch.repeat_interleave(starts - (counts.cumsum(0) - counts), counts)
-        place += torch.arange(len(place))
+        place, _ = self.entries(f)
+        counts = self.counts[:, f]
         values = None if self.values is None else self.values[place].numpy()
         one_each = bool((counts == 1).all())
         return FieldFeatures(self.ids[place].numpy(), values, None if one_each else counts.numpy())
 
-    def _stops(self) -> Tensor:
-        """Return where the entries of each field of each row end, int64 (batch, fields)."""
+    @cached_property
+    def counts(self) -> Tensor:
+        """How many entries each field of each row has, int64 (batch, fields)."""
         if self.offsets is None:
-            raise TypeError("rows with one feature a field have no offsets")
-        end = self.offsets.new_full((1,), len(self.ids))
-        return torch.cat([self.offsets.flatten()[1:], end])[: self.offsets.numel()].reshape(self.offsets.shape)
+            return torch.ones(self.ids.shape, dtype=torch.int64, device=self.ids.device)
+        starts = self.offsets.flatten()
+        return torch.diff(starts, append=starts.new_full((1,), len(self.ids))).reshape(self.offsets.shape)
+
+    def entries(self, f: int) -> tuple[Tensor, Tensor]:
+        """Return where one field's entries stand, int64 (entries,), and where each row's start in that list, (batch,).
+
+        Only for rows with offsets.
+        """
+        counts = self.counts[:, f]
+        starts = counts.cumsum(0) - counts
+        shift = self.offsets[:, f] - starts  # type: ignore[index]
+        place = torch.repeat_interleave(shift, counts)
+        return place + torch.arange(len(place), device=place.device), starts
 
     def take(self, rows: Tensor) -> Self:
         """Return the given rows, by int64 row numbers, in their order."""
         if self.offsets is None:
             return type(self)(self.ids[rows], None if self.values is None else self.values[rows])
         starts = self.offsets[:, 0]
-        counts = (self._stops()[:, -1] - starts)[rows]
+        counts = self.counts.sum(1)[rows]
         shift = starts[rows] - (counts.cumsum(0) - counts)
         entries = torch.repeat_interleave(shift, counts) + torch.arange(int(counts.sum()), device=rows.device)
         values = None if self.values is None else self.values[entries]

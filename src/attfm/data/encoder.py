@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from attfm.data.arrow_columns import calendar_parts, chunks, read_categories, read_members, read_numbers, read_seconds
 from attfm.data.bad_values import Problems
-from attfm.data.batch import Bag, EncodedBatch
+from attfm.data.batch import Bag, Batch, FieldFeatures
 from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN, Buckets, Vocabulary
 from attfm.data.codecs.numeric import Bins
 from attfm.data.encoder_file import features_from_table, features_to_table
@@ -95,7 +95,7 @@ class Encoder:
         """
         return cls(schema, learn_features(schema, batches, seed=seed))
 
-    def transform(self, batch: pa.RecordBatch | pa.Table, *, first_row: int = 0) -> EncodedBatch:
+    def transform(self, batch: pa.RecordBatch | pa.Table, *, first_row: int = 0) -> Batch:
         """Return the feature ids of some rows.
 
         Parameters
@@ -145,7 +145,14 @@ class Encoder:
                 values[:, numbers[0]] = 0
                 bags[numbers[0]] = Bag.concatenate([_EMPTY, *pieces])
         problems.raise_if_any(rows)
-        return EncodedBatch(ids, values, bags)
+        scaled = [values is not None and field.kind == "scaled" for field in self.fields]
+        return Batch.of_fields(
+            [
+                FieldFeatures(bags[f].ids, bags[f].weights, np.diff(bags[f].offsets)) if f in bags
+                else FieldFeatures(ids[:, f], values[:, f] if scaled[f] and values is not None else None)
+                for f in range(len(self.fields))
+            ]
+        )  # fmt: skip
 
     def _find(self, number: int, values: pa.Array) -> NDArray[np.int32]:
         known = self._features[number].values

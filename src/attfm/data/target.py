@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import types
 
-from attfm.config import Task
+from attfm.config import TaskName
 from attfm.data.arrow_columns import (
     Categories,
     is_number,
@@ -33,7 +33,7 @@ Column: TypeAlias = "pa.Array | pa.ChunkedArray"
 Label = str | bool | int | float
 
 
-def infer_task(column: Column) -> Task:
+def infer_task(column: Column) -> TaskName:
     """Return the task that a target column makes.
 
     Strings, booleans, categories and integers of at most 20 distinct values are classes, and so are any two
@@ -60,7 +60,7 @@ class Target:
     """
 
     name: str
-    task: Task
+    task: TaskName
     classes: tuple[Label, ...] | None
     _codes: Vocabulary | None = field(init=False, repr=False, compare=False)
 
@@ -72,7 +72,7 @@ class Target:
         object.__setattr__(self, "_codes", codes)
 
     @classmethod
-    def fit(cls, column: Column, *, task: Task | Literal["auto"], name: str) -> Self:
+    def fit(cls, column: Column, *, task: TaskName | Literal["auto"], name: str) -> Self:
         """Return the target of the training rows.
 
         Raises
@@ -157,7 +157,7 @@ def _check_type(column: Column, what: str) -> None:
         raise TargetError(f"The type of {what} is {column.type}; a target is numbers, strings or booleans. Convert it.")
 
 
-def _infer_task(column: Column, what: str) -> Task:
+def _infer_task(column: Column, what: str) -> TaskName:
     _check_type(column, what)
     t = value_type(column.type)
     is_plain_number = is_number(t) and t == column.type

@@ -11,22 +11,28 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from attfm.config import Config, DataConfig, ModelConfig, PresetName, Task, TrainConfig
+from attfm.config import Config, DataConfig, ModelConfig, PresetName, TaskName, TrainConfig
 from attfm.data.schema import Schema
 from attfm.errors import TargetError
 from attfm.estimators.explained import Explained
-from attfm.estimators.inputs import weights
+from attfm.estimators.inputs import target_name, weights
 from attfm.model.bundle import Model
-from attfm.train.fit import LabelledTable, fit
-from attfm.train.progress import FitProgress
+from attfm.model.run_folder import save_model
+from attfm.train.fit import fit
+from attfm.train.observer import FitProgress
+from attfm.train.prepare import LabelledTable, Tables
 
 _DATA, _MODEL, _TRAIN = DataConfig(), ModelConfig(), TrainConfig()  # the defaults of all settings
 _Section = TypeVar("_Section", DataConfig, ModelConfig, TrainConfig)
-_TARGET = "target"  # what the target is called in messages: y has no name
 
 
 class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """What classifier and regressor share."""
+
+    columns: dict[str, dict[str, Any]] | None
+    task: TaskName | Literal["auto"]
+    class_weight: Mapping[Any, float] | Literal["balanced"] | None
+    random_state: int | np.random.RandomState | None
 
     def __init__(
         self,
@@ -34,13 +40,23 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         preset: PresetName = _MODEL.preset,
         dim: int = _MODEL.dim,
         attention_dim: int = _MODEL.attention_dim,
+        pairs: bool | None = None,
+        attention: bool | None = None,
+        scale: Literal["one", "pairs"] | None = None,
+        pair_gate: bool | None = None,
+        pair_bias: bool | None = None,
+        learned_projection: bool | None = None,
         pair_dropout: float = _MODEL.pair_dropout,
         weight_dropout: float = _MODEL.weight_dropout,
         pooled_dropout: float = _MODEL.pooled_dropout,
+        embedding_std: float = _MODEL.embedding_std,
+        attention_std: float | None = _MODEL.attention_std,
+        projection_std: float | None = _MODEL.projection_std,
         numeric: Literal["quantile", "uniform", "scaled"] = _DATA.numeric,
         max_bins: int = _DATA.max_bins,
         min_count: int = _DATA.min_count,
         columns: dict[str, dict[str, Any]] | None = None,
+        task: TaskName | Literal["auto"] = _TRAIN.task,
         epochs: int = _TRAIN.epochs,
         batch_size: int | Literal["auto"] = _TRAIN.batch_size,
         optimizer: Literal["adam", "sgd", "adagrad"] = _TRAIN.optimizer,
@@ -49,47 +65,47 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         linear_decay: float = _TRAIN.linear_decay,
         attention_l2: float = _TRAIN.attention_l2,
         smoothness: float = _TRAIN.smoothness,
+        base_rate_start: bool = _TRAIN.base_rate_start,
         averaging: float = _TRAIN.averaging,
         validation_fraction: float = _TRAIN.validation_fraction,
         early_stopping: bool = _TRAIN.early_stopping,
         patience: int = _TRAIN.patience,
         warm_start_from: Literal["fm"] | None = _TRAIN.warm_start_from,
         n_bags: int = _TRAIN.n_bags,
+        threshold: float = _TRAIN.threshold,
         device: Literal["auto", "cpu", "cuda"] = _TRAIN.device,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         verbose: bool | Literal["auto"] = "auto",
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
-        self.preset = preset
-        self.dim = dim
-        self.attention_dim = attention_dim
-        self.pair_dropout = pair_dropout
-        self.weight_dropout = weight_dropout
-        self.pooled_dropout = pooled_dropout
-        self.numeric = numeric
-        self.max_bins = max_bins
-        self.min_count = min_count
-        self.columns = columns
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.embedding_decay = embedding_decay
-        self.linear_decay = linear_decay
-        self.attention_l2 = attention_l2
-        self.smoothness = smoothness
-        self.averaging = averaging
-        self.validation_fraction = validation_fraction
-        self.early_stopping = early_stopping
-        self.patience = patience
-        self.warm_start_from = warm_start_from
-        self.n_bags = n_bags
-        self.device = device
-        self.class_weight = class_weight
-        self.verbose = verbose
-        self.random_state = random_state
+        given = dict(locals())
+        given.pop("self")
+        for name, value in given.items():  # all as they are, as scikit-learn wants it
+            setattr(self, name, value)
 
-    def _config(self, task: Task) -> Config:
+    @classmethod
+    def _of(cls, model: Model) -> Self:
+        """Return the fitted estimator of a model, with the settings that it was trained with as parameters."""
+        sections = model.config.data, model.config.model, model.config.train
+        values = {name: value for section in sections for name, value in section}
+        of_preset = model.config.model.of_preset()
+        values |= {name: None for name, value in of_preset.items() if values[name] == value}
+        values["columns"] = values["columns"] or None
+        values["task"] = "auto" if model.task.name == cls._usual_task(len(model.task.classes)) else model.task.name
+        known = cls._get_param_names()
+        estimator = cls(**{name: values[name] for name in known if name in values}, random_state=values["seed"])
+        names = [column.name for column in model.schema.fields if column.kind not in ("target", "weight")]
+        estimator.n_features_in_ = len(names)
+        if names != [f"x{i}" for i in range(len(names))]:  # the names that columns of an array get
+            estimator.feature_names_in_ = np.asarray(names, dtype=object)
+        return estimator._take(model)
+
+    @staticmethod
+    def _usual_task(classes: int) -> TaskName:
+        """Return the task that so many classes make."""
+        return "binary" if classes <= 2 else "multiclass"
+
+    def _config(self, task: TaskName) -> Config:
         """Return the parameters as checked settings."""
         parameters = self.get_params(deep=False)
         seed = self.random_state
@@ -105,30 +121,31 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
 
         def section(kind: type[_Section]) -> _Section:
             values = {name: value for name, value in parameters.items() if name in kind.model_fields}
+            if kind is ModelConfig:  # a factor of the formula that is not given is the preset's
+                values = {name: value for name, value in values.items() if value is not None}
             return kind.parse(values, where=f"the parameters of {type(self).__name__}")
 
         return Config(data=section(DataConfig), model=section(ModelConfig), train=section(TrainConfig))
 
-    def _fit(self, X: object, y: ArrayLike, sample_weight: ArrayLike | None, eval_set: Any, task: Task | None) -> Self:
+    def _fit(self, X: object, y: ArrayLike, sample_weight: ArrayLike | None, eval_set: Any) -> Self:
         source = self._training_source(X)
         labels = self._labels(y, source)
         if len(labels) < 2:
             raise TargetError("X and y have 1 sample only: nothing can be learned from it. Give more rows.")
-        config = self._config(task or ("binary" if len(np.unique(labels)) <= 2 else "multiclass"))
+        usual = self._usual_task(len(np.unique(labels)))
+        config = self._config(usual if self.task == "auto" else self.task)
         valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
         schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data, source=source.name)
+        table = LabelledTable(source, pa.chunked_array([pa.array(labels)]), weights(sample_weight))
+        tables = Tables(table, schema, target_name(y), valid=valid)
         with FitProgress(config.train.epochs, show=self.verbose) as progress:
-            fitted = fit(
-                LabelledTable(source, pa.chunked_array([pa.array(labels)]), weights(sample_weight)),
-                schema=schema, config=config, target_name=_TARGET, valid_table=valid,
-                on_epoch=progress.on_epoch, on_batch=progress.on_batch, on_refit=progress.on_refit,
-            )  # fmt: skip
+            fitted = fit(tables, config, progress)
         return self._take(fitted.model, labels)
 
     def _take(self, model: Model, labels: NDArray[Any] | None = None) -> Self:
         """Become the fitted estimator of a model; `labels` are those it was fitted on, where they are at hand."""
         self.model_ = model
-        self.history_ = model.history
+        self.history_ = list(model.history)
         return self
 
     def save(self, folder: str | Path) -> Path:
@@ -139,7 +156,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         RunFolderError : the folder exists and is no run folder, or can't be written
         """
         check_is_fitted(self, "model_")
-        return self.model_.save(folder)
+        return save_model(self.model_, folder)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

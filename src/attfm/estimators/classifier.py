@@ -9,7 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from attfm.errors import TargetError
 from attfm.estimators.base import Estimator
-from attfm.model.bundle import Model, probabilities
+from attfm.model.bundle import Model
 
 
 class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
@@ -20,31 +20,62 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    preset : formula of the model: "nested" (default), "paper" (Xiao et al. 2017), "fwfm", "fm" or "linear"
-    dim, attention_dim : sizes of an embedding and of the attention network
-    pair_dropout, weight_dropout, pooled_dropout : dropout on pair vectors, attention weights and pooled vector
-    numeric, max_bins : "quantile" bins, bins of equal width ("uniform"), or one min-max "scaled" feature
-    min_count : training rows that a category needs to be a feature of its own
-    columns : settings of single columns, such as {"zip": {"kind": "categorical"}}
-    epochs, batch_size, optimizer, learning_rate : "adam", "sgd" or "adagrad"; batch_size may be "auto"
-    embedding_decay, linear_decay : decoupled weight decay of V and w
-    attention_l2, smoothness : penalty on the attention matrix W, and on the difference of neighbouring bins
-    averaging : epochs over which the kept parameters are averaged; 0 for none
-    validation_fraction, early_stopping, patience : rows held out where no eval_set is given, and when to stop
-    warm_start_from : "fm" trains an FM first and starts from its embeddings (paper, section 3.3)
-    n_bags : refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each
-        takes as long as the fit
-    class_weight : "balanced", or a weight for each label
+    preset : "nested", "paper", "fwfm", "fm" or "linear"
+        Formula of the model: the default, Xiao et al. 2017, or an older one.
+    dim, attention_dim : int
+        Sizes of an embedding and of the attention network.
+    pairs, attention, scale, pair_gate, pair_bias, learned_projection : None, or as in `attfm.ModelConfig`
+        Factors of the formula that depart from the preset; None: the preset's.
+    pair_dropout, weight_dropout, pooled_dropout : float in [0, 1)
+        Dropout on pair vectors, attention weights and pooled vector.
+    embedding_std, attention_std, projection_std : float or None
+        Standard deviations of the first parameters; None: as `attfm.ModelConfig` says.
+    numeric, max_bins : "quantile", "uniform" or "scaled"; int
+        Quantile bins, bins of equal width, or one min-max scaled feature; and how many bins at most.
+    min_count : int
+        Training rows that a category needs to be a feature of its own.
+    columns : dict or None
+        Settings of single columns, such as {"zip": {"kind": "categorical"}}.
+    task : "auto", "binary" or "multiclass"
+        By itself: binary for two classes.
+    epochs, batch_size, optimizer, learning_rate : int; int or "auto"; "adam", "sgd" or "adagrad"; float
+        How the parameters are found.
+    embedding_decay, linear_decay : float
+        Decoupled weight decay of V and w.
+    attention_l2, smoothness : float
+        Penalty on the attention matrix W, and on the difference of neighbouring bins.
+    base_rate_start : bool
+        Whether w0 starts at the base rate.
+    averaging : float
+        Epochs over which the kept parameters are averaged; 0 for none.
+    validation_fraction, early_stopping, patience : float, bool, int
+        Rows held out where no eval_set is given, and when to stop.
+    warm_start_from : "fm" or None
+        Train an FM first and start from its embeddings (paper, section 3.3).
+    n_bags : int
+        Refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each takes as
+        long as the fit.
+    threshold : float in (0, 1)
+        Probability above which `predict` gives the second of two classes.
     device : "auto", "cpu" or "cuda"
-    verbose : whether to show a progress bar; "auto": where standard error is a terminal
-    random_state : seed; equal seeds give equal models, bit for bit, on the same machine
+        Where it is trained.
+    class_weight : "balanced", dict or None
+        A weight for each label.
+    verbose : bool or "auto"
+        Whether to show a progress bar; "auto": where standard error is a terminal.
+    random_state : int, RandomState or None
+        Seed; equal seeds give equal models, bit for bit, on the same machine.
 
     Attributes
     ----------
-    classes_ : (classes,) sorted labels
-    model_ : attfm.model.bundle.Model
-    history_ : one dictionary for each epoch
-    n_features_in_, feature_names_in_ : the columns of the fit
+    classes_ : (classes,)
+        Sorted labels.
+    model_ : attfm.Model
+        The fitted model.
+    history_ : list of dict
+        One dictionary for each epoch.
+    n_features_in_, feature_names_in_ : int and (columns,)
+        The columns of the fit.
 
     Examples
     --------
@@ -71,7 +102,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         ------
         DataError, ConfigError (both ValueError) : bad data or parameters, each with its sentence
         """
-        return self._fit(X, y, sample_weight, eval_set, None)
+        return self._fit(X, y, sample_weight, eval_set)
 
     def _checked_labels(self, labels: NDArray[Any]) -> NDArray[Any]:
         check_classification_targets(labels)
@@ -93,10 +124,13 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     def predict_proba(self, X: object) -> NDArray[np.float64]:
         """Return (rows, classes) probabilities in the order of `classes_`."""
-        return probabilities(self._logits(X))
+        return self.model_.task.scores(self._logits(X))
 
     def predict(self, X: object) -> NDArray[Any]:
-        """Return (rows,) the most probable label of each row."""
-        decided = self.predict_proba(X).argmax(1)
-        labels: NDArray[Any] = self.classes_[decided]
+        """Return the label of each row, (rows,): of two classes the second where its probability is above `threshold`.
+
+        The threshold is that of the fit, as `attfm predict` takes it.
+        """
+        logits = self._logits(X)
+        labels: NDArray[Any] = self.classes_[self.model_.decide(logits)]
         return labels

@@ -17,8 +17,9 @@ from attfm.explain.global_explanation import GlobalExplanation
 from attfm.explain.what_if import Changes, what_if
 from attfm.report.page import checked_path, write_report
 from attfm.report.rows_shown import Examined
-from attfm.train.progress import FitProgress
-from attfm.train.reseeded import refit_with_seeds
+from attfm.train.observer import FitProgress
+from attfm.train.prepare import Tables
+from attfm.train.refit import refit_with_seeds
 
 
 class Explained(Inputs):
@@ -87,9 +88,8 @@ class Explained(Inputs):
         valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
         with FitProgress(self.model_.config.train.epochs, show=self.verbose) as progress:
             refits = refit_with_seeds(
-                self.model_, table, seeds=seeds, valid_table=valid,
-                advice="Give refit_on=, and eval_set= if there was one, as fit() got them.",
-                on_refit=progress.on_refit, on_epoch=progress.on_epoch, on_batch=progress.on_batch,
+                self.model_, Tables(table, self.model_.schema, self.model_.target.name, valid=valid), seeds,
+                advice="Give refit_on=, and eval_set= if there was one, as fit() got them.", observer=progress,
             )  # fmt: skip
         return check(self.model_, source, seed=seed, refits=refits)
 

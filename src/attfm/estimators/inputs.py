@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from attfm.data.sources.source import Source, open_source
 from attfm.errors import ConfigError, SchemaError
 from attfm.model.bundle import Model
-from attfm.train.fit import LabelledTable
+from attfm.train.prepare import LabelledTable
 
 
 class Inputs:
@@ -101,3 +101,9 @@ def is_frame(X: object) -> bool:
 def weights(sample_weight: ArrayLike | None) -> NDArray[np.float64] | None:
     """Return weights as an array, None for none."""
     return None if sample_weight is None else np.asarray(sample_weight, np.float64)
+
+
+def target_name(y: object) -> str:
+    """Return what the target is called: as the column that it was, or "target" where it has no name."""
+    name = getattr(y, "name", None)
+    return name if isinstance(name, str) and name else "target"

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 
+from attfm.config import TaskName
 from attfm.estimators.base import Estimator
 
 
@@ -25,7 +26,11 @@ class AFMRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
 
     def fit(self, X: object, y: ArrayLike, sample_weight: ArrayLike | None = None, eval_set: Any = None) -> Self:
         """Train on X and y (numbers); see `AFMClassifier.fit`."""
-        return self._fit(X, y, sample_weight, eval_set, "regression")
+        return self._fit(X, y, sample_weight, eval_set)
+
+    @staticmethod
+    def _usual_task(classes: int) -> TaskName:
+        return "regression"
 
     def predict(self, X: object) -> NDArray[np.float64]:
         """Return (rows,) predictions in the target's unit."""

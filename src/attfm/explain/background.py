@@ -6,16 +6,15 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from attfm.data.batch import Batch
 from attfm.data.encoder import Encoder
 from attfm.errors import ConfigError
-from attfm.explain.effects import Effects, all_field_pairs, field_pairs
-from attfm.explain.levels import RowStates, States
+from attfm.explain.levels import Levels, field_weights, level_sums
 from attfm.explain.purification import Design, conditional_parts
 from attfm.model.modules import FactorizationMachine
-from attfm.model.rows import Rows
+from attfm.model.terms import Terms, all_field_pairs, field_pairs
 
 Floats = NDArray[np.float64]
 Arrays = Mapping[str, NDArray[Any]]
@@ -23,7 +22,7 @@ Arrays = Mapping[str, NDArray[Any]]
 _MOST_EFFECTS = 12_000_000  # pair effects held at once while the summary is made: bounds the rows it is made of
 _LEAST_ROWS, _MOST_ROWS = 1_000, 50_000
 _MOST_MEANS = 1 << 22  # conditional means kept in all: 32 MiB
-_MOST_STATES = 1 << 16  # of the two fields of a pair together
+_MOST_LEVELS = 1 << 16  # of the two fields of a pair together
 _MOST_PAIRS = 1_000  # pairs with conditional means: bounds the time
 NO_BACKGROUND = (
     "This model has no background stored, which the centred view needs: ask for the raw view "
@@ -37,7 +36,7 @@ OTHER_BACKGROUND = (
 
 @dataclass(frozen=True)
 class Centred:
-    """Centred effects of some rows: base + Σ main + Σ pair is the logit; shapes as in `Effects`."""
+    """Centred effects of some rows: base + Σ main + Σ pair is the logit; shapes as in `attfm.model.terms.Terms`."""
 
     base: Floats
     main: Floats
@@ -48,16 +47,26 @@ class Centred:
 class Background:
     """Means of effects over training rows.
 
-    states : the states of each field
-    counts : int64 (states of all fields,), rows in each state
-    main_mean, pair_mean : float64 (fields, outputs) and (pairs, outputs), after `moved` was moved
-    centred : bool (pairs,), whether the pair's conditional means are kept; else its overall mean only is moved
-    moved : float64 (entries, outputs); for each centred pair what is moved to its first field in each of that field's
-        states, and then to its second field; of a multi-valued field the sum over a row's members, by weight
-    rows, training_rows : rows that were summarised, and how many there were
+    Attributes
+    ----------
+    levels : Levels
+        Of each field.
+    pairs : int64 (pairs, 2)
+        Their field numbers.
+    counts : int64 (levels of all fields,)
+        Rows with each level.
+    main_mean, pair_mean : float64 (fields, outputs) and (pairs, outputs)
+        After `moved` was moved.
+    centred : bool (pairs,)
+        Whether the pair's conditional means are kept; else its overall mean only is moved.
+    moved : float64 (entries, outputs)
+        For each centred pair what is moved to its first field at each of that field's levels, and then to its second
+        field; of a multi-valued field the sum over a row's members, by weight.
+    rows, training_rows : int
+        Rows that were summarised, and how many there were.
     """
 
-    states: States
+    levels: Levels
     pairs: NDArray[np.int64]
     counts: NDArray[np.int64]
     main_mean: Floats
@@ -71,7 +80,7 @@ class Background:
     def _starts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Places in `moved` of each centred pair's parts, of its first field and of its second."""
         first, second = self.pairs[self.centred].T
-        sizes = self.states.sizes
+        sizes = self.levels.sizes
         start = np.concatenate([[0], np.cumsum(sizes[first] + sizes[second])])[:-1].astype(np.int64)
         return start, start + sizes[first]
 
@@ -81,27 +90,31 @@ class Background:
         base: Floats = self.main_mean.sum(0) + self.pair_mean.sum(0)
         return base
 
-    def centre(self, effects: Effects, states: RowStates) -> Centred:
-        """Return the effects relative to their averages; states : of the same rows, see `States.of`."""
-        main = effects.main - self.main_mean
-        pair = effects.pair - self.pair_mean
+    def centre(self, terms: Terms, levels: Batch) -> Centred:
+        """Return the terms relative to their averages; levels : of the same rows, see `Levels.of`."""
+        main = terms.main - self.main_mean
+        pair = terms.pair - self.pair_mean
         to_first, to_second = (
-            self._moved(starts, fields, states)
+            self._moved(starts, fields, levels)
             for starts, fields in zip(self._starts, self.pairs[self.centred].T, strict=True)
         )
         pair[:, self.centred] -= to_first + to_second
         for place, (i, j) in enumerate(self.pairs[self.centred]):
             main[:, i] += to_first[:, place]
             main[:, j] += to_second[:, place]
-        return Centred(effects.intercept + self.base, main, pair)
+        return Centred(terms.intercept + self.base, main, pair)
 
-    def _moved(self, starts: NDArray[np.int64], fields: NDArray[np.int64], states: RowStates) -> Floats:
+    def _moved(self, starts: NDArray[np.int64], fields: NDArray[np.int64], levels: Batch) -> Floats:
         """Return what each centred pair gives to one of its fields, (rows, centred pairs, outputs)."""
-        moved: Floats = self.moved[starts + states.single[:, fields]]
-        for place in np.flatnonzero(np.isin(fields, list(states.members))):
-            f, start = int(fields[place]), int(starts[place])
-            moved[:, place] = states.sums(f, self.moved[start : start + int(self.states.sizes[f])])
-        return moved
+        if levels.offsets is None:
+            moved: Floats = self.moved[starts + levels.ids.numpy()[:, fields]]
+            return moved
+        of_field = {int(f): levels.field(int(f)) for f in np.unique(fields)}
+        parts = [
+            level_sums(of_field[int(f)], self.moved[start : start + int(self.levels.sizes[f])])
+            for f, start in zip(fields, starts, strict=True)
+        ]
+        return np.stack(parts, axis=1) if parts else np.empty((len(levels), 0, self.moved.shape[1]))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that `from_arrays` needs."""
@@ -112,7 +125,7 @@ class Background:
             "centred": self.centred,
             "moved": self.moved,
             "rows": np.array([self.rows, self.training_rows]),
-            **{f"cuts.{f}": cuts for f, cuts in self.states.cuts.items()},
+            **{f"cuts.{f}": cuts for f, cuts in self.levels.cuts.items()},
         }
 
     @classmethod
@@ -122,27 +135,27 @@ class Background:
             raise ConfigError(NO_BACKGROUND)
         cuts = {int(name.removeprefix("cuts.")): a for name, a in arrays.items() if name.startswith("cuts.")}
         rows, training_rows = arrays["rows"].tolist()
-        states = States(encoder, cuts)
-        if len(arrays["counts"]) != states.sizes.sum():
+        levels = Levels(encoder, cuts)
+        if len(arrays["counts"]) != levels.sizes.sum():
             raise ConfigError(OTHER_BACKGROUND)
         return cls(
-            states, field_pairs(module, len(encoder.fields)), arrays["counts"], arrays["main_mean"],
+            levels, field_pairs(module), arrays["counts"], arrays["main_mean"],
             arrays["pair_mean"], arrays["centred"], arrays["moved"], rows, training_rows,
         )  # fmt: skip
 
     @classmethod
-    def of_sample(cls, effects: Effects, states: States, of_rows: RowStates, *, training_rows: int) -> Self:
-        """Return the background of the given effects; of_rows : the states of their rows."""
-        fields = range(len(states.names))
-        pairs = all_field_pairs(len(fields)) if effects.pair.shape[1] else np.empty((0, 2), np.int64)
-        designs = [_design(of_rows, f, int(states.sizes[f])) for f in fields]
-        counts = np.concatenate([np.bincount(design.state, minlength=design.size) for design in designs])
-        main_mean = effects.main.mean(0)
-        pair_mean = effects.pair.mean(0, dtype=np.float64)
-        centred = _affordable(effects.pair, pairs, states.sizes)
-        moved = [np.zeros((0, len(effects.intercept)))]
+    def of_sample(cls, terms: Terms, levels: Levels, of_rows: Batch, *, training_rows: int) -> Self:
+        """Return the background of the given terms; of_rows : the levels of their rows."""
+        fields = range(len(levels.names))
+        pairs = all_field_pairs(len(fields)) if terms.pair.shape[1] else np.empty((0, 2), np.int64)
+        designs = [_design(of_rows, f, int(levels.sizes[f])) for f in fields]
+        counts = np.concatenate([np.bincount(design.level, minlength=design.size) for design in designs])
+        main_mean = terms.main.mean(0)
+        pair_mean = terms.pair.mean(0, dtype=np.float64)
+        centred = _affordable(terms.pair, pairs, levels.sizes)
+        moved = [np.zeros((0, len(terms.intercept)))]
         for p in np.flatnonzero(centred):
-            deviation = effects.pair[:, p].astype(np.float64) - pair_mean[p]
+            deviation = terms.pair[:, p].astype(np.float64) - pair_mean[p]
             ends = [designs[f] for f in pairs[p]]
             parts = conditional_parts(deviation, ends[0], ends[1])
             for f, design, part in zip(pairs[p], ends, parts, strict=True):
@@ -151,24 +164,20 @@ class Background:
                 pair_mean[p] -= design.mean @ part
             moved += parts
         return cls(
-            states, pairs, counts, main_mean, pair_mean, centred, np.concatenate(moved), len(of_rows), training_rows
+            levels, pairs, counts, main_mean, pair_mean, centred, np.concatenate(moved), len(of_rows), training_rows
         )
 
 
-def _design(of_rows: RowStates, f: int, size: int) -> Design:
-    held = of_rows.of_field(f)
-    return Design(held.row, held.state, held.weight, len(of_rows), size, f not in of_rows.members)
+def _design(of_rows: Batch, f: int, size: int) -> Design:
+    levels = of_rows.field(f)
+    single = levels.counts is None and levels.values is None
+    return Design(levels.rows, levels.ids.astype(np.int64), field_weights(levels), len(of_rows), size, single)
 
 
-def sample(module: FactorizationMachine, rows: Rows) -> Rows:
-    """Return the rows that a summary is made of: all, or a random part of many."""
-    fields = rows.ids.shape[1]
-    effects = max(fields * (fields - 1) // 2 * module.outputs, 1)
-    most = int(np.clip(_MOST_EFFECTS // effects, _LEAST_ROWS, _MOST_ROWS))
-    if len(rows) <= most:
-        return rows
-    kept = np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False))
-    return rows.take(torch.from_numpy(kept))
+def sample_size(module: FactorizationMachine) -> int:
+    """Return how many rows a summary is made of at most."""
+    effects = max(module.fields * (module.fields - 1) // 2 * module.outputs, 1)
+    return int(np.clip(_MOST_EFFECTS // effects, _LEAST_ROWS, _MOST_ROWS))
 
 
 def _affordable(
@@ -178,7 +187,7 @@ def _affordable(
     first, second = pairs.T
     width = (sizes[first] + sizes[second]) * effect.shape[2]
     order = np.argsort(-effect.var(0).sum(1), kind="stable")
-    order = order[sizes[first[order]] + sizes[second[order]] <= _MOST_STATES][:_MOST_PAIRS]
+    order = order[sizes[first[order]] + sizes[second[order]] <= _MOST_LEVELS][:_MOST_PAIRS]
     centred = np.zeros(len(pairs), np.bool_)
     left = _MOST_MEANS
     for p in order:

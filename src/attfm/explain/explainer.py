@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attfm.data.batch import Batch
 from attfm.data.sources.source import Source
 from attfm.errors import ConfigError, DataError
 from attfm.explain.background import Background
-from attfm.explain.effects import chunk_rows, effects_of, field_pairs
 from attfm.explain.explanation import Explanation, View
 from attfm.explain.global_explanation import GlobalExplanation
-from attfm.explain.levels import States
+from attfm.explain.levels import Levels
 from attfm.explain.summary import Summary, Tally
 from attfm.model.bundle import Model
-from attfm.model.rows import Rows
+from attfm.model.terms import chunks, field_pairs, terms_of
 
 _VIEWS = ("centred", "raw")
 
@@ -53,20 +53,16 @@ class Explainer:
         self.background: Background | None = None
         if view == "centred":
             self.background = Background.from_arrays(model.background, model.encoder, model.module)
-        self.states = States(model.encoder, {}) if self.background is None else self.background.states
-        self.pairs = field_pairs(model.module, len(self.states.names))
-        self.outputs = output_names(model)
+        self.levels = Levels(model.encoder, {}) if self.background is None else self.background.levels
+        self.pairs = field_pairs(model.module)
 
-    def encoded(self, source: Source) -> Iterator[tuple[int, Rows]]:
+    def encoded(self, source: Source) -> Iterator[tuple[int, Batch]]:
         """Yield the table's encoded rows, chunk by chunk, each with the number of its first row."""
-        columns = [field.name for field in self.model.schema.inputs]
-        size = chunk_rows(self.model.module, len(self.states.names))
-        row = 0
-        for batch in source.batches(columns):
-            rows = Rows.from_encoded(self.model.encoder.transform(batch, first_row=row))
-            for start in range(0, len(rows), size):
-                yield row + start, rows.slice(start, min(start + size, len(rows)))
-            row += batch.num_rows
+        for rows in self.model.encode(source):
+            first = rows.first
+            for part in chunks(self.model.module, rows.batch):
+                yield first, part
+                first += len(part)
 
     def chunks(self, source: Source) -> Iterator[Explanation]:
         """Yield the explanation of all rows of a table, chunk by chunk: memory is bounded however long it is."""
@@ -98,7 +94,7 @@ class Explainer:
         whole = _joined(found)
         return whole[np.searchsorted(whole.rows, wanted)]
 
-    def encoded_row(self, source: Source, number: int) -> Rows:
+    def encoded_row(self, source: Source, number: int) -> Batch:
         """Return one encoded row of a table, numbered from 0; raise DataError where it is outside."""
         total = 0
         for first, rows in self.encoded(source):
@@ -107,18 +103,18 @@ class Explainer:
                 return rows.slice(number - first, number - first + 1)
         raise _outside(source, [number], total)
 
-    def explain(self, rows: Rows, numbers: NDArray[np.int64]) -> Explanation:
+    def explain(self, rows: Batch, numbers: NDArray[np.int64]) -> Explanation:
         """Return the explanation of encoded rows; numbers : int64 (rows,), theirs in the table."""
-        effects = effects_of(self.model.module, rows)
-        base, main, pair = effects.intercept, effects.main, effects.pair.astype(np.float64, copy=False)
+        terms, task = terms_of(self.model.module, rows), self.model.task
+        base, main, pair = terms.intercept, terms.main, terms.pair.astype(np.float64, copy=False)
         conditional = np.zeros(len(self.pairs), np.bool_)
         if self.background is not None:
-            centred = self.background.centre(effects, self.states.of(rows))
+            centred = self.background.centre(terms, self.levels.of(rows))
             base, main, pair = centred.base, centred.main, centred.pair
             conditional = self.background.centred
         return Explanation(
-            self.view, self.states.names, self.pairs, self.outputs, unit_of(self.model), base, main, pair,
-            effects.attention, effects.applied, self.states.row_labels(rows), numbers, conditional,
+            self.view, self.levels.names, self.pairs, task.outputs, task.unit, base, main, pair,
+            terms.attention, terms.applied, self.levels.row_labels(rows), numbers, conditional,
         )  # fmt: skip
 
 
@@ -152,14 +148,15 @@ def explain_global(
     surfaces = [surface.pair for surface in stored.surfaces]
     if pairs is not None:
         surfaces = [_pair_number(explainer, pair) for pair in pairs]
+    task = model.task
     overview = GlobalExplanation(
-        background.states, background.pairs, explainer.outputs, unit_of(model), stored, conditional=background.centred
+        background.levels, background.pairs, task.outputs, task.unit, stored, conditional=background.centred
     )
     if source is not None:
         tally = Tally(background, surfaces)
         for _, rows in explainer.encoded(source):
-            effects, states = effects_of(model.module, rows), background.states.of(rows)
-            tally.add(states, effects, background.centre(effects, states))
+            terms, levels = terms_of(model.module, rows), background.levels.of(rows)
+            tally.add(levels, terms, background.centre(terms, levels))
         return overview.with_summary(tally.summary())
     if pairs is not None:
         absent = [overview.pair_names[p] for p in surfaces if p not in {s.pair for s in stored.surfaces}]
@@ -168,21 +165,8 @@ def explain_global(
     return overview
 
 
-def output_names(model: Model) -> tuple[str, ...]:
-    """Return what each account is of: the second class of two, each class of more, or the target of a regression."""
-    if model.target.classes is None:
-        return (model.target.name,)
-    classes = model.target.classes[1:] if model.task == "binary" else model.target.classes
-    return tuple(str(name) for name in classes)
-
-
-def unit_of(model: Model) -> str:
-    """Return the unit of the effects: "logit", or the name of a regression's target."""
-    return model.target.name if model.task == "regression" else "logit"
-
-
 def _pair_number(explainer: Explainer, pair: tuple[str, str]) -> int:
-    names = explainer.states.names
+    names = explainer.levels.names
     unknown = [name for name in pair if name not in names]
     if unknown or len(set(pair)) != 2:
         raise ConfigError(f"{pair} is not a pair of fields: give two of {', '.join(map(repr, names))}.")

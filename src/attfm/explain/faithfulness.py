@@ -6,16 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from attfm.data.batch import Batch
 from attfm.data.sources.source import Source
 from attfm.explain.background import Centred
-from attfm.explain.effects import Effects, effects_of, logits_without
 from attfm.explain.explainer import Explainer
 from attfm.explain.stability import Stability
-from attfm.explain.summary import Summary
-from attfm.explain.training import importances
+from attfm.explain.summary import Summary, importances
 from attfm.model.bundle import Model
 from attfm.model.modules import FactorizationMachine
-from attfm.model.rows import Rows
+from attfm.model.terms import Terms, logits_without, terms_of
 
 Floats = NDArray[np.float64]
 MOST_ROWS = 2_000
@@ -47,9 +46,9 @@ class Deletion:
 
 @dataclass(frozen=True)
 class Refits:
-    """Modules trained again on the model's training rows with other seeds; rows : those rows, encoded."""
+    """Modules trained again on the model's training rows with other seeds; rows : those rows, or a sample of them."""
 
-    rows: Rows
+    rows: Batch
     modules: Sequence[FactorizationMachine]
 
 
@@ -113,24 +112,24 @@ def check(
     for _, part in explainer.encoded(source):
         part = part.slice(0, min(len(part), rows - total))
         total += len(part)
-        effects = effects_of(model.module, part)
-        size = np.abs(effects.intercept) + np.abs(effects.main).sum(1) + np.abs(effects.pair).sum(1) + 1e-12
+        terms = terms_of(model.module, part)
+        size = np.abs(terms.intercept) + np.abs(terms.main).sum(1) + np.abs(terms.pair).sum(1) + 1e-12
         whole = scorer.predict(part).double().numpy()
-        shown = effects.total()
+        shown = terms.total()
         if explainer.background is not None:
-            centred = explainer.background.centre(effects, explainer.states.of(part))
+            centred = explainer.background.centre(terms, explainer.levels.of(part))
             shown = centred.base + centred.main.sum(1) + centred.pair.sum(1)
             curves.append(_deletion_sums(centred, rng))
         sum_error = max(sum_error, float((np.abs(shown - whole) / size).max(initial=0)))
-        removal_error = max(removal_error, *(_removal_error(model, part, effects, whole, k, size) for k in _REMOVED))
+        removal_error = max(removal_error, *(_removal_error(model, part, terms, whole, k, size) for k in _REMOVED))
         if total >= rows:
             break
     deletion = stability = seeds = None
     if explainer.background is not None:
         largest, random = (np.sum([curve[side] for curve in curves], axis=0) / max(total, 1) for side in (0, 1))
         deletion = Deletion(np.arange(len(largest)), largest, random)
-        bags = Summary.from_arrays(model.background).bags
-        stability = Stability.between(bags, refits=len(bags)) if len(bags) > 1 else None
+        stored = Summary.from_arrays(model.background).refits
+        stability = Stability.between(stored, refits=len(stored)) if len(stored) > 1 else None
     if refits is not None and refits.modules:
         modules = [model.module, *refits.modules]
         found = [importances(module, model.encoder, refits.rows) for module in modules]
@@ -138,11 +137,11 @@ def check(
     return Faithfulness(total, sum_error, removal_error, deletion, stability, seeds)
 
 
-def _removal_error(model: Model, rows: Rows, effects: Effects, whole: Floats, k: int, size: Floats) -> float:
+def _removal_error(model: Model, rows: Batch, terms: Terms, whole: Floats, k: int, size: Floats) -> float:
     """Cut each row's k largest raw effects out of the forward pass, and compare with their sum."""
     worst = 0.0
-    both = np.concatenate([effects.main, effects.pair], axis=1)
-    fields = effects.main.shape[1]
+    both = np.concatenate([terms.main, terms.pair], axis=1)
+    fields = terms.main.shape[1]
     for output in range(both.shape[2]):
         order = np.argsort(-np.abs(both[:, :, output]), axis=1)[:, :k]
         cut = np.zeros(both.shape[:2], np.bool_)

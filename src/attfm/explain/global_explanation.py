@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.errors import ConfigError
-from attfm.explain.levels import States
+from attfm.explain.levels import Levels
 from attfm.explain.stability import Stability
 from attfm.explain.summary import Summary
 
@@ -122,7 +122,7 @@ class GlobalExplanation:
     1.0
     """
 
-    states: States
+    levels: Levels
     pairs: NDArray[np.int64]
     outputs: tuple[str, ...]
     unit: str
@@ -140,7 +140,7 @@ class GlobalExplanation:
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of the fields."""
-        return self.states.names
+        return self.levels.names
 
     @cached_property
     def pair_names(self) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ class GlobalExplanation:
 
     def with_summary(self, summary: Summary) -> Self:
         """Return the overview of other rows, with the spread over refits that was stored."""
-        return replace(self, summary=replace(summary, bags=self.summary.bags))
+        return replace(self, summary=replace(summary, refits=self.summary.refits))
 
     def importance(self) -> list[Importance]:
         """Return fields and pairs, the most important first."""
@@ -159,7 +159,7 @@ class GlobalExplanation:
     def field_importance(self) -> list[Importance]:
         """Return the fields, the most important first."""
         size = self.summary.field_importance.sum(1)
-        spread = self._spread([bag.field_importance.sum(1) for bag in self.summary.bags])
+        spread = self._spread([refit.field_importance.sum(1) for refit in self.summary.refits])
         found = [
             Importance(name, float(size[f]), float(size[f] / self._whole), None if spread is None else float(spread[f]))
             for f, name in enumerate(self.fields)
@@ -169,7 +169,7 @@ class GlobalExplanation:
     def pair_importance(self) -> list[Importance]:
         """Return the pairs, the most important first, with their attention."""
         size = self.summary.pair_importance.sum(1)
-        spread = self._spread([bag.pair_importance.sum(1) for bag in self.summary.bags])
+        spread = self._spread([refit.pair_importance.sum(1) for refit in self.summary.refits])
         mean, std = self.summary.attention_mean, self.summary.attention_std
         found = [
             Importance(
@@ -205,11 +205,11 @@ class GlobalExplanation:
         if field not in self.fields:
             raise ConfigError(f"There is no field '{field}': it is one of {', '.join(map(repr, self.fields))}.")
         f = self.fields.index(field)
-        start = int(self.states.offsets[f])
-        part = slice(start, start + int(self.states.sizes[f]))
-        kind, labels = self.states.kinds[f], self.states.labels(f)
-        spread = self._spread([bag.shape[part] for bag in self.summary.bags])
-        edges = self.states.edges(f) if kind in ("numeric", "scaled") else None
+        start = int(self.levels.offsets[f])
+        part = slice(start, start + int(self.levels.sizes[f]))
+        kind, labels = self.levels.kinds[f], self.levels.labels(f)
+        spread = self._spread([refit.shape[part] for refit in self.summary.refits])
+        edges = self.levels.edges(f) if kind in ("numeric", "scaled") else None
         summary = self.summary
         return Shape(field, kind, labels, edges, summary.shape[part], summary.shape_rows[part], spread)
 
@@ -227,7 +227,7 @@ class GlobalExplanation:
             found.append(
                 PairSurface(
                     (self.fields[i], self.fields[j]),
-                    (self.states.labels(i), self.states.labels(j)),
+                    (self.levels.labels(i), self.levels.labels(j)),
                     surface.first,
                     surface.second,
                     surface.effect,
@@ -248,7 +248,7 @@ class GlobalExplanation:
 
     def stability(self) -> Stability | None:
         """Return how far refits agree, or None for fewer than two of them."""
-        bags = self.summary.bags
+        bags = self.summary.refits
         return Stability.between(bags, refits=len(bags)) if len(bags) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:

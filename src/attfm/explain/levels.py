@@ -2,101 +2,41 @@
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attfm.data.batch import Batch, FieldFeatures
 from attfm.data.codecs.categorical import FIRST_VALUE
 from attfm.data.codecs.numeric import Bins
 from attfm.data.encoder import Encoder
-from attfm.model.rows import BagRows, Rows
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 MOST_CUTS = 31  # of a scaled field, whose values are averaged within quantile bins
 
 
-@dataclass(frozen=True)
-class Members:
-    """The states of a multi-valued field in some rows: each once a row, by rising row.
+class Levels:
+    """The levels of each field: what the conditional means of the background are kept for.
 
-    row, state : int64 (entries,); weight : float64 (entries,), the x that multiplies the member's embedding
-    """
-
-    row: Ints
-    state: Ints
-    weight: Floats
-
-    def slice(self, start: int, stop: int) -> Self:
-        """Return the members of the rows start:stop, numbered from 0."""
-        a, b = np.searchsorted(self.row, (start, stop))
-        return type(self)(self.row[a:b] - start, self.state[a:b], self.weight[a:b])
-
-
-@dataclass(frozen=True)
-class RowStates:
-    """The states that some rows are in.
-
-    single : int64 (rows, fields), the one state of each field; 0 of a multi-valued field
-    members : the states of each multi-valued field, by its number
-    """
-
-    single: Ints
-    members: Mapping[int, Members]
-
-    def __len__(self) -> int:
-        return len(self.single)
-
-    def slice(self, start: int, stop: int) -> Self:
-        """Return the states of the rows start:stop."""
-        members = {f: held.slice(start, stop) for f, held in self.members.items()}
-        return type(self)(self.single[start:stop], members)
-
-    def of_field(self, f: int) -> Members:
-        """Return the states of one field, whatever its kind."""
-        if f in self.members:
-            return self.members[f]
-        return Members(np.arange(len(self)), self.single[:, f], np.ones(len(self)))
-
-    def sums(self, f: int, values: Floats) -> Floats:
-        """Return Σ weight · values[state] over each row's states; values (states, outputs), result (rows, outputs)."""
-        if f not in self.members:
-            return values[self.single[:, f]]
-        held = self.members[f]
-        terms = held.weight[:, None] * values[held.state]
-        columns = [np.bincount(held.row, term, minlength=len(self)) for term in terms.T]
-        return np.stack(columns, axis=1).astype(np.float64)
-
-    def cells(self, i: int, j: int) -> tuple[Ints, Ints, Ints]:
-        """Return row, state of field i and state of field j of each combination that a row has; int64 (cells,)."""
-        one, other = self.of_field(i), self.of_field(j)
-        if i not in self.members and j not in self.members:
-            return one.row, one.state, other.state
-        count = np.bincount(other.row, minlength=len(self))
-        start = np.cumsum(count) - count
-        times = count[one.row]
-        within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-        row = np.repeat(one.row, times)
-        return row, np.repeat(one.state, times), other.state[start[row] + within]
-
-
-class States:
-    """The states of each field: what the conditional means of the background are kept for.
-
-    A field with one feature a row has a state for each feature. A scaled field has the states unknown, missing and
-    its quantile bins. A multi-valued field has a state for each feature too, and a row is in several of them.
+    A field with one feature a row has a level for each feature. A scaled field has the levels unknown, missing and
+    its quantile bins. A multi-valued field has a level for each feature too, and a row has several of them.
 
     Parameters
     ----------
-    encoder : of the model
-    cuts : inner edges of the bins of each scaled field, in scaled units, by field number
+    encoder : Encoder
+        Of the model.
+    cuts : float64 arrays by field number
+        Inner edges of the bins of each scaled field, in scaled units.
 
     Attributes
     ----------
-    sizes : int64 (fields,), number of states of each field
-    offsets : int64 (fields,), place of each field's first state among all
+    names, kinds : tuples of str, (fields,)
+        Of the fields.
+    sizes : int64 (fields,)
+        Number of levels of each field.
+    offsets : int64 (fields,)
+        Place of each field's first level among all.
     """
 
     def __init__(self, encoder: Encoder, cuts: Mapping[int, Floats]) -> None:
@@ -110,33 +50,36 @@ class States:
         self._features: dict[int, NDArray[np.object_]] = {}
 
     @classmethod
-    def of_rows(cls, encoder: Encoder, rows: Rows) -> "States":
-        """Return the states with the cuts of scaled fields at the quantiles of the rows."""
+    def of_rows(cls, encoder: Encoder, rows: Batch) -> "Levels":
+        """Return the levels with the cuts of scaled fields at the quantiles of the rows."""
         cuts = {}
         for f, field in enumerate(encoder.fields):
             if field.kind == "scaled":
-                known = (rows.ids[:, f] == field.start + FIRST_VALUE).numpy()
-                x = rows.values[:, f].numpy()[known] if rows.values is not None else np.empty(0)
+                features = rows.field(f)
+                x = features.values[features.ids == field.start + FIRST_VALUE] if features.values is not None else ()
                 inner = np.linspace(0, 1, MOST_CUTS + 2)[1:-1]
-                cuts[f] = np.unique(np.quantile(x.astype(np.float64), inner)) if len(x) else np.empty(0)
+                cuts[f] = np.unique(np.quantile(np.asarray(x, np.float64), inner)) if len(x) else np.empty(0)
         return cls(encoder, cuts)
 
     def _size(self, f: int) -> int:
         field = self.encoder.fields[f]
         return FIRST_VALUE + 1 + len(self.cuts[f]) if f in self.cuts else field.stop - field.start
 
-    def of(self, rows: Rows) -> RowStates:
-        """Return the states of each row, from 0 in each field."""
-        starts = np.array([field.start for field in self.encoder.fields])
-        states: Ints = rows.ids.numpy() - starts
-        for f, cuts in self.cuts.items():
-            if rows.values is not None:
-                x = rows.values[:, f].numpy().astype(np.float64)
-                known = states[:, f] == FIRST_VALUE
-                states[known, f] += np.searchsorted(cuts, x[known], side="right")
-        members = {f: _members(bag, start=int(starts[f])) for f, bag in rows.bags.items()}
-        states[:, list(members)] = 0
-        return RowStates(states, members)
+    def of(self, rows: Batch) -> Batch:
+        """Return the levels of each row as ids, from 0 in each field; each once a row, with the summed x of a bag."""
+        fields = []
+        for f, field in enumerate(self.encoder.fields):
+            features = rows.field(f)
+            level = features.ids - np.int32(field.start)
+            if f in self.cuts and features.values is not None:
+                known = level == FIRST_VALUE
+                x = features.values[known].astype(np.float64)
+                level[known] += np.searchsorted(self.cuts[f], x, side="right").astype(np.int32)
+            if features.counts is None and field.kind != "multi-valued":
+                fields.append(FieldFeatures(level))
+            else:
+                fields.append(_once(FieldFeatures(level, features.values, features.counts), len(rows)))
+        return Batch.of_fields(fields)
 
     def features(self, f: int) -> NDArray[np.object_]:
         """Return what a field's features are called, from its start, as an array of strings."""
@@ -145,7 +88,7 @@ class States:
         return self._features[f]
 
     def labels(self, f: int) -> list[str]:
-        """Return what a field's states are called."""
+        """Return what a field's levels are called."""
         if f not in self.cuts:
             return list(self.features(f))
         edges = self.edges(f)
@@ -160,31 +103,69 @@ class States:
         low, high = self.encoder.value_range(f)
         return np.concatenate([[low], low + self.cuts[f] * (high - low), [high]])
 
-    def row_labels(self, rows: Rows) -> NDArray[np.object_]:
+    def row_labels(self, rows: Batch) -> NDArray[np.object_]:
         """Return what each field's value is called in each row, (rows, fields) strings."""
-        labels = np.empty(tuple(rows.ids.shape), dtype=object)
-        ids = rows.ids.numpy()
+        labels = np.empty((len(rows), rows.fields), dtype=object)
         for f, field in enumerate(self.encoder.fields):
-            names = self.features(f)
-            if f in rows.bags:
-                bag = rows.bags[f]
-                members, offsets = names[bag.ids.numpy() - field.start], bag.offsets.tolist()
-                labels[:, f] = [", ".join(members[a:b]) for a, b in itertools.pairwise(offsets)]
-                continue
-            local = ids[:, f] - field.start
-            labels[:, f] = names[local]
-            if field.kind == "scaled" and rows.values is not None:
+            features = rows.field(f)
+            level = features.ids - field.start
+            names = self.features(f)[level]
+            if field.kind == "scaled" and features.values is not None:
                 low, high = self.encoder.value_range(f)
-                known = np.flatnonzero(local == FIRST_VALUE)
-                x = low + rows.values[:, f].numpy()[known].astype(np.float64) * (high - low)
-                labels[known, f] = [f"{value:.6g}" for value in x.tolist()]
+                known = np.flatnonzero(level == FIRST_VALUE)
+                x = low + features.values[known].astype(np.float64) * (high - low)
+                names[known] = [f"{value:.6g}" for value in x.tolist()]
+            if features.counts is not None:
+                offsets = np.concatenate([[0], np.cumsum(features.counts)]).tolist()
+                labels[:, f] = [", ".join(names[a:b]) for a, b in itertools.pairwise(offsets)]
+            else:
+                labels[:, f] = names
         return labels
 
 
-def _members(bag: BagRows, *, start: int) -> Members:
-    """Return a field's bags as states; a member that stands twice in a row is there once, with the summed weight."""
-    row = np.repeat(np.arange(len(bag.offsets) - 1), np.diff(bag.offsets.numpy()))
-    code = row * np.int64(2**31) + (bag.ids.numpy() - start)
+def _once(features: FieldFeatures, rows: int) -> FieldFeatures:
+    """Return the levels of each row, rising, none twice, with summed weights."""
+    code = features.rows * np.int64(2**31) + features.ids
     distinct, place = np.unique(code, return_inverse=True)
-    weight = np.bincount(place.ravel(), bag.weights.numpy(), minlength=len(distinct)).astype(np.float64)
-    return Members(distinct >> 31, distinct & (2**31 - 1), weight)
+    weights = None if features.values is None else np.asarray(features.values, np.float64)
+    summed = np.bincount(place.ravel(), weights, minlength=len(distinct)).astype(np.float32)
+    counts = np.bincount(distinct >> 31, minlength=rows)
+    return FieldFeatures((distinct & (2**31 - 1)).astype(np.int32), summed, counts)
+
+
+def field_weights(levels: FieldFeatures) -> Floats:
+    """Return the weight of each entry of a field's levels, float64 (entries,)."""
+    return np.ones(len(levels.ids)) if levels.values is None else levels.values.astype(np.float64)
+
+
+def level_sums(levels: FieldFeatures, values: Floats) -> Floats:
+    """Return Σ weight · values[level] over each row's levels.
+
+    Parameters
+    ----------
+    levels : FieldFeatures
+        Of one field.
+    values : float64 (levels, outputs)
+
+    Returns
+    -------
+    sums : float64 (rows, outputs)
+    """
+    if levels.counts is None and levels.values is None:
+        return values[levels.ids]
+    terms = field_weights(levels)[:, None] * values[levels.ids]
+    rows = len(levels.ids) if levels.counts is None else len(levels.counts)
+    columns = [np.bincount(levels.rows, term, minlength=rows) for term in terms.T]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def cells(one: FieldFeatures, other: FieldFeatures) -> tuple[Ints, Ints, Ints]:
+    """Return row, level of one field and level of the other of each combination that a row has; int64 (cells,)."""
+    if one.counts is None and other.counts is None:
+        return one.rows, one.ids.astype(np.int64), other.ids.astype(np.int64)
+    count = np.bincount(other.rows, minlength=int(one.rows[-1]) + 1 if len(one.ids) else 0)
+    start = np.cumsum(count) - count
+    times = count[one.rows]
+    within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+    row = np.repeat(one.rows, times)
+    return row, np.repeat(one.ids, times).astype(np.int64), other.ids[start[row] + within].astype(np.int64)

@@ -16,48 +16,48 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Design:
-    """How a sum over one field's states runs through some rows: Σ weight · a[state] over the states of each row.
+    """How a sum over one field's levels runs through some rows: Σ weight · a[level] over the levels of each row.
 
-    row, state : int64 (entries,), from 0; weight : float64 (entries,); rows, size : numbers of rows and of states
-    single : each row has one state, of weight 1, and the entries are the rows
+    row, level : int64 (entries,), from 0; weight : float64 (entries,); rows, size : numbers of rows and of levels
+    single : each row has one level, of weight 1, and the entries are the rows
     """
 
     row: NDArray[np.int64]
-    state: NDArray[np.int64]
+    level: NDArray[np.int64]
     weight: Floats
     rows: int
     size: int
     single: bool
 
     @classmethod
-    def of_states(cls, state: NDArray[np.int64], size: int) -> Self:
-        """Return the design of a field with one state a row, (rows,)."""
-        return cls(np.arange(len(state)), state, np.ones(len(state)), len(state), size, True)
+    def of_levels(cls, level: NDArray[np.int64], size: int) -> Self:
+        """Return the design of a field with one level a row, (rows,)."""
+        return cls(np.arange(len(level)), level, np.ones(len(level)), len(level), size, True)
 
     @cached_property
     def mean(self) -> Floats:
-        """Mean over the rows of each state's weight, (size,)."""
-        return np.bincount(self.state, self.weight, minlength=self.size) / max(self.rows, 1)
+        """Mean over the rows of each level's weight, (size,)."""
+        return np.bincount(self.level, self.weight, minlength=self.size) / max(self.rows, 1)
 
     @cached_property
     def root(self) -> Floats:
-        """Root of the summed squares of each state's weight, 1 where no row has it; (size,)."""
-        squares = np.bincount(self.state, self.weight**2, minlength=self.size)
+        """Root of the summed squares of each level's weight, 1 where no row has it; (size,)."""
+        squares = np.bincount(self.level, self.weight**2, minlength=self.size)
         return np.sqrt(np.where(squares > 0, squares, 1))
 
     def apply(self, a: Floats) -> Floats:
         """Return the sum in each row, less its mean over the rows: (size,) to (rows,)."""
-        sums = np.bincount(self.row, self.weight * a[self.state], minlength=self.rows)
+        sums = np.bincount(self.row, self.weight * a[self.level], minlength=self.rows)
         return np.asarray(sums - self.mean @ a, np.float64)
 
     def transposed(self, values: Floats) -> Floats:
         """Return the transposed product: (rows,) to (size,)."""
-        sums = np.bincount(self.state, self.weight * values[self.row], minlength=self.size)
+        sums = np.bincount(self.level, self.weight * values[self.row], minlength=self.size)
         return np.asarray(sums - self.mean * values.sum(), np.float64)
 
 
 def conditional_parts(effect: Floats, first: Design, second: Design) -> tuple[Floats, Floats]:
-    """Return a and b that make the mean of effect − a(first) − b(second) zero given any state of either field.
+    """Return a and b that make the mean of effect − a(first) − b(second) zero given any level of either field.
 
     They are the least-squares fit of a sum of two functions to the effect, weighted by the rows, as in the
     purification of Lengerich et al. 2020 ("Purifying interaction effects with the functional ANOVA"). With
@@ -68,11 +68,11 @@ def conditional_parts(effect: Floats, first: Design, second: Design) -> tuple[Fl
     Parameters
     ----------
     effect : (rows, outputs), of mean zero
-    first, second : the states of the two fields in the rows
+    first, second : the levels of the two fields in the rows
 
     Returns
     -------
-    a, b : (first.size, outputs) and (second.size, outputs); 0 for states that no row has
+    a, b : (first.size, outputs) and (second.size, outputs); 0 for levels that no row has
     """
     product = _joint(first, second) if first.single and second.single else _gram(first, second)
     a, b = np.zeros((first.size, effect.shape[1])), np.zeros((second.size, effect.shape[1]))
@@ -102,7 +102,7 @@ def _joint(first: Design, second: Design) -> Product:
     The means that `Design.apply` subtracts are left out: the effect's mean is zero, and so are those of all iterates.
     """
     sizes = (first.size, second.size)
-    code = first.state * sizes[1] + second.state
+    code = first.level * sizes[1] + second.level
     if sizes[0] * sizes[1] <= _DENSE_CELLS:
         counts = np.bincount(code, minlength=sizes[0] * sizes[1]).reshape(sizes)
         table: Floats = counts / first.root[:, None] / second.root

@@ -7,9 +7,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.explain.background import Arrays, Background, Centred
-from attfm.explain.effects import Effects
-from attfm.explain.levels import RowStates
+from attfm.data.batch import Batch
+from attfm.data.dataset import Dataset
+from attfm.data.encoder import Encoder
+from attfm.explain.background import Arrays, Background, Centred, sample_size
+from attfm.explain.levels import Levels, cells
+from attfm.model.bundle import Model
+from attfm.model.modules import FactorizationMachine
+from attfm.model.terms import Terms, chunks, terms_chunk, terms_of
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -23,8 +28,16 @@ _JOINED_ROWS = 1024  # whose cells are found at once: two multi-valued fields ha
 class Surface:
     """A pair's mean centred effect, and rows, in each cell that occurs.
 
-    first, second : int64 (cells,) states of the two fields; effect : float64 (cells, outputs); rows : int64 (cells,);
-        a row is in a cell for each combination of its members where a field is multi-valued
+    A row is in a cell for each combination of its members where a field is multi-valued.
+
+    Attributes
+    ----------
+    pair : int
+        Its number.
+    first, second : int64 (cells,)
+        Levels of the two fields.
+    effect : float64 (cells, outputs)
+    rows : int64 (cells,)
     """
 
     pair: int
@@ -38,13 +51,22 @@ class Surface:
 class Summary:
     """Averages over rows, as arrays that can be stored.
 
-    field_importance, pair_importance : float64 (fields, outputs) and (pairs, outputs), mean |centred effect|
-    attention_mean, attention_std : float64 (pairs,) of a_ij, NaN without attention
-    applied_mean : float64 (pairs,) of A_ij
-    shape, shape_rows : float64 (points, outputs) mean centred main effect of each value, and its rows, int64 (points,);
-        the points of all fields one after the other, a point for each state
-    surfaces : of the most important pairs
-    bags : the same figures of refits on bootstrap samples
+    Attributes
+    ----------
+    rows : int
+        How many.
+    field_importance, pair_importance : float64 (fields, outputs) and (pairs, outputs)
+        Mean |centred effect|.
+    attention_mean, attention_std : float64 (pairs,)
+        Of a_ij, NaN without attention.
+    applied_mean : float64 (pairs,)
+        Of A_ij.
+    shape, shape_rows : float64 (points, outputs) and int64 (points,)
+        Mean centred main effect of each level, and its rows; the levels of all fields one after the other.
+    surfaces : tuple of Surface
+        Of the most important pairs.
+    refits : tuple of Summary
+        The same figures of refits on bootstrap samples.
     """
 
     rows: int
@@ -56,7 +78,7 @@ class Summary:
     shape: Floats
     shape_rows: Counts
     surfaces: tuple[Surface, ...] = ()
-    bags: tuple["Summary", ...] = ()
+    refits: tuple["Summary", ...] = ()
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that `from_arrays` needs."""
@@ -64,8 +86,8 @@ class Summary:
         arrays["summary_rows"] = np.array([self.rows])
         for surface in self.surfaces:
             arrays |= {f"surface.{surface.pair}.{name}": getattr(surface, name) for name in _SURFACE_ARRAYS}
-        for number, bag in enumerate(self.bags):
-            arrays |= {f"bag.{number}.{name}": getattr(bag, name) for name in _ARRAYS}
+        for number, refit in enumerate(self.refits):
+            arrays |= {f"bag.{number}.{name}": getattr(refit, name) for name in _ARRAYS}
         return arrays
 
     @classmethod
@@ -79,8 +101,8 @@ class Summary:
         def held(prefix: str) -> dict[str, Any]:
             return {name: arrays[prefix + name] for name in _ARRAYS}
 
-        bags = tuple(cls(rows, **held(f"bag.{n}.")) for n in numbers)
-        return cls(rows, **held(""), surfaces=surfaces, bags=bags)
+        refits = tuple(cls(rows, **held(f"bag.{n}.")) for n in numbers)
+        return cls(rows, **held(""), surfaces=surfaces, refits=refits)
 
 
 _ARRAYS = (
@@ -106,38 +128,38 @@ class Tally:
 
     def __init__(self, background: Background, surfaces: Sequence[int] = ()) -> None:
         self.background = background
-        self.states = background.states
-        fields, pairs, outputs = len(self.states.names), len(background.pairs), background.main_mean.shape[1]
-        sizes = self.states.sizes
+        self.levels = background.levels
+        fields, pairs, outputs = len(self.levels.names), len(background.pairs), background.main_mean.shape[1]
+        sizes = self.levels.sizes
         self._rows = 0
         self._field, self._pair = np.zeros((fields, outputs)), np.zeros((pairs, outputs))
         self._attention, self._squares, self._applied = np.zeros(pairs), np.zeros(pairs), np.zeros(pairs)
         self._shape, self._counts = np.zeros((int(sizes.sum()), outputs)), np.zeros(int(sizes.sum()), np.int64)
         self._surfaces = {p: _Cells(outputs) for p in surfaces}
 
-    def add(self, states: RowStates, effects: Effects, centred: Centred) -> None:
-        """Take in the states, raw and centred effects of some rows."""
-        self._rows += len(states)
+    def add(self, levels: Batch, terms: Terms, centred: Centred) -> None:
+        """Take in the levels, terms and centred effects of some rows."""
+        self._rows += len(levels)
         self._field += np.abs(centred.main).sum(0)
         self._pair += np.abs(centred.pair).sum(0)
-        if effects.attention is not None:
-            attention = effects.attention.astype(np.float64)
+        if terms.attention is not None:
+            attention = terms.attention.astype(np.float64)
             self._attention += attention.sum(0)
             self._squares += (attention**2).sum(0)
-        self._applied += effects.applied.sum(0, dtype=np.float64)
-        for f, (start, size) in enumerate(zip(self.states.offsets, self.states.sizes, strict=True)):
-            held = states.of_field(f)
+        self._applied += terms.applied.sum(0, dtype=np.float64)
+        for f, (start, size) in enumerate(zip(self.levels.offsets, self.levels.sizes, strict=True)):
+            of_field = levels.field(f)
             part = slice(int(start), int(start + size))
-            self._counts[part] += np.bincount(held.state, minlength=int(size))
+            self._counts[part] += np.bincount(of_field.ids, minlength=int(size))
             for output in range(self._shape.shape[1]):
-                sums = np.bincount(held.state, centred.main[held.row, f, output], minlength=int(size))
+                sums = np.bincount(of_field.ids, centred.main[of_field.rows, f, output], minlength=int(size))
                 self._shape[part, output] += sums
-        for p, cells in self._surfaces.items():
+        for p, surface in self._surfaces.items():
             i, j = (int(f) for f in self.background.pairs[p])
-            for first in range(0, len(states), _JOINED_ROWS):
-                part_states = states.slice(first, first + _JOINED_ROWS)
-                row, u, v = part_states.cells(i, j)
-                cells.add(u * self.states.sizes[j] + v, centred.pair[first + row, p])
+            for first in range(0, len(levels), _JOINED_ROWS):
+                piece = levels.slice(first, first + _JOINED_ROWS)
+                row, u, v = cells(piece.field(i), piece.field(j))
+                surface.add(u * self.levels.sizes[j] + v, centred.pair[first + row, p])
 
     def summary(self) -> Summary:
         """Return the averages of all rows so far."""
@@ -147,13 +169,13 @@ class Tally:
             self._rows, self._field / n, self._pair / n, attention,
             np.sqrt(np.maximum(self._squares / n - attention**2, 0)), self._applied / n,
             self._shape / np.maximum(self._counts, 1)[:, None], self._counts,
-            tuple(self._surface(p, cells) for p, cells in self._surfaces.items()),
+            tuple(self._surface(p, surface) for p, surface in self._surfaces.items()),
         )  # fmt: skip
 
-    def _surface(self, p: int, cells: "_Cells") -> Surface:
-        code, rows, sums = cells.merged()
+    def _surface(self, p: int, surface: "_Cells") -> Surface:
+        code, rows, sums = surface.merged()
         most = np.sort(np.argsort(-rows, kind="stable")[:_MOST_CELLS])
-        first, second = np.divmod(code[most], self.states.sizes[self.background.pairs[p][1]])
+        first, second = np.divmod(code[most], self.levels.sizes[self.background.pairs[p][1]])
         return Surface(p, first, second, sums[most] / rows[most, None], rows[most])
 
 
@@ -177,16 +199,59 @@ class _Cells:
         return distinct, np.bincount(place, rows, len(distinct)).astype(np.int64), total
 
 
-def of_effects(background: Background, states: RowStates, effects: Effects, *, step: int, surfaces: int) -> Summary:
-    """Return the summary of effects that are all at hand, centred `step` rows at a time."""
+def summarise(
+    module: FactorizationMachine, encoder: Encoder, rows: Dataset, *, refits: Sequence[FactorizationMachine] = ()
+) -> dict[str, NDArray[Any]]:
+    """Return background and global summary of a trained module as arrays by name, to be stored beside the model.
+
+    Parameters
+    ----------
+    rows : Dataset
+        The training rows; a random sample of them is taken where they are many.
+    refits : sequence of FactorizationMachine
+        Trained on bootstrap samples of the rows; their summaries show how far figures can be trusted.
+    """
+    part = rows.sample(sample_size(module))
+    background, summary = _summary(module, encoder, part, training_rows=len(rows), surfaces=STORED_SURFACES)
+    others = tuple(_summary(refit, encoder, part, training_rows=len(rows), surfaces=0)[1] for refit in refits)
+    return {**background.to_arrays(), **replace(summary, refits=others).to_arrays()}
+
+
+def is_of(model: Model, rows: Dataset) -> bool:
+    """Return whether a model's background can be that of these training rows (true where none is stored)."""
+    if not model.background:
+        return True
+    stored = Background.from_arrays(model.background, model.encoder, model.module)
+    if stored.training_rows != len(rows):
+        return False
+    levels = stored.levels.of(rows.sample(sample_size(model.module)))
+    counts = [np.bincount(levels.field(f).ids, minlength=size) for f, size in enumerate(stored.levels.sizes)]
+    return np.array_equal(np.concatenate(counts), stored.counts)
+
+
+def importances(module: FactorizationMachine, encoder: Encoder, rows: Batch) -> Summary:
+    """Return the summary of a module without surfaces, for comparison with another module's of the same rows."""
+    return _summary(module, encoder, rows, training_rows=len(rows), surfaces=0)[1]
+
+
+def _summary(
+    module: FactorizationMachine, encoder: Encoder, rows: Batch, *, training_rows: int, surfaces: int
+) -> tuple[Background, Summary]:
+    levels = Levels.of_rows(encoder, rows)
+    of_rows = levels.of(rows)
+    terms = Terms.concatenate([terms_of(module, chunk) for chunk in chunks(module, rows)])
+    background = Background.of_sample(terms, levels, of_rows, training_rows=training_rows)
+    step = terms_chunk(module)
 
     def tally(pairs: Sequence[int]) -> Summary:
         sums = Tally(background, pairs)
-        for start in range(0, len(states), step):
-            part, of_rows = effects.slice(start, start + step), states.slice(start, start + step)
-            sums.add(of_rows, part, background.centre(part, of_rows))
+        for start in range(0, len(rows), step):
+            part, of_part = terms.slice(start, start + step), of_rows.slice(start, start + step)
+            sums.add(of_part, part, background.centre(part, of_part))
         return sums.summary()
 
     summary = tally(())
     top = np.argsort(-summary.pair_importance.sum(1), kind="stable")[:surfaces]
-    return replace(summary, surfaces=tally(top.tolist()).surfaces) if surfaces and len(top) else summary
+    if surfaces and len(top):
+        summary = replace(summary, surfaces=tally(top.tolist()).surfaces)
+    return background, summary

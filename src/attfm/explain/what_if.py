@@ -1,20 +1,19 @@
 """What would have to be otherwise: the smallest changes of a single field that flip a decision."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from attfm.data.batch import Batch, FieldFeatures
 from attfm.data.codecs.categorical import FIRST_VALUE, MISSING
 from attfm.data.sources.source import Source
 from attfm.errors import ConfigError, nearest
 from attfm.explain.background import Background
 from attfm.explain.explainer import Explainer
 from attfm.model.bundle import Model
-from attfm.model.rows import BagRows, Rows
 
 Floats = NDArray[np.float64]
 _MOST_VALUES = 4096  # of a field that are tried: the ones that most training rows have
@@ -102,7 +101,7 @@ class _Candidates:
     names : what the values are called; distance : of each, with the sign of the direction in an ordered field
     """
 
-    rows: Rows
+    rows: Batch
     names: list[str]
     distance: Floats
 
@@ -134,31 +133,30 @@ def what_if(
     age: 25 → 61 gives 'yes' (0.50)
     """
     explainer = Explainer(model)
-    columns = [field.name for field in model.schema.inputs]
+    columns = model.input_names
     unknown = [f"'{name}'{nearest(name, columns)}" for name in immutable if name not in columns]
     if unknown:
         raise ConfigError(f"No input column is called {', '.join(unknown)}: immutable= takes {', '.join(columns)}.")
     if explainer.background is None:
         raise TypeError("the centred view has a background")
-    background = explainer.background
-    decide = _decision(model, threshold)
+    background, task = explainer.background, model.task
+    limit = task.checked_threshold(threshold, default=model.threshold)
     one = explainer.encoded_row(source, row)
-    labels = background.states.row_labels(one)[0]
-    start = model.scorer.predict(one).double().numpy()
-    before = int(decide(start)[0])
-    names = _decision_names(model)
+    labels = background.levels.row_labels(one)[0]
+    start = model.logits_of(one)
+    before = int(task.decide(start, limit)[0])
     found, tried, fields = [], 0, 0
     for f, field in enumerate(model.encoder.fields):
         if field.column in immutable:
             continue
         fields += 1
         candidates = _candidates(background, one, f)
-        logits = model.scorer.predict(candidates.rows).double().numpy()
-        decided = decide(logits)
+        logits = model.logits_of(candidates.rows)
+        decided = task.decide(logits, limit)
         tried += len(decided)
         for c in _best(candidates, np.flatnonzero(decided != before), ordered=field.ordered or field.kind == "scaled"):
             after = int(decided[c])
-            output = after if logits.shape[1] > 1 else 0
+            output = task.decided_output(after)
             found.append(
                 Change(
                     field.name,
@@ -167,30 +165,12 @@ def what_if(
                     float(abs(candidates.distance[c])),
                     float(start[0, output]),
                     float(logits[c, output]),
-                    names[before],
-                    names[after],
+                    task.decisions[before],
+                    task.decisions[after],
                 )
             )
     found.sort(key=lambda change: (change.distance, -abs(change.logit_after - change.logit_before)))
-    return Changes(tuple(found), row, names[before], tried, fields, tuple(immutable))
-
-
-def _decision(model: Model, threshold: float | None) -> Callable[[Floats], NDArray[np.int64]]:
-    """Return what turns logits (rows, outputs) into decisions (rows,)."""
-    if model.task == "multiclass":
-        return lambda logits: logits.argmax(1)
-    if model.task == "regression":
-        if threshold is None:
-            raise ConfigError("A regression has no decision to flip: give threshold=, the value that is to be crossed.")
-        return lambda logits: (logits[:, 0] > threshold).astype(np.int64)
-    share = model.config.train.threshold if threshold is None else threshold
-    if not 0 < share < 1:
-        raise ConfigError(f"threshold={threshold:g} is not a probability: give a number between 0 and 1.")
-    return lambda logits: (logits[:, 0] > np.log(share / (1 - share))).astype(np.int64)
-
-
-def _decision_names(model: Model) -> list[str]:
-    return ["below", "above"] if model.target.classes is None else [str(name) for name in model.target.classes]
+    return Changes(tuple(found), row, task.decisions[before], tried, fields, tuple(immutable))
 
 
 def _best(candidates: _Candidates, flips: NDArray[np.int64], *, ordered: bool) -> list[int]:
@@ -200,39 +180,41 @@ def _best(candidates: _Candidates, flips: NDArray[np.int64], *, ordered: bool) -
     return [int(side[np.argmin(np.abs(candidates.distance[side]))]) for side in sides if len(side)]
 
 
-def _candidates(background: Background, one: Rows, f: int) -> _Candidates:
-    states, field = background.states, background.states.encoder.fields[f]
+def _candidates(background: Background, one: Batch, f: int) -> _Candidates:
+    levels, field = background.levels, background.levels.encoder.fields[f]
     if field.kind == "multi-valued":
         return _bag_candidates(background, one, f)
-    start, size = states.offsets[f], states.sizes[f]
+    start, size = levels.offsets[f], levels.sizes[f]
     counts = background.counts[start : start + size]
-    held = int(states.of(one).single[0, f])
-    tried = np.flatnonzero(counts[FIRST_VALUE:]) + FIRST_VALUE
-    if f in states.cuts:
-        tried = np.arange(FIRST_VALUE, size)
-    tried = tried[tried != held]
+    now = int(levels.of(one).field(f).ids[0])
+    scaled = f in levels.cuts
+    tried = np.arange(FIRST_VALUE, size) if scaled else np.flatnonzero(counts[FIRST_VALUE:]) + FIRST_VALUE
+    tried = tried[tried != now]
     tried = tried[np.argsort(-counts[tried], kind="stable")[:_MOST_VALUES]]
-    rows = one.take(torch.zeros(len(tried), dtype=torch.int64))
-    ids = rows.ids.clone()
-    names = [states.labels(f)[state] for state in tried] if f not in states.cuts else []
-    values = rows.values
-    if f in states.cuts and values is not None:
-        ids[:, f] = field.start + FIRST_VALUE
-        x = _representatives(states.cuts[f])[tried - FIRST_VALUE]
-        values = values.clone()
-        values[:, f] = torch.from_numpy(x).to(values.dtype)
-        low, high = states.encoder.value_range(f)
+    if scaled:
+        x = _representatives(levels.cuts[f])[tried - FIRST_VALUE]
+        changed = FieldFeatures(np.full(len(tried), field.start + FIRST_VALUE, np.int32), x.astype(np.float32))
+        low, high = levels.encoder.value_range(f)
         names = [f"{low + v * (high - low):.6g}" for v in x]
     else:
-        ids[:, f] = torch.from_numpy(field.start + tried).to(ids.dtype)
+        changed = FieldFeatures((field.start + tried).astype(np.int32))
+        labels = levels.labels(f)
+        names = [labels[level] for level in tried]
     distance = 1 - counts[tried] / max(counts.sum(), 1)
-    if (field.ordered or f in states.cuts) and held > MISSING:
+    if (field.ordered or scaled) and now > MISSING:
         # The share of rows between the middles of the two values, with the sign of the direction.
         known = np.where(np.arange(size) < FIRST_VALUE, 0, counts)
         middle = (np.cumsum(known) - known / 2) / max(known.sum(), 1)
-        distance = middle[tried] - middle[held]
-        distance = np.where(distance == 0, np.sign(tried - held) * 1e-12, distance)
-    return _Candidates(Rows(ids, values, rows.bags), names, distance)
+        distance = middle[tried] - middle[now]
+        distance = np.where(distance == 0, np.sign(tried - now) * 1e-12, distance)
+    return _Candidates(_copies(one, f, changed, len(tried)), names, distance)
+
+
+def _copies(one: Batch, f: int, changed: FieldFeatures, copies: int) -> Batch:
+    """Return copies of one row that differ in the features of one field."""
+    fields = [one.field(other).take(np.zeros(copies, np.int64)) for other in range(one.fields)]
+    fields[f] = changed
+    return Batch.of_fields(fields)
 
 
 def _representatives(cuts: Floats) -> Floats:
@@ -242,30 +224,30 @@ def _representatives(cuts: Floats) -> Floats:
     return np.concatenate([[min(0.0, float(cuts[0]) - 1e-6)], (cuts[1:] + cuts[:-1]) / 2, [max(1.0, float(cuts[-1]))]])
 
 
-def _bag_candidates(background: Background, one: Rows, f: int) -> _Candidates:
+def _bag_candidates(background: Background, one: Batch, f: int) -> _Candidates:
     """Return the row without each member, and with each other member of the training rows."""
-    states, field, bag = background.states, background.states.encoder.fields[f], one.bags[f]
-    members, weights, features = bag.ids.tolist(), bag.weights.tolist(), states.features(f)
-    counts = background.counts[states.offsets[f] : states.offsets[f] + states.sizes[f]]
+    levels, field, bag = background.levels, background.levels.encoder.fields[f], one.field(f)
+    weights = [1.0] * len(bag.ids) if bag.values is None else bag.values.tolist()
+    members, features = bag.ids.tolist(), levels.features(f)
+    counts = background.counts[levels.offsets[f] : levels.offsets[f] + levels.sizes[f]]
     share = counts / max(background.rows, 1)
     missing = field.start + MISSING
-    held = [(m, w) for m, w in zip(members, weights, strict=True) if m != missing]
+    present = [(m, w) for m, w in zip(members, weights, strict=True) if m != missing]
     names, bags, distance = list[str](), list[list[tuple[int, float]]](), list[float]()
-    for member in dict.fromkeys(m for m, _ in held):
+    for member in dict.fromkeys(m for m, _ in present):
         names.append(f"without {features[member - field.start]}")
-        bags.append([(m, w) for m, w in held if m != member] or [(missing, 1.0)])
+        bags.append([(m, w) for m, w in present if m != member] or [(missing, 1.0)])
         distance.append(share[member - field.start])
     common = np.argsort(-counts[FIRST_VALUE:], kind="stable")[:_MOST_VALUES] + FIRST_VALUE
-    for state in common[counts[common] > 0].tolist():
-        if field.start + state not in members:
-            names.append(f"with {features[state]}")
-            bags.append([*held, (field.start + state, 1.0)])
-            distance.append(1 - share[state])
+    for level in common[counts[common] > 0].tolist():
+        if field.start + level not in members:
+            names.append(f"with {features[level]}")
+            bags.append([*present, (field.start + level, 1.0)])
+            distance.append(1 - share[level])
     entries = [entry for changed in bags for entry in changed]
-    changed = BagRows(
-        torch.tensor([member for member, _ in entries], dtype=bag.ids.dtype),
-        torch.tensor([weight for _, weight in entries], dtype=bag.weights.dtype),
-        torch.tensor(np.cumsum([0] + [len(changed) for changed in bags]), dtype=torch.int64),
+    changed = FieldFeatures(
+        np.array([member for member, _ in entries], np.int32),
+        np.array([weight for _, weight in entries], np.float32),
+        np.array([len(changed) for changed in bags], np.int64),
     )
-    rows = one.take(torch.zeros(len(names), dtype=torch.int64))
-    return _Candidates(Rows(rows.ids, rows.values, {**rows.bags, f: changed}), names, np.array(distance))
+    return _Candidates(_copies(one, f, changed, len(names)), names, np.array(distance))

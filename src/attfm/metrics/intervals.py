@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.config import Task
+from attfm.config import TaskName
 
 Floats = NDArray[np.float64]
 Weighted = Callable[[Floats], dict[str, float]]
@@ -17,7 +17,7 @@ _BINS = 15  # of the calibration error, as in training's metrics
 
 
 def with_intervals(
-    task: Task, target: NDArray[Any], scores: Floats, weight: Floats, *, threshold: float = 0.5, seed: int = 0
+    task: TaskName, target: NDArray[Any], scores: Floats, weight: Floats, *, threshold: float = 0.5, seed: int = 0
 ) -> dict[str, tuple[float, float, float]]:
     """Return the metrics of a task, each with the bounds of its 95 % interval: (value, low, high).
 

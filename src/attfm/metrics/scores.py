@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from attfm.config import Task
+from attfm.config import TaskName
 
 Floats = NDArray[np.floating[Any]]
 
@@ -99,7 +99,7 @@ def regression_metrics(target: Floats, prediction: Floats, weight: Floats | None
 
 
 def evaluate(
-    task: Task,
+    task: TaskName,
     target: NDArray[Any],
     prediction: Floats,
     weight: Floats | None = None,
@@ -118,7 +118,7 @@ def evaluate(
 
 
 def curve_metrics(
-    task: Task, target: NDArray[Any], logits: Floats, weight: Floats, *, threshold: float = 0.5
+    task: TaskName, target: NDArray[Any], logits: Floats, weight: Floats, *, threshold: float = 0.5
 ) -> dict[str, float]:
     """Return the few figures that the learning curve keeps for each epoch: AUC and accuracy, accuracy, or RMSE and R².
 
@@ -136,7 +136,7 @@ def curve_metrics(
     }
 
 
-def headline(task: Task) -> Sequence[str]:
+def headline(task: TaskName) -> Sequence[str]:
     """Return the names of the metrics that a progress line has room for."""
     return {
         "binary": ("log_loss", "auc"),

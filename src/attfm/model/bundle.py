@@ -1,59 +1,63 @@
-"""One object from raw columns to score: schema, encoder, target, module and settings; saved as one folder."""
+"""One object from raw columns to score: schema, encoder, target, module and settings."""
 
 import copy
-import hashlib
-import json
-import math
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import safetensors
 from numpy.typing import NDArray
-from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
 
-from attfm.config import Config, Task
+from attfm.config import Config
+from attfm.data.batch import Batch
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
-from attfm.errors import AttfmError, RunFolderError
-from attfm.model.card import model_card
+from attfm.model.facts import RunFacts
 from attfm.model.modules import FactorizationMachine
-from attfm.model.rows import Rows
+from attfm.model.task import Task, task_of
 
-FORMAT = 1
-_SETTINGS = "config.json"
-_FILES = (
-    "schema.json",
-    "vocabulary.arrow",
-    "weights.safetensors",
-    "metrics.json",
-    "history.jsonl",
-    "README.md",
-)
-REPORT = "report.html"  # for people, like the card: it may be deleted, replaced or absent
-_BACKGROUND = "background.safetensors"  # not in every folder: a model may have none
+Floats = NDArray[np.float64]
 
 
-@dataclass
+@dataclass(frozen=True)
+class EncodedRows:
+    """Some rows of a table, encoded.
+
+    Attributes
+    ----------
+    first : int
+        Number of the first row in the table, from 0.
+    batch : Batch
+        The rows.
+    columns : pyarrow.RecordBatch
+        The raw columns that were read.
+    """
+
+    first: int
+    batch: Batch
+    columns: pa.RecordBatch
+
+
+@dataclass(frozen=True)
 class Model:
-    """A trained model with all that it needs to score raw columns.
+    """A trained model with all that it needs to score raw columns; built once, never changed.
 
-    schema, encoder, target, module, config : the parts
-    metrics : what was measured after training, by part ("valid", "test") and metric
+    Attributes
+    ----------
+    schema, encoder, target, module, config
+        The parts.
+    facts : RunFacts
+        Where the rows came from, and how training went.
+    metrics : by part ("valid", "test") and name
+        What was measured after training.
     history : one dictionary for each epoch
-    training : facts of the run: rows, seconds, best epoch
-    background : summary of the training rows, arrays by name, that `attfm.explain` made and reads; empty where none is
+        The learning curve.
+    background : arrays by name
+        Summary of the training rows that `attfm.explain` made and reads; empty where there is none.
     """
 
     schema: Schema
@@ -61,37 +65,44 @@ class Model:
     target: Target
     module: FactorizationMachine
     config: Config
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    training: dict[str, Any] = field(default_factory=dict)
-    background: dict[str, NDArray[Any]] = field(default_factory=dict)
+    facts: RunFacts = field(default_factory=RunFacts)
+    metrics: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    history: Sequence[dict[str, Any]] = ()
+    background: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @cached_property
+    def task(self) -> Task:
+        """What is predicted."""
+        return task_of(self.target)
 
     @property
-    def task(self) -> Task:
-        """What is predicted: "binary", "multiclass" or "regression"."""
-        return self.target.task
+    def threshold(self) -> float:
+        """Probability above which the second of two classes is decided, as in training."""
+        return self.config.train.threshold
 
-    def logits(self, data: object) -> NDArray[np.float64]:
-        """Return (rows, outputs) logits of a table, or (rows, 1) predictions of a regression.
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the columns that a table must have."""
+        return [column.name for column in self.schema.inputs]
 
-        data : whatever `attfm.data.sources.source.open_source` reads; columns by name, in any order.
+    def encode(self, source: Source, keep: Sequence[str] = ()) -> Iterator[EncodedRows]:
+        """Yield the rows of a table, encoded, one record batch after the other.
+
+        Parameters
+        ----------
+        keep : sequence of str
+            Columns that are read besides the inputs.
         """
-        parts = list(self.iterate_logits(open_source(data)))
-        return np.concatenate(parts) if parts else np.empty((0, self.module.outputs))
+        first = 0
+        for columns in source.batches(list(dict.fromkeys([*self.input_names, *keep]))):
+            yield EncodedRows(first, self.encoder.transform(columns, first_row=first), columns)
+            first += columns.num_rows
 
-    def iterate_logits(self, source: Source) -> Iterator[NDArray[np.float64]]:
-        """Yield the logits of each record batch, in order."""
-        row = 0
-        for batch in source.batches():
-            yield self.batch_logits(batch, first_row=row)
-            row += batch.num_rows
-
-    def batch_logits(self, batch: pa.RecordBatch, *, first_row: int = 0) -> NDArray[np.float64]:
-        """Return the logits of one record batch; `first_row` is its place in the file, for messages."""
-        rows = Rows.from_encoded(self.encoder.transform(batch, first_row=first_row))
+    def logits_of(self, batch: Batch) -> Floats:
+        """Return the logits of encoded rows, or the predictions of a regression; float64 (batch, outputs)."""
         # The compiled kernels give a row the same bits whatever rows are beside it.
-        scorer = self.module if self.module.scores_natively(rows) else self.scorer
-        logits: NDArray[np.float64] = scorer.predict(rows).numpy().astype(np.float64)
+        scorer = self.module if self.module.scores_natively else self.scorer
+        logits: Floats = scorer.predict(batch).numpy().astype(np.float64)
         return logits
 
     @cached_property
@@ -101,184 +112,56 @@ class Model:
         # torch sum in another order for another number of rows.
         return copy.deepcopy(self.module).double()
 
-    def predict_proba(self, data: object) -> NDArray[np.float64]:
-        """Return (rows, classes) probabilities, in the order of `target.classes`; rows sum to 1."""
-        return probabilities(self.logits(data))
+    def logits(self, data: object) -> Floats:
+        """Return (rows, outputs) logits of a table, or (rows, 1) predictions of a regression.
 
-    def scores(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what the metrics take: (rows, classes) probabilities, or (rows,) predictions of a regression."""
-        return logits[:, 0] if self.task == "regression" else probabilities(logits)
-
-    def save(self, folder: str | Path, *, report: str | None = None) -> Path:
-        """Write the run folder; an older run folder of that name is replaced, nothing half-written stays.
-
-        report : an HTML page for people to stand beside the model; loading does not look at it
-
-        Raises
-        ------
-        RunFolderError : the folder exists and is not a run folder, or can't be written
+        Parameters
+        ----------
+        data : object
+            Whatever `attfm.data.sources.source.open_source` reads; columns by name, in any order.
         """
-        path = Path(folder)
-        check_writable(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-        except OSError as error:
-            raise RunFolderError(f"Can't write the run folder '{path}': {error.strerror}. Choose another.") from None
-        try:
-            self._write(part)
-            if report is not None:
-                (part / REPORT).write_text(report, encoding="utf-8")
-            part.chmod(0o777 & ~_umask())
-            if path.exists():
-                old = part.with_suffix(".old")
-                path.rename(old)
-                part.rename(path)
-                shutil.rmtree(old)
-            else:
-                part.rename(path)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        return path
+        parts = [self.logits_of(rows.batch) for rows in self.encode(open_source(data))]
+        return np.concatenate(parts) if parts else np.empty((0, self.module.outputs))
 
-    def _write(self, part: Path) -> None:
-        (part / "schema.json").write_text(self.schema.to_json() + "\n")
-        table = self.encoder.to_table()
-        with (
-            pa.OSFile(str(part / "vocabulary.arrow"), "wb") as sink,
-            pa.ipc.new_file(sink, table.schema) as writer,
-        ):
-            writer.write_table(table)
-        state = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
-        save_file(state, part / "weights.safetensors")
-        (part / "metrics.json").write_text(json.dumps(_finite(self.metrics), indent=2) + "\n")
-        (part / "history.jsonl").write_text("".join(json.dumps(_finite(record)) + "\n" for record in self.history))
-        (part / "README.md").write_text(model_card(self))
-        if self.background:
-            save_arrays(
-                {name: np.ascontiguousarray(array) for name, array in self.background.items()}, part / _BACKGROUND
-            )
-        files = [*_FILES, *([_BACKGROUND] if self.background else [])]
-        settings = {
-            "format": FORMAT,
-            "attfm": _version(),
-            "task": self.task,
-            "target": json.loads(self.target.to_json()),
-            "settings": self.config.model_dump(mode="json"),
-            "training": _finite(self.training),
-            "sha256": {name: _sha256(part / name) for name in files},
-        }
-        (part / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+    def decide(self, logits: Floats, threshold: float | None = None) -> NDArray[np.int64]:
+        """Return the decision about each row, (rows,) class codes; threshold : None is that of training."""
+        return self.task.decide(logits, self.threshold if threshold is None else threshold)
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read a run folder; predictions are bit for bit those of the model that was saved.
+    def predict_proba(self, data: object) -> Floats:
+        """Return probabilities, (rows, classes) in the order of `target.classes`; of a regression the predictions."""
+        return self.task.scores(self.logits(data))
 
-        Raises
-        ------
-        RunFolderError : the folder is absent, incomplete, damaged or of a newer format
+    def predict(self, data: object, *, threshold: float | None = None) -> NDArray[Any]:
+        """Return the decided labels, or the predictions of a regression; (rows,).
+
+        Parameters
+        ----------
+        threshold : float or None
+            Probability above which the second of two classes is decided; None: that of training.
         """
-        path = Path(folder)
-        settings = _read_settings(path)
-        for name, digest in settings["sha256"].items():
-            file = path / name
-            if not file.is_file():
-                raise RunFolderError(f"The run folder '{path}' lacks '{name}': copy it again, or train again.")
-            # The texts are for people: they may be edited, and nothing is loaded from them.
-            if name != "README.md" and _sha256(file) != digest:
-                raise RunFolderError(
-                    f"'{name}' in the run folder '{path}' is not what was saved (its sha256 differs): "
-                    "copy the folder again, or train again."
-                )
-        try:
-            schema = Schema.from_json((path / "schema.json").read_text())
-            with pa.memory_map(str(path / "vocabulary.arrow")) as file, pa.ipc.open_file(file) as reader:
-                encoder = Encoder.from_table(schema, reader.read_all())
-            target = Target.from_json(json.dumps(settings["target"]))
-            config = Config.parse(settings["settings"], where=f"'{path / _SETTINGS}'")
-            module = build_module(encoder, target, config)
-            module.load_state_dict(load_file(path / "weights.safetensors"))
-            metrics = json.loads((path / "metrics.json").read_text())
-            background = load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {}
-            history = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
-        except (
-            AttfmError,
-            KeyError,
-            RuntimeError,
-            ValueError,
-            pa.ArrowInvalid,
-            safetensors.SafetensorError,
-        ) as error:
-            reason = " ".join(str(error).split())
-            raise RunFolderError(
-                f"The run folder '{path}' is damaged ({reason}): copy it again, or train again."
-            ) from None
-        module.eval()
-        return cls(schema, encoder, target, module, config, metrics, history, settings.get("training", {}), background)
+        parts = [table["prediction"] for table in self.score_table(open_source(data), threshold=threshold)]
+        labels: NDArray[Any] = pa.chunked_array([chunk for part in parts for chunk in part.chunks]).to_numpy()
+        return labels
+
+    def score_table(
+        self, source: Source, *, keep: Sequence[str] = (), threshold: float | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield the scores of a table, one record batch after the other: kept columns, prediction, probabilities.
+
+        Parameters
+        ----------
+        keep : sequence of str
+            Columns of the table that stand before the scores.
+        threshold : float or None
+            As in `predict`.
+        """
+        threshold = self.threshold if threshold is None else threshold
+        for rows in self.encode(source, keep):
+            kept = {name: rows.columns.column(name) for name in keep}
+            yield pa.table({**kept, **self.task.score_columns(self.logits_of(rows.batch), threshold)})
 
 
 def build_module(encoder: Encoder, target: Target, config: Config) -> FactorizationMachine:
     """Return an untrained module of the size that the encoder and the target ask for."""
-    outputs = len(target.classes or ()) if target.task == "multiclass" else 1
+    outputs = len(task_of(target).outputs)
     return FactorizationMachine(encoder.n_features, len(encoder.fields), outputs, config.model)
-
-
-def probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (rows, classes) probabilities from logits (rows, 1) of class 1, or (rows, classes)."""
-    if logits.shape[1] == 1:
-        positive = np.exp(-np.logaddexp(0, -logits))
-        return np.hstack([np.exp(-np.logaddexp(0, logits)), positive])
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
-    result: NDArray[np.float64] = shifted / shifted.sum(1, keepdims=True)
-    return result
-
-
-def check_writable(path: Path) -> None:
-    """Raise RunFolderError where `path` exists and is something else than an empty or a run folder."""
-    if path.exists() and not (path.is_dir() and ((path / _SETTINGS).is_file() or not any(path.iterdir()))):
-        raise RunFolderError(f"'{path}' exists and is not a run folder: choose another name, or remove it.")
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        raise RunFolderError(f"There is no run folder '{path}': give the folder that 'attfm train' printed.")
-    try:
-        settings = json.loads((path / _SETTINGS).read_text())
-        version, digests = settings["format"], settings["sha256"]
-    except FileNotFoundError:
-        raise RunFolderError(f"'{path}' is not a run folder: it has no '{_SETTINGS}'.") from None
-    except (ValueError, KeyError, TypeError):
-        raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.") from None
-    if not isinstance(version, int) or version > FORMAT:
-        raise RunFolderError(
-            f"The run folder '{path}' has format {version}, this attfm reads up to {FORMAT}: install a newer attfm."
-        )
-    if not isinstance(digests, dict) or set(digests) - {_BACKGROUND} != set(_FILES):
-        raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.")
-    return dict(settings)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _finite(value: Any) -> Any:
-    """Return the value with NaN and infinities as None: JSON has no word for them."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("attfm")

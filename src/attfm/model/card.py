@@ -1,12 +1,8 @@
 """The model card: the README.md of a run folder."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from attfm.model.bundle import Model
+from attfm.model.bundle import Model
 
 
 def _cell(text: object) -> str:
@@ -22,7 +18,7 @@ def _table(header: list[str], rows: Sequence[Sequence[object]]) -> str:
 
 def model_card(model: Model) -> str:
     """Return the card as Markdown: what the model predicts, from what, how well, and how to use it."""
-    settings, training = model.config, model.training
+    settings = model.config
     parts = {part: list(values) for part, values in model.metrics.items()}
     names = list(dict.fromkeys(name for values in parts.values() for name in values))
     figures = [
@@ -33,7 +29,7 @@ def model_card(model: Model) -> str:
     lines = [
         f"# Model of {_cell(model.target.name)}",
         "",
-        f"An attentional factorization machine (preset `{settings.model.preset}`), {model.task} task{classes}.",
+        f"An attentional factorization machine (preset `{settings.model.preset}`), {model.task.name} task{classes}.",
         "",
         "## Figures",
         "",
@@ -41,7 +37,7 @@ def model_card(model: Model) -> str:
         "",
         "## Training",
         "",
-        *(f"- {_cell(name.replace('_', ' '))}: {_cell(value)}" for name, value in training.items()),
+        *(f"- {_cell(name.replace('_', ' '))}: {_cell(value)}" for name, value in model.facts.told().items()),
         f"- embedding size {settings.model.dim}, attention size {settings.model.attention_dim}, "
         f"seed {settings.train.seed}; all settings are in config.json",
         "",

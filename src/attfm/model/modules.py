@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attfm.config import ModelConfig
-from attfm.model.rows import Rows
+from attfm.data.batch import Batch
 from attfm.ops import pair_attention_pool_ids, score
 from attfm.ops.rows import number_rows, take_rows
 from attfm.ops.scoring import is_native
@@ -30,22 +30,28 @@ class FeatureEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(features, dim).normal_(0, std))
         self.sparse_gradient = False
 
-    def forward(self, rows: Rows, table: Tensor | None = None) -> Tensor:
-        """Return (batch, fields, dim); `table` : what the ids of rows without bags number, instead of V."""
-        if table is not None:
-            vectors = F.embedding(rows.ids, table)
-            return vectors if rows.values is None else vectors * rows.values[..., None].to(vectors.dtype)
-        vectors = F.embedding(rows.ids, self.weight, sparse=self.sparse_gradient)
-        if rows.values is not None:
-            vectors = vectors * rows.values[..., None].to(vectors.dtype)
-        if not rows.bags:
-            return vectors
-        # The value of a multi-valued field's own column is 0, so its place is free for the sum of its bag.
-        columns = list(vectors.unbind(1))
-        for f, bag in rows.bags.items():
+    def forward(self, batch: Batch, table: Tensor | None = None) -> Tensor:
+        """Return each field's vector, (batch, fields, dim).
+
+        Parameters
+        ----------
+        table : (rows, dim) or None
+            What the ids of a batch with one feature a field number, instead of V.
+        """
+        sparse = self.sparse_gradient and table is None
+        weight = self.weight if table is None else table
+        values = None if batch.values is None else batch.values.to(weight.dtype)
+        if batch.offsets is None:
+            vectors = F.embedding(batch.ids, weight, sparse=sparse)
+            return vectors if values is None else vectors * values[..., None]
+        # Each field's first feature at once, as if it had no other; then the sums of the fields that have several.
+        vectors = F.embedding(batch.ids[batch.offsets], weight, sparse=sparse)
+        columns = list((vectors if values is None else vectors * values[batch.offsets][..., None]).unbind(1))
+        for f in (batch.counts != 1).any(0).nonzero()[:, 0].tolist():
+            place, starts = batch.entries(f)
             columns[f] = F.embedding_bag(
-                bag.ids, self.weight, bag.offsets[:-1].to(bag.ids.dtype),
-                mode="sum", per_sample_weights=bag.weights.to(vectors.dtype), sparse=self.sparse_gradient,
+                batch.ids[place], weight, starts.to(batch.ids.dtype), mode="sum", sparse=sparse,
+                per_sample_weights=None if values is None else values[place],
             )  # fmt: skip
         return torch.stack(columns, 1)
 
@@ -59,7 +65,7 @@ class PairAttention(nn.Module):
     def __init__(self, fields: int, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        pairs = math.comb(fields, 2)
+        self.pairs = pairs = math.comb(fields, 2)
         # DIFFERS FROM PAPER: scaled by the number of pairs, because a softmax averages over pairs and so shrinks
         # the interaction term; with gate 1 and equal attention the nested model then is the plain FM.
         self.scale = float(max(pairs, 1)) if config.attention and config.scale == "pairs" else 1.0
@@ -77,28 +83,47 @@ class PairAttention(nn.Module):
         self.pair_bias = nn.Parameter(torch.zeros(pairs)) if config.attention and config.pair_bias else None
         self.pair_gate = nn.Parameter(torch.ones(pairs)) if config.pair_gate else None
 
-    def forward(
-        self, rows: Rows, embedding: FeatureEmbedding, table: Tensor | None = None, *, return_weights: bool = False
+    def pool(
+        self, batch: Batch, embedding: FeatureEmbedding, table: Tensor | None = None, *, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Pool each row's pair vectors to (batch, dim); on request also return the applied weights (batch, pairs).
 
-        table : what the ids of rows without bags number, instead of V
+        Parameters
+        ----------
+        table : (rows, dim) or None
+            What the ids of a batch with one feature a field number, instead of V.
         """
-        parameters = self.W, self.b, self.h, self.pair_bias, self.pair_gate
         options: dict[str, Any] = {
             "scale": self.scale,
             "pair_dropout": self.config.pair_dropout if self.training else 0.0,
             "weight_dropout": self.config.weight_dropout if self.training else 0.0,
             "return_weights": return_weights,
         }
+        pooled: Tensor | tuple[Tensor, Tensor] = self._pool(batch, embedding, self.pair_gate, table, **options)
+        return pooled
+
+    forward = pool
+
+    def weights(self, batch: Batch, embedding: FeatureEmbedding) -> tuple[Tensor | None, Tensor]:
+        """Return the attention weights a_ij (None without attention) and the applied ones A_ij, each (batch, pairs)."""
+        if self.W is None:
+            attention, applied = None, embedding.weight.new_full((len(batch), self.pairs), self.scale)
+        else:
+            attention = self._pool(batch, embedding, None, None, scale=1.0, return_weights=True)[1]
+            applied = self.scale * attention
+        return attention, applied if self.pair_gate is None else applied * self.pair_gate
+
+    def _pool(
+        self, batch: Batch, embedding: FeatureEmbedding, gate: Tensor | None, table: Tensor | None, **options: Any
+    ) -> Any:
         # Straight from the ids: spares the (batch, fields, dim) tensor, and work on features that rows share.
         sparse = table is None and embedding.sparse_gradient
         table = embedding.weight if table is None else table
-        ids, values, offsets = rows.entries() if rows.bags else (rows.ids, rows.values, None)
-        values = None if values is None else values.to(table.dtype)
+        values = None if batch.values is None else batch.values.to(table.dtype)
         return pair_attention_pool_ids(
-            ids, table, *parameters, values=values, offsets=offsets, sparse=sparse, **options
-        )
+            batch.ids, table, self.W, self.b, self.h, self.pair_bias, gate,
+            values=values, offsets=batch.offsets, sparse=sparse, **options,
+        )  # fmt: skip
 
 
 class FactorizationMachine(nn.Module):
@@ -137,18 +162,18 @@ class FactorizationMachine(nn.Module):
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_std", torch.ones(()))
 
-    def forward(self, rows: Rows) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Return the logits (batch, outputs); for regression the prediction in the target's unit."""
         w = V = None
-        if self.linear.sparse_gradient and not rows.bags:
+        if self.linear.sparse_gradient and batch.offsets is None:
             # Both tables are read, and get their gradients, at the batch's distinct features, found once.
-            slots, features = number_rows(rows.ids, len(self.linear.weight))
-            rows = Rows(slots, rows.values)
+            slots, features = number_rows(batch.ids, len(self.linear.weight))
+            batch = Batch(slots, batch.values)
             w = take_rows(self.linear.weight, features)
             V = take_rows(self.embedding.weight, features) if self.has_pairs else None
-        logit = self.intercept + self.linear(rows, w).sum(1)
+        logit = self.intercept + self.linear(batch, w).sum(1)
         if self.has_pairs:
-            pooled = self.attention(rows, self.embedding, V)
+            pooled = self.attention(batch, self.embedding, V)
             pooled = F.dropout(pooled, self.config.pooled_dropout, self.training)
             logit = logit + pooled @ self.projection  # Σ A_ij (p · q_ij) = p · Σ A_ij q_ij
         prediction: Tensor = self.target_mean + self.target_std * logit
@@ -168,25 +193,26 @@ class FactorizationMachine(nn.Module):
         return batch * math.comb(self.fields, 2) * self.config.dim * hidden
 
     @torch.no_grad()
-    def predict(self, rows: Rows) -> Tensor:
+    def predict(self, rows: Batch) -> Tensor:
         """Return the logits (rows, outputs) in evaluation mode, chunk by chunk to bound memory."""
         self.eval()
-        if self.scores_natively(rows):
+        if self.scores_natively:
             return self.target_mean + self.target_std * self._score(rows)
         chunks = [self(rows.slice(i, i + _SCORING_ROWS)) for i in range(0, len(rows), _SCORING_ROWS)]
         return torch.cat(chunks) if chunks else self.intercept.new_empty(0, self.outputs)
 
-    def scores_natively(self, rows: Rows) -> bool:
-        """Return whether `predict` runs on the compiled kernels: a row's score is then the same bits in any company."""
+    @property
+    def scores_natively(self) -> bool:
+        """Whether `predict` runs on the compiled kernels: a row's score is then the same bits in any company."""
         return is_native(self.linear.weight)
 
-    def _score(self, rows: Rows) -> Tensor:
-        ids, values, offsets = rows.entries() if rows.bags else (rows.ids, rows.values, None)
-        values = None if values is None else values.to(self.intercept.dtype)
+    def _score(self, rows: Batch) -> Tensor:
+        values = None if rows.values is None else rows.values.to(self.intercept.dtype)
+        entries: dict[str, Any] = {"values": values, "offsets": rows.offsets}
         if not self.has_pairs:
-            return score(ids, self.intercept, self.linear.weight, values=values, offsets=offsets)
+            return score(rows.ids, self.intercept, self.linear.weight, **entries)
         a = self.attention
         return score(
-            ids, self.intercept, self.linear.weight, self.embedding.weight, self.projection,
-            a.W, a.b, a.h, a.pair_bias, a.pair_gate, scale=a.scale, values=values, offsets=offsets,
+            rows.ids, self.intercept, self.linear.weight, self.embedding.weight, self.projection,
+            a.W, a.b, a.h, a.pair_bias, a.pair_gate, scale=a.scale, **entries,
         )  # fmt: skip

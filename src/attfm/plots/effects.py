@@ -128,7 +128,7 @@ def importance(
 
         ax.legend([Patch(color=NEGATIVE), Patch(color=ACCENT)], ["field", "pair"], frameon=False, loc="lower right")
     if spread is not None:
-        ax.set_title(f"whiskers: standard deviation over {len(overview.summary.bags)} refits", fontsize=9, loc="left")
+        ax.set_title(f"whiskers: standard deviation over {len(overview.summary.refits)} refits", fontsize=9, loc="left")
     quiet_frame(ax)
     return ax
 

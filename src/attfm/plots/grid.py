@@ -33,7 +33,7 @@ class PairGrid:
 
 def pair_grid(overview: GlobalExplanation, surface: PairSurface, output: int) -> PairGrid:
     """Return the surface of a pair and output on a grid of at most 20 × 20 categories or 14 groups of bins."""
-    kinds = {field: overview.states.kinds[overview.fields.index(field)] for field in surface.fields}
+    kinds = {field: overview.levels.kinds[overview.fields.index(field)] for field in surface.fields}
     groups = [_axis(surface, side, ordered=kinds[surface.fields[side]] in ("numeric", "scaled")) for side in (0, 1)]
     (rows_of, row_names), (columns_of, column_names) = groups
     u, v = rows_of[surface.first], columns_of[surface.second]

@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN
 from attfm.errors import ConfigError
-from attfm.explain.explainer import Explainer, explain_global, output_names, unit_of
+from attfm.explain.explainer import Explainer, explain_global
 from attfm.explain.explanation import Explanation
 from attfm.explain.global_explanation import GlobalExplanation, Shape
 from attfm.metrics.intervals import with_intervals
-from attfm.model.bundle import Model, probabilities
+from attfm.model.bundle import Model
 from attfm.plots.grid import density, pair_grid, stretch_of
 from attfm.report.curve_points import curves
-from attfm.report.rows_shown import Examined, decided, shown_rows
+from attfm.report.rows_shown import Examined, shown_rows
 from attfm.report.warnings import examine_fields, warnings_of
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,7 @@ def report_content(model: Model, examined: Examined | None, *, detail: float = 1
         overview = explain_global(model)
     except ConfigError as error:  # no background is stored
         return {**_facts(model, examined), "note": str(error)}
-    outputs = output_names(model)
+    outputs = model.task.outputs
     content: Content = {
         **_facts(model, examined),
         "importance": _importance(overview),
@@ -56,12 +56,12 @@ def _facts(model: Model, examined: Examined | None) -> Content:
     findings = [] if examined is None else examine_fields(model, examined)
     facts: Content = {
         "target": model.target.name,
-        "task": model.task,
+        "task": model.task.name,
         "classes": None if model.target.classes is None else [_text(name) for name in model.target.classes],
-        "outputs": [_text(name) for name in output_names(model)][:_OUTPUTS],
-        "unit": _text(unit_of(model)),
+        "outputs": [_text(name) for name in model.task.outputs][:_OUTPUTS],
+        "unit": _text(model.task.unit),
         "preset": model.config.model.preset,
-        "training": {name: _text(value) for name, value in model.training.items() if not isinstance(value, list)},
+        "training": {name: _text(value) for name, value in model.facts.told().items() if not isinstance(value, list)},
         "history": [
             {name: _rounded(record.get(name)) for name in ("epoch", "train_loss", "valid_loss")}
             for record in model.history
@@ -95,12 +95,12 @@ def _facts(model: Model, examined: Examined | None) -> Content:
         "curves": {},
     }  # fmt: skip
     if examined is not None and examined.target is not None and len(examined) and examined.weight.sum() > 0:
-        scores = model.scores(examined.logits)
+        scores = model.task.scores(examined.logits)
         threshold = model.config.train.threshold
-        found = with_intervals(model.task, examined.target, scores, examined.weight, threshold=threshold)
+        found = with_intervals(model.task.name, examined.target, scores, examined.weight, threshold=threshold)
         facts["metrics"] = [[name, *(_rounded(x, 6) for x in values)] for name, values in found.items()]
         facts["curves"] = curves(model, examined.target, scores)
-        facts["threshold"] = threshold if model.task == "binary" else None
+        facts["threshold"] = threshold if model.task.name == "binary" else None
     return facts
 
 
@@ -209,8 +209,8 @@ def _table(model: Model, examined: Examined) -> Content:
     explanation = Explainer(model).explain(examined.rows.take(torch.from_numpy(places)), examined.numbers[places])
     logits = examined.logits[places]
     classes = [_text(name) for name in model.target.classes or ()]
-    predicted = decided(model, logits)
-    shares = None if model.task == "regression" else probabilities(logits)
+    shares = model.task.scores(logits) if model.task.is_classification else None
+    predicted = np.zeros(len(logits), np.int64) if shares is None else model.decide(logits)
     rows = []
     for place in range(len(places)):
         number = int(predicted[place]) if len(explanation.outputs) > 1 else 0
@@ -218,7 +218,7 @@ def _table(model: Model, examined: Examined) -> Content:
         if shares is None:
             row |= {"predicted": _rounded(logits[place, 0])}
         else:
-            one = 1 if model.task == "binary" else int(predicted[place])
+            one = 1 if model.task.name == "binary" else int(predicted[place])
             row |= {"predicted": classes[predicted[place]], "p": _rounded(shares[place, one]), "of": classes[one]}
         if examined.target is not None:
             label = examined.target[places[place]]

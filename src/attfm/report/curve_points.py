@@ -21,10 +21,10 @@ def curves(model: Model, target: NDArray[Any], scores: Floats) -> dict[str, Any]
     target : (rows,) class codes or values
     scores : (rows, classes) probabilities, or (rows,) predictions of a regression
     """
-    if model.task == "regression":
+    if model.task.name == "regression":
         return {"scatter": _scatter(target, scores), "means": _means(target, scores)}
     classes = list(model.target.classes or ())
-    if model.task == "binary":
+    if model.task.name == "binary":
         codes = [1]
         hit, confidence = (target == 1).astype(np.float64), scores[:, 1]
     else:

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attfm.data.batch import Batch
 from attfm.data.sources.source import Source
 from attfm.explain.explainer import Explainer
 from attfm.model.bundle import Model
-from attfm.model.rows import BagRows, Rows
 
 Floats = NDArray[np.float64]
 MOST_ROWS = 300_000  # of a table that are looked at: bounds memory and time
@@ -31,7 +31,7 @@ class Examined:
 
     name: str
     total: int
-    rows: Rows
+    rows: Batch
     numbers: NDArray[np.int64]
     logits: Floats
     target: NDArray[Any] | None
@@ -45,7 +45,7 @@ class Examined:
         cls,
         model: Model,
         name: str,
-        rows: Rows,
+        rows: Batch,
         target: NDArray[Any] | None,
         weight: Floats | None = None,
         numbers: NDArray[np.int64] | None = None,
@@ -58,7 +58,7 @@ class Examined:
             kept = np.sort(np.random.default_rng(0).choice(total, MOST_ROWS, replace=False))
             rows, numbers, weight = rows.take(torch.from_numpy(kept)), numbers[kept], weight[kept]
             target = None if target is None else target[kept]
-        logits = model.module.predict(rows).numpy().astype(np.float64)
+        logits = model.logits_of(rows)
         return cls(name, total, rows, numbers, logits, target, weight)
 
     @classmethod
@@ -78,7 +78,7 @@ class Examined:
         rng = np.random.default_rng(0)
         total = source.num_rows if target is None else len(target)
         share = 1.0 if not total else min(MOST_ROWS / total, 1.0)
-        parts, kept, seen = list[Rows](), [np.empty(0, np.int64)], 0
+        parts, kept, seen = list[Batch](), [np.empty(0, np.int64)], 0
         for first, rows in Explainer(model, view="raw").encoded(source):
             seen = first + len(rows)
             chosen = np.arange(len(rows)) if share == 1 else np.flatnonzero(rng.random(len(rows)) < share)
@@ -88,7 +88,7 @@ class Examined:
                 break
         numbers = np.concatenate(kept)
         found = cls.of_rows(
-            model, name or source.name, _joined(parts), None if target is None else target[numbers],
+            model, name or source.name, Batch.concatenate(parts), None if target is None else target[numbers],
             None if weight is None else weight[numbers], numbers,
         )  # fmt: skip
         return cls(found.name, max(total or 0, seen), *list(vars(found).values())[2:])
@@ -102,24 +102,22 @@ def shown_rows(model: Model, examined: Examined) -> dict[str, list[int]]:
     classes).
     """
     n = len(examined)
-    certainty, right = _certainty(model, examined.logits), None
-    names = (RIGHT, WRONG)
-    if model.task == "regression":
-        names = ("closest", "farthest off")
+    certainty = model.task.margin(examined.logits, model.threshold)
+    names = (RIGHT, WRONG) if model.task.is_classification else ("closest", "farthest off")
     if examined.target is not None:
-        if model.task == "regression":
-            error = np.abs(examined.logits[:, 0] - examined.target)
-            order = np.argsort(error, kind="stable")
-            first, last = order, order[::-1]
-        else:
-            right = decided(model, examined.logits) == examined.target
+        if model.task.is_classification:
+            right = model.decide(examined.logits) == examined.target
             order = np.argsort(-certainty, kind="stable")
             first, last = order[right[order]], order[~right[order]]
+        else:
+            error = np.abs(examined.logits[:, 0] - examined.target)
+            first = np.argsort(error, kind="stable")
+            last = first[::-1]
     else:
-        size = certainty if examined.logits.shape[1] > 1 else examined.logits[:, 0]
-        order = np.argsort(-size, kind="stable")
-        first, last = order, order[::-1]
-        names = ("most certain", "least certain") if examined.logits.shape[1] > 1 else ("highest", "lowest")
+        several = examined.logits.shape[1] > 1
+        first = np.argsort(-(certainty if several else examined.logits[:, 0]), kind="stable")
+        last = first[::-1]
+        names = ("most certain", "least certain") if several else ("highest", "lowest")
     taken = dict[int, None]()
     groups = dict[str, list[int]]()
     rest = SHOWN - 2 * _EACH
@@ -132,39 +130,3 @@ def shown_rows(model: Model, examined: Examined) -> dict[str, list[int]]:
         groups[name] = [int(r) for r in candidates[: most + len(taken)] if int(r) not in taken][:most]
         taken |= dict.fromkeys(groups[name])
     return groups
-
-
-def decided(model: Model, logits: Floats) -> NDArray[np.int64]:
-    """Return the class that is predicted for each row, by the threshold of training; int64 (rows,)."""
-    if logits.shape[1] > 1:
-        classes: NDArray[np.int64] = logits.argmax(1)
-        return classes
-    return (logits[:, 0] > _cut(model)).astype(np.int64)
-
-
-def _certainty(model: Model, logits: Floats) -> Floats:
-    if logits.shape[1] == 1:
-        return np.abs(logits[:, 0] - _cut(model)) if model.task == "binary" else np.zeros(len(logits))
-    ordered = np.sort(logits, axis=1)
-    certainty: Floats = ordered[:, -1] - ordered[:, -2]
-    return certainty
-
-
-def _cut(model: Model) -> float:
-    threshold = model.config.train.threshold
-    return float(np.log(threshold / (1 - threshold)))
-
-
-def _joined(parts: list[Rows]) -> Rows:
-    if len(parts) == 1:
-        return parts[0]
-    values = [part.values for part in parts if part.values is not None]
-    bags = {f: _joined_bags([part.bags[f] for part in parts]) for f in parts[0].bags}
-    return Rows(torch.cat([part.ids for part in parts]), torch.cat(values) if values else None, bags)
-
-
-def _joined_bags(bags: list[BagRows]) -> BagRows:
-    starts = np.cumsum([0] + [len(bag.ids) for bag in bags]).tolist()
-    ends = [bag.offsets[1:] + start for bag, start in zip(bags, starts, strict=False)]
-    offsets = torch.cat([bags[0].offsets[:1], *ends])
-    return BagRows(torch.cat([bag.ids for bag in bags]), torch.cat([bag.weights for bag in bags]), offsets)

@@ -43,9 +43,9 @@ def examine_fields(model: Model, examined: Examined) -> list[FieldFinding]:
         shares = [float(((value == state) / size[row]).sum() / n) for state in (UNKNOWN, MISSING)]
         alone = None
         if examined.target is not None and len(examined) >= _LEAST_ROWS:
-            alone = _alone(model.task, examined.target, row, value)
+            alone = _alone(model.task.name, examined.target, row, value)
             if alone is not None and (field.ordered or field.kind == "scaled"):
-                alone = max(alone, _by_size(model.task, examined.target, examined, f))
+                alone = max(alone, _by_size(model.task.name, examined.target, examined, f))
         findings.append(FieldFinding(field.name, shares[0], shares[1], len(np.unique(value)), alone))
     return findings
 
@@ -58,7 +58,7 @@ def warnings_of(model: Model, examined: Examined | None, findings: list[FieldFin
             found.append(
                 _warning("constant", field.name, "has one value only in the training table: it says nothing. Drop it.")
             )
-    figure = "R²" if model.task == "regression" else "AUC"
+    figure = "AUC" if model.task.is_classification else "R²"
     for one in findings:
         if one.alone is not None and one.alone > LEAK:
             found.append(
@@ -91,11 +91,8 @@ def _warning(kind: str, field: str, text: str) -> dict[str, str]:
 
 def _values(examined: Examined, f: int, start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the row and the feature (from the field's start) of each value of a field."""
-    if f in examined.rows.bags:
-        bag = examined.rows.bags[f]
-        row = np.repeat(np.arange(len(examined)), np.diff(bag.offsets.numpy()))
-        return row, bag.ids.numpy().astype(np.int64) - start
-    return np.arange(len(examined)), examined.rows.ids[:, f].numpy().astype(np.int64) - start
+    features = examined.rows.field(f)
+    return features.rows, features.ids.astype(np.int64) - start
 
 
 def _alone(task: str, target: NDArray[Any], row: NDArray[np.int64], value: NDArray[np.int64]) -> float | None:
@@ -121,9 +118,10 @@ def _alone(task: str, target: NDArray[Any], row: NDArray[np.int64], value: NDArr
 
 def _by_size(task: str, target: NDArray[Any], examined: Examined, f: int) -> float:
     """Return how well a numeric field predicts by its size alone, which needs fewer rows than its bins do."""
-    x = examined.rows.ids[:, f].numpy().astype(np.float64)
-    if examined.rows.values is not None:
-        x = x + examined.rows.values[:, f].numpy()
+    features = examined.rows.field(f)
+    x = features.ids.astype(np.float64)
+    if features.values is not None:
+        x = x + features.values
     if np.ptp(x) == 0 or task == "multiclass":
         return 0.0
     if task == "regression":

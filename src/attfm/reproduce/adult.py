@@ -10,14 +10,17 @@ from typing import Literal
 import numpy as np
 
 from attfm.config import Config
+from attfm.data.batch import Batch
 from attfm.data.datasets import DATASETS, adult_split
 from attfm.data.schema import Schema
 from attfm.data.sources.source import open_source
+from attfm.data.split import Split
 from attfm.model.bundle import Model
+from attfm.model.facts import RunFacts
 from attfm.reproduce import packaged_settings
-from attfm.train.fit import Fitted, LabelledTable, fit, measure
-from attfm.train.progress import FitProgress
-from attfm.train.trainer import Examples
+from attfm.train.fit import fit
+from attfm.train.observer import FitProgress
+from attfm.train.prepare import LabelledTable, Tables
 
 # What the write-up reports of its test rows. It also has a log loss, of probabilities fed to a loss that takes
 # logits, which says nothing.
@@ -94,34 +97,24 @@ def reproduce_adult(variants: list[Variant], *, progress: Progress) -> Iterator[
     dataset = DATASETS["adult"]
     source = open_source(dataset.path)
     labels = dataset.table()[dataset.target]
-    train_rows, valid_rows, test_rows = adult_split(labels.to_numpy())
     for variant in variants:
         schema = Schema.infer(
             source.batches(), source.schema, target=dataset.target, config=variant.config.data, source=source.name
         )
+        table = LabelledTable(source, labels)
+        everything = np.arange(len(labels)) if variant.on_all_rows else None
+        tables = Tables(table, schema, dataset.target, Split(*adult_split(labels.to_numpy())), encoder_rows=everything)
+        facts = RunFacts(variant=variant.title, about=variant.about)
         with progress(variant) as shown:
-            fitted = fit(
-                LabelledTable(source, labels), schema=schema, config=variant.config, target_name=dataset.target,
-                train_rows=train_rows, valid_rows=valid_rows, test_rows=test_rows,
-                encoder_rows=np.arange(len(labels)) if variant.on_all_rows else None,
-                on_epoch=shown.on_epoch, on_batch=shown.on_batch,
-            )  # fmt: skip
-        parts = _parts(fitted)
-        fitted.model.metrics = {name: measure(fitted.model, part) for name, part in parts.items() if name != "train"}
-        fitted.model.training = {"variant": variant.title, "about": variant.about, **fitted.model.training}
-        yield Row(variant, fitted.model, figures(list(parts.values())))
+            fitted = fit(tables, variant.config, shown, facts=facts, measured=True)
+        data = fitted.prepared.data
+        parts = [part for part in (data.train, data.valid, fitted.prepared.test) if part is not None]
+        yield Row(variant, fitted.model, figures([part.sample(len(part)) for part in parts]))
 
 
-def figures(parts: list[Examples]) -> Figures:
+def figures(parts: list[Batch]) -> Figures:
     """Return the size of an encoded table given in parts; a feature counts if some row has it."""
-    ids = np.concatenate([part.rows.ids.numpy() for part in parts])
-    fields, features = ids.shape[1], len(np.unique(ids))
-    not_zero = ids.size
-    if parts[0].rows.values is not None:
-        not_zero = sum(int((part.rows.values != 0).sum()) for part in parts if part.rows.values is not None)
-    return Figures(features, fields, 1 - not_zero / (len(ids) * features))
-
-
-def _parts(fitted: Fitted) -> dict[str, Examples]:
-    parts = {"train": fitted.train, "valid": fitted.valid, "test": fitted.test}
-    return {name: part for name, part in parts.items() if part is not None}
+    rows = Batch.concatenate(parts)
+    features = len(np.unique(rows.ids.numpy()))
+    not_zero = rows.ids.numel() if rows.values is None else int((rows.values != 0).sum())
+    return Figures(features, rows.fields, 1 - not_zero / (len(rows) * features))

@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from attfm.config import TrainConfig
+from attfm.data.batch import Batch
 from attfm.model.modules import FactorizationMachine
-from attfm.model.rows import Rows
 from attfm.ops import RowAverage
 from attfm.train.sparse_optimizer import LazyTable
 
@@ -53,6 +54,17 @@ class DenseMethod:
             square.addcmul_(gradient, gradient, value=1 - betas[1] if self._method == "adam" else 1.0)
             parameter.addcdiv_(mean, square.sqrt().div_(root).add_(eps), value=-rate)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of steps and the moments."""
+        return copy.deepcopy({"steps": self._steps, "means": self._means, "squares": self._squares})
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self._steps = state["steps"]
+        for held, kept in zip([*self._means, *self._squares], [*state["means"], *state["squares"]], strict=True):
+            held.copy_(kept)
+
 
 class Optimizer:
     """A step of the chosen method, after weight decay that bypasses its moments (Loshchilov and Hutter 2019).
@@ -84,7 +96,7 @@ class Optimizer:
         self._module.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def step(self, rows: Rows) -> None:
+    def step(self, rows: Batch) -> None:
         """Decay the features that the batch has, then move every parameter by its gradient.
 
         The decay of a step falls on the batch's features only: with a decay of all features at each step a rare one
@@ -96,12 +108,21 @@ class Optimizer:
             for table, decay in zip(self.lazy, decays, strict=True):
                 table.step(decay, rows if self._more_rows else None)
         elif min(kept) < 1:
-            touched = torch.cat([rows.ids.flatten(), *(bag.ids for bag in rows.bags.values())])
-            touched = torch.bincount(touched).nonzero()[:, 0]
+            touched = torch.bincount(rows.ids.flatten()).nonzero()[:, 0]
             for (parameter, _), share in zip(self._decays, kept, strict=True):
                 if share < 1:
                     parameter[touched] *= share
         self._method.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the moments of all parameters."""
+        return {"dense": self._method.state_dict(), "lazy": [table.state_dict() for table in self.lazy]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self._method.load_state_dict(state["dense"])
+        for table, kept in zip(self.lazy, state["lazy"], strict=True):
+            table.load_state_dict(kept)
 
 
 class ParameterAverage:
@@ -140,7 +161,8 @@ class ParameterAverage:
     def averaged(self) -> FactorizationMachine:
         """The module of the averages; bringing it up to date may cost the whole table, so ask once an epoch."""
         for rows in self._rows:
-            rows.settle()
+            if rows.log_factors:  # to bring up to date what is so would round it
+                rows.settle()
         return self._averaged
 
     def _next_keep(self) -> float:
@@ -155,4 +177,17 @@ class ParameterAverage:
             average.lerp_(parameter, 1 - keep)
         for rows in self._rows:
             rows.pass_step()
+            rows.keep = self._next_keep()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averages and how many steps they are of."""
+        averages = None if self._averaged is self._source else copy.deepcopy(self.averaged.state_dict())
+        return {"updates": self._updates, "averages": averages}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, the parameters being those of then."""
+        self._updates = state["updates"]
+        if state["averages"] is not None:
+            self._averaged.load_state_dict(state["averages"])
+        for rows in self._rows:
             rows.keep = self._next_keep()

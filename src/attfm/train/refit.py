@@ -1,128 +1,113 @@
-"""Modules trained on encoded examples: the one that is kept, and refits that show how far it can be trusted."""
+"""Modules trained on prepared rows: the one that is kept, and refits that show how far it can be trusted."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from attfm.config import Config
-from attfm.data.encoder import Encoder
-from attfm.data.target import Target
-from attfm.model.bundle import build_module
+from attfm.errors import ConfigError
+from attfm.explain.background import sample_size
+from attfm.explain.faithfulness import Refits
+from attfm.explain.summary import is_of
+from attfm.model.bundle import Model, build_module
 from attfm.model.modules import FactorizationMachine
-from attfm.train.trainer import (
-    Examples,
-    History,
-    OnBatch,
-    OnEpoch,
-    silence_unseen,
-    start_at_base_rate,
-    train,
-)
-
-OnRefit = Callable[[int, int], None]
-
-
-def train_module(
-    encoder: Encoder,
-    target: Target,
-    config: Config,
-    examples: Examples,
-    valid: Examples | None,
-    *,
-    on_epoch: OnEpoch | None = None,
-    on_batch: OnBatch | None = None,
-) -> tuple[FactorizationMachine, History]:
-    """Return a module trained on encoded examples, and its learning curve; see `attfm.train.trainer.train`."""
-    settings = config.train
-    options: dict[str, Any] = {
-        "task": target.task,
-        "config": settings,
-        "batch_size": choose_batch_size(settings.batch_size, len(examples)),
-        "neighbours": encoder.neighbours(),
-    }
-    # The caller's random numbers are left alone; ours depend on the seed only.
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        module = build_module(encoder, target, config)
-        silence_unseen(module, examples.rows)
-        start_at_base_rate(module, examples, target.task, base_rate=settings.base_rate_start)
-        if settings.warm_start_from == "fm" and module.has_pairs:
-            fm_config = config.model_copy(update={"model": config.model.as_preset("fm")})
-            first = build_module(encoder, target, fm_config)
-            first.load_state_dict(module.state_dict(), strict=False)
-            train(first, examples, valid, **options)
-            start = {name: first.state_dict()[name] for name in _SHARED_WITH_FM}
-            module.load_state_dict(start, strict=False)
-        return module, train(module, examples, valid, **options, on_epoch=on_epoch, on_batch=on_batch)
-
-
-def bootstrap_refits(
-    encoder: Encoder,
-    target: Target,
-    config: Config,
-    examples: Examples,
-    valid: Examples | None,
-    *,
-    on_refit: OnRefit | None = None,
-    on_epoch: OnEpoch | None = None,
-    on_batch: OnBatch | None = None,
-) -> list[FactorizationMachine]:
-    """Return `n_bags` modules trained as the first was, each with another seed and on a bootstrap sample of its rows.
-
-    on_refit : is called before each with its number, from 1, and how many there will be
-    """
-    modules = []
-    for number, settings in _reseeded(config, config.train.n_bags):
-        drawn = np.random.default_rng(settings.train.seed).integers(0, len(examples), len(examples))
-        times = torch.from_numpy(np.bincount(drawn, minlength=len(examples)))
-        kept = times.nonzero()[:, 0]
-        weight = (examples.weight * times)[kept]
-        if not weight.any():
-            kept, weight = torch.arange(len(examples)), examples.weight
-        part = Examples(examples.rows.take(kept), examples.target[kept], weight)
-        if on_refit is not None:
-            on_refit(number, config.train.n_bags)
-        modules.append(train_module(encoder, target, settings, part, valid, on_epoch=on_epoch, on_batch=on_batch)[0])
-    return modules
-
-
-def seed_refits(
-    encoder: Encoder,
-    target: Target,
-    config: Config,
-    examples: Examples,
-    valid: Examples | None,
-    *,
-    seeds: int,
-    on_refit: OnRefit | None = None,
-    on_epoch: OnEpoch | None = None,
-    on_batch: OnBatch | None = None,
-) -> list[FactorizationMachine]:
-    """Return modules trained as the first was on the same rows, each with another seed; see `bootstrap_refits`."""
-    modules = []
-    for number, settings in _reseeded(config, seeds):
-        if on_refit is not None:
-            on_refit(number, seeds)
-        modules.append(
-            train_module(encoder, target, settings, examples, valid, on_epoch=on_epoch, on_batch=on_batch)[0]
-        )
-    return modules
-
-
-def _reseeded(config: Config, times: int) -> Iterator[tuple[int, Config]]:
-    """Yield 1, 2, ... and the settings with the seed that many further on."""
-    for number in range(1, times + 1):
-        seed = (config.train.seed + number) % 2**63
-        yield number, config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
-
+from attfm.train.observer import Observer
+from attfm.train.prepare import Prepared, Tables, prepare
+from attfm.train.trainer import History, Trainer, drawn_from, silence_unseen, start_at_base_rate
 
 _SHARED_WITH_FM = ("intercept", "linear.weight", "embedding.weight")
 
 
-def choose_batch_size(setting: int | str, rows: int) -> int:
-    """Return the batch size: as set, or for "auto" a power of two that makes some dozens of steps an epoch."""
-    if isinstance(setting, int):
-        return setting
-    return int(np.clip(2 ** np.round(np.log2(max(rows, 1) / 40)), 16, 1024))
+@dataclass(frozen=True)
+class Trained:
+    """A trained module, its learning curve, the seconds that it took, and the refits that the settings ask for."""
+
+    module: FactorizationMachine
+    history: History
+    seconds: float
+    refits: tuple[FactorizationMachine, ...] = ()
+
+
+def train(prepared: Prepared, config: Config, observer: Observer | None = None) -> Trained:
+    """Return a module trained on prepared rows, and `n_bags` refits on bootstrap samples of its rows.
+
+    Raises
+    ------
+    TrainingError
+        The loss became NaN or infinite.
+    """
+    observer = Observer() if observer is None else observer
+    started = time.perf_counter()
+    module, history = train_module(prepared, config, observer)
+    seconds = time.perf_counter() - started
+    samples = (
+        (seeded, prepared.trained_on(prepared.data.train.bootstrap(seeded.train.seed)))
+        for seeded in reseeded(config, config.train.n_bags)
+    )
+    return Trained(module, history, seconds, _refits(samples, config.train.n_bags, observer))
+
+
+def train_module(prepared: Prepared, config: Config, observer: Observer) -> tuple[FactorizationMachine, History]:
+    """Return a module trained on prepared rows, and its learning curve; see `Trainer`."""
+    encoder, target, data, settings = prepared.encoder, prepared.target, prepared.data, config.train
+    generator = torch.Generator().manual_seed(settings.seed)
+    with drawn_from(generator):
+        module = build_module(encoder, target, config)
+        silence_unseen(module, data.train.statistics)
+        start_at_base_rate(module, data.train.statistics, data.task, base_rate=settings.base_rate_start)
+        first = None
+        if settings.warm_start_from == "fm" and module.has_pairs:
+            first = build_module(encoder, target, config.model_copy(update={"model": config.model.as_preset("fm")}))
+    if first is not None:
+        first.load_state_dict(module.state_dict(), strict=False)
+        Trainer(first, data, settings, generator=generator).run()
+        module.load_state_dict({name: first.state_dict()[name] for name in _SHARED_WITH_FM}, strict=False)
+    return module, Trainer(module, data, settings, observer, generator).run()
+
+
+def refit_with_seeds(
+    model: Model, tables: Tables, seeds: int, *, advice: str = "Give the table of the training.",
+    observer: Observer | None = None,
+) -> Refits:  # fmt: skip
+    """Return modules trained as the model was, with the same encoding and rows and other seeds.
+
+    Parameters
+    ----------
+    model : Model
+        As it was fitted on `tables`; the same rows are held out.
+    seeds : int
+        How many refits.
+    advice : str
+        Ends the message where the tables are others.
+
+    Raises
+    ------
+    ConfigError
+        The rows are not those that the model was trained on.
+    """
+    prepared = prepare(tables, model.config, fitted=model)
+    train_rows = prepared.data.train
+    rows = train_rows.sample(sample_size(model.module))
+    if prepared.training_rows != model.facts.training_rows or not is_of(model, train_rows):
+        raise ConfigError(f"{tables.table.source.name} does not hold the rows that the model was trained on. {advice}")
+    again = ((seeded, prepared) for seeded in reseeded(model.config, seeds))
+    return Refits(rows, _refits(again, seeds, Observer() if observer is None else observer))
+
+
+def _refits(
+    again: Iterable[tuple[Config, Prepared]], refits: int, observer: Observer
+) -> tuple[FactorizationMachine, ...]:
+    modules = []
+    for number, (config, prepared) in enumerate(again, start=1):
+        observer.on_refit(number, refits)
+        modules.append(train_module(prepared, config, observer)[0])
+    return tuple(modules)
+
+
+def reseeded(config: Config, times: int) -> Iterable[Config]:
+    """Yield the settings with the seed one further on, two, ..."""
+    for number in range(1, times + 1):
+        seed = (config.train.seed + number) % 2**63
+        yield config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})

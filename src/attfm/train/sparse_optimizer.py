@@ -1,11 +1,15 @@
 """Big tables of features: a step reads and writes the rows that its gradient holds, never the whole table."""
 
+import copy
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attfm.config import TrainConfig
+from attfm.data.batch import Batch
+from attfm.data.dataset import Statistics
 from attfm.model.modules import FactorizationMachine
-from attfm.model.rows import Rows
 from attfm.ops import RowAverage, adagrad_rows, adam_rows
 from attfm.ops.rows import distinct_rows, sum_rows
 
@@ -14,22 +18,17 @@ from attfm.ops.rows import distinct_rows, sum_rows
 _BIG_TABLE = 4_000_000
 
 
-def is_lazy(module: FactorizationMachine, rows: Rows, batch_size: int) -> bool:
+def is_lazy(module: FactorizationMachine, statistics: Statistics, batch_size: int) -> bool:
     """Return whether the tables are moved by rows: they are big, and a batch can't touch most of them.
 
     Parameters
     ----------
-    rows : the training rows, for the number of features in one
+    statistics : Statistics
+        Of the training rows, for the number of features in one.
     """
     table = (module.embedding if module.has_pairs else module.linear).weight
-    entries = rows.ids.numel() + sum(len(bag.ids) for bag in rows.bags.values())
-    touched = batch_size * entries / max(1, len(rows))
+    touched = batch_size * statistics.entries / max(1, statistics.rows)
     return table.numel() >= _BIG_TABLE and touched < len(table)
-
-
-def batch_features(rows: Rows, features: int) -> Tensor:
-    """Return the features of a batch, int64, none twice."""
-    return distinct_rows(torch.cat([rows.ids.flatten(), *(bag.ids for bag in rows.bags.values())]), features)
 
 
 class LazyTable:
@@ -53,7 +52,7 @@ class LazyTable:
         self._square = torch.zeros_like(parameter.data) if self._method != "sgd" else empty
 
     @torch.no_grad()
-    def step(self, decay: float, batch: Rows | None) -> None:
+    def step(self, decay: float, batch: Batch | None) -> None:
         """Move the rows that the gradient holds, after decay.
 
         decay : decoupled, as torch.optim.AdamW's weight_decay; at most 1 / learning rate
@@ -68,7 +67,7 @@ class LazyTable:
         if self.average is not None and (by_torch or batch is not None):
             self.average.catch_up(rows)
         if decay and (by_torch or batch is not None):
-            decayed = rows if batch is None else batch_features(batch, len(self.parameter))
+            decayed = rows if batch is None else distinct_rows(batch.ids, len(self.parameter))
             self.parameter[decayed] *= 1 - self._rate * decay
             decay = 0.0
         # The rows are distinct, though in no order: said to be coalesced, they are not summed again.
@@ -86,3 +85,13 @@ class LazyTable:
             self.parameter.index_add_(0, rows, values, alpha=-self._rate)
             if self.average is not None:
                 self.average.take(rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of steps and the moments."""
+        return copy.deepcopy({"steps": self._steps, "mean": self._mean, "square": self._square})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self._steps = state["steps"]
+        self._mean.copy_(state["mean"])
+        self._square.copy_(state["square"])

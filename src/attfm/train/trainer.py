@@ -1,22 +1,26 @@
-"""The training loop: minibatches from encoded rows, early stopping, history."""
+"""The training loop: steps over shuffled batches, epochs, early stopping, and a state from which it goes on."""
 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from attfm.config import Task, TrainConfig
+from attfm.config import TrainConfig
+from attfm.data.dataset import Dataset, Examples, Statistics, batch_count
 from attfm.errors import ConfigError, TrainingError
 from attfm.metrics.scores import curve_metrics
 from attfm.model.modules import FactorizationMachine
-from attfm.model.rows import Rows
+from attfm.model.task import Task
+from attfm.train.losses import Penalties, mean_loss, scored
+from attfm.train.observer import Epoch, Observer
 from attfm.train.optimizer import Optimizer, ParameterAverage
 from attfm.train.sparse_optimizer import is_lazy
 
@@ -24,52 +28,7 @@ from attfm.train.sparse_optimizer import is_lazy
 # parallel regions waits for the other core, for milliseconds where another program keeps that busy.
 _SMALL_STEP = 30_000_000
 _LEAST_GAIN = 1e-5  # relative gain of the validation loss that counts as better
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Encoded rows with what is to be learned from them.
-
-    rows : the features; target : int64 class codes, or float values for regression, (rows,);
-    weight : float (rows,), relative importance of each row
-    """
-
-    rows: Rows
-    target: Tensor
-    weight: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Examples":
-        """Return a copy on the device, weights and regression targets in `dtype`."""
-        target = self.target.to(device)
-        return Examples(
-            self.rows.to(device),
-            target.to(dtype) if target.is_floating_point() else target,
-            self.weight.to(device, dtype),
-        )
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training rows gave; losses are means per weighted row.
-
-    valid_metrics : figures of the validation rows, see `attfm.metrics.scores.curve_metrics`
-    """
-
-    epoch: int
-    train_loss: float
-    valid_loss: float | None
-    seconds: float
-    rows_per_second: float
-    valid_metrics: Mapping[str, float] = field(default_factory=dict)
-
-    def record(self) -> dict[str, float | int | None]:
-        """Return all numbers in one flat dictionary."""
-        values = asdict(self)
-        metrics = values.pop("valid_metrics")
-        return {**values, **{f"valid_{name}": value for name, value in metrics.items()}}
+_ALL_RUN = "ran all epochs"
 
 
 @dataclass
@@ -78,15 +37,33 @@ class History:
 
     epochs: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
-    stopped: str = ""
+    stopped: str = _ALL_RUN
 
     def records(self) -> list[dict[str, float | int | None]]:
         """Return one dictionary for each epoch, as history.jsonl stores it."""
         return [epoch.record() for epoch in self.epochs]
 
 
-OnEpoch = Callable[[Epoch, FactorizationMachine], None]
-OnBatch = Callable[[int], None]
+@dataclass(frozen=True)
+class TrainingData:
+    """What a module is trained on.
+
+    Attributes
+    ----------
+    task : Task
+        What is predicted.
+    train : Dataset
+        The training rows.
+    valid : Dataset or None
+        The rows to stop by.
+    neighbours : int64 (n,)
+        Features i of bins whose right neighbour is i + 1, for the smoothness penalty.
+    """
+
+    task: Task
+    train: Dataset
+    valid: Dataset | None = None
+    neighbours: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def choose_device(name: str) -> torch.device:
@@ -96,198 +73,214 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def row_losses(prediction: Tensor, target: Tensor, task: Task) -> Tensor:
-    """Return the loss of each row: log loss (nats) from logits, or squared error; (batch,)."""
-    if task == "binary":
-        return F.binary_cross_entropy_with_logits(prediction[:, 0], target.to(prediction.dtype), reduction="none")
-    if task == "multiclass":
-        return F.cross_entropy(prediction, target, reduction="none")
-    return (prediction[:, 0] - target) ** 2
+def choose_batch_size(setting: int | str, rows: int) -> int:
+    """Return the batch size: as set, or for "auto" a power of two that makes some dozens of steps an epoch."""
+    if isinstance(setting, int):
+        return setting
+    return int(np.clip(2 ** np.round(np.log2(max(rows, 1) / 40)), 16, 1024))
 
 
-def start_at_base_rate(module: FactorizationMachine, examples: Examples, task: Task, *, base_rate: bool = True) -> None:
-    """Set w0 to the weighted base rate's logit, or the scale of regression to the target's mean and deviation.
+def start_at_base_rate(
+    module: FactorizationMachine, statistics: Statistics, task: Task, *, base_rate: bool = True
+) -> None:
+    """Set w0 to the logit of the weighted base rate, and the scale of a regression to the target's mean and deviation.
 
     With `base_rate` off, w0 stays 0; the scale of a regression is set all the same.
     """
-    weight, target = examples.weight.double(), examples.target
+    mean, deviation = task.scale(statistics)
     with torch.no_grad():
-        if task == "regression":
-            mean = (weight * target).sum() / weight.sum()
-            std = ((weight * (target - mean) ** 2).sum() / weight.sum()).sqrt()
-            module.target_mean.copy_(mean)
-            module.target_std.copy_(std if std > 0 else torch.ones(()))
-        elif base_rate:
-            shares = torch.bincount(target, weight, minlength=max(2, module.outputs)) / weight.sum()
-            shares = shares.clamp(1e-6, 1 - 1e-6)
-            module.intercept.copy_(torch.logit(shares[1:]) if task == "binary" else shares.log())
+        module.target_mean.copy_(mean)
+        module.target_std.copy_(deviation)
+        if base_rate:
+            module.intercept.copy_(task.start(statistics))
 
 
-def silence_unseen(module: FactorizationMachine, rows: Rows) -> None:
+def silence_unseen(module: FactorizationMachine, statistics: Statistics) -> None:
     """Set the embedding of every feature that no training row has to 0, so that it adds nothing to a prediction."""
-    if not module.has_pairs:
-        return
-    seen = torch.zeros(len(module.embedding.weight), dtype=torch.bool, device=rows.ids.device)
-    seen[rows.ids.flatten().long()] = True
-    for bag in rows.bags.values():
-        seen[bag.ids.long()] = True
-    with torch.no_grad():
-        module.embedding.weight[~seen] = 0
+    if module.has_pairs:
+        with torch.no_grad():
+            module.embedding.weight[: len(statistics.seen)][~statistics.seen] = 0
+            module.embedding.weight[len(statistics.seen) :] = 0
 
 
-class Penalties:
-    """The quadratic penalties, added to the gradients directly.
-
-    smoothness / rows · (Σ‖V[i+1] − V[i]‖² + Σ(w[i+1] − w[i])²) over neighbouring bins, and attention_l2 · ‖W‖²
-    (paper, eq. 9). The first is divided by the training rows as a prior is: the more rows, the more they decide.
-    """
-
-    def __init__(
-        self, module: FactorizationMachine, neighbours: NDArray[np.int64], config: TrainConfig, rows: int
-    ) -> None:
-        tables = [module.linear.weight] + ([module.embedding.weight] if module.has_pairs else [])
-        self._tables = tables if config.smoothness > 0 and len(neighbours) else []
-        self._left = torch.as_tensor(neighbours).to(module.intercept.device)
-        self._smoothness = config.smoothness / rows
-        self._attention = module.attention.W if module.has_pairs and config.attention_l2 > 0 else None
-        self._attention_l2 = config.attention_l2
-
-    @property
-    def smooth(self) -> bool:
-        """Whether bins get a gradient, be they in the batch or not."""
-        return bool(self._tables)
-
-    @torch.no_grad()
-    def add_gradient(self) -> None:
-        """Add the penalties' gradients to those of the loss."""
-        for table in self._tables:
-            slope = (2 * self._smoothness) * (table[self._left + 1] - table[self._left])
-            if table.grad is not None and table.grad.is_sparse:
-                places = torch.cat([table.grad._indices()[0], self._left + 1, self._left])
-                slopes = torch.cat([table.grad._values(), slope, -slope])
-                table.grad = torch.sparse_coo_tensor(places[None], slopes, table.shape, check_invariants=False)
-                continue
-            gradient = torch.zeros_like(table) if table.grad is None else table.grad
-            gradient.index_add_(0, self._left + 1, slope)
-            gradient.index_add_(0, self._left, slope, alpha=-1)
-            table.grad = gradient
-        if self._attention is not None and self._attention.grad is not None:
-            self._attention.grad.add_(self._attention, alpha=2 * self._attention_l2)
+@contextmanager
+def drawn_from(generator: torch.Generator) -> Iterator[None]:
+    """Let torch's random numbers come from a generator, and leave the caller's alone."""
+    with torch.random.fork_rng():
+        torch.set_rng_state(generator.get_state())
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(int(torch.randint(2**62, ())))
+        try:
+            yield
+        finally:
+            generator.set_state(torch.get_rng_state())
 
 
-def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    order = torch.randperm(n, generator=generator)
-    # A last batch of a few rows would make a noisy step, so it is spread over the others.
-    yield from torch.tensor_split(order, _batch_count(n, size))
+class Trainer:
+    """Trains a module in place.
 
-
-def _batch_count(n: int, size: int) -> int:
-    return max(1, round(n / size))
-
-
-def train(
-    module: FactorizationMachine,
-    examples: Examples,
-    valid: Examples | None,
-    *,
-    task: Task,
-    config: TrainConfig,
-    batch_size: int,
-    neighbours: NDArray[np.int64],
-    on_epoch: OnEpoch | None = None,
-    on_batch: OnBatch | None = None,
-) -> History:
-    """Train `module` in place and return the learning curve.
-
-    With validation examples and `config.early_stopping`, training stops after `config.patience` epochs without a lower
+    With validation rows and `config.early_stopping`, training stops after `config.patience` epochs without a lower
     validation loss, and the parameters of the best epoch are restored; otherwise all epochs are run and the last kept.
     What is validated and kept is the average of the parameters over the last `config.averaging` epochs.
 
     Parameters
     ----------
-    module : on the CPU; it is there again afterwards
-    neighbours : (n,) feature ids i of bins whose right neighbour is i + 1, for the smoothness penalty
-    on_epoch, on_batch : called after each epoch with its record, and after each batch with its number of rows
-
-    Raises
-    ------
-    TrainingError : the loss is NaN or infinite; the module then holds the last good parameters
+    module : FactorizationMachine
+        On the CPU; it is there again after `run`.
+    data : TrainingData
+        Rows to train on and to stop by.
+    config : TrainConfig
+        How.
+    observer : Observer
+        Is told of batches and epochs, and may ask to stop.
+    generator : torch.Generator or None
+        Of the dropout; None: a new one with the seed of the settings.
     """
-    device = choose_device(config.device)
-    dtype = module.intercept.dtype
-    module.to(device)
-    # Relative weights of mean 1, so that the learning rate means the same whatever the unit of the weights is.
-    weight = examples.weight / examples.weight.mean()
-    examples = Examples(examples.rows, examples.target, weight).to(device, dtype)
-    valid = None if valid is None else valid.to(device, dtype)
-    generator = torch.Generator().manual_seed(config.seed)
-    lazy = is_lazy(module, examples.rows, batch_size)
-    module.sparse_gradients(lazy)
-    penalties = Penalties(module, neighbours, config, len(examples))
-    optimizer = Optimizer(module, config, lazy=lazy, more_rows=penalties.smooth)
-    average = ParameterAverage(module, config.averaging * _batch_count(len(examples), batch_size), optimizer.lazy)
-    variance = float(module.target_std) ** 2  # the loss of a regression is relative to the target's variance
-    threads = torch.get_num_threads()
-    if device.type == "cpu" and module.step_work(batch_size) < _SMALL_STEP:
-        torch.set_num_threads(1)
-    history, best, best_loss = History(stopped="ran all epochs"), copy.deepcopy(module.state_dict()), math.inf
-    try:
-        for number in range(1, config.epochs + 1):
-            started, total = time.perf_counter(), torch.zeros((), dtype=torch.float64, device=device)
-            module.train()
-            for numbers in _batches(len(examples), batch_size, generator):
-                numbers = numbers.to(device)
-                rows = examples.rows.take(numbers)
-                optimizer.zero_grad()
-                losses = row_losses(module(rows), examples.target[numbers], task)
-                loss = (losses * examples.weight[numbers]).mean() / variance
-                loss.backward()  # type: ignore[no-untyped-call]
-                penalties.add_gradient()
-                optimizer.step(rows)
-                average.update()
-                total += loss.detach() * len(rows)
-                if on_batch:
-                    on_batch(len(rows))
-            judged = average.averaged
+
+    def __init__(
+        self,
+        module: FactorizationMachine,
+        data: TrainingData,
+        config: TrainConfig,
+        observer: Observer | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.device = choose_device(config.device)
+        self.module = module.to(self.device)
+        self.data, self.config = data, config
+        self.observer = Observer() if observer is None else observer
+        self.batch_size = choose_batch_size(config.batch_size, len(data.train))
+        # The order of the rows has a generator of its own: what the model draws, and on which device, leaves it alone.
+        self.order = torch.Generator().manual_seed(config.seed)
+        self.dropout = torch.Generator().manual_seed(config.seed) if generator is None else generator
+        self._sparse = is_lazy(module, data.train.statistics, self.batch_size)
+        module.sparse_gradients(self._sparse)
+        self._penalties = Penalties(module, data.neighbours, config, len(data.train))
+        self.optimizer = Optimizer(module, config, lazy=self._sparse, more_rows=self._penalties.smooth)
+        steps = config.averaging * batch_count(len(data.train), self.batch_size)
+        self.average = ParameterAverage(module, steps, self.optimizer.lazy)
+        # Relative weights of mean 1, so that the learning rate means the same whatever the unit of the weights is.
+        self._mean_weight = data.train.statistics.mean_weight
+        self._variance = float(module.target_std) ** 2  # the loss of a regression is relative to the target's variance
+        self.history = History()
+        self._best, self._best_loss = copy.deepcopy(module.state_dict()), math.inf
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs were run, or there is a reason to stop."""
+        return len(self.history.epochs) >= self.config.epochs or self.history.stopped != _ALL_RUN
+
+    def step(self, examples: Examples) -> Tensor:
+        """Move the parameters by the gradient of one batch on the device; return its mean loss, a scalar."""
+        self.optimizer.zero_grad()
+        losses = self.data.task.row_losses(self.module(examples.rows), examples.target)
+        loss = (losses * examples.weight).mean() / self._variance
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._penalties.add_gradient()
+        self.optimizer.step(examples.rows)
+        self.average.update()
+        return loss.detach()
+
+    def run_epoch(self) -> Epoch:
+        """Pass over the training rows once, measure on the validation rows, and note whether it is the best so far.
+
+        Raises
+        ------
+        TrainingError
+            The loss is NaN or infinite.
+        """
+        with self._threads(), drawn_from(self.dropout):
+            started, total = time.perf_counter(), torch.zeros((), dtype=torch.float64, device=self.device)
+            dtype = self.module.intercept.dtype
+            self.module.train()
+            for part in self.data.train.shuffled(self.batch_size, self.order):
+                relative = Examples(part.rows, part.target, part.weight / self._mean_weight)
+                examples = relative.to(self.device, dtype)
+                total += self.step(examples) * len(examples)
+                self.observer.on_batch(len(examples))
+            kept = self.average.averaged
             seconds = time.perf_counter() - started
-            train_loss = float(total) * variance / len(examples)
-            predicted = None if valid is None else judged.predict(valid.rows)
-            valid_loss = None if predicted is None or valid is None else _mean_loss(predicted, valid, task)
-            if not all(math.isfinite(x) for x in (train_loss, valid_loss or 0.0)):
-                raise TrainingError(
-                    f"The loss became {train_loss if valid_loss is None else valid_loss} in epoch {number}: training "
-                    f"stopped, and the parameters of epoch {history.best_epoch} were kept. Try a lower learning_rate "
-                    f"(now {config.learning_rate:g}), or look for extreme values in numeric columns and weights."
-                )
-            metrics: dict[str, float] = {}
-            if predicted is not None and valid is not None:
-                arrays = (t.double().cpu().numpy() for t in (predicted, valid.weight))
-                metrics = curve_metrics(task, valid.target.cpu().numpy(), *arrays, threshold=config.threshold)
-            epoch = Epoch(number, train_loss, valid_loss, seconds, len(examples) / seconds, metrics)
-            history.epochs.append(epoch)
-            if on_epoch:
-                on_epoch(epoch, judged)
-            stopping = config.early_stopping and valid_loss is not None
-            stop_loss = train_loss if valid_loss is None else valid_loss
-            if not stopping or stop_loss < best_loss * (1 - _LEAST_GAIN):
-                best, best_loss, history.best_epoch = copy.deepcopy(judged.state_dict()), stop_loss, number
-            elif number - history.best_epoch >= config.patience:
-                history.stopped = f"no better validation loss for {config.patience} epochs"
-                break
-    finally:
-        module.load_state_dict(best)
-        module.sparse_gradients(False)
-        module.to("cpu").eval()
-        torch.set_num_threads(threads)
-    return history
+            train_loss = float(total) * self._variance / len(self.data.train)
+            epoch = self._measured(kept, train_loss, seconds)
+        self.history.epochs.append(epoch)
+        self._judge(epoch, kept, asked=self.observer.on_epoch(epoch, kept))
+        return epoch
 
+    def _measured(self, kept: FactorizationMachine, train_loss: float, seconds: float) -> Epoch:
+        number, task, valid_loss, metrics = len(self.history.epochs) + 1, self.data.task, None, dict[str, float]()
+        if self.data.valid is not None:
+            logits, target, weight = scored(kept, self.data.valid)
+            valid_loss = mean_loss(task, logits, target, weight)
+        if not all(math.isfinite(x) for x in (train_loss, valid_loss or 0.0)):
+            raise TrainingError(
+                f"The loss became {train_loss if valid_loss is None else valid_loss} in epoch {number}: training "
+                f"stopped, and the parameters of epoch {self.history.best_epoch} were kept. Try a lower learning_rate "
+                f"(now {self.config.learning_rate:g}), or look for extreme values in numeric columns and weights."
+            )
+        if self.data.valid is not None:
+            arrays = (t.double().cpu().numpy() for t in (logits, weight))
+            metrics = curve_metrics(task.name, target.cpu().numpy(), *arrays, threshold=self.config.threshold)
+        rows = len(self.data.train)
+        return Epoch(number, train_loss, valid_loss, seconds, rows / seconds, metrics)
 
-def mean_loss(module: FactorizationMachine, examples: Examples, task: Task) -> float:
-    """Return the weighted mean loss of the examples in evaluation mode (log loss, or mean squared error)."""
-    return _mean_loss(module.predict(examples.rows), examples, task)
+    def _judge(self, epoch: Epoch, kept: FactorizationMachine, *, asked: bool) -> None:
+        """Keep the parameters where they are the best so far, and find out whether training ends."""
+        stopping = self.config.early_stopping and epoch.valid_loss is not None
+        loss = epoch.train_loss if epoch.valid_loss is None else epoch.valid_loss
+        if not stopping or loss < self._best_loss * (1 - _LEAST_GAIN):
+            self._best, self._best_loss = copy.deepcopy(kept.state_dict()), loss
+            self.history.best_epoch = epoch.epoch
+        elif epoch.epoch - self.history.best_epoch >= self.config.patience:
+            self.history.stopped = f"no better validation loss for {self.config.patience} epochs"
+        if asked and not self.done:
+            self.history.stopped = "stopped on request"
 
+    def run(self) -> History:
+        """Train to the end and return the learning curve; the module then holds the parameters to keep.
 
-def _mean_loss(predicted: Tensor, examples: Examples, task: Task) -> float:
-    losses = row_losses(predicted, examples.target, task).double()
-    weight = examples.weight.double()
-    return float((losses * weight).sum() / weight.sum())
+        Raises
+        ------
+        TrainingError
+            The loss is NaN or infinite; the module then holds the last good parameters.
+        """
+        try:
+            while not self.done:
+                self.run_epoch()
+        finally:
+            self.module.load_state_dict(self._best)
+            self.module.sparse_gradients(False)
+            self.module.to("cpu").eval()
+        return self.history
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """Let a small step run on one thread."""
+        threads = torch.get_num_threads()
+        if self.device.type == "cpu" and self.module.step_work(self.batch_size) < _SMALL_STEP:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that training goes on from: parameters, optimiser, average, history, best epoch, random states."""
+        return {
+            "module": copy.deepcopy(self.module.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
+            "history": {**asdict(self.history), "epochs": [asdict(epoch) for epoch in self.history.epochs]},
+            "best": {"parameters": copy.deepcopy(self._best), "loss": self._best_loss},
+            "random": {"order": self.order.get_state(), "dropout": self.dropout.get_state()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, of a trainer of the same module, rows and settings."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
+        epochs = [Epoch(**epoch) for epoch in state["history"]["epochs"]]
+        self.history = History(**{**state["history"], "epochs": epochs})
+        self._best, self._best_loss = copy.deepcopy(state["best"]["parameters"]), state["best"]["loss"]
+        self.order.set_state(state["random"]["order"])
+        self.dropout.set_state(state["random"]["dropout"])

@@ -1,23 +1,71 @@
-"""What a person sees while a model trains: a bar with loss, validation metric and rows per second."""
+"""Who watches a training, and what a person sees of it: a bar with loss, validation metric and rows per second."""
 
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Literal, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from attfm.model.modules import FactorizationMachine
-from attfm.train.trainer import Epoch
 
 
-class FitProgress:
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training rows gave.
+
+    Attributes
+    ----------
+    epoch : int
+        Its number, from 1.
+    train_loss, valid_loss : float
+        Mean loss of a weighted row; None without validation rows.
+    seconds, rows_per_second : float
+        Of the pass over the training rows.
+    valid_metrics : by name
+        Figures of the validation rows, see `attfm.metrics.scores.curve_metrics`.
+    """
+
+    epoch: int
+    train_loss: float
+    valid_loss: float | None
+    seconds: float
+    rows_per_second: float
+    valid_metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def record(self) -> dict[str, float | int | None]:
+        """Return all numbers in one flat dictionary."""
+        values = asdict(self)
+        metrics = values.pop("valid_metrics")
+        return {**values, **{f"valid_{name}": value for name, value in metrics.items()}}
+
+
+class Observer:
+    """Is told what happens while a model trains, and may ask to stop; this one looks on."""
+
+    def on_epoch(self, epoch: Epoch, module: FactorizationMachine) -> bool:
+        """Take note of an epoch that has ended, with the module as it would be kept; return whether to stop."""
+        return False
+
+    def on_batch(self, rows: int) -> None:
+        """Take note that a batch of so many rows is done."""
+
+    def on_refit(self, number: int, refits: int) -> None:
+        """Take note that the epochs that follow are those of a refit, the `number`-th of `refits`, from 1."""
+
+
+class FitProgress(Observer):
     """Context manager that shows the epochs of a fit.
 
     Parameters
     ----------
-    epochs : the most that will be run
-    show : True: a bar on a terminal, a line for each epoch elsewhere; "auto": a bar on a terminal only; False: nothing
-    stream : where it is shown
+    epochs : int
+        The most that will be run.
+    show : bool or "auto"
+        True: a bar on a terminal, a line for each epoch elsewhere; "auto": a bar on a terminal only; False: nothing.
+    stream : text file or None
+        Where it is shown; None: standard error.
     """
 
     def __init__(self, epochs: int, *, show: bool | Literal["auto"], stream: TextIO | None = None) -> None:
@@ -57,7 +105,7 @@ class FitProgress:
             self._seen += rows
             self._bar.update(self._task, description=f"{self._text}  {self._seen:,} rows")
 
-    def on_epoch(self, epoch: Epoch, module: FactorizationMachine) -> None:
+    def on_epoch(self, epoch: Epoch, module: FactorizationMachine) -> bool:
         """Show an epoch that has ended."""
         valid = "" if epoch.valid_loss is None else f"  validation {epoch.valid_loss:.4f}"
         for name, value in list(epoch.valid_metrics.items())[:1]:
@@ -68,3 +116,4 @@ class FitProgress:
             self._bar.update(self._task, completed=epoch.epoch, description=text)
         if self._lines:
             print(f"{self._refit}epoch {epoch.epoch}: {text}", file=self._stream, flush=True)
+        return False

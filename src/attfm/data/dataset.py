@@ -1,0 +1,157 @@
+"""Encoded rows with what is to be learned from them: what training reads."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attfm.data.batch import Batch
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Encoded rows with their targets and weights.
+
+    Attributes
+    ----------
+    rows : Batch
+        The features.
+    target : int64 or float (rows,)
+        Class codes, or the values of a regression.
+    weight : float (rows,)
+        Relative importance of each row.
+    """
+
+    rows: Batch
+    target: Tensor
+    weight: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: Tensor) -> Self:
+        """Return the given rows, by int64 row numbers, in their order."""
+        return type(self)(self.rows.take(rows), self.target[rows], self.weight[rows])
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Return the examples on a device, weights and the values of a regression in `dtype`."""
+        target = self.target.to(device)
+        target = target.to(dtype) if target.is_floating_point() else target
+        return type(self)(self.rows.to(device), target, self.weight.to(device, dtype))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What training must know of all rows before the first step.
+
+    Attributes
+    ----------
+    rows, entries : int
+        How many rows there are, and how many features in all of them.
+    mean_weight, total_weight : scalar tensors
+        Mean weight of a row, in the weights' dtype, and the sum of the weights in float64.
+    class_totals : float64 (classes,)
+        Summed weight of each class that occurs; empty of a regression.
+    mean, deviation : float64 scalar tensors
+        Weighted, of the values of a regression.
+    seen : bool (features,)
+        Whether some row has the feature, up to the highest that one has.
+    """
+
+    rows: int
+    entries: int
+    mean_weight: Tensor
+    total_weight: Tensor
+    class_totals: Tensor
+    mean: Tensor
+    deviation: Tensor
+    seen: Tensor
+
+    @classmethod
+    def of(cls, examples: Examples) -> Self:
+        """Return the statistics of rows that are all at hand."""
+        weight, target, ids = examples.weight.double(), examples.target, examples.rows.ids
+        mean, deviation, totals = weight.new_zeros(()), weight.new_ones(()), weight.new_zeros(0)
+        if target.is_floating_point():
+            mean = (weight * target).sum() / weight.sum()
+            deviation = ((weight * (target - mean) ** 2).sum() / weight.sum()).sqrt()
+        else:
+            totals = torch.bincount(target, weight)
+        seen = torch.zeros(int(ids.max()) + 1, dtype=torch.bool)
+        seen[ids.flatten().long()] = True
+        mean_weight = examples.weight.mean()
+        return cls(len(examples), ids.numel(), mean_weight, weight.sum(), totals, mean, deviation, seen)
+
+
+class Dataset(Protocol):
+    """Encoded rows that are read batch by batch, wherever they lie."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of all rows, gathered while they were encoded."""
+
+    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Examples]:
+        """Yield all rows once in random order, in batches of about `size` rows."""
+
+    def ordered(self) -> Iterator[Examples]:
+        """Yield all rows once, in their order, in pieces that fit in memory."""
+
+    def sample(self, most: int) -> Batch:
+        """Return all rows, or `most` of them by chance, always the same ones, in their order."""
+
+    def bootstrap(self, seed: int) -> "Dataset":
+        """Return a bootstrap sample: the rows that were drawn, weighted by how often."""
+
+
+@dataclass(frozen=True)
+class InMemoryDataset:
+    """A data set whose rows are all in memory."""
+
+    examples: Examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Of all rows."""
+        return Statistics.of(self.examples)
+
+    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Examples]:
+        """Yield all rows once in random order, in batches of about `size` rows."""
+        order = torch.randperm(len(self), generator=generator)
+        # A last batch of a few rows would make a noisy step, so it is spread over the others.
+        for numbers in torch.tensor_split(order, batch_count(len(self), size)):
+            yield self.examples.take(numbers)
+
+    def ordered(self) -> Iterator[Examples]:
+        """Yield all rows, at once."""
+        yield self.examples
+
+    def sample(self, most: int) -> Batch:
+        """Return all rows, or `most` of them by chance, always the same ones, in their order."""
+        if len(self) <= most:
+            return self.examples.rows
+        kept = np.sort(np.random.default_rng(0).choice(len(self), most, replace=False))
+        return self.examples.rows.take(torch.from_numpy(kept))
+
+    def bootstrap(self, seed: int) -> "InMemoryDataset":
+        """Return a bootstrap sample: the rows that were drawn, weighted by how often."""
+        drawn = np.random.default_rng(seed).integers(0, len(self), len(self))
+        times = torch.from_numpy(np.bincount(drawn, minlength=len(self)))
+        kept = times.nonzero()[:, 0]
+        weight = (self.examples.weight * times)[kept]
+        if not weight.any():  # only rows without weight were drawn
+            return self
+        return InMemoryDataset(Examples(self.examples.rows.take(kept), self.examples.target[kept], weight))
+
+
+def batch_count(rows: int, size: int) -> int:
+    """Return how many batches of about `size` rows an epoch has."""
+    return max(1, round(rows / size))

@@ -1,0 +1,92 @@
+"""What is known of a run besides its settings: where its rows came from, and how training went."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+
+class SplitFacts(BaseModel):
+    """How a table was split: what was asked for, and the seed.
+
+    Attributes
+    ----------
+    valid, test : float, str or None
+        A share of the rows, the name of a table of its own, or nothing.
+    seed : int
+        Of the random parts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    valid: float | str | None
+    test: float | str | None
+    seed: int
+
+
+class ReadingFacts(BaseModel):
+    """How the text of a table was read, as `attfm.data.sources.source.open_source` takes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    names: tuple[str, ...] | None = None
+    separator: str | None = None
+    encoding: str = "utf-8"
+    null_values: tuple[str, ...] = ()
+    skip_rows: int = 0
+
+
+class RunFacts(BaseModel):
+    """Facts of a run; None where a fact is not known, or does not apply.
+
+    Attributes
+    ----------
+    variant, about : str
+        Which part of a reproduced experiment it is.
+    table : str
+        Name of the table that was trained on, with `rows` rows; `test_rows` were set aside.
+    split : SplitFacts or "adult"
+        How it was split; "adult": as all figures on Adult are.
+    reading : ReadingFacts
+        How its text was read.
+    training_rows, validation_rows, features, fields : int
+        Sizes of what was trained on.
+    epochs, best_epoch : int
+        How many passes over the rows were made, and whose parameters were kept.
+    stopped : str
+        Why training ended.
+    seconds : float
+        From the labels to the trained module.
+    class_weights : list of float
+        By which rows were weighted, in the order of the target's classes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: str | None = None
+    about: str | None = None
+    table: str | None = None
+    rows: int | None = None
+    test_rows: int | None = None
+    split: SplitFacts | Literal["adult"] | None = None
+    reading: ReadingFacts | None = None
+    training_rows: int | None = None
+    validation_rows: int | None = None
+    features: int | None = None
+    fields: int | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+    stopped: str | None = None
+    seconds: float | None = None
+    class_weights: list[float] | None = None
+
+    def known(self) -> dict[str, Any]:
+        """Return the facts that are known, as JSON values."""
+        return {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
+
+    def told(self) -> dict[str, Any]:
+        """Return the facts that are known and fit in a line each, for people."""
+        return {name: value for name, value in self.known().items() if name != "reading"}
+
+    def with_facts(self, **facts: Any) -> Self:
+        """Return these facts with some more."""
+        return type(self).model_validate({**self.known(), **facts})

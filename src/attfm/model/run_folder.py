@@ -1,0 +1,167 @@
+"""Run folders: a model as files that hold no code, with a format version and checksums."""
+
+import json
+import os
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import safetensors
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from attfm.config import Config
+from attfm.data.encoder import Encoder
+from attfm.data.schema import Schema
+from attfm.data.target import Target
+from attfm.errors import AttfmError, RunFolderError
+from attfm.files import finite, sha256
+from attfm.model.bundle import Model, build_module
+from attfm.model.card import model_card
+from attfm.model.facts import RunFacts
+
+FORMAT = 1
+REPORT = "report.html"  # for people, like the card: it may be deleted, replaced or absent
+_SETTINGS = "config.json"
+_BACKGROUND = "background.safetensors"  # not in every folder: a model may have none
+_FILES = ("schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json", "history.jsonl", "README.md")
+
+
+def save_model(model: Model, folder: str | Path, *, report: str | None = None) -> Path:
+    """Write a run folder; an older run folder of that name is replaced, nothing half-written stays.
+
+    Parameters
+    ----------
+    report : str or None
+        An HTML page for people to stand beside the model; loading does not look at it.
+
+    Raises
+    ------
+    RunFolderError
+        The folder exists and is not a run folder, or can't be written.
+    """
+    path = Path(folder)
+    check_writable(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    except OSError as error:
+        raise RunFolderError(f"Can't write the run folder '{path}': {error.strerror}. Choose another.") from None
+    try:
+        _write(model, part)
+        if report is not None:
+            (part / REPORT).write_text(report, encoding="utf-8")
+        part.chmod(0o777 & ~_umask())
+        if path.exists():
+            old = part.with_suffix(".old")
+            path.rename(old)
+            part.rename(path)
+            shutil.rmtree(old)
+        else:
+            part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return path
+
+
+def _write(model: Model, part: Path) -> None:
+    (part / "schema.json").write_text(model.schema.to_json() + "\n")
+    table = model.encoder.to_table()
+    with pa.OSFile(str(part / "vocabulary.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    state = {name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}
+    save_file(state, part / "weights.safetensors")
+    (part / "metrics.json").write_text(json.dumps(finite(model.metrics), indent=2) + "\n")
+    (part / "history.jsonl").write_text("".join(json.dumps(finite(record)) + "\n" for record in model.history))
+    (part / "README.md").write_text(model_card(model))
+    if model.background:
+        arrays = {name: np.ascontiguousarray(array) for name, array in model.background.items()}
+        save_arrays(arrays, part / _BACKGROUND)
+    files = [*_FILES, *([_BACKGROUND] if model.background else [])]
+    settings = {
+        "format": FORMAT,
+        "attfm": version("attfm"),
+        "task": model.task.name,
+        "target": json.loads(model.target.to_json()),
+        "settings": model.config.model_dump(mode="json"),
+        "training": finite(model.facts.known()),
+        "sha256": {name: sha256(part / name) for name in files},
+    }
+    (part / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def load_model(folder: str | Path) -> Model:
+    """Read a run folder; predictions are bit for bit those of the model that was saved.
+
+    Raises
+    ------
+    RunFolderError
+        The folder is absent, incomplete, damaged or of a newer format.
+    """
+    path = Path(folder)
+    settings = _read_settings(path)
+    for name, digest in settings["sha256"].items():
+        file = path / name
+        if not file.is_file():
+            raise RunFolderError(f"The run folder '{path}' lacks '{name}': copy it again, or train again.")
+        # The texts are for people: they may be edited, and nothing is loaded from them.
+        if name != "README.md" and sha256(file) != digest:
+            raise RunFolderError(
+                f"'{name}' in the run folder '{path}' is not what was saved (its sha256 differs): "
+                "copy the folder again, or train again."
+            )
+    try:
+        schema = Schema.from_json((path / "schema.json").read_text())
+        with pa.memory_map(str(path / "vocabulary.arrow")) as stream, pa.ipc.open_file(stream) as reader:
+            encoder = Encoder.from_table(schema, reader.read_all())
+        target = Target.from_json(json.dumps(settings["target"]))
+        config = Config.parse(settings["settings"], where=f"'{path / _SETTINGS}'")
+        module = build_module(encoder, target, config)
+        module.load_state_dict(load_file(path / "weights.safetensors"))
+        model = Model(
+            schema, encoder, target, module.eval(), config,
+            facts=RunFacts.model_validate(settings.get("training", {})),
+            metrics=json.loads((path / "metrics.json").read_text()),
+            history=[json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()],
+            background=load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {},
+        )  # fmt: skip
+    except (AttfmError, KeyError, RuntimeError, ValueError, pa.ArrowInvalid, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise RunFolderError(f"The run folder '{path}' is damaged ({reason}): copy it again, or train again.") from None
+    return model
+
+
+def check_writable(path: Path) -> None:
+    """Raise RunFolderError where `path` exists and is something else than an empty or a run folder."""
+    if path.exists() and not (path.is_dir() and ((path / _SETTINGS).is_file() or not any(path.iterdir()))):
+        raise RunFolderError(f"'{path}' exists and is not a run folder: choose another name, or remove it.")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise RunFolderError(f"There is no run folder '{path}': give the folder that 'attfm train' printed.")
+    try:
+        settings = json.loads((path / _SETTINGS).read_text())
+        version, digests = settings["format"], settings["sha256"]
+    except FileNotFoundError:
+        raise RunFolderError(f"'{path}' is not a run folder: it has no '{_SETTINGS}'.") from None
+    except (ValueError, KeyError, TypeError):
+        raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.") from None
+    if not isinstance(version, int) or version > FORMAT:
+        raise RunFolderError(
+            f"The run folder '{path}' has format {version}, this attfm reads up to {FORMAT}: install a newer attfm."
+        )
+    if not isinstance(digests, dict) or set(digests) - {_BACKGROUND} != set(_FILES):
+        raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.")
+    return dict(settings)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

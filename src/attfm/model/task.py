@@ -1,0 +1,267 @@
+"""What is predicted: how logits become probabilities, decisions, losses and columns of scores, for each task."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from attfm.config import TaskName
+from attfm.data.dataset import Statistics
+from attfm.data.target import Label, Target
+from attfm.errors import ConfigError
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """One task: everything that follows from what the target is.
+
+    Attributes
+    ----------
+    target : str
+        Name of the target column.
+    classes : tuple of labels
+        In the order of their codes; empty for regression.
+    """
+
+    target: str
+    classes: tuple[Label, ...] = ()
+    name: ClassVar[TaskName]
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[str, ...]:
+        """What each output of the model is of: the second class of two, each class of more, or the target."""
+
+    @property
+    def unit(self) -> str:
+        """Unit of outputs and effects: "logit", or the name of a regression's target."""
+        return "logit"
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the target has classes."""
+        return bool(self.classes)
+
+    @property
+    def decisions(self) -> tuple[str, ...]:
+        """What can be decided, in the order of the codes that `decide` gives."""
+        return tuple(str(label) for label in self.classes)
+
+    @abstractmethod
+    def scores(self, logits: Floats) -> Floats:
+        """Return what metrics take: (rows, classes) probabilities, or (rows,) predictions of a regression."""
+
+    @abstractmethod
+    def decide(self, logits: Floats, threshold: float | None) -> Codes:
+        """Return the decision about each row, int64 (rows,).
+
+        Parameters
+        ----------
+        logits : float64 (rows, outputs)
+            What the model gives.
+        threshold : float or None
+            Of two classes the probability above which the second is decided; of a regression the value that is to be
+            crossed; several classes have none.
+        """
+
+    @abstractmethod
+    def margin(self, logits: Floats, threshold: float) -> Floats:
+        """Return how far each row is from another decision, in logits, float64 (rows,); 0 of a regression."""
+
+    @abstractmethod
+    def decided_output(self, code: int) -> int:
+        """Return the number of the output that a decision is about."""
+
+    @property
+    @abstractmethod
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the columns of `score_columns`."""
+
+    @abstractmethod
+    def score_columns(self, logits: Floats, threshold: float) -> dict[str, pa.Array]:
+        """Return the columns of scores by name, each (rows,): the prediction, and probabilities of classes."""
+
+    @abstractmethod
+    def row_losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of each row, (batch,): log loss in nats from logits, or squared error."""
+
+    @abstractmethod
+    def start(self, statistics: Statistics) -> Tensor:
+        """Return w0 that predicts the base rate of the training rows in every row; (outputs,)."""
+
+    def scale(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation of what the module gives: logits are as they are."""
+        return torch.zeros(()), torch.ones(())
+
+    def _shares(self, statistics: Statistics) -> Tensor:
+        """Return the weighted share of each class in the training rows, float64 (classes,)."""
+        shares = statistics.class_totals.new_zeros(len(self.classes))
+        shares[: len(statistics.class_totals)] = statistics.class_totals
+        return (shares / statistics.total_weight).clamp(1e-6, 1 - 1e-6)
+
+    def checked_threshold(self, asked: float | None, *, default: float | None, called: str = "threshold=") -> float:
+        """Return the threshold asked for, or the default for None; raise ConfigError for what is no probability.
+
+        Parameters
+        ----------
+        called : str
+            How the message names it, such as "--threshold ".
+        """
+        threshold = default if asked is None else asked
+        if threshold is None or not 0 < threshold < 1:
+            raise ConfigError(f"{called}{threshold:g} is not a probability: give a number between 0 and 1.")
+        return threshold
+
+    def labels(self, codes: Codes) -> pa.Array:
+        """Return the labels of class codes, in the type that they had in the training table."""
+        return pa.array(list(self.classes)).take(pa.array(codes))
+
+
+@dataclass(frozen=True)
+class Binary(Task):
+    """Two classes: one logit, of the second."""
+
+    name: ClassVar[TaskName] = "binary"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (str(self.classes[1]),)
+
+    def scores(self, logits: Floats) -> Floats:
+        return np.hstack([np.exp(-np.logaddexp(0, logits)), np.exp(-np.logaddexp(0, -logits))])
+
+    def decide(self, logits: Floats, threshold: float | None) -> Codes:
+        return (self.scores(logits)[:, 1] > (0.5 if threshold is None else threshold)).astype(np.int64)
+
+    def margin(self, logits: Floats, threshold: float) -> Floats:
+        return np.asarray(np.abs(logits[:, 0] - np.log(threshold / (1 - threshold))), np.float64)
+
+    def decided_output(self, code: int) -> int:
+        return 0
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        return ("prediction", "probability")
+
+    def score_columns(self, logits: Floats, threshold: float) -> dict[str, pa.Array]:
+        labels, shares = self.labels(self.decide(logits, threshold)), self.scores(logits)
+        return {"prediction": labels, "probability": pa.array(shares[:, 1])}
+
+    def row_losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits[:, 0], target.to(logits.dtype), reduction="none")
+
+    def start(self, statistics: Statistics) -> Tensor:
+        return torch.logit(self._shares(statistics)[1:])
+
+
+@dataclass(frozen=True)
+class Multiclass(Task):
+    """Three or more classes: a logit of each."""
+
+    name: ClassVar[TaskName] = "multiclass"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.decisions
+
+    def scores(self, logits: Floats) -> Floats:
+        shifted = np.exp(logits - logits.max(1, keepdims=True))
+        return np.asarray(shifted / shifted.sum(1, keepdims=True), np.float64)
+
+    def decide(self, logits: Floats, threshold: float | None) -> Codes:
+        return np.asarray(logits.argmax(1), np.int64)
+
+    def margin(self, logits: Floats, threshold: float) -> Floats:
+        ordered = np.sort(logits, axis=1)
+        return np.asarray(ordered[:, -1] - ordered[:, -2], np.float64)
+
+    def decided_output(self, code: int) -> int:
+        return code
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        return ("prediction", *(f"probability_{label}" for label in self.classes))
+
+    def score_columns(self, logits: Floats, threshold: float) -> dict[str, pa.Array]:
+        shares = self.scores(logits)
+        columns = [self.labels(self.decide(logits, None)), *(pa.array(column) for column in shares.T)]
+        return dict(zip(self.score_names, columns, strict=True))
+
+    def row_losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(logits, target, reduction="none")
+
+    def start(self, statistics: Statistics) -> Tensor:
+        return self._shares(statistics).log()
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """A number: one output, in the target's unit."""
+
+    name: ClassVar[TaskName] = "regression"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.target,)
+
+    @property
+    def unit(self) -> str:
+        return self.target
+
+    @property
+    def decisions(self) -> tuple[str, ...]:
+        return ("below", "above")
+
+    def scores(self, logits: Floats) -> Floats:
+        return logits[:, 0]
+
+    def decide(self, logits: Floats, threshold: float | None) -> Codes:
+        if threshold is None:
+            raise ConfigError("A regression has no decision to flip: give threshold=, the value that is to be crossed.")
+        return (logits[:, 0] > threshold).astype(np.int64)
+
+    def margin(self, logits: Floats, threshold: float) -> Floats:
+        return np.zeros(len(logits))
+
+    def decided_output(self, code: int) -> int:
+        return 0
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        return ("prediction",)
+
+    def score_columns(self, logits: Floats, threshold: float) -> dict[str, pa.Array]:
+        return {"prediction": pa.array(logits[:, 0])}
+
+    def row_losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        return (logits[:, 0] - target) ** 2
+
+    def start(self, statistics: Statistics) -> Tensor:
+        return torch.zeros(1)
+
+    def scale(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation of the target, on whose standardised values a regression is trained."""
+        return statistics.mean, statistics.deviation if statistics.deviation > 0 else torch.ones(())
+
+    def checked_threshold(self, asked: float | None, *, default: float | None, called: str = "threshold=") -> float:
+        """Return the value that is to be crossed; raise ConfigError where none is given."""
+        if asked is None:
+            raise ConfigError("A regression has no decision to flip: give threshold=, the value that is to be crossed.")
+        return asked
+
+
+TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Binary, Multiclass, Regression)}
+
+
+def task_of(target: Target) -> Task:
+    """Return the task that a target makes."""
+    return TASKS[target.task](target.name, target.classes or ())

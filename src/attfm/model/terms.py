@@ -1,0 +1,138 @@
+"""Every term of the formula, once: what a module adds up to its logit, row by row."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attfm.data.batch import Batch
+from attfm.model.modules import FactorizationMachine
+from attfm.ops import all_pairs
+
+Floats = NDArray[np.float64]
+_CHUNK_NUMBERS = 1 << 22  # numbers in the largest array of a chunk: bounds the memory
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of some rows: intercept + Σ main + Σ pair is the logit, or a regression's prediction.
+
+    All terms of a regression are in the target's unit.
+
+    Attributes
+    ----------
+    intercept : float64 (outputs,)
+        w0.
+    main : float64 (batch, fields, outputs)
+        Main effects, Σ_x x·w[feature] of each field.
+    pair : float64 or float32 (batch, pairs, outputs)
+        Pair effects, A_ij (p · q_ij).
+    attention : float32 (batch, pairs) or None
+        Attention weights a_ij, which sum to 1 over the pairs of a row; None without attention.
+    applied : float32 (batch, pairs)
+        Applied weights A_ij.
+    """
+
+    intercept: Floats
+    main: Floats
+    pair: NDArray[np.floating[Any]]
+    attention: NDArray[np.float32] | None
+    applied: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.main)
+
+    def slice(self, start: int, stop: int) -> "Terms":
+        """Return the terms of the rows start:stop."""
+        attention = None if self.attention is None else self.attention[start:stop]
+        part = slice(start, stop)
+        return Terms(self.intercept, self.main[part], self.pair[part], attention, self.applied[part])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Terms"]) -> "Terms":
+        """Return the terms of all parts (at least one), with pair effects in float32, which halves their memory."""
+        attention = [part.attention for part in parts if part.attention is not None]
+        return Terms(
+            parts[0].intercept,
+            np.concatenate([part.main for part in parts]),
+            np.concatenate([part.pair.astype(np.float32) for part in parts]),
+            np.concatenate(attention) if attention else None,
+            np.concatenate([part.applied for part in parts]),
+        )
+
+    def total(self) -> Floats:
+        """Return the sum of all terms, (batch, outputs)."""
+        total: Floats = self.intercept + self.main.sum(1) + self.pair.sum(1)
+        return total
+
+
+def all_field_pairs(fields: int) -> NDArray[np.int64]:
+    """Return all pairs as field numbers, int64 (pairs, 2)."""
+    pairs: NDArray[np.int64] = all_pairs(fields).numpy().T
+    return pairs
+
+
+def field_pairs(module: FactorizationMachine) -> NDArray[np.int64]:
+    """Return the pairs that have an effect, int64 (pairs, 2); none where the model has no pairs."""
+    return all_field_pairs(module.fields if module.has_pairs else 0)
+
+
+def terms_chunk(module: FactorizationMachine) -> int:
+    """Return how many rows' terms are worked out at once, so that their memory is bounded."""
+    width = len(field_pairs(module)) * module.config.dim or module.fields * module.outputs
+    return int(np.clip(_CHUNK_NUMBERS // max(width, 1), 16, 4096))
+
+
+def chunks(module: FactorizationMachine, batch: Batch) -> Iterator[Batch]:
+    """Yield the rows in pieces that bound the memory of their terms."""
+    size = terms_chunk(module)
+    for start in range(0, len(batch), size):
+        yield batch.slice(start, start + size)
+
+
+@torch.no_grad()
+def terms_of(module: FactorizationMachine, batch: Batch) -> Terms:
+    """Return the terms of encoded rows, all at once: the memory is batch · pairs · dim; see `chunks`."""
+    module.eval()
+    unit = float(module.target_std)
+    intercept = float(module.target_mean) + unit * module.intercept.double().numpy()
+    main = unit * module.linear(batch).double().numpy()
+    if not module.has_pairs:
+        none = np.empty((len(batch), 0), np.float32)
+        return Terms(intercept, main, np.empty((len(batch), 0, module.outputs)), None, none)
+    attention, applied = module.attention.weights(batch, module.embedding)
+    # p · (v_i ⊙ v_j) = (v_i ⊙ p) · v_j: a product of two small matrices for each row, without the pair vectors.
+    vectors, (i, j) = module.embedding(batch), all_pairs(module.fields)
+    pair = np.empty((len(batch), len(i), module.outputs))
+    for output, p in enumerate(module.projection.unbind(1)):
+        products = torch.bmm(vectors * p, vectors.transpose(1, 2)).reshape(len(batch), -1)
+        pair[:, :, output] = (unit * applied * products[:, i * module.fields + j]).numpy()
+    weights = None if attention is None else attention.float().numpy()
+    return Terms(intercept, main, pair, weights, applied.float().numpy())
+
+
+@torch.no_grad()
+def logits_without(
+    module: FactorizationMachine, batch: Batch, fields: NDArray[np.bool_], pairs: NDArray[np.bool_]
+) -> Floats:
+    """Return the logits of the module with some of its terms cut out, float64 (batch, outputs).
+
+    This goes the way of the forward pass (pool the pair vectors, then project) and not by `Terms`, so that the two can
+    be compared. The attention of the other pairs stays as it was.
+
+    Parameters
+    ----------
+    fields, pairs : bool (batch, fields) and (batch, pairs)
+        True where the main effect or the pair is cut out.
+    """
+    module.eval()
+    logit = module.intercept + (module.linear(batch) * torch.from_numpy(~fields)[..., None]).sum(1)
+    if module.has_pairs:
+        vectors, (i, j) = module.embedding(batch), all_pairs(module.fields)
+        kept = module.attention.pool(batch, module.embedding, return_weights=True)[1] * torch.from_numpy(~pairs)
+        logit = logit + (kept[..., None] * vectors[:, i] * vectors[:, j]).sum(1) @ module.projection
+    result: Floats = (module.target_mean + module.target_std * logit).double().numpy()
+    return result

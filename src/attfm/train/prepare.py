@@ -1,0 +1,277 @@
+"""From raw columns to encoded rows with targets and weights: all that comes before the first step."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from attfm.config import Config
+from attfm.data.batch import Batch
+from attfm.data.dataset import Dataset, Examples, InMemoryDataset
+from attfm.data.encoder import Encoder
+from attfm.data.schema import Schema
+from attfm.data.sources.source import Source
+from attfm.data.split import LEAST_ROWS_TO_SPLIT, Rows, Split, hold_out
+from attfm.data.target import Target
+from attfm.errors import ConfigError, DataError, TargetError
+from attfm.model.bundle import Model
+from attfm.model.task import task_of
+from attfm.train.trainer import TrainingData
+
+Weights = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LabelledTable:
+    """A table with its labels.
+
+    Attributes
+    ----------
+    source : Source
+        The columns.
+    labels : pyarrow.ChunkedArray (rows,)
+        Raw labels.
+    weight : float64 (rows,) or None
+        Of each row.
+    """
+
+    source: Source
+    labels: pa.ChunkedArray
+    weight: NDArray[np.floating[Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a model is fitted on: a table, which of its rows are what, and tables of their own.
+
+    Attributes
+    ----------
+    table : LabelledTable
+        All rows.
+    schema : Schema
+        What each column is.
+    target : str
+        Name of the target.
+    split : Split
+        Rows of `table`. Without validation rows, and without a table of them, a part of the training rows
+        (`validation_fraction`) is held out if early stopping is on.
+    valid, test : LabelledTable or None
+        A second table to stop by, and one to set aside.
+    encoder_rows : int64 (rows,) or None
+        Rows that the encoder is fitted on; None: the training rows.
+    """
+
+    table: LabelledTable
+    schema: Schema
+    target: str = "target"
+    split: Split = field(default_factory=Split)
+    valid: LabelledTable | None = None
+    test: LabelledTable | None = None
+    encoder_rows: Rows | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Encoded rows, ready to be trained on.
+
+    Attributes
+    ----------
+    schema, encoder, target
+        How raw columns become what the module reads.
+    data : TrainingData
+        The rows to train on and to stop by.
+    test : Dataset or None
+        The rows set aside.
+    class_weights : float64 (classes,) or None
+        By which the rows were weighted.
+    training_rows : int
+        How many rows are trained on (equal ones of a tiny table are one in `data`).
+    seconds : float
+        That preparing took.
+    """
+
+    schema: Schema
+    encoder: Encoder
+    target: Target
+    data: TrainingData
+    test: Dataset | None
+    class_weights: Weights | None
+    training_rows: int
+    seconds: float
+
+    def trained_on(self, train: Dataset) -> Self:
+        """Return the same with other training rows."""
+        return replace(self, data=replace(self.data, train=train))
+
+
+def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> Prepared:
+    """Fit target and encoder, and encode all rows.
+
+    Parameters
+    ----------
+    fitted : Model or None
+        Whose target, encoder and class weights are taken; None: they are fitted. Without `encoder_rows` the encoder
+        sees training rows only.
+
+    Raises
+    ------
+    DataError, ConfigError
+        Bad columns, labels, weights or settings, each with its sentence.
+    """
+    started = time.perf_counter()
+    table, name = tables.table, tables.target
+    target = Target.fit(table.labels, task=config.train.task, name=name) if fitted is None else fitted.target
+    task = task_of(target)
+    codes = target.encode(table.labels)
+    weight = row_weights(table.weight, len(codes))
+    if fitted is None:
+        per_class = _class_weights(config, target, codes, weight)
+    else:
+        known = fitted.facts.class_weights
+        per_class = None if known is None else np.array(known)
+    weight = weight if per_class is None else weight * per_class[codes]
+    train_rows, valid_rows = _chosen_rows(tables, codes, weight, config, stratify=task.is_classification)
+    if fitted is None and target.classes is not None and len(np.unique(codes[train_rows])) < len(target.classes):
+        missing = target.classes[int(np.setdiff1d(np.arange(len(target.classes)), codes[train_rows])[0])]
+        raise TargetError(f"Target '{name}': no training row has the class {missing!r}. Give more rows of it.")
+    source = table.source
+    if fitted is None:
+        known_rows = train_rows if tables.encoder_rows is None else tables.encoder_rows
+        encoder = _fitted_encoder(tables.schema, source, known_rows, len(codes), config.train.seed)
+    else:
+        encoder = fitted.encoder
+    encoded = _encoded(encoder, source)
+    weighted = Examples(encoded, torch.from_numpy(codes), torch.from_numpy(weight.astype(np.float32)))
+    train = _part(weighted, train_rows)
+    if valid_rows is None and tables.valid is None and len(train_rows) < LEAST_ROWS_TO_SPLIT:
+        train = _merge_equal_rows(train, weight[train_rows])
+
+    def other(rows: Rows | None, of_its_own: LabelledTable | None) -> Dataset | None:
+        if of_its_own is not None:
+            return InMemoryDataset(_examples(of_its_own, encoder, target, per_class))
+        return InMemoryDataset(_part(weighted, rows)) if rows is not None and len(rows) else None
+
+    valid, test = other(valid_rows, tables.valid), other(tables.split.test, tables.test)
+    data = TrainingData(task, InMemoryDataset(train), valid, encoder.neighbours())
+    seconds = time.perf_counter() - started
+    return Prepared(tables.schema, encoder, target, data, test, per_class, len(train_rows), seconds)
+
+
+def _chosen_rows(
+    tables: Tables, codes: NDArray[Any], weight: Weights, config: Config, *, stratify: bool
+) -> tuple[Rows, Rows | None]:
+    """Return the rows to train on and those to stop by: some are held out if none are given.
+
+    Rows without weight are not trained on.
+    """
+    train_rows, valid_rows, test_rows = tables.split.train, tables.split.valid, tables.split.test
+    if train_rows is None:
+        others = [rows for rows in (valid_rows, test_rows) if rows is not None]
+        train_rows = np.setdiff1d(np.arange(len(codes)), np.concatenate([np.empty(0, np.int64), *others]))
+    train_rows = train_rows[weight[train_rows] > 0]
+    if len(train_rows) == 0:
+        raise TargetError("All sample weights of the training rows are zero: give at least one row a weight above 0.")
+    settings = config.train
+    if settings.early_stopping and valid_rows is None and tables.valid is None:
+        return hold_out(train_rows, codes, stratify=stratify, fraction=settings.validation_fraction, seed=settings.seed)
+    return train_rows, valid_rows
+
+
+def _fitted_encoder(schema: Schema, source: Source, rows: Rows, total: int, seed: int) -> Encoder:
+    try:
+        return Encoder.fit(schema, _selected(source, rows, total), seed=seed)
+    except DataError:
+        # Rows are numbered within the training rows there; read all of the table for numbers that people can find.
+        Encoder.fit(schema, source.batches(), seed=seed)
+        raise
+
+
+def _selected(source: Source, rows: Rows, total: int) -> Iterator[pa.RecordBatch]:
+    """Yield the source's record batches with the given rows only, in the table's order."""
+    keep, start = np.zeros(total, bool), 0
+    keep[rows] = True
+    for batch in source.batches():
+        mask = keep[start : start + batch.num_rows]
+        start += batch.num_rows
+        yield batch if mask.all() else batch.filter(pa.array(mask))
+
+
+def _encoded(encoder: Encoder, source: Source) -> Batch:
+    """Return all rows of a source, encoded."""
+    parts, first = [], 0
+    for columns in source.batches():
+        parts.append(encoder.transform(columns, first_row=first))
+        first += columns.num_rows
+    return Batch.concatenate(parts)
+
+
+def _part(examples: Examples, rows: Rows) -> Examples:
+    if len(rows) == len(examples) and np.array_equal(rows, np.arange(len(rows))):
+        return examples
+    return examples.take(torch.from_numpy(rows))
+
+
+def _examples(table: LabelledTable, encoder: Encoder, target: Target, per_class: Weights | None) -> Examples:
+    """Return all rows of a table as a fitted encoder and target see them."""
+    codes = target.encode(table.labels)
+    weight = row_weights(table.weight, len(codes))
+    weight = weight if per_class is None else weight * per_class[codes]
+    return Examples(
+        _encoded(encoder, table.source), torch.from_numpy(codes), torch.from_numpy(weight.astype(np.float32))
+    )
+
+
+def _merge_equal_rows(examples: Examples, weight: Weights) -> Examples:
+    """Return distinct rows with their summed weights, where each field has one feature.
+
+    A row of weight 2 and two equal rows then train the same model to the last bit. Only tables of a few rows, where
+    one row is felt, are worth it.
+    """
+    rows, target = examples.rows, examples.target
+    if rows.offsets is not None:
+        return examples
+    values = np.ones((len(target), 0)) if rows.values is None else rows.values.numpy()
+    key = np.hstack([rows.ids.numpy().astype(np.float64), values, target.numpy()[:, None]])
+    _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    summed = np.bincount(inverse.ravel(), weight)
+    kept = torch.from_numpy(first)
+    return Examples(rows.take(kept), target[kept], torch.from_numpy(summed.astype(np.float32)))
+
+
+def row_weights(weight: NDArray[np.floating[Any]] | None, rows: int) -> Weights:
+    """Return the weight of each row, (rows,), 1 where none is given; raise TargetError for bad ones."""
+    if weight is None:
+        return np.ones(rows)
+    weights: Weights = np.asarray(weight, np.float64)
+    if weights.shape != (rows,):
+        raise TargetError(f"sample_weight has the shape {weights.shape}, expected ({rows},): one weight for each row.")
+    bad = ~np.isfinite(weights) | (weights < 0)
+    if bad.any():
+        row = int(bad.argmax())
+        raise TargetError(
+            f"sample_weight: {bad.sum()} of {rows} weights are negative or not finite (first: {weights[row]}, "
+            f"row {row}). Give weights of at least 0."
+        )
+    return weights
+
+
+def _class_weights(config: Config, target: Target, codes: NDArray[Any], weight: Weights) -> Weights | None:
+    """Return the weight of each class, (classes,), or None where the settings have none."""
+    setting = config.train.class_weight
+    if setting is None:
+        return None
+    if target.classes is None:
+        raise ConfigError("Setting 'class_weight' is for classification: remove it for a regression.")
+    if setting == "balanced":
+        total = np.bincount(codes, weight, minlength=len(target.classes))
+        return np.asarray(total.sum() / (len(target.classes) * np.maximum(total, 1e-300)), np.float64)
+    names = [str(name) for name in target.classes]
+    unknown = sorted(set(setting) - set(names))
+    if unknown:
+        raise ConfigError(f"Setting 'class_weight' names the class '{unknown[0]}', the target has {', '.join(names)}.")
+    return np.array([setting.get(name, 1.0) for name in names])
