@@ -27,8 +27,7 @@ from torch import Tensor
 from attfm.config import ModelConfig, TrainConfig
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
-from attfm.ops import native_info
-from attfm.ops.rows import adam_rows
+from attfm.ops import adam_rows, native_info
 from attfm.train.trainer import Examples, train
 
 ADULT_SIZES = [74, 8, 255, 16, 16, 7, 15, 6, 5, 2, 120, 99, 96, 42]

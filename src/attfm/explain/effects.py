@@ -124,10 +124,11 @@ def _attention(module: FactorizationMachine, rows: Rows, vectors: Tensor) -> Ten
     parameters = network.W, network.b, network.h, network.pair_bias, None
     options: dict[str, Any] = {"scale": 1.0, "return_weights": True}
     if rows.bags or rows.values is not None:
-        _, weights = pair_attention_pool(vectors, *parameters, **options)
+        pooled = pair_attention_pool(vectors, *parameters, **options)
     else:
-        _, weights = pair_attention_pool_ids(rows.ids, module.embedding.weight, *parameters, **options)
-    return weights
+        pooled = pair_attention_pool_ids(rows.ids, module.embedding.weight, *parameters, **options)
+    assert pooled.weights is not None
+    return pooled.weights
 
 
 @torch.no_grad()
@@ -147,7 +148,7 @@ def logits_without(
     logit = module.intercept + (module.linear(rows) * torch.from_numpy(~fields)[..., None]).sum(1)
     if module.has_pairs:
         vectors = module.embedding(rows)
-        _, weights = module.attention(rows, module.embedding, return_weights=True)
+        weights = module.attention(rows, module.embedding, return_weights=True).weights
         i, j = all_pairs(vectors.shape[1])
         weights = weights * torch.from_numpy(~pairs)
         logit = logit + (weights[..., None] * vectors[:, i] * vectors[:, j]).sum(1) @ module.projection

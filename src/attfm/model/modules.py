@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from attfm.config import ModelConfig
 from attfm.model.rows import Rows
-from attfm.ops import pair_attention_pool_ids, score
-from attfm.ops.rows import number_rows, take_rows
+from attfm.ops import Pooled, pair_attention_pool_ids, score
 from attfm.ops.scoring import is_native
+from attfm.ops.sparse import number_rows, take_rows
 
 _SCORING_ROWS = 4096  # rows scored at once: bounds the memory of the pair vectors
 
@@ -79,10 +79,19 @@ class PairAttention(nn.Module):
 
     def forward(
         self, rows: Rows, embedding: FeatureEmbedding, table: Tensor | None = None, *, return_weights: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Pool each row's pair vectors to (batch, dim); on request also return the applied weights (batch, pairs).
+    ) -> Pooled:
+        """Pool each row's pair vectors.
 
-        table : what the ids of rows without bags number, instead of V
+        Parameters
+        ----------
+        rows : Rows, batch of them
+        embedding : FeatureEmbedding
+        table : Tensor of (ids, dim), what the ids of rows without bags number, instead of V
+        return_weights : bool, also return the applied weights
+
+        Returns
+        -------
+        Pooled : vector (batch, dim), and weights (batch, pairs) or None
         """
         parameters = self.W, self.b, self.h, self.pair_bias, self.pair_gate
         options: dict[str, Any] = {
@@ -148,7 +157,7 @@ class FactorizationMachine(nn.Module):
             V = take_rows(self.embedding.weight, features) if self.has_pairs else None
         logit = self.intercept + self.linear(rows, w).sum(1)
         if self.has_pairs:
-            pooled = self.attention(rows, self.embedding, V)
+            pooled = self.attention(rows, self.embedding, V).vector
             pooled = F.dropout(pooled, self.config.pooled_dropout, self.training)
             logit = logit + pooled @ self.projection  # Σ A_ij (p · q_ij) = p · Σ A_ij q_ij
         prediction: Tensor = self.target_mean + self.target_std * logit

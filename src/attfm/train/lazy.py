@@ -7,7 +7,7 @@ from attfm.config import TrainConfig
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
 from attfm.ops import RowAverage, adagrad_rows, adam_rows
-from attfm.ops.rows import distinct_rows, sum_rows
+from attfm.ops.sparse import distinct_rows, sum_rows
 
 # Floats of V from which rows are moved alone. A dense step of Adam reads or writes V, its gradient, both moments and
 # the average about ten times: 160 MB at this size, some 20 ms, which is the time of all the rest of a usual step.
