@@ -107,7 +107,13 @@ def score(
 
 
 def is_native(linear: Tensor) -> bool:
-    """Return whether `score` takes these parameters: float32, on the CPU, and the backend is not "reference"."""
+    """Return whether `score` takes these parameters: float32, on the CPU, and the backend is not "reference".
+
+    Raises
+    ------
+    ConfigError
+        The backend is "native", and they are something else.
+    """
     return backends.obstacle({"linear": linear}) is None
 
 
