@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attfm.ops import distinct, native, native_info, pair_attention_pool, pair_attention_pool_ids, reference
+from attfm.ops import cpu, distinct, native_info, pair_attention_pool, pair_attention_pool_ids, reference
 from benchmarks.pages import circumstances, processor, table, write_section
 
 # name: (batch, fields, dim, attention_dim), times faster than DeepCTR-Torch: random ids, real ids
@@ -125,7 +125,7 @@ class Step:
     def rows(self) -> None:
         self.clear()
         pooled = pair_attention_pool(self.embeddings, *self.network, backend="native", **self.options)
-        pooled.backward(self.gradient)
+        pooled.vector.backward(self.gradient)
 
     def from_ids(self, path: bool | None = None) -> None:
         self.clear()
@@ -133,7 +133,7 @@ class Step:
         pooled = pair_attention_pool_ids(
             self.ids, self.table, *self.network, distinct=path, sparse=sparse, backend="native", **self.options
         )
-        pooled.backward(self.gradient)
+        pooled.vector.backward(self.gradient)
 
     def eager(self) -> None:
         self.clear()
@@ -187,7 +187,7 @@ def peak_gflops(threads: int, clock: Callable[[], float]) -> float:
 
     def run(_: int) -> float:
         start = clock()
-        return native.compiled.peak(2_000_000) / (clock() - start) / 1e9 if native.compiled else 0.0
+        return cpu.compiled.peak(2_000_000) / (clock() - start) / 1e9
 
     with ThreadPoolExecutor(threads) as pool:
         return max(sum(pool.map(run, range(threads))) for _ in range(5))
@@ -228,7 +228,7 @@ def measure_shape(name: str, options: argparse.Namespace) -> dict[str, Any]:
     pairs = fields * (fields - 1) // 2
     ids, features, source = read_ids(name, options.data, batch, fields)
     step = Step(shape, ids, features)
-    share = distinct.distinct_share(ids, native.pair_numbers(None, fields))
+    share = distinct.distinct_share(ids, cpu.pair_numbers(None, fields))
     steps: dict[str, Callable[[], None]] = {
         "native, by row": step.rows,
         "native, ids": step.from_ids,
@@ -310,7 +310,7 @@ def main() -> int:
     if options.memory_of:
         print(json.dumps(measure_memory(options.memory_of)))
         return 0
-    if native.compiled is None:
+    if not native_info()["available"]:
         print("attfm was installed without its compiled kernels: nothing to measure.", file=sys.stderr)
         return 1
     if options.busy:

@@ -8,9 +8,9 @@ import os
 import sys
 
 import torch
-from kernels import Step, take_times, zipf_ids
 
-from attfm.ops import distinct, native
+from attfm.ops import cpu, distinct, native_info
+from benchmarks.kernels import Step, take_times, zipf_ids
 from benchmarks.pages import circumstances, table, write_section
 
 SHAPES = [
@@ -26,7 +26,7 @@ def judge(shape: tuple[int, ...], each: int, seconds: float) -> tuple[list[str],
     ids = zipf_ids([each] * fields, batch)
     step = Step(shape, ids, each * fields)
     ms = take_times({"row": lambda: step.from_ids(False), "pairs": lambda: step.from_ids(True)}, seconds)
-    numbers = native.pair_numbers(None, fields)
+    numbers = cpu.pair_numbers(None, fields)
     chosen = "pairs" if distinct.is_worth_it(ids, dim, attention_dim, numbers) else "row"
     loss = ms[chosen] / min(ms.values())
     share = f"{distinct.distinct_share(ids, numbers):.0%}"
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each case")
     parser.add_argument("--docs", action="store_true", help="write the result into docs/performance.md")
     options = parser.parse_args()
-    if native.compiled is None:
+    if not native_info()["available"]:
         print("attfm was installed without its compiled kernels: nothing to measure.", file=sys.stderr)
         return 1
     torch.set_num_threads(options.threads)

@@ -12,10 +12,8 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,28 +21,16 @@ import torch
 from attfm.data.datasets import DATASETS, adult_split
 from attfm.data.schema import Schema
 from attfm.data.sources.source import open_source
-from attfm.model import modules
-from attfm.ops import native_info, pair_attention_pool_ids
+from attfm.ops import Backend, native_info, use_backend
 from attfm.reproduce.adult import Variant, adult_variants
 from attfm.train.fit import LabelledTable, fit
 from benchmarks.pages import circumstances, table, write_section
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
-@contextmanager
-def pooled_by(backend: str) -> "Iterator[None]":
-    """Make every module pool with this backend."""
-    before: Any = modules.pair_attention_pool_ids
-    modules.pair_attention_pool_ids = partial(pair_attention_pool_ids, backend=backend)
-    try:
-        yield
-    finally:
-        modules.pair_attention_pool_ids = before
-
-
-def step_seconds(variant: Variant, backend: str, clock: "Callable[[], float]") -> tuple[list[float], int]:
+def step_seconds(variant: Variant, backend: Backend, clock: "Callable[[], float]") -> tuple[list[float], int]:
     """Return the seconds of each step but the first of an epoch, and the steps of an epoch."""
     stamps: list[list[float]] = [[]]
     dataset = DATASETS["adult"]
@@ -53,7 +39,7 @@ def step_seconds(variant: Variant, backend: str, clock: "Callable[[], float]") -
     schema = Schema.infer(
         source.batches(), source.schema, target=dataset.target, config=variant.config.data, source=source.name
     )
-    with pooled_by(backend):
+    with use_backend(backend):
         fit(
             LabelledTable(source, labels), schema=schema, config=variant.config, target_name=dataset.target,
             train_rows=train_rows, valid_rows=valid_rows, encoder_rows=np.arange(len(labels)),

@@ -26,8 +26,7 @@ from torch import Tensor
 from attfm.config import ModelConfig, TrainConfig
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
-from attfm.ops import native_info
-from attfm.ops.rows import adam_rows
+from attfm.ops import adam_rows, native_info
 from attfm.train.trainer import Examples, train
 from benchmarks.pages import circumstances, processor, table, write_section
 

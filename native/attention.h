@@ -268,6 +268,12 @@ void attention_logits(const Network& net, const float* q, int64_t count, float* 
                                          KEEP_BITS ? bits + r * bytes + c / 8 : nullptr);
     });
   });
+  if constexpr (KEEP_BITS) {
+    // A pair's bytes are whole words of 16 bits; narrow vectors leave the last byte of an odd number alone.
+    const int64_t written = (net.padded_hidden + 7) / 8;
+    if (written < bytes)
+      for (int64_t n = 0; n < count; ++n) bits[n * bytes + written] = 0;
+  }
   for (int64_t n = 0; n < count; n += LANES) store(e + n, sum_each(partial + n * LANES));
 }
 

@@ -1,5 +1,5 @@
 // The boundary to Python: shapes are checked once more, pointers are taken, the GIL is let go.
-// The friendly checks and messages are in ops/native.py.
+// The friendly checks and messages are in ops/checks.py and ops/backends.py.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>

@@ -2,7 +2,7 @@
 //
 // The bits of entry l of pair p in a row depend on (seed, row, p, l) alone, so forward, backward, any thread and any
 // instruction set see the same. One 32-bit hash serves an entry of two pairs, 2k and 2k + 1: 16 bits decide each.
-// ops/native.py pair_dropout_mask is the readable twin.
+// tests/ops/pair_dropout_mask.py is the readable twin.
 #pragma once
 
 #include "kernels.h"

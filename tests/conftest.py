@@ -5,22 +5,29 @@ import os
 # Before torch and OpenMP are loaded: the tests' tables are so small that a second thread only waits for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from attfm import ops
 from attfm.cli import main
+from attfm.ops import native_info, use_backend
 from tests.shop import FAST, write_shop
-
-if not ops.native_info()["available"]:
-    ops._warned = True  # that they run slowly is what an install without a compiler says; the warning has its own test
 
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the path of a small table, see shop.py."""
     return write_shop(tmp_path_factory.mktemp("shop") / "shop.csv")
+
+
+@pytest.fixture(params=[pytest.param("native", marks=pytest.mark.isa), "reference"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Compute by each backend in turn; return its name."""
+    if request.param == "native" and not native_info()["available"]:
+        pytest.skip("attfm was installed without its compiled kernels")
+    with use_backend(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 import attfm
+from attfm.ops import native_info
 
 MODULES = sorted(
     info.name
@@ -41,6 +42,8 @@ def has_examples(name: str) -> bool:
 def test_examples_do_what_they_show(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     tests = examples(import_module(name))
     assert tests
+    if name == "attfm.ops.scoring" and not native_info()["available"]:
+        pytest.skip("attfm was installed without its compiled kernels")
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     failed = sum(runner.run(test).failed for test in tests)
     assert not failed, capsys.readouterr().out

@@ -89,7 +89,7 @@ def test_without_multi_valued_fields_the_score_of_a_row_is_the_same_bits_in_any_
     whole = model.logits(table())
     for start, stop in [(0, 1), (5, 38), (119, 120)]:
         part = model.logits(table().slice(start, stop - start))
-        if model.module.scores_natively(encoded(model)):
+        if model.module.scores_natively:
             np.testing.assert_array_equal(part, whole[start:stop])
         np.testing.assert_allclose(part, whole[start:stop], rtol=1e-12)
 

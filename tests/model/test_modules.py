@@ -1,12 +1,17 @@
 """The family of models: what each preset is, and that it is that exactly."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
 from attfm.config import PRESETS, ModelConfig
+from attfm.errors import ConfigError
+from attfm.model import modules
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import BagRows, Rows
+from attfm.ops import use_backend
 
 FEATURES, FIELDS = 12, 4
 
@@ -26,13 +31,39 @@ def draw_rows(batch: int = 7) -> Rows:
     return Rows((start + torch.randint(0, 3, (batch, FIELDS), generator=generator)).int())
 
 
+def rows_of(kind: str) -> Rows:
+    """Return 7 rows: of ids alone, with values, or with bags of 0 to 3 features in the third field."""
+    rows, generator = draw_rows(), torch.Generator().manual_seed(2)
+    if kind == "ids":
+        return rows
+    values = torch.rand(rows.ids.shape, generator=generator) + 0.5
+    if kind == "values":
+        return Rows(rows.ids, values)
+    ids, values = rows.ids.clone(), values
+    ids[:, 2], values[:, 2] = 6, 0
+    offsets = torch.tensor([0, 0, 3, 4, 6, 7, 7, 9])
+    bag = BagRows(6 + torch.randint(0, 3, (9,), generator=generator).int(), torch.rand(9, generator=generator), offsets)
+    return Rows(ids, values, {2: bag})
+
+
+def entries(rows: Rows, n: int, field: int) -> list[tuple[int, float]]:
+    """Return the features of a field of row n and what multiplies each."""
+    if field not in rows.bags:
+        return [(int(rows.ids[n, field]), 1.0 if rows.values is None else float(rows.values[n, field]))]
+    bag = rows.bags[field]
+    span = range(int(bag.offsets[n]), int(bag.offsets[n + 1]))
+    return [(int(bag.ids[e]), float(bag.weights[e])) for e in span]
+
+
 def by_hand(module: FactorizationMachine, rows: Rows) -> Tensor:
     """The model's equation, row by row, feature by feature and pair by pair."""
     logits = []
-    for ids in rows.ids.tolist():
-        logit = module.intercept + sum(module.linear.weight[i] for i in ids)
+    for n in range(len(rows)):
+        features = [entries(rows, n, field) for field in range(FIELDS)]
+        logit = module.intercept + sum(x * module.linear.weight[i] for field in features for i, x in field)
         if module.has_pairs:
-            attention, vectors = module.attention, [module.embedding.weight[i] for i in ids]
+            attention, zero = module.attention, torch.zeros(5, dtype=torch.float64)
+            vectors = [sum((x * module.embedding.weight[i] for i, x in field), zero) for field in features]
             q = [vectors[i] * vectors[j] for i in range(FIELDS) for j in range(i + 1, FIELDS)]
             a = torch.ones(len(q), dtype=torch.float64)
             if attention.W is not None:
@@ -57,6 +88,25 @@ def test_every_preset_is_its_formula(preset: str, outputs: int) -> None:
             if "pair_" in name:
                 parameter.add_(torch.randn(parameter.shape))
         torch.testing.assert_close(module(draw_rows()), by_hand(module, draw_rows()), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["ids", "values", "bags"])
+@pytest.mark.parametrize("preset", ["nested", "fwfm", "fm", "linear"])
+def test_predict_is_the_formula_whatever_computes(
+    preset: str, kind: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules, "_SCORING_ROWS", 3)  # several chunks
+    module, rows = build(preset, 2), rows_of(kind)
+    expected = by_hand(module, rows)
+    single = copy.deepcopy(module).float()
+    assert single.scores_natively == (backend == "native")
+    torch.testing.assert_close(single.predict(rows).double(), expected, rtol=2e-5, atol=2e-5)
+    with use_backend("auto"):
+        assert not module.scores_natively  # float64
+        torch.testing.assert_close(module.predict(rows), expected, rtol=1e-10, atol=1e-12)
+    if backend == "native":
+        with pytest.raises(ConfigError, match="linear is float64, and the kernels take float32"):
+            module.predict(rows)
 
 
 def test_the_nested_model_starts_as_the_plain_factorization_machine() -> None:
@@ -133,7 +183,10 @@ def test_dropout_acts_in_training_only(place: str) -> None:
 def test_one_field_has_no_pairs_and_is_linear() -> None:
     module = FactorizationMachine(3, 1, 1, ModelConfig.parse({})).double()
     assert not module.has_pairs
-    assert module(Rows(torch.tensor([[2]], dtype=torch.int32))).shape == (1, 1)
+    torch.nn.init.normal_(module.linear.weight)
+    torch.testing.assert_close(
+        module(Rows(torch.tensor([[2]], dtype=torch.int32))), module.intercept + module.linear.weight[2:]
+    )
 
 
 def test_no_rows_give_no_predictions() -> None:

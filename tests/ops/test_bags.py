@@ -6,15 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pool_cases import Arguments, Results, arguments, assert_as_exact_as_eager, outputs_and_gradients
+from pool_cases import Arguments, Results, arguments, assert_as_exact_as_eager, needs_native, outputs_and_gradients
 from torch import Tensor
 from torch.nn import functional as F
 
 from attfm.errors import DataError
 from attfm.model.rows import BagRows, Rows
-from attfm.ops import distinct, native, pair_attention_pool_ids, reference, score
+from attfm.ops import cpu, distinct, pair_attention_pool_ids, reference, score
+from attfm.ops.schema import PoolCall
 
-needs_native = pytest.mark.skipif(native.compiled is None, reason="attfm was installed without its compiled kernels")
 FEATURES = 60
 
 
@@ -55,27 +55,21 @@ def three_ways(entries: tuple[Tensor, Tensor | None, Tensor], leaves: Arguments,
     ]
 
 
+@pytest.mark.isa
 @needs_native
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (33, 3, 17, 5), (3, 39, 16, 7), (40, 4, 9, 0)])
-def test_as_exact_as_eager(shape: tuple[int, ...], sparse: bool, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_WORK_PER_THREAD", 1)
+def test_as_exact_as_eager(shape: tuple[int, ...], sparse: bool) -> None:
     batch, fields, dim, attention_dim = shape
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        draws = [
-            tuple(
-                three_ways(draw_entries(batch, fields, 4, seed), with_table(fields, dim, attention_dim, seed), sparse)
-            )
-            for seed in range(6)
-        ]
-    finally:
-        torch.set_num_threads(before)
+    draws = [
+        tuple(three_ways(draw_entries(batch, fields, 4, seed), with_table(fields, dim, attention_dim, seed), sparse))
+        for seed in range(6)
+    ]
     assert_as_exact_as_eager(draws, slack=2)
 
 
+@pytest.mark.isa
 @needs_native
 def test_without_values_every_entry_counts_once() -> None:
     ids, _, offsets = draw_entries(20, 4, 3)
@@ -96,6 +90,7 @@ def test_any_shape(shape: tuple[int, int, int, int], most: int, seed: int, spars
     assert_as_exact_as_eager([tuple(draw)], slack=20)
 
 
+@pytest.mark.isa
 @needs_native
 def test_values_of_single_features() -> None:
     # 900 features for 80 entries: the large table's gradient is summed by entry, then made dense.
@@ -116,34 +111,36 @@ def test_values_of_single_features() -> None:
     assert_as_exact_as_eager([draw], slack=3)
 
 
+@pytest.mark.isa
 @needs_native
 def test_a_bad_value_spoils_its_own_row() -> None:
     ids, values, offsets = draw_entries(30, 4, 3)
     table, *rest = [None if t is None else t.float() for t in with_table(4, 9, 5)]
     pool = partial(pair_attention_pool_ids, ids, table, *rest, scale=1.0, offsets=offsets, backend="native")
-    clean = torch.as_tensor(pool(values=values))
+    clean = pool(values=values).vector
     row = int((offsets.flatten() <= 7).nonzero()[-1]) // 4
     values[7] = float("nan")
-    spoiled = torch.as_tensor(pool(values=values))
+    spoiled = pool(values=values).vector
     assert spoiled[row].isnan().all()
     assert torch.equal(torch.cat([spoiled[:row], spoiled[row + 1 :]]), torch.cat([clean[:row], clean[row + 1 :]]))
 
 
+@pytest.mark.isa
 @needs_native
 def test_operator_contract() -> None:
     ids, values, offsets = draw_entries(8, 4, 3)
     leaves = [t.float().requires_grad_() for t in with_table(4, 6, 3) if t is not None]
-    ends = native.ends(offsets, len(ids))
-    tail = (native.pair_numbers(None, 4), 4, False, 1.5, 0.0, 0.0, None, False, True, True)
-    torch.library.opcheck(torch.ops.attfm.pool.default, (leaves[0], ids, values, ends, *leaves[1:], *tail))
+    ends = cpu.ends(offsets, len(ids))
+    call = PoolCall(leaves[0], cpu.pair_numbers(None, 4), *leaves[1:], ids=ids, values=values, offsets=ends, fields=4,
+                    scale=1.5)  # fmt: skip
+    torch.library.opcheck(torch.ops.attfm.pool.default, (*call, True, True))
 
 
 @needs_native
 def test_the_kernels_check_offsets_themselves() -> None:
     ids, values, offsets = draw_entries(8, 4, 3)
-    table = torch.zeros(FEATURES, 3)
-    tail = (native.pair_numbers(None, 4), 4, True, 1.0, 0.0, 0.0, None, False, False, False)
-    good = native.ends(offsets, len(ids))
+    call = PoolCall(torch.zeros(FEATURES, 3), cpu.pair_numbers(None, 4), *[None] * 5, ids=ids, values=values, fields=4)
+    good = cpu.ends(offsets, len(ids))
     assert good is not None
     for wrong, message in (
         (good + 1, "offsets do not fit ids"),
@@ -152,7 +149,7 @@ def test_the_kernels_check_offsets_themselves() -> None:
         (good[:-2], "ids must be"),
     ):
         with pytest.raises(ValueError, match=message):
-            torch.ops.attfm.pool(table, ids, values, wrong, *[None] * 5, *tail)
+            torch.ops.attfm.pool(*call._replace(offsets=wrong), False, False)
 
 
 @pytest.mark.parametrize(
@@ -196,9 +193,10 @@ def test_field_vectors_are_sums_over_entries() -> None:
     assert torch.allclose(found, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.isa
+@needs_native
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_scores(chunk: int, dtype: torch.dtype) -> None:
+def test_scores(chunk: int) -> None:
     ids, values, offsets = draw_entries(50, 4, 3)
     table, *rest = with_table(4, 9, 5)
     g = torch.Generator().manual_seed(5)
@@ -206,8 +204,8 @@ def test_scores(chunk: int, dtype: torch.dtype) -> None:
     pooled, _ = formula(ids, values, offsets, torch.as_tensor(table), *rest, scale=2.0)
     first = reference.field_vectors(ids, linear, values=values.double(), offsets=offsets).sum(1)
     expected = intercept + first + pooled @ projection
-    args = [None if t is None else t.to(dtype) for t in (intercept, linear, table, projection, *rest)]
-    found = score(ids, *args, scale=2.0, values=values.to(dtype), offsets=offsets, chunk=chunk)  # type: ignore[arg-type]
+    args = [None if t is None else t.float() for t in (intercept, linear, table, projection, *rest)]
+    found = score(ids, *args, scale=2.0, values=values, offsets=offsets, chunk=chunk)  # type: ignore[arg-type]
     assert torch.allclose(found.double(), expected, rtol=2e-5, atol=2e-5)
 
 
@@ -231,7 +229,7 @@ def test_rows_list_their_entries() -> None:
 @needs_native
 def test_a_field_of_distinct_features_settles_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = torch.stack([torch.arange(500, dtype=torch.int32) * 70_000, torch.zeros(500, dtype=torch.int32)], dim=1)
-    numbers = native.pair_numbers(None, 2)
+    numbers = cpu.pair_numbers(None, 2)
     assert distinct.least_share(ids, numbers) == 1.0
     assert distinct.least_share(ids % 11, numbers) == 11 / 500
     monkeypatch.setattr(distinct, "distinct_share", lambda *_: pytest.fail("the pairs need no counting"))

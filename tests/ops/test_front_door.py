@@ -1,60 +1,91 @@
 """Which backend runs, and what happens to input that it can't take."""
 
-import warnings
+import subprocess
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from pool_cases import arguments
+from pool_cases import arguments, needs_native
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-import attfm.ops as ops
 from attfm.errors import ConfigError, DataError
-from attfm.ops import native, native_info, pair_attention_pool, reference
-
-needs_native = pytest.mark.skipif(native.compiled is None, reason="attfm was installed without its compiled kernels")
+from attfm.ops import native_info, pair_attention_pool, pair_attention_pool_ids, set_backend, use_backend
 
 
 def values(*shape: int) -> list[Tensor]:
     return [t.float() for t in arguments(*(shape or (6, 4, 5, 3))) if t is not None]
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the backends that ran, in order."""
-    ran: list[str] = []
-    for name, module in (("native", native), ("reference", reference)):
+class Ran(TorchDispatchMode):
+    """Collects the names of all operators that run."""
 
-        def spy(*args: Any, _name: str = name, _real: Any = module.pair_attention_pool, **options: Any) -> Any:
-            ran.append(_name)
-            return _real(*args, **options)
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
 
-        monkeypatch.setattr(module, "pair_attention_pool", spy)
-    return ran
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+def backend_of(call: Callable[[], Any]) -> str:
+    """Return what computes a call: the kernels' operator, or torch's softmax."""
+    with Ran() as ran:
+        call()
+    native, reference = "attfm::pool" in ran.names, "aten::_softmax" in ran.names
+    assert native != reference, ran.names
+    return "native" if native else "reference"
 
 
 @needs_native
-def test_auto_is_native_for_float32_on_the_cpu(calls: list[str]) -> None:
-    pair_attention_pool(*values(), scale=1.0)
-    pair_attention_pool(*values(), scale=1.0, weight_dropout=0.2)
-    pair_attention_pool(*values(), scale=1.0, pair_dropout=0.2)
-    pair_attention_pool(*values(), scale=1.0, backend="native")
-    assert calls == ["native"] * 4
+def test_auto_is_native_for_float32_on_the_cpu() -> None:
+    for options in ({}, {"weight_dropout": 0.2}, {"pair_dropout": 0.2}, {"backend": "native"}):
+        assert backend_of(lambda o=options: pair_attention_pool(*values(), scale=1.0, **o)) == "native"
 
 
-def test_auto_is_the_reference_elsewhere(calls: list[str]) -> None:
-    pair_attention_pool(*[t.double() for t in values()], scale=1.0)
-    pair_attention_pool(*values(), scale=1.0, backend="reference")
-    pair_attention_pool(*[t.to("meta") for t in values()], scale=1.0)
-    assert calls == ["reference"] * 3
+def test_auto_is_the_reference_elsewhere() -> None:
+    assert backend_of(lambda: pair_attention_pool(*[t.double() for t in values()], scale=1.0)) == "reference"
+    assert backend_of(lambda: pair_attention_pool(*[t.to("meta") for t in values()], scale=1.0)) == "reference"
+    assert backend_of(lambda: pair_attention_pool(*values(), scale=1.0, backend="reference")) == "reference"
+
+
+@needs_native
+def test_the_backend_of_the_process_serves_calls_that_name_none() -> None:
+    _, *network = values(1, 2, 5, 3)
+    ids, table = torch.tensor([[0, 1], [2, 0]]), torch.rand(3, 5)
+
+    def computed() -> set[str]:
+        return {
+            backend_of(lambda: pair_attention_pool(*values(), scale=1.0)),
+            backend_of(lambda: pair_attention_pool_ids(ids, table, *network, scale=1.0)),
+        }
+
+    assert computed() == {"native"}
+    with use_backend("reference"):
+        assert computed() == {"reference"}
+        assert backend_of(lambda: pair_attention_pool(*values(), scale=1.0, backend="auto")) == "native"
+        with use_backend("auto"):
+            assert computed() == {"native"}
+        assert computed() == {"reference"}
+    with use_backend("native"), pytest.raises(ConfigError, match="embeddings is float64"):
+        pair_attention_pool(*[t.double() for t in values()], scale=1.0)
+    assert computed() == {"native"}  # an error inside leaves the choice as it was
+    with pytest.raises(ConfigError, match="Unknown backend 'fast'"):
+        set_backend("fast")  # type: ignore[arg-type]
 
 
 def test_weights_only_on_request() -> None:
     pooled = pair_attention_pool(*values(), scale=1.0)
     both = pair_attention_pool(*values(), scale=1.0, return_weights=True)
-    assert isinstance(pooled, Tensor)
-    assert torch.equal(pooled, both[0])
-    assert both[1].shape == (6, 6)
+    assert pooled.weights is None
+    assert torch.equal(pooled.vector, both.vector)
+    i, j = torch.combinations(torch.arange(4)).T
+    v = values()[0]
+    expected = (both.weights[..., None] * v[:, i] * v[:, j]).sum(1)
+    assert torch.allclose(both.vector, expected, rtol=1e-4, atol=1e-6)
 
 
 @needs_native
@@ -81,10 +112,12 @@ def test_auto_copies_what_is_not_contiguous() -> None:
     plain = values()
     scattered = [plain[0].transpose(0, 1).contiguous().transpose(0, 1), plain[1].T.contiguous().T, *plain[2:]]
     leaf = scattered[0].requires_grad_()
-    pooled = pair_attention_pool(*scattered, scale=1.0)
-    assert torch.equal(torch.as_tensor(pooled), torch.as_tensor(pair_attention_pool(*plain, scale=1.0)))
-    torch.as_tensor(pooled).sum().backward()
-    assert leaf.grad is not None
+    pooled = pair_attention_pool(*scattered, scale=1.0).vector
+    expected = pair_attention_pool(plain[0].requires_grad_(), *plain[1:], scale=1.0).vector
+    assert torch.equal(pooled, expected)
+    pooled.sum().backward()
+    expected.sum().backward()
+    assert torch.equal(torch.as_tensor(leaf.grad), torch.as_tensor(plain[0].grad))
 
 
 @pytest.mark.parametrize(
@@ -148,22 +181,37 @@ def test_dropout_of_everything(name: str) -> None:
         pair_attention_pool(*values(), scale=1.0, **{name: 1.0})
 
 
-def test_without_the_library(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
-    monkeypatch.setattr(native, "compiled", None)
-    monkeypatch.setattr(ops, "_warned", False)
-    assert native_info()["available"] is False
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        pair_attention_pool(*values(), scale=1.0)  # too small to matter
-    large = values(1000, 10, 16, 16)
-    with pytest.warns(RuntimeWarning, match="without its compiled kernels.*Install a compiler"):
-        pair_attention_pool(*large, scale=1.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        pair_attention_pool(*large, scale=1.0)  # said once
-    with pytest.raises(ConfigError, match="not installed"):
-        pair_attention_pool(*values(), scale=1.0, backend="native")
-    assert calls == ["reference"] * 3
+WITHOUT = """
+import sys, warnings
+import torch
+sys.modules["attfm.ops._native"] = None  # as if it were not installed
+from attfm.errors import ConfigError
+from attfm.ops import native_info, pair_attention_pool
+
+assert native_info()["available"] is False
+small, large = torch.ones(6, 4, 5), torch.ones(1000, 10, 40)
+with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    assert float(pair_attention_pool(small, *[None] * 5, scale=1.0).vector[0, 0]) == 6.0  # too small to matter
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    for _ in range(2):  # said once
+        pair_attention_pool(large, torch.ones(40, 16), torch.ones(16), torch.ones(16), None, None, scale=1.0)
+print(*(f"{w.category.__name__} at {w.filename}: {w.message}" for w in said))
+try:
+    pair_attention_pool(small, *[None] * 5, scale=1.0, backend="native")
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_without_the_library() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    warning, refusal = done.stdout.splitlines()
+    assert warning.startswith("RuntimeWarning at <string>: attfm runs without its compiled kernels")
+    assert warning.count("Install a compiler") == 1
+    assert refusal.startswith("backend='native' can't serve: the compiled kernels are not installed")
 
 
 @needs_native

@@ -1,6 +1,5 @@
 """Pooling from ids and the table: by row and by distinct pairs, against the formula on the gathered vectors."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -8,23 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pool_cases import Arguments, Results, arguments, assert_as_exact_as_eager, outputs_and_gradients
+from pool_cases import Arguments, Results, arguments, assert_as_exact_as_eager, needs_native, outputs_and_gradients
 from torch import Tensor
 
 from attfm.errors import ConfigError, DataError
-from attfm.ops import distinct, native, pair_attention_pool, pair_attention_pool_ids, reference
+from attfm.ops import cpu, distinct, pair_attention_pool, pair_attention_pool_ids, reference
+from attfm.ops.schema import PoolCall
 
-needs_native = pytest.mark.skipif(native.compiled is None, reason="attfm was installed without its compiled kernels")
 PATHS = pytest.mark.parametrize("path", [False, True], ids=["by row", "distinct pairs"])
-
-
-@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
-def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    monkeypatch.setattr(native, "_WORK_PER_THREAD", 1)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def draw_ids(batch: int, fields: int, values_each: int, seed: int = 0, *, shared: bool = False) -> Tensor:
@@ -59,6 +49,7 @@ def with_table(
     ]
 
 
+@pytest.mark.isa
 @needs_native
 @PATHS
 @pytest.mark.usefixtures("threads")
@@ -78,6 +69,7 @@ def test_as_exact_as_eager(batch: int, fields: int, dim: int, attention_dim: int
     assert_as_exact_as_eager(draws)
 
 
+@pytest.mark.isa
 @needs_native
 @PATHS
 @pytest.mark.parametrize("features", [50, 5000], ids=["small table", "large table"])
@@ -87,6 +79,7 @@ def test_fields_that_share_their_ids(features: int, path: bool) -> None:
     assert_as_exact_as_eager([three_ways(ids, with_table(features, 4, 9, 5), distinct=path)], slack=3)
 
 
+@pytest.mark.isa
 @needs_native
 @PATHS
 def test_given_pairs(path: bool) -> None:
@@ -119,7 +112,7 @@ def test_wide_fields_are_hashed() -> None:
     slots, rows = torch.ops.attfm.find_slots(ids, 1500)
     assert torch.equal(rows[slots.long()], ids.long())
     assert len(rows) == len(ids.unique())
-    numbers = native.pair_numbers(None, 3)
+    numbers = cpu.pair_numbers(None, 3)
     index, offsets, members = torch.ops.attfm.find_pairs(slots, numbers)
     assert len(members) == sum(len(torch.stack([ids[:, i], ids[:, j]]).unique(dim=1).T) for i, j in numbers.T)
     for p, (i, j) in enumerate(numbers.T):
@@ -127,15 +120,17 @@ def test_wide_fields_are_hashed() -> None:
         assert torch.equal(found, torch.stack([slots[:, i], slots[:, j]], dim=1))
 
 
+@pytest.mark.isa
 @needs_native
 def test_a_batch_of_more_rows_than_sixteen_signed_bits() -> None:
     ids = torch.stack([torch.arange(40_000), 40_000 + torch.arange(40_000)], dim=1).to(torch.int32)
     values = [None if t is None else t.float() for t in with_table(80_000, 2, 1, 2)]
     by_pair = pair_attention_pool_ids(ids, *values, scale=1.0, distinct=True)
     by_row = pair_attention_pool_ids(ids, *values, scale=1.0, distinct=False)
-    assert torch.equal(torch.as_tensor(by_pair), torch.as_tensor(by_row))
+    assert torch.equal(by_pair.vector, by_row.vector)
 
 
+@pytest.mark.isa
 @needs_native
 @PATHS
 def test_sparse_gradient_is_the_dense_one(path: bool) -> None:
@@ -145,7 +140,7 @@ def test_sparse_gradient_is_the_dense_one(path: bool) -> None:
         table, *rest = [t.float() for t in with_table(400, 4, 9, 5) if t is not None]
         table.requires_grad_()
         pooled = pair_attention_pool_ids(ids, table, *rest, scale=1.0, distinct=path, sparse=sparse)
-        torch.as_tensor(pooled).square().sum().backward()
+        pooled.vector.square().sum().backward()
         grads.append(torch.as_tensor(table.grad))
     assert grads[1].is_sparse
     assert grads[1]._nnz() == (len(ids.unique()) if path else ids.numel())  # nothing of the size of the table
@@ -153,6 +148,7 @@ def test_sparse_gradient_is_the_dense_one(path: bool) -> None:
     assert (grads[0][40:] == 0).all()
 
 
+@pytest.mark.isa
 @needs_native
 @PATHS
 @pytest.mark.usefixtures("threads")
@@ -165,30 +161,29 @@ def test_results_repeat_bit_for_bit(path: bool) -> None:
             assert torch.equal(x, y)
 
 
+@pytest.mark.isa
 @needs_native
 @PATHS
 def test_dropout_is_that_of_the_rows(path: bool) -> None:
     ids, values = draw_ids(64, 6, 5), [None if t is None else t.float() for t in with_table(30, 6, 8, 5)]
     table, *rest = values
     torch.manual_seed(3)
-    weights = pair_attention_pool_ids(ids, *values, scale=1.0, weight_dropout=0.4, return_weights=True, distinct=path)[
-        1
-    ]
+    options = {"scale": 1.0, "weight_dropout": 0.4, "return_weights": True}
+    weights = pair_attention_pool_ids(ids, *values, distinct=path, **options).weights
     torch.manual_seed(3)
-    expected = pair_attention_pool(
-        torch.as_tensor(table)[ids.long()], *rest, scale=1.0, weight_dropout=0.4, return_weights=True
-    )[1]
+    expected = pair_attention_pool(torch.as_tensor(table)[ids.long()], *rest, **options).weights
     assert torch.allclose(weights, expected, rtol=1e-5)
     assert 0.2 < float((weights == 0).float().mean()) < 0.6
 
 
+@pytest.mark.isa
 @needs_native
 def test_a_bad_feature_spoils_its_own_rows() -> None:
     ids, values = draw_ids(40, 4, 10), [None if t is None else t.float() for t in with_table(40, 4, 9, 5)]
     table = torch.as_tensor(values[0]).clone()
-    clean = torch.as_tensor(pair_attention_pool_ids(ids, table, *values[1:], scale=1.0, distinct=True))
+    clean = pair_attention_pool_ids(ids, table, *values[1:], scale=1.0, distinct=True).vector
     table[ids[7, 2]] = float("nan")
-    pooled = torch.as_tensor(pair_attention_pool_ids(ids, table, *values[1:], scale=1.0, distinct=True))
+    pooled = pair_attention_pool_ids(ids, table, *values[1:], scale=1.0, distinct=True).vector
     spoiled = (ids == ids[7, 2]).any(1)
     assert pooled[spoiled].isnan().all()
     assert torch.equal(pooled[~spoiled], clean[~spoiled])
@@ -198,13 +193,14 @@ def test_a_bad_feature_spoils_its_own_rows() -> None:
 def test_operator_contract() -> None:
     ids = draw_ids(12, 4, 5)
     leaves = [t.float().requires_grad_() for t in with_table(20, 4, 6, 3) if t is not None]
-    numbers = native.pair_numbers(None, 4)
+    numbers = cpu.pair_numbers(None, 4)
     torch.library.opcheck(torch.ops.attfm.find_slots.default, (ids, 20))
     torch.library.opcheck(torch.ops.attfm.find_pairs.default, (ids, numbers))
-    found = torch.ops.attfm.find_pairs(ids, numbers)
+    index, starts, members = torch.ops.attfm.find_pairs(ids, numbers)
     for seed, dropout in ((None, 0.0), (torch.tensor(7), 0.5)):
-        call = (leaves[0], ids, *found, *leaves[1:], numbers, 1.5, dropout, seed, True, True)
-        torch.library.opcheck(torch.ops.attfm.pool_distinct.default, call)
+        call = PoolCall(leaves[0], numbers, *leaves[1:], ids=ids, pair_index=index, starts=starts, members=members,
+                        seed=seed, fields=4, scale=1.5, weight_dropout=dropout)  # fmt: skip
+        torch.library.opcheck(torch.ops.attfm.pool.default, (*call, True, True))
 
 
 @needs_native
@@ -214,7 +210,7 @@ def test_values_multiply_the_vectors() -> None:
     table, *rest = values
     pooled = pair_attention_pool_ids(ids, torch.as_tensor(table), *rest, scale=1.0, values=x)
     expected, _ = reference.pair_attention_pool(torch.as_tensor(table)[ids.long()] * x[..., None], *rest, scale=1.0)
-    assert torch.equal(torch.as_tensor(pooled), expected)
+    assert torch.equal(pooled.vector, expected)
 
 
 @pytest.mark.parametrize(
@@ -244,15 +240,14 @@ def test_bad_tensors_are_named() -> None:
         pair_attention_pool_ids(ids, torch.zeros(3, 5).T, *[None] * 5, scale=1.0, backend="native")
 
 
+@needs_native
 def test_the_kernels_check_ids_themselves() -> None:
-    if native.compiled is None:
-        pytest.skip("attfm was installed without its compiled kernels")
     bad = torch.tensor([[0, 9]], dtype=torch.int32)
     with pytest.raises(ValueError, match="ids must be rows of the table"):
         torch.ops.attfm.find_slots(bad, 5)
+    call = PoolCall(torch.zeros(5, 3), cpu.pair_numbers(None, 2), *[None] * 5, ids=bad, fields=2)
     with pytest.raises(ValueError, match="ids must be rows of the table"):
-        torch.ops.attfm.pool(torch.zeros(5, 3), bad, *[None] * 7, native.pair_numbers(None, 2), 2, True, 1.0, 0.0, 0.0,
-                             None, False, False, False)  # fmt: skip
+        torch.ops.attfm.pool(*call, False, False)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +268,7 @@ def test_the_faster_path_is_chosen(dim: int, attention_dim: int, share: float, b
 
 @needs_native
 def test_the_share_of_distinct_pairs() -> None:
-    numbers = native.pair_numbers(None, 6)
+    numbers = cpu.pair_numbers(None, 6)
     same = torch.arange(6, dtype=torch.int32).repeat(50, 1)
     assert distinct.distinct_share(same, numbers) == 1 / 50
     different = torch.arange(300, dtype=torch.int32).reshape(50, 6)

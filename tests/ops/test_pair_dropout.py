@@ -1,30 +1,30 @@
 """Dropout on the pair vectors in the compiled pooling: its mask, and values and gradients given the very same mask."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from pool_cases import SHAPES, Arguments, Results, arguments, assert_as_exact_as_eager, outputs_and_gradients
+from pair_dropout_mask import pair_dropout_mask
+from pool_cases import (
+    SHAPES,
+    Arguments,
+    Results,
+    arguments,
+    assert_as_exact_as_eager,
+    needs_native,
+    outputs_and_gradients,
+)
 from torch import Tensor
 
-from attfm.ops import native, pair_attention_pool, pair_attention_pool_ids, reference
-from attfm.ops.dropout import pair_dropout_mask
+from attfm.ops import cpu, pair_attention_pool, pair_attention_pool_ids, reference, schema
+from attfm.ops.schema import PoolCall
 
-pytestmark = pytest.mark.skipif(native.compiled is None, reason="attfm was installed without its compiled kernels")
+pytestmark = needs_native
 pool = partial(pair_attention_pool, backend="native", return_weights=True)
 SEED = 5
-
-
-@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
-def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    monkeypatch.setattr(native, "_WORK_PER_THREAD", 1)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def drawn_mask(batch: int, pairs: int, dim: int, pair_dropout: float) -> Tensor:
@@ -61,6 +61,7 @@ def three_ways(
     )
 
 
+@pytest.mark.isa
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
     ("threads", "keep_bits"),
@@ -74,7 +75,7 @@ def three_ways(
 def test_as_exact_as_eager(
     shape: tuple[int, ...], keep_bits: bool, with_masks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "_BITS_SHARE", 1e9 if keep_bits else 0.0)
+    monkeypatch.setattr(schema, "BITS_SHARE", 1e9 if keep_bits else 0.0)
     batch, fields, dim, _ = shape
     slow = with_masks(drawn_mask(batch, fields * (fields - 1) // 2, dim, 0.3))
     # One row and one hidden unit: some gradients are a single number, and six draws of it are luck.
@@ -93,6 +94,7 @@ def test_the_comparison_sees_another_mask(with_masks: Any) -> None:
         assert_as_exact_as_eager([three_ways(pool, with_masks(mask), values, pair_dropout=0.3)], slack=5)
 
 
+@pytest.mark.isa
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("left_out", [(5,), (4, 5)], ids=["no gate", "neither"])
 @pytest.mark.parametrize("attention_dim", [0, 5])
@@ -108,6 +110,7 @@ def test_given_pairs_without_gate_or_bias(attention_dim: int, left_out: tuple[in
     assert_as_exact_as_eager(draws)
 
 
+@pytest.mark.isa
 @pytest.mark.parametrize("attention_dim", [0, 5])
 def test_with_dropout_of_weights_too(attention_dim: int, with_masks: Any) -> None:
     values = arguments(33, 6, 9, attention_dim)
@@ -123,6 +126,7 @@ def test_with_dropout_of_weights_too(attention_dim: int, with_masks: Any) -> Non
     assert_as_exact_as_eager([three_ways(pool, slow, values, **options)], slack=5)
 
 
+@pytest.mark.isa
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("path", [None, False, True], ids=str)
 @pytest.mark.parametrize(("attention_dim", "features"), [(0, 30), (5, 30), (5, 3000)])
@@ -165,24 +169,24 @@ def test_entries_are_dropped_independently() -> None:
     assert abs(float((mask == other).double().mean()) - 0.5) < 0.01
 
 
+@pytest.mark.isa
 def test_the_expectation_is_the_pooling_without_dropout() -> None:
     v = torch.rand(1, 5, 8, generator=torch.Generator().manual_seed(0)) + 0.5
     torch.manual_seed(SEED)
     rows = v.expand(20_000, -1, -1).contiguous()
-    pooled = torch.as_tensor(pair_attention_pool(rows, *[None] * 5, scale=1.0, pair_dropout=0.2, backend="native"))
-    full = torch.as_tensor(pair_attention_pool(v, *[None] * 5, scale=1.0))
+    pooled = pair_attention_pool(rows, *[None] * 5, scale=1.0, pair_dropout=0.2, backend="native").vector
+    full = pair_attention_pool(v, *[None] * 5, scale=1.0).vector
     assert torch.allclose(pooled.mean(0), full[0], rtol=0.01)
     assert (pooled.std(0) > 0.1 * full[0]).all()
 
 
-def test_the_same_seed_gives_the_same_bits_with_any_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_WORK_PER_THREAD", 1)
-    before, found = torch.get_num_threads(), []
+@pytest.mark.isa
+def test_the_same_seed_gives_the_same_bits_with_any_threads(set_threads: Callable[[int], None]) -> None:
+    found = []
     for count in (1, 2, 2, 3):
-        torch.set_num_threads(count)
+        set_threads(count)
         torch.manual_seed(SEED)
         found.append(outputs_and_gradients(pool, arguments(101, 9, 16, 20), torch.float32, pair_dropout=0.3))
-    torch.set_num_threads(before)
     for x, y in zip(found[1], found[2], strict=True):
         assert torch.equal(x, y)
     # Pooled and weights are by row, the same for any share of the rows; gradients differ in the order of their sums.
@@ -195,20 +199,29 @@ def test_the_same_seed_gives_the_same_bits_with_any_threads(monkeypatch: pytest.
     assert not torch.equal(found[0][0], another[0])
 
 
-def test_a_chance_close_to_one_leaves_finite_sums() -> None:
+@pytest.mark.isa
+def test_a_chance_of_almost_one_is_rounded_and_keeps_the_scale(with_masks: Any) -> None:
+    # 1 - 1e-9 counts as 65535 / 65536: in the 5,400 entries of 40 rows hardly one is kept, times 1e9.
+    shape, chance = (40, 6, 9, 5), 1 - 1e-9
+    mask = drawn_mask(40, 15, 9, chance)
+    assert int((mask > 0).sum()) < 5
+    pooled, weights = pool(*[None if t is None else t.float() for t in arguments(*shape)], scale=1.7,
+                           pair_dropout=chance)  # fmt: skip
     torch.manual_seed(SEED)
-    values = arguments(40, 6, 9, 5)
-    assert all(t.isfinite().all() for t in outputs_and_gradients(pool, values, torch.float32, pair_dropout=1 - 1e-9))
+    exact = [t.float() for t in with_masks(mask)(*arguments(*shape), scale=1.7)]
+    torch.testing.assert_close([pooled, weights], exact, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.isa
 def test_empty_batch() -> None:
-    results = outputs_and_gradients(pool, arguments(0, 3, 4, 5), torch.float32, pair_dropout=0.5)
-    assert results[0].shape == (0, 4)
+    pooled, weights, *gradients = outputs_and_gradients(pool, arguments(0, 3, 4, 5), torch.float32, pair_dropout=0.5)
+    assert (pooled.shape, weights.shape) == ((0, 4), (0, 3))
+    assert all((gradient == 0).all() for gradient in gradients)
 
 
 def test_operator_contract() -> None:
-    leaves = [t.float().requires_grad_() for t in arguments(6, 4, 5, 3) if t is not None]
-    numbers, seed = native.pair_numbers(None, 4), torch.tensor(7)
-    tail = (numbers, 4, False, 1.5, 0.0, 0.4, seed, False, True, True)
-    torch.library.opcheck(torch.ops.attfm.pool.default, (leaves[0], None, None, None, *leaves[1:], *tail))
-    torch.library.opcheck(torch.ops.attfm.pool.default, (leaves[0], *[None] * 8, *tail))
+    v, *network = [t.float().requires_grad_() for t in arguments(6, 4, 5, 3) if t is not None]
+    settings = {"seed": torch.tensor(7), "fields": 4, "scale": 1.5, "pair_dropout": 0.4}
+    for parameters in (network, [None] * 5):
+        call = PoolCall(v, cpu.pair_numbers(None, 4), *parameters, **settings)
+        torch.library.opcheck(torch.ops.attfm.pool.default, (*call, True, True))

@@ -54,7 +54,7 @@ def test_logits_and_all_gradients_agree_with_an_independent_implementation(
     ours = [draw(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes)]
     theirs = [t.detach().clone().requires_grad_() for t in ours]
     v, W, b, h, p = ours
-    logit = pair_attention_pool(v, W, b, h, None, None, scale=1.0) @ p
+    logit = pair_attention_pool(v, W, b, h, None, None, scale=1.0).vector @ p
     expected = afm_layer(*theirs)
     assert_close(logit, expected)
     upstream = draw(batch, seed=9)
@@ -82,7 +82,7 @@ def test_the_softmax_runs_over_the_pairs_of_a_row_and_not_over_an_axis_of_one() 
 
 def test_without_attention_it_is_the_closed_form_of_the_factorization_machine() -> None:
     v = draw(9, 6, 5)
-    pooled = pair_attention_pool(v, None, None, None, None, None, scale=1.0)
+    pooled = pair_attention_pool(v, None, None, None, None, None, scale=1.0).vector
     assert_close(pooled, 0.5 * (v.sum(1) ** 2 - (v**2).sum(1)), 1e-12)
 
 
@@ -97,10 +97,10 @@ def test_gate_bias_and_scale_enter_as_in_the_formula() -> None:
 def test_a_given_list_of_pairs_is_a_selection_of_all_pairs() -> None:
     v, g = draw(3, 5, 2), draw(10)
     chosen = torch.tensor([0, 3, 9])
-    pooled = pair_attention_pool(v, None, None, None, None, g[chosen], scale=1.0, pairs=all_pairs(5)[:, chosen])
+    pooled = pair_attention_pool(v, None, None, None, None, g[chosen], scale=1.0, pairs=all_pairs(5)[:, chosen]).vector
     masked = torch.zeros(10, dtype=torch.float64)
     masked[chosen] = g[chosen]
-    assert_close(pooled, pair_attention_pool(v, None, None, None, None, masked, scale=1.0), 1e-12)
+    assert_close(pooled, pair_attention_pool(v, None, None, None, None, masked, scale=1.0).vector, 1e-12)
 
 
 @pytest.mark.parametrize(("batch", "fields"), [(0, 3), (2, 1)])
@@ -132,6 +132,6 @@ def test_dropout_keeps_the_mean_and_drops_the_share_it_is_told_to() -> None:
     )
     assert weights.unique().tolist() == pytest.approx([0.0, 4 / 3])
     assert float((weights == 0).float().mean()) == pytest.approx(0.25, abs=0.02)
-    pooled = pair_attention_pool(v, None, None, None, None, None, scale=1.0, pair_dropout=0.5)
+    pooled = pair_attention_pool(v, None, None, None, None, None, scale=1.0, pair_dropout=0.5).vector
     assert float(pooled.mean()) == pytest.approx(6.0, abs=0.2)
     assert float(pooled.std()) > 1

@@ -12,8 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attfm.config import ModelConfig, TrainConfig
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import BagRows, Rows
-from attfm.ops import native
-from attfm.ops.rows import distinct_rows
+from attfm.ops.sparse import distinct_rows
 from attfm.train import sparse_optimizer as lazy
 from attfm.train import trainer
 from attfm.train.optimizer import Optimizer, ParameterAverage
@@ -53,15 +52,6 @@ def learn(kind: str, batch_size: int, **settings: Any) -> FactorizationMachine:
     data = examples(kind)
     train(module, data, None, task="binary", config=config, batch_size=batch_size, neighbours=neighbours)
     return module
-
-
-@pytest.fixture(params=["native", "torch"])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "torch":
-        monkeypatch.setattr(native, "compiled", None)
-    elif native.compiled is None:
-        pytest.skip("attfm was installed without its compiled kernels")
-    return str(request.param)
 
 
 def both(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **settings: Any) -> tuple[dict[str, Tensor], ...]:

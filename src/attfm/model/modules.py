@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from attfm.config import ModelConfig
 from attfm.data.batch import Batch
-from attfm.ops import pair_attention_pool_ids, score
-from attfm.ops.rows import number_rows, take_rows
+from attfm.ops import Pooled, pair_attention_pool_ids, score
 from attfm.ops.scoring import is_native
+from attfm.ops.sparse import number_rows, take_rows
 
 _SCORING_ROWS = 4096  # rows scored at once: bounds the memory of the pair vectors
 
@@ -83,15 +83,26 @@ class PairAttention(nn.Module):
         self.pair_bias = nn.Parameter(torch.zeros(pairs)) if config.attention and config.pair_bias else None
         self.pair_gate = nn.Parameter(torch.ones(pairs)) if config.pair_gate else None
 
-    def pool(
+    def forward(
         self, batch: Batch, embedding: FeatureEmbedding, table: Tensor | None = None, *, return_weights: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Pool each row's pair vectors to (batch, dim); on request also return the applied weights (batch, pairs).
+    ) -> Pooled:
+        """Pool each row's pair vectors.
 
         Parameters
         ----------
+        batch : Batch
+            The rows.
+        embedding : FeatureEmbedding
+            V.
         table : (rows, dim) or None
             What the ids of a batch with one feature a field number, instead of V.
+        return_weights : bool
+            Whether the applied weights are wanted too.
+
+        Returns
+        -------
+        pooled : Pooled
+            Vector (batch, dim), and applied weights (batch, pairs) or None.
         """
         options: dict[str, Any] = {
             "scale": self.scale,
@@ -99,23 +110,21 @@ class PairAttention(nn.Module):
             "weight_dropout": self.config.weight_dropout if self.training else 0.0,
             "return_weights": return_weights,
         }
-        pooled: Tensor | tuple[Tensor, Tensor] = self._pool(batch, embedding, self.pair_gate, table, **options)
-        return pooled
-
-    forward = pool
+        return self._pool(batch, embedding, self.pair_gate, table, **options)
 
     def weights(self, batch: Batch, embedding: FeatureEmbedding) -> tuple[Tensor | None, Tensor]:
         """Return the attention weights a_ij (None without attention) and the applied ones A_ij, each (batch, pairs)."""
-        if self.W is None:
-            attention, applied = None, embedding.weight.new_full((len(batch), self.pairs), self.scale)
-        else:
-            attention = self._pool(batch, embedding, None, None, scale=1.0, return_weights=True)[1]
+        attention = None
+        applied = embedding.weight.new_full((len(batch), self.pairs), self.scale)
+        if self.W is not None:
+            attention = self._pool(batch, embedding, None, None, scale=1.0, return_weights=True).weights
+        if attention is not None:
             applied = self.scale * attention
         return attention, applied if self.pair_gate is None else applied * self.pair_gate
 
     def _pool(
         self, batch: Batch, embedding: FeatureEmbedding, gate: Tensor | None, table: Tensor | None, **options: Any
-    ) -> Any:
+    ) -> Pooled:
         # Straight from the ids: spares the (batch, fields, dim) tensor, and work on features that rows share.
         sparse = table is None and embedding.sparse_gradient
         table = embedding.weight if table is None else table
@@ -173,7 +182,7 @@ class FactorizationMachine(nn.Module):
             V = take_rows(self.embedding.weight, features) if self.has_pairs else None
         logit = self.intercept + self.linear(batch, w).sum(1)
         if self.has_pairs:
-            pooled = self.attention(batch, self.embedding, V)
+            pooled = self.attention(batch, self.embedding, V).vector
             pooled = F.dropout(pooled, self.config.pooled_dropout, self.training)
             logit = logit + pooled @ self.projection  # Σ A_ij (p · q_ij) = p · Σ A_ij q_ij
         prediction: Tensor = self.target_mean + self.target_std * logit

@@ -132,7 +132,10 @@ def logits_without(
     logit = module.intercept + (module.linear(batch) * torch.from_numpy(~fields)[..., None]).sum(1)
     if module.has_pairs:
         vectors, (i, j) = module.embedding(batch), all_pairs(module.fields)
-        kept = module.attention.pool(batch, module.embedding, return_weights=True)[1] * torch.from_numpy(~pairs)
+        weights = module.attention(batch, module.embedding, return_weights=True).weights
+        if weights is None:
+            raise TypeError("the applied weights were asked for")
+        kept = weights * torch.from_numpy(~pairs)
         logit = logit + (kept[..., None] * vectors[:, i] * vectors[:, j]).sum(1) @ module.projection
     result: Floats = (module.target_mean + module.target_std * logit).double().numpy()
     return result

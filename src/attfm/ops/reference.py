@@ -29,17 +29,21 @@ def pair_attention_pool(
 
     Parameters
     ----------
-    embeddings : (batch, fields, dim), any floating dtype
-    W, b, h : (dim, attention_dim), (attention_dim,), (attention_dim,), or all None: no attention, A = scale · g
-    pair_bias, pair_gate : (pairs,) each, or None for 0 and 1
-    scale : factor on all applied weights
-    pairs : (2, pairs) int64 field numbers, or None for all i < j
-    pair_dropout, weight_dropout : chance to drop an entry of a pair vector, or an applied weight; in [0, 1)
+    embeddings : Tensor of (batch, fields, dim), any floating dtype
+    W : Tensor of (dim, attention_dim), or None, as b and h: no attention, A = scale · g
+    b : Tensor of (attention_dim,)
+    h : Tensor of (attention_dim,)
+    pair_bias : Tensor of (pairs,), or None for 0
+    pair_gate : Tensor of (pairs,), or None for 1
+    scale : float, factor on all applied weights
+    pairs : integer Tensor of (2, pairs), field numbers; or None for all i < j
+    pair_dropout : float in [0, 1), chance to drop an entry of a pair vector
+    weight_dropout : float in [0, 1), chance to drop an applied weight
 
     Returns
     -------
-    pooled : (batch, dim), Σ A_ij q_ij
-    weights : (batch, pairs), the applied weights A_ij
+    pooled : Tensor of (batch, dim), Σ A_ij q_ij
+    weights : Tensor of (batch, pairs), the applied weights A_ij
     """
     i, j = (all_pairs(embeddings.shape[1]) if pairs is None else pairs).to(embeddings.device)
     q = embeddings[:, i] * embeddings[:, j]  # q_ij = v_i ⊙ v_j
@@ -59,9 +63,19 @@ def pair_attention_pool(
 def field_vectors(
     ids: Tensor, table: Tensor, *, values: Tensor | None = None, offsets: Tensor | None = None, sparse: bool = False
 ) -> Tensor:
-    """Return each field's vector, Σ x · table[id] over its entries, (batch, fields, dim).
+    """Return each field's vector, Σ x · table[id] over its entries.
 
-    ids, values : (batch, fields), or (entries,) with offsets (batch, fields): where each field's entries start
+    Parameters
+    ----------
+    ids : integer Tensor of (batch, fields), or (entries,) with offsets
+    table : Tensor of (features, dim)
+    values : Tensor as ids, or None for 1
+    offsets : integer Tensor of (batch, fields), where each field's entries start
+    sparse : bool, whether the table's gradient is sparse
+
+    Returns
+    -------
+    vectors : Tensor of (batch, fields, dim)
     """
     if offsets is None:
         vectors = F.embedding(ids, table, sparse=sparse)

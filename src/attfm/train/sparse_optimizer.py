@@ -11,7 +11,7 @@ from attfm.data.batch import Batch
 from attfm.data.dataset import Statistics
 from attfm.model.modules import FactorizationMachine
 from attfm.ops import RowAverage, adagrad_rows, adam_rows
-from attfm.ops.rows import distinct_rows, sum_rows
+from attfm.ops.sparse import distinct_rows, sum_rows
 
 # Floats of V from which rows are moved alone. A dense step of Adam reads or writes V, its gradient, both moments and
 # the average about ten times: 160 MB at this size, some 20 ms, which is the time of all the rest of a usual step.

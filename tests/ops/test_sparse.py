@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from attfm.errors import DataError
-from attfm.ops import RowAverage, native
-from attfm.ops.rows import adagrad_rows, adam_rows, sum_rows
+from attfm.ops import RowAverage
+from attfm.ops.sparse import adagrad_rows, adam_rows, sum_rows
 
 FEATURES = 50
 
@@ -15,17 +15,7 @@ def sparse(rows: Tensor, values: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(rows[None], values, (FEATURES, values.shape[1]), check_invariants=True)
 
 
-@pytest.fixture(params=["native", "torch"])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "torch":
-        monkeypatch.setattr(native, "compiled", None)
-    elif native.compiled is None:
-        pytest.skip("attfm was installed without its compiled kernels")
-    monkeypatch.setattr(native, "_WORK_PER_THREAD", 1)
-    return str(request.param)
-
-
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("backend", "threads")
 @pytest.mark.parametrize("dim", [1, 16, 37])
 @pytest.mark.parametrize("optimiser", ["adam", "adagrad"])
 def test_equal_to_the_dense_optimiser_where_all_rows_are_touched(dim: int, optimiser: str) -> None:
@@ -52,7 +42,7 @@ def test_equal_to_the_dense_optimiser_where_all_rows_are_touched(dim: int, optim
     assert not torch.allclose(lazy, start, atol=0.01)
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("backend", "threads")
 def test_other_rows_stay_as_they_are() -> None:
     table, mean, square = torch.ones(FEATURES, 3), torch.zeros(FEATURES, 3), torch.zeros(FEATURES, 3)
     adam_rows(table, sparse(torch.tensor([4, 9]), torch.ones(2, 3)), mean, square, step=1, rate=0.1, decay=0.5)
@@ -64,7 +54,7 @@ def test_other_rows_stay_as_they_are() -> None:
         assert (tensor[touched] != still).all()
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("backend", "threads")
 def test_rows_that_come_twice_are_summed_first() -> None:
     gradient = sparse(torch.tensor([7, 2, 7, 7]), torch.tensor([[1.0], [5.0], [10.0], [100.0]]))
     rows, values = sum_rows(gradient)
@@ -90,7 +80,7 @@ def test_bad_arguments() -> None:
         adagrad_rows(table, sparse(torch.tensor([1]), torch.ones(1, 3)), table.clone(), rate=1.0)
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("backend", "threads")
 @pytest.mark.parametrize("dim", [1, 16, 37])
 @pytest.mark.parametrize("optimiser", ["adam", "adagrad"])
 def test_the_average_is_that_of_every_step_also_for_rows_that_rest(dim: int, optimiser: str) -> None:

@@ -1,5 +1,6 @@
 """Optimiser steps on the touched rows of a table: the cost is that of the rows, not of the table."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attfm.errors import DataError
-from attfm.ops import native
-from attfm.ops.averages import RowAverage
+from attfm.ops import backends, cpu
 
 
 def distinct_rows(rows: Tensor, features: int) -> Tensor:
@@ -18,7 +18,7 @@ def distinct_rows(rows: Tensor, features: int) -> Tensor:
 
 def number_rows(ids: Tensor, features: int) -> tuple[Tensor, Tensor]:
     """Return (slots, rows): the distinct ids, int64, and each id's place among them, int32 with the shape of ids."""
-    if native.compiled is None or ids.device.type != "cpu" or features > 2**31 - 1:
+    if not backends.is_compiled() or ids.device.type != "cpu" or features > 2**31 - 1:
         rows, slots = torch.unique(ids, return_inverse=True)
         return slots.to(torch.int32), rows.long()
     slots, rows = torch.ops.attfm.find_slots(ids.to(torch.int32), features)
@@ -50,7 +50,7 @@ def sum_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
     rows, values = gradient._indices()[0], gradient._values()
     if gradient.is_coalesced():
         return rows, values
-    if native.compiled is None or rows.device.type != "cpu" or len(gradient) > 2**31 - 1:
+    if not backends.is_compiled() or rows.device.type != "cpu" or len(gradient) > 2**31 - 1:
         together = gradient.coalesce()
         return together.indices()[0], together.values()
     slots, distinct = torch.ops.attfm.find_slots(rows.to(torch.int32)[:, None], len(gradient))
@@ -58,6 +58,51 @@ def sum_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
         return rows, values
     total = values.new_zeros((len(distinct), *values.shape[1:]))
     return distinct, total.index_add_(0, slots[:, 0], values)
+
+
+class RowAverage:
+    """The exponential average of a table that is moved by rows, exact, at the cost of the rows that a step moves.
+
+    A row p that no step moves between s and t stays, so its average is avg_t = p + k (avg_s - p) there, with k the
+    product of the steps' factors. A row is therefore brought up to date when it is about to move, and all rows are
+    when the average is asked for.
+
+    Parameters
+    ----------
+    average : Tensor of (features, dim), changed in place
+    source : Tensor of (features, dim), the table, at the start equal to the average
+    """
+
+    def __init__(self, average: Tensor, source: Tensor) -> None:
+        self.average, self.keep = average, 1.0
+        self.log_factors = 0.0  # of all steps since the last `settle`, summed
+        self.seen = torch.zeros(len(source), dtype=torch.float64, device=source.device)  # that sum, when up to date
+        self._source = source
+
+    @torch.no_grad()
+    def catch_up(self, rows: Tensor) -> None:
+        """Bring rows that are about to move up to date."""
+        share = torch.exp(self.log_factors - self.seen[rows]).to(self.average.dtype)
+        self.average[rows] = torch.lerp(self._source[rows], self.average[rows], share[:, None])
+        self.seen[rows] = self.log_factors
+
+    @torch.no_grad()
+    def take(self, rows: Tensor) -> None:
+        """Take in rows that have moved; the average keeps the share `keep` of its old value."""
+        self.average[rows] = torch.lerp(self._source[rows], self.average[rows], self.keep)
+        self.seen[rows] = self.log_factors + math.log(self.keep)
+
+    def pass_step(self) -> None:
+        """Count a step, after its rows are taken in."""
+        self.log_factors += math.log(self.keep)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Bring all rows up to date: costs the whole table."""
+        share = torch.exp(self.log_factors - self.seen).to(self.average.dtype)
+        self.average.sub_(self._source).mul_(share[:, None]).add_(self._source)
+        self.log_factors = 0.0
+        self.seen.zero_()
 
 
 @torch.no_grad()
@@ -80,11 +125,16 @@ def adam_rows(
 
     Parameters
     ----------
-    parameter, mean, square : (features, dim) contiguous; mean and square start at 0
-    gradient : sparse (features, dim), as `torch.nn.Embedding(sparse=True)` makes it
-    step : number of this step, from 1
-    rate, betas, eps, decay : as torch.optim.AdamW's lr, betas, eps and weight_decay
-    average : of the parameter, into which the moved rows are taken
+    parameter : Tensor of (features, dim), contiguous
+    gradient : sparse Tensor of (features, dim), as `torch.nn.Embedding(sparse=True)` makes it
+    mean : Tensor of (features, dim), contiguous, 0 at the start
+    square : Tensor of (features, dim), contiguous, 0 at the start
+    step : int, number of this step, from 1
+    rate : float, torch.optim.AdamW's lr
+    betas : tuple of two floats, as AdamW's
+    eps : float, as AdamW's
+    decay : float, AdamW's weight_decay
+    average : RowAverage of the parameter, into which the moved rows are taken, or None
 
     Raises
     ------
@@ -94,7 +144,7 @@ def adam_rows(
     rows, values = _touched(parameter, gradient, mean, square)
     corrections = [1 - beta**step for beta in betas]
     if _takes(parameter, values, mean, square, average):
-        _update(rows, parameter, mean, square, values, rate, decay, eps, betas, corrections, average)
+        _update(rows, values, (parameter, mean, square), (rate, decay, eps, *betas, *corrections), average)
         return
     if average is not None:
         average.catch_up(rows)
@@ -125,7 +175,7 @@ def adagrad_rows(
     """
     rows, values = _touched(parameter, gradient, square)
     if _takes(parameter, values, square, average):
-        _update(rows, parameter, None, square, values, rate, decay, eps, (0.0, 0.0), [1.0, 1.0], average)
+        _update(rows, values, (parameter, None, square), (rate, decay, eps, 0.0, 0.0, 1.0, 1.0), average)
         return
     if average is not None:
         average.catch_up(rows)
@@ -150,26 +200,30 @@ def _touched(parameter: Tensor, gradient: Tensor, *state: Tensor) -> tuple[Tenso
 def _takes(*parts: Tensor | RowAverage | None) -> bool:
     tensors = [part.average if isinstance(part, RowAverage) else part for part in parts if part is not None]
     named: dict[str, Tensor | None] = {str(n): t for n, t in enumerate(tensors)}
-    return native.obstacle(named) is None and all(t.is_contiguous() for t in tensors)
+    return backends.obstacle(named) is None and all(t.is_contiguous() for t in tensors)
 
 
 def _update(
     rows: Tensor,
-    parameter: Tensor,
-    mean: Tensor | None,
-    square: Tensor,
     values: Tensor,
-    rate: float,
-    decay: float,
-    eps: float,
-    betas: tuple[float, float],
-    corrections: list[float],
+    state: tuple[Tensor, Tensor | None, Tensor],
+    settings: tuple[float, ...],
     average: RowAverage | None,
 ) -> None:
-    assert native.compiled is not None
-    native.compiled.update_rows(
-        rows.contiguous(), parameter.detach(), mean, square, values.detach(), rate, decay, eps, *betas, *corrections,
-        native.thread_count(max(1, len(rows)), values.numel() * 20),
+    """Do the step by the kernel.
+
+    Parameters
+    ----------
+    rows : int64 Tensor of (rows,)
+    values : Tensor of (rows, dim), their gradient
+    state : tuple of parameter, mean (None: Adagrad) and square
+    settings : tuple of rate, decay, eps, both betas, both corrections
+    average : RowAverage of the parameter, or None
+    """
+    parameter, mean, square = state
+    cpu.compiled.update_rows(
+        rows.contiguous(), parameter.detach(), mean, square, values.detach(), *settings,
+        cpu.thread_count(max(1, len(rows)), values.numel() * 20),
         *(() if average is None else (average.average, average.seen, average.log_factors, average.keep)),
     )  # fmt: skip
     torch.autograd.graph.increment_version(parameter)
