@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from attfm.errors import ConfigError
-from attfm.metrics.intervals import calibration_error
+from attfm.metrics.intervals import wilson
+from attfm.metrics.scores import calibration_error
 from attfm.plots.style import NEGATIVE, NEUTRAL, POSITIVE, as_float, new_axes, quiet_frame
 
 if TYPE_CHECKING:
@@ -48,13 +49,6 @@ def reliability(y: ArrayLike, probability: ArrayLike, *, bins: int = _BINS, ax: 
     ax.legend(frameon=False, loc="upper left")
     quiet_frame(ax, grid="both")
     return ax
-
-
-def wilson(shares: Any, counts: Any, z: float = 1.96) -> tuple[Any, Any]:
-    """Return Wilson's 95 % interval of shares."""
-    centre = (shares + z**2 / (2 * counts)) / (1 + z**2 / counts)
-    half = z * np.sqrt(shares * (1 - shares) / counts + z**2 / (4 * counts**2)) / (1 + z**2 / counts)
-    return centre - half, centre + half
 
 
 def roc(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = None) -> Axes:

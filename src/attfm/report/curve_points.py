@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from attfm.metrics.intervals import wilson
 from attfm.model.bundle import Model
-from attfm.plots.curves import wilson
 
 Floats = NDArray[np.float64]
 _POINTS, _DOTS, _BINS, _CLASSES = 200, 600, 10, 5
