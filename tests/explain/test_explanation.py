@@ -105,8 +105,8 @@ def test_no_pair_is_left_out_of_groups(explanation: Explanation, classes: Explan
         np.testing.assert_allclose(
             grouped.applied.sum(1) + grouped.within_applied.sum(1), whole.applied.sum(1), rtol=1e-3, atol=1e-4
         )
-        inside = [name for name in whole.pair_names if any(set(name.split(" × ")) <= set(g) for g in groups.values())]
-        held = whole.attention[:, [whole.pair_names.index(name) for name in inside]].sum(1)
+        inside = [any({whole.fields[f] for f in pair} <= set(g) for g in groups.values()) for pair in whole.pairs]
+        held = whole.attention[:, inside].sum(1)
         np.testing.assert_allclose(grouped.within_attention.sum(1), held, rtol=1e-4, atol=1e-6)
         row = grouped[2]
         effects = {effect.name: effect for effect in row.top(99, output=0)[0]}

@@ -11,7 +11,8 @@ import pytest
 
 from attfm import AFMClassifier, AFMRegressor
 from attfm.errors import ConfigError, TargetError
-from attfm.plots.grid import density, stretch_of, stretched_ticks
+from attfm.explain.density import density, stretch_of
+from attfm.plots.style import stretched_ticks
 from attfm.report.content import report_content
 from attfm.report.page import MOST_BYTES, page_of, render_report, write_report
 from attfm.report.rows_shown import RANDOM, RIGHT, WRONG, Examined, decided, shown_rows

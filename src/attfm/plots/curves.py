@@ -23,11 +23,16 @@ _BINS = 10
 def reliability(y: ArrayLike, probability: ArrayLike, *, bins: int = _BINS, ax: Axes | None = None) -> Axes:
     """Draw observed shares against predicted probabilities, in bins of equal numbers of rows, with 95 % intervals.
 
+    The Brier score and the calibration error in its title are the metrics', the latter over 15 bins of equal width.
+
     Parameters
     ----------
-    y : (rows,) of 0 and 1; probability : (rows,) of class 1
-
-    The Brier score and the calibration error in its title are the metrics', the latter over 15 bins of equal width.
+    y : (rows,)
+        0 or 1.
+    probability : (rows,)
+        Of class 1.
+    bins : int
+        At most so many.
     """
     observed, predicted = _checked(y, probability)
     ax = new_axes(ax, width=5, height=4.8)
@@ -52,7 +57,7 @@ def reliability(y: ArrayLike, probability: ArrayLike, *, bins: int = _BINS, ax: 
 
 
 def roc(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = None) -> Axes:
-    """Draw the ROC curve; y : (rows,) of 0 and 1, probability : (rows,) of class 1."""
+    """Draw the ROC curve; y (0 or 1) and probability (of class 1) are (rows,)."""
     observed, predicted = _checked(y, probability, both=True)
     ax = new_axes(ax, width=5, height=4.8)
     wrong, right, _ = roc_curve(observed, predicted)
@@ -67,7 +72,7 @@ def roc(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = None) -> Axes
 
 
 def precision_recall(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = None) -> Axes:
-    """Draw precision against recall; y : (rows,) of 0 and 1, probability : (rows,) of class 1."""
+    """Draw precision against recall; y (0 or 1) and probability (of class 1) are (rows,)."""
     observed, predicted = _checked(y, probability, both=True)
     ax = new_axes(ax, width=5, height=4.8)
     precision, recall, _ = precision_recall_curve(observed, predicted)
@@ -84,11 +89,12 @@ def precision_recall(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = 
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
-    """Draw the losses of each epoch; history : as in `history_` of an estimator.
+    """Draw the losses of each epoch; the history is that of an estimator's `history_`.
 
     Raises
     ------
-    ConfigError : there are no epochs
+    ConfigError
+        There are no epochs.
     """
     if not history:
         raise ConfigError("The model has no history of its training: there is no learning curve to draw.")

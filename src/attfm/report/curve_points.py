@@ -18,8 +18,11 @@ def curves(model: Model, target: NDArray[Any], scores: Floats) -> dict[str, Any]
 
     Parameters
     ----------
-    target : (rows,) class codes or values
-    scores : (rows, classes) probabilities, or (rows,) predictions of a regression
+    model : Model
+    target : (rows,)
+        Class codes or values.
+    scores : (rows, classes) or (rows,)
+        Probabilities, or the predictions of a regression.
     """
     if model.task == "regression":
         return {"scatter": _scatter(target, scores), "means": _means(target, scores)}
