@@ -220,7 +220,7 @@ def _table(model: Model, examined: Examined) -> Content:
     logits = examined.logits[places]
     classes = [_text(name) for name in model.target.classes or ()]
     predicted = decided(model, logits)
-    shares = None if model.task == "regression" else probabilities(logits)
+    shares = probabilities(logits) if classes else None
     rows = []
     for place in range(len(places)):
         number = int(predicted[place]) if len(explanation.outputs) > 1 else 0
@@ -228,7 +228,7 @@ def _table(model: Model, examined: Examined) -> Content:
         if shares is None:
             row |= {"predicted": _rounded(logits[place, 0])}
         else:
-            one = 1 if model.task == "binary" else int(predicted[place])
+            one = number + len(classes) - len(explanation.outputs)  # of two classes the second has the account
             row |= {"predicted": classes[predicted[place]], "p": _rounded(shares[place, one]), "of": classes[one]}
         if examined.target is not None:
             label = examined.target[places[place]]
