@@ -34,6 +34,13 @@ def mixed(rows: int = ROWS, *, seed: int = 0) -> pa.Table:
     )
 
 
+def clashing(rows: int = ROWS) -> pa.Table:
+    """Return a table of "a", "b" and "a × b", which is called like the pair of the other two."""
+    rng = np.random.default_rng(0)
+    values = {"a": ["u", "v"], "b": ["w", "x"], "a × b": ["u × w", "other"]}
+    return pa.table({name: rng.choice(of, rows) for name, of in values.items()})
+
+
 def source(table: pa.Table | None = None) -> Source:
     return open_source(mixed() if table is None else table)
 

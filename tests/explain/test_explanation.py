@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from attfm.errors import ConfigError, MissingExtraError
-from attfm.explain.explainer import Explainer
+from attfm.explain.explainer import Explainer, explain_global
 from attfm.explain.explanation import Explanation
-from tests.explain.account import mixed, model, source
+from tests.explain.account import clashing, mixed, model, source
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +105,8 @@ def test_no_pair_is_left_out_of_groups(explanation: Explanation, classes: Explan
         np.testing.assert_allclose(
             grouped.applied.sum(1) + grouped.within_applied.sum(1), whole.applied.sum(1), rtol=1e-3, atol=1e-4
         )
-        inside = [name for name in whole.pair_names if any(set(name.split(" × ")) <= set(g) for g in groups.values())]
-        held = whole.attention[:, [whole.pair_names.index(name) for name in inside]].sum(1)
+        inside = [any({whole.fields[f] for f in pair} <= set(g) for g in groups.values()) for pair in whole.pairs]
+        held = whole.attention[:, inside].sum(1)
         np.testing.assert_allclose(grouped.within_attention.sum(1), held, rtol=1e-4, atol=1e-6)
         row = grouped[2]
         effects = {effect.name: effect for effect in row.top(99, output=0)[0]}
@@ -220,3 +220,33 @@ def test_shap_takes_it(explanation: Explanation, classes: Explanation) -> None:
         plt.close("all")
     several = classes.to_shap()
     np.testing.assert_allclose(several.values.sum(1) + several.base_values, classes.logits)
+
+
+def test_a_field_called_like_a_pair_is_told_apart_from_it() -> None:
+    table = clashing()
+    made = model(table=table)
+    explanation = Explainer(made).of_rows(source(table), None)
+    assert explanation.names == ("a", "b", "a × b", "a × b", "a × a × b", "b × a × b")
+    effects = {effect.fields: effect for effect in explanation[5].top()[0]}
+    assert [effects["a × b",].name, effects["a", "b"].name] == ["a × b", "a × b"]
+    assert effects["a × b",].effect == explanation.main[5, 2, 0]
+    assert effects["a", "b"].effect == explanation.pair[5, 0, 0]
+    row = {name: values[5] for name, values in table.to_pydict().items()}
+    assert effects["a × b",].values == (row["a × b"],)
+    assert effects["a", "b"].values == (row["a"], row["b"])
+    assert effects["a × b",].attention is None
+    told = {tuple(one["fields"]): one for one in explanation[5].to_dict()["rows"][0]["accounts"][0]["effects"]}
+    assert told["a", "b"] == {
+        "name": "a × b", "value": f"{row['a']} × {row['b']}", "effect": effects["a", "b"].effect,
+        "attention": effects["a", "b"].attention, "applied": effects["a", "b"].applied,
+        "fields": ["a", "b"], "values": [row["a"], row["b"]],
+    }  # fmt: skip
+    assert told["a × b",]["effect"] == effects["a × b",].effect
+    frame = explanation.to_frame("pandas")
+    np.testing.assert_array_equal(frame["effect of a × b"], explanation.main[:, 2, 0])
+    np.testing.assert_array_equal(frame["effect of a × b (2)"], explanation.pair[:, 0, 0])
+
+    overview = explain_global(made)
+    assert [set(one.fields) for one in overview.field_importance()] == [{shape.field} for shape in overview.shapes()]
+    assert sorted(len(one["fields"]) for one in overview.to_dict()["pairs"]) == [2, 2, 2]
+    assert {tuple(one["fields"]): one["name"] for one in overview.to_dict()["fields"]}["a × b",] == "a × b"

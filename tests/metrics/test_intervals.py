@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from attfm.metrics.intervals import area_under_roc, calibration_interval, with_intervals
+from attfm.metrics.intervals import area_under_roc, calibration_interval, wilson, with_intervals
 from attfm.metrics.scores import evaluate
 
 ROWS = 600
@@ -31,7 +31,7 @@ def test_the_values_are_those_that_training_reports(task: str) -> None:
     expected = evaluate(task, target, scores, weight, threshold=0.4)
     assert list(found) == list(expected)
     for name, value in expected.items():
-        assert found[name][0] == pytest.approx(value, rel=1e-9, abs=1e-12), name
+        assert found[name][0] == pytest.approx(value, rel=1e-12, abs=1e-12), name
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
@@ -103,3 +103,10 @@ def test_the_interval_of_the_calibration_error_covers_the_truth(shape: str) -> N
 
 def test_no_gap_at_all_has_an_interval_of_nothing() -> None:
     assert calibration_interval(np.zeros(15), np.zeros((60, 15))) == (0, 0)
+
+
+def test_wilsons_interval_by_hand() -> None:
+    # Newcombe 1998, table I: 81 of 263 and 0 of 20.
+    assert wilson(81 / 263, 263) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
+    low, high = wilson(np.array([0.0]), np.array([20]))
+    assert (low[0], high[0]) == (pytest.approx(0, abs=1e-12), pytest.approx(0.1611, abs=5e-5))

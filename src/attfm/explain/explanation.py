@@ -25,24 +25,47 @@ _BY_ROW = ("main", "pair", "attention", "applied", "labels", "rows", "within_att
 
 @dataclass(frozen=True)
 class Effect:
-    """One term of one row's account.
+    """One term of one row's account: a field's main effect, or a pair's.
 
-    name : the field ("age") or pair ("age × job"); value : what they are in this row ("[37, 40)", "missing", ...)
-    effect : signed, in logits or in a regression target's unit
-    attention, applied : weights a_ij and A_ij of a pair, or summed over the pairs inside a group; None of a field in an
-        explanation without groups, attention also where the model has none
+    Attributes
+    ----------
+    fields : tuple of str
+        The field, ("age",), or the two of a pair, ("age", "job").
+    values : tuple of str
+        What each of them is in this row: "[37, 40)", "missing", ...
+    effect : float
+        Signed, in logits or in a regression target's unit.
+    attention, applied : float or None
+        Weights a_ij and A_ij of a pair, or summed over the pairs inside a group; None of a field in an explanation
+        without groups, attention also where the model has none.
 
     Examples
     --------
-    >>> Effect("age × job", "[37, 40) × cook", -0.25, attention=0.1, applied=1.2).effect
-    -0.25
+    >>> effect = Effect(("age", "job"), ("[37, 40)", "cook"), -0.25, attention=0.1, applied=1.2)
+    >>> f"{effect.name} = {effect.value}: {effect.effect}"
+    'age × job = [37, 40) × cook: -0.25'
     """
 
-    name: str
-    value: str
+    fields: tuple[str, ...]
+    values: tuple[str, ...]
     effect: float
     attention: float | None = None
     applied: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What is printed for the fields: "age × job"."""
+        return joined(self.fields)
+
+    @property
+    def value(self) -> str:
+        """What is printed for the values: "[37, 40) × cook"."""
+        return joined(self.values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists and numbers, name and value included."""
+        texts = {"name": self.name, "value": self.value, "fields": list(self.fields), "values": list(self.values)}
+        return texts | {"effect": self.effect, "attention": self.attention, "applied": self.applied}
 
 
 @dataclass(frozen=True)
@@ -51,20 +74,34 @@ class Explanation:
 
     Attributes
     ----------
-    view : "centred": effects relative to their average over the training rows; "raw": the terms of the formula
-    fields : names of the fields; pairs : int64 (pairs, 2), their field numbers
-    outputs : what each account is of: the second class of two, every class of more, or the target of a regression
-    unit : "logit", or a regression's target
-    base : float64 (outputs,); the intercept in the raw view, the mean over the training rows in the centred one
-    main : float64 (rows, fields, outputs); pair : float64 (rows, pairs, outputs)
-    attention : float32 (rows, pairs), a_ij, or None where the model has no attention
-    applied : float32 (rows, pairs), A_ij
-    labels : (rows, fields) strings, what each field's value is called
-    rows : int64 (rows,), numbers of the rows in the table that was explained
-    conditional : bool (pairs,), in the centred view whether what is really a main effect was moved out of the pair;
-        where false only its overall mean was moved
-    within_attention, within_applied : float32 (rows, fields), a_ij and A_ij summed over the pairs inside each group,
-        0 of a field in none; None where fields were not grouped (see `grouped`), attention also without attention
+    view : str
+        "centred": effects relative to their average over the training rows; "raw": the terms of the formula.
+    fields : tuple of str
+        Names of the fields.
+    pairs : int64 (pairs, 2)
+        Their field numbers.
+    outputs : tuple of str
+        What each account is of: the second class of two, every class of more, or the target of a regression.
+    unit : str
+        "logit", or a regression's target.
+    base : float64 (outputs,)
+        The intercept in the raw view, the mean over the training rows in the centred one.
+    main : float64 (rows, fields, outputs)
+    pair : float64 (rows, pairs, outputs)
+    attention : float32 (rows, pairs) or None
+        a_ij; None where the model has no attention.
+    applied : float32 (rows, pairs)
+        A_ij.
+    labels : str (rows, fields)
+        What each field's value is called.
+    rows : int64 (rows,)
+        Numbers of the rows in the table that was explained.
+    conditional : bool (pairs,)
+        In the centred view whether what is really a main effect was moved out of the pair; where false only its overall
+        mean was moved.
+    within_attention, within_applied : float32 (rows, fields) or None
+        a_ij and A_ij summed over the pairs inside each group, 0 of a field in none; None where fields were not grouped
+        (see `grouped`), attention also without attention.
 
     Slices are taken by row: `e[0]`, `e[2:5]`, `e[mask]`.
 
@@ -121,11 +158,11 @@ class Explanation:
     @cached_property
     def pair_names(self) -> tuple[str, ...]:
         """Names of the pairs, "age × job"."""
-        return tuple(f"{self.fields[i]} × {self.fields[j]}" for i, j in self.pairs)
+        return tuple(joined((self.fields[i], self.fields[j])) for i, j in self.pairs)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all effects: fields, then pairs; (effects,)."""
+        """Names of all effects, fields, then pairs; a column called "a × b" is named as the pair of "a" and "b"."""
         return self.fields + self.pair_names
 
     @property
@@ -148,17 +185,14 @@ class Explanation:
         return [[self._effect(row, int(e), float(effects[row, e])) for e in order[row]] for row in range(len(self))]
 
     def _effect(self, row: int, number: int, effect: float) -> Effect:
-        name, fields = self.names[number], len(self.fields)
-        if number < fields:
-            inside = [
-                None if w is None else float(w[row, number]) for w in (self.within_attention, self.within_applied)
-            ]
-            return Effect(name, str(self.labels[row, number]), effect, inside[0], inside[1])
-        p = number - fields
-        i, j = self.pairs[p]
-        attention = None if self.attention is None else float(self.attention[row, p])
-        value = f"{self.labels[row, i]} × {self.labels[row, j]}"
-        return Effect(name, value, effect, attention, float(self.applied[row, p]))
+        if number < len(self.fields):
+            ends, attention, applied = [number], self.within_attention, self.within_applied
+        else:
+            number -= len(self.fields)
+            ends, attention, applied = self.pairs[number].tolist(), self.attention, self.applied
+        fields, values = zip(*((self.fields[f], str(self.labels[row, f])) for f in ends), strict=True)
+        weights = [None if array is None else float(array[row, number]) for array in (attention, applied)]
+        return Effect(fields, values, effect, *weights)
 
     def grouped(self, groups: Mapping[str, Sequence[str]]) -> Explanation:
         """Return the explanation with fields summed into groups, such as {"person": ["age", "sex"]}.
@@ -170,7 +204,8 @@ class Explanation:
 
         Raises
         ------
-        ConfigError : a field does not exist or is in two groups, or a group is called like another field
+        ConfigError
+            A field does not exist or is in two groups, or a group is called like another field.
         """
         fields, group_of = group_fields(self.fields, groups)
         ends = np.sort(group_of[self.pairs], axis=1).reshape(-1, 2)
@@ -204,15 +239,15 @@ class Explanation:
         """Return a table with a row for each row and output: its number, the base, all effects, and their sum.
 
         Columns: "row", "output" (with several), "base", "effect of age", ..., "effect of age × job", ..., "logit"
-        (or "prediction" of a regression).
+        (or "prediction" of a regression). A name that is there already ends in a number, "effect of a × b (2)".
         """
         rows, outputs = len(self), len(self.outputs)
         columns: dict[str, Any] = {"row": np.repeat(self.rows, outputs)}
         if outputs > 1:
             columns["output"] = pa.array(list(self.outputs) * rows, pa.string())
         columns["base"] = np.tile(self.base, rows)
-        for names, effects in ((self.fields, self.main), (self.pair_names, self.pair)):
-            columns |= {f"effect of {name}": effects[:, n].ravel() for n, name in enumerate(names)}
+        effects = np.concatenate([self.main, self.pair], axis=1)
+        columns |= {f"effect of {name}": effects[:, n].ravel() for n, name in enumerate(_distinct(self.names))}
         columns["logit" if self.unit == "logit" else "prediction"] = self.logits.ravel()
         return pa.table(columns)
 
@@ -221,7 +256,8 @@ class Explanation:
 
         Raises
         ------
-        MissingExtraError : it is not installed
+        MissingExtraError
+            It is not installed.
         """
         if kind in ("auto", "pandas"):
             try:
@@ -240,19 +276,24 @@ class Explanation:
     def to_shap(self) -> Any:
         """Return a `shap.Explanation`, for shap.plots.waterfall, beeswarm and bar.
 
-        values : (rows, effects), with several outputs (rows, effects, outputs); base_values : (rows,) or
-        (rows, outputs); display_data : what the values are called; data : numbers that colour the points: a field's
-        value among those of these rows in alphabetical order, 0 for pairs.
+        Returns
+        -------
+        shap.Explanation
+            values : (rows, effects), with several outputs (rows, effects, outputs); base_values : (rows,) or
+            (rows, outputs); display_data : what the values are called; data : numbers that colour the points: a field's
+            value among those of these rows in alphabetical order, 0 for pairs.
 
         Raises
         ------
-        MissingExtraError : shap is not installed
+        MissingExtraError
+            shap is not installed.
         """
         try:
             import shap
         except ImportError:
             raise _missing("shap", "pip install shap") from None
-        texts = [[effect.value for effect in row] for row in self._all()]
+        effects = range(len(self.names))
+        texts = [[self._effect(row, number, 0.0).value for number in effects] for row in range(len(self))]
         codes = [np.unique(column.astype(str), return_inverse=True)[1].ravel() for column in self.labels.T]
         data = np.zeros((len(self), len(self.names)))
         data[:, : len(self.fields)] = np.stack(codes, 1) if codes else 0
@@ -267,11 +308,8 @@ class Explanation:
             output_names=list(self.outputs) if several else None,
         )
 
-    def _all(self) -> list[list[Effect]]:
-        return [[self._effect(row, number, 0.0) for number in range(len(self.names))] for row in range(len(self))]
-
     def to_dict(self, *, top: int | None = None) -> dict[str, Any]:
-        """Return plain lists and numbers; top : effects of each row and output, None for all."""
+        """Return plain lists and numbers, with the `top` largest effects of each row and output; None: all."""
         unit = "logit" if self.unit == "logit" else "prediction"
         n = len(self.names) if top is None else top
         accounts = [self.top(n, output=number) for number in range(len(self.outputs))]
@@ -288,7 +326,7 @@ class Explanation:
                     "row": int(self.rows[row]),
                     "accounts": [
                         {"output": output, unit: float(logits[row, number]),
-                         "effects": [vars(effect) for effect in accounts[number][row]]}
+                         "effects": [effect.to_dict() for effect in accounts[number][row]]}
                         for number, output in enumerate(self.outputs)
                     ],
                 }
@@ -307,12 +345,18 @@ class Explanation:
         return waterfall(self, row, output=output, n=n, ax=ax)
 
 
+def joined(texts: Sequence[str]) -> str:
+    """Return what is printed for one field or two, or for their values."""
+    return " × ".join(texts)
+
+
 def output_number(outputs: Sequence[str], output: str | int | None) -> int:
     """Return the number of an output, given by its name or number; None is the only one.
 
     Raises
     ------
-    ConfigError : there is no such output, or none is named and there are several
+    ConfigError
+        There is no such output, or none is named and there are several.
     """
     listed = ", ".join(f"'{name}'" for name in outputs)
     if output is None and len(outputs) == 1:
@@ -324,6 +368,18 @@ def output_number(outputs: Sequence[str], output: str | int | None) -> int:
     if output not in outputs:
         raise ConfigError(f"There is no output {output!r}: it is one of {listed}.")
     return outputs.index(str(output))
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return the names, numbered where they repeat an earlier one."""
+    taken = dict[str, None]()
+    for name in names:
+        number, free = 1, name
+        while free in taken:
+            number += 1
+            free = f"{name} ({number})"
+        taken[free] = None
+    return list(taken)
 
 
 def _missing(package: str, command: str) -> MissingExtraError:

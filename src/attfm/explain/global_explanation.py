@@ -1,7 +1,7 @@
 """What a user gets for the model as a whole: importance, attention, shapes and surfaces with names."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.errors import ConfigError
+from attfm.explain.explanation import joined
 from attfm.explain.levels import Levels
 from attfm.explain.stability import Stability
 from attfm.explain.summary import Summary
@@ -21,11 +22,20 @@ Floats = NDArray[np.float64]
 class Shape:
     """A field's main effect, value by value.
 
-    labels : (points,) names of the values, "unknown" and "missing" first
-    edges : float64 (points − 1,) edges of the bins of an ordered field, which are the points from the third on; or None
-    effect : float64 (points, outputs), mean centred main effect of the rows with that value
-    rows : int64 (points,), rows with it; a row with several members of a multi-valued field is in several points
-    spread : float64 (points, outputs), standard deviation over refits, or None without refits
+    Attributes
+    ----------
+    field, kind : str
+        Its name, and what kind of field it is.
+    labels : list of str (levels,)
+        Names of the values, "unknown" and "missing" first.
+    edges : float64 (levels − 1,) or None
+        Of the bins of an ordered field, which are the levels from the third on.
+    effect : float64 (levels, outputs)
+        Mean centred main effect of the rows with that value.
+    rows : int64 (levels,)
+        Rows with it; a row with several members of a multi-valued field is in several levels.
+    spread : float64 (levels, outputs) or None
+        Standard deviation over refits; None without refits.
 
     Examples
     --------
@@ -53,9 +63,17 @@ class Shape:
 class PairSurface:
     """A pair's centred effect, cell by cell of those that occur.
 
-    fields : the two; labels : names of the states of each
-    first, second : int64 (cells,), states; effect : float64 (cells, outputs); rows : int64 (cells,); a row with
-        several members of a multi-valued field is in several cells
+    Attributes
+    ----------
+    fields : tuple of str
+        The two.
+    labels : tuple of list of str
+        Names of the levels of each.
+    first, second : int64 (cells,)
+        Level of the first and of the second field.
+    effect : float64 (cells, outputs)
+    rows : int64 (cells,)
+        A row with several members of a multi-valued field is in several cells.
 
     Examples
     --------
@@ -77,37 +95,62 @@ class PairSurface:
 
     @property
     def name(self) -> str:
-        """ "age × job"."""
-        return " × ".join(self.fields)
+        """What is printed for the fields: "age × job"."""
+        return joined(self.fields)
 
 
 @dataclass(frozen=True)
 class Importance:
     """How much a field or pair moves the outputs: its mean |centred effect| over the rows, summed over outputs.
 
-    share : of the sum of all importances; spread : standard deviation over refits, or None;
-    attention, attention_spread : mean and standard deviation of a pair's a_ij over the rows, or None
+    Attributes
+    ----------
+    fields : tuple of str
+        The field, ("age",), or the two of a pair, ("age", "job").
+    importance : float
+        In logits or in a regression target's unit.
+    share : float
+        Of the sum of all importances.
+    spread : float or None
+        Standard deviation over refits.
+    attention, attention_spread : float or None
+        Mean and standard deviation of a pair's a_ij over the rows.
 
     Examples
     --------
-    >>> Importance("age × job", 0.05, share=0.01, attention=0.2).name
+    >>> Importance(("age", "job"), 0.05, share=0.01, attention=0.2).name
     'age × job'
     """
 
-    name: str
+    fields: tuple[str, ...]
     importance: float
     share: float
     spread: float | None = None
     attention: float | None = None
     attention_spread: float | None = None
 
+    @property
+    def name(self) -> str:
+        """What is printed for the fields: "age × job"."""
+        return joined(self.fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists and numbers, the name included."""
+        return {"name": self.name, **vars(self), "fields": list(self.fields)}
+
 
 @dataclass(frozen=True)
 class GlobalExplanation:
     """The model as a whole, averaged over rows.
 
-    states : the values of each field; pairs : int64 (pairs, 2) field numbers; outputs, unit : as in `Explanation`
-    summary : the averages as arrays; conditional : bool (pairs,) as in `Explanation`
+    Attributes
+    ----------
+    levels : Levels
+        The values of each field.
+    summary : Summary
+        The averages as arrays.
+    pairs, outputs, unit, conditional
+        As in `Explanation`.
 
     Examples
     --------
@@ -145,7 +188,7 @@ class GlobalExplanation:
     @cached_property
     def pair_names(self) -> tuple[str, ...]:
         """Names of the pairs, "age × job"."""
-        return tuple(f"{self.fields[i]} × {self.fields[j]}" for i, j in self.pairs)
+        return tuple(joined((self.fields[i], self.fields[j])) for i, j in self.pairs)
 
     def with_summary(self, summary: Summary) -> Self:
         """Return the overview of other rows, with the spread over refits that was stored."""
@@ -153,44 +196,34 @@ class GlobalExplanation:
 
     def importance(self) -> list[Importance]:
         """Return fields and pairs, the most important first."""
-        found = self.field_importance() + self.pair_importance()
-        return sorted(found, key=lambda one: -one.importance)
+        return sorted(self.field_importance() + self.pair_importance(), key=lambda one: -one.importance)
 
     def field_importance(self) -> list[Importance]:
         """Return the fields, the most important first."""
-        size = self.summary.field_importance.sum(1)
-        spread = self._spread([refit.field_importance.sum(1) for refit in self.summary.refits])
-        found = [
-            Importance(name, float(size[f]), float(size[f] / self._whole), None if spread is None else float(spread[f]))
-            for f, name in enumerate(self.fields)
-        ]
-        return sorted(found, key=lambda one: -one.importance)
+        summaries = (self.summary, *self.summary.refits)
+        return self._importances([(name,) for name in self.fields], [one.field_importance for one in summaries])
 
     def pair_importance(self) -> list[Importance]:
         """Return the pairs, the most important first, with their attention."""
-        size = self.summary.pair_importance.sum(1)
-        spread = self._spread([refit.pair_importance.sum(1) for refit in self.summary.refits])
-        mean, std = self.summary.attention_mean, self.summary.attention_std
-        found = [
+        fields = [(self.fields[i], self.fields[j]) for i, j in self.pairs]
+        sizes = [one.pair_importance for one in (self.summary, *self.summary.refits)]
+        return self._importances(fields, sizes, self.summary.attention_mean, self.summary.attention_std)
+
+    def _importances(
+        self, fields: Sequence[tuple[str, ...]], sizes: Sequence[Floats], *attention: Floats
+    ) -> list[Importance]:
+        """Return importances, largest first; sizes : (effects, outputs) of the model and each refit."""
+        size, *refits = (one.sum(1) for one in sizes)
+        whole = float(self.summary.field_importance.sum() + self.summary.pair_importance.sum()) or 1.0
+        rest = (_spread(refits), *attention)
+        importances = [
             Importance(
-                name,
-                float(size[p]),
-                float(size[p] / self._whole),
-                None if spread is None else float(spread[p]),
-                None if np.isnan(mean[p]) else float(mean[p]),
-                None if np.isnan(std[p]) else float(std[p]),
+                names, float(size[n]), float(size[n] / whole),
+                *(None if column is None or np.isnan(column[n]) else float(column[n]) for column in rest),
             )
-            for p, name in enumerate(self.pair_names)
-        ]
-        return sorted(found, key=lambda one: -one.importance)
-
-    @property
-    def _whole(self) -> float:
-        return float(self.summary.field_importance.sum() + self.summary.pair_importance.sum()) or 1.0
-
-    @staticmethod
-    def _spread(bags: list[Floats]) -> Floats | None:
-        return np.std(bags, axis=0, ddof=1) if len(bags) > 1 else None
+            for n, names in enumerate(fields)
+        ]  # fmt: skip
+        return sorted(importances, key=lambda one: -one.importance)
 
     def attention_matrix(self) -> Floats:
         """Return the mean attention of each pair as a symmetric matrix (fields, fields), NaN on the diagonal."""
@@ -208,7 +241,7 @@ class GlobalExplanation:
         start = int(self.levels.offsets[f])
         part = slice(start, start + int(self.levels.sizes[f]))
         kind, labels = self.levels.kinds[f], self.levels.labels(f)
-        spread = self._spread([refit.shape[part] for refit in self.summary.refits])
+        spread = _spread([refit.shape[part] for refit in self.summary.refits])
         edges = self.levels.edges(f) if kind in ("numeric", "scaled") else None
         summary = self.summary
         return Shape(field, kind, labels, edges, summary.shape[part], summary.shape_rows[part], spread)
@@ -216,25 +249,17 @@ class GlobalExplanation:
     def shapes(self) -> Iterator[Shape]:
         """Yield all fields' shapes, the most important first."""
         for one in self.field_importance():
-            yield self.shape(one.name)
+            yield self.shape(*one.fields)
 
     def surfaces(self) -> list[PairSurface]:
         """Return the pair surfaces at hand, the most important first."""
         size = self.summary.pair_importance.sum(1)
-        found = []
+        surfaces = []
         for surface in sorted(self.summary.surfaces, key=lambda surface: -size[surface.pair]):
             i, j = (int(f) for f in self.pairs[surface.pair])
-            found.append(
-                PairSurface(
-                    (self.fields[i], self.fields[j]),
-                    (self.levels.labels(i), self.levels.labels(j)),
-                    surface.first,
-                    surface.second,
-                    surface.effect,
-                    surface.rows,
-                )
-            )
-        return found
+            fields, labels = (self.fields[i], self.fields[j]), (self.levels.labels(i), self.levels.labels(j))
+            surfaces.append(PairSurface(fields, labels, surface.first, surface.second, surface.effect, surface.rows))
+        return surfaces
 
     def surface(self, first: str, second: str) -> PairSurface:
         """Return one pair's surface; raise ConfigError where it is not at hand."""
@@ -243,13 +268,13 @@ class GlobalExplanation:
                 return surface
         held = ", ".join(repr(surface.name) for surface in self.surfaces()) or "none"
         raise ConfigError(
-            f"The surface of '{first} × {second}' is not at hand; it is for {held}. Ask for it by pairs=."
+            f"The surface of '{joined((first, second))}' is not at hand; it is for {held}. Ask for it by pairs=."
         )
 
     def stability(self) -> Stability | None:
         """Return how far refits agree, or None for fewer than two of them."""
-        bags = self.summary.refits
-        return Stability.between(bags, refits=len(bags)) if len(bags) > 1 else None
+        refits = self.summary.refits
+        return Stability.between(refits, refits=len(refits)) if len(refits) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers: importance, shapes, surfaces and stability."""
@@ -261,8 +286,8 @@ class GlobalExplanation:
             "only_mean_moved": [
                 name for name, moved in zip(self.pair_names, self.conditional, strict=True) if not moved
             ],
-            "fields": [vars(one) for one in self.field_importance()],
-            "pairs": [vars(one) for one in self.pair_importance()],
+            "fields": [one.to_dict() for one in self.field_importance()],
+            "pairs": [one.to_dict() for one in self.pair_importance()],
             "shapes": [
                 {
                     "field": shape.field, "kind": shape.kind, "values": shape.labels,
@@ -290,3 +315,7 @@ class GlobalExplanation:
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+
+def _spread(refits: Sequence[Floats]) -> Floats | None:
+    return np.std(refits, axis=0, ddof=1) if len(refits) > 1 else None

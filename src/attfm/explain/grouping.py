@@ -16,7 +16,8 @@ def group_fields(
 
     Raises
     ------
-    ConfigError : a field does not exist or is in two groups, or a group is called like a field outside it
+    ConfigError
+        A field does not exist or is in two groups, or a group is called like a field outside it.
     """
     of_field: dict[str, str] = {}
     problems = []

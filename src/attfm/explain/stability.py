@@ -18,11 +18,17 @@ _TOP = 10
 class Stability:
     """How far refits agree on what is important.
 
-    refits : how many
-    fields, pairs : mean Spearman correlation of the importances of fields and of pairs, over all two of the models
-        compared; None for fewer than two fields or pairs
-    top : mean share of the `largest` most important effects that two models have in common; ten, or half of all where
-        there are fewer than twenty
+    Attributes
+    ----------
+    refits : int
+        How many.
+    fields, pairs : float or None
+        Mean Spearman correlation of the importances of fields and of pairs, over all two of the models compared; None
+        for fewer than two fields or pairs.
+    top : float
+        Mean share of the `largest` most important effects that two models have in common.
+    largest : int
+        Ten, or half of all where there are fewer than twenty.
     """
 
     refits: int

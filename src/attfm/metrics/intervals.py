@@ -1,19 +1,18 @@
 """Metrics with bootstrap confidence intervals: all metrics of a task from weights of rows that are sorted once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attfm.config import TaskName
+from attfm.metrics.scores import Calibration
 
 Floats = NDArray[np.float64]
-Weighted = Callable[[Floats], dict[str, float]]
 _WORK = 4_000_000  # rows times resamples
 _LEAST, _MOST = 50, 300
 _HALVINGS = 20  # of the bracket in which the calibration error's lower bound is sought
-_BINS = 15  # of the calibration error, as in training's metrics
 
 
 def with_intervals(
@@ -21,44 +20,44 @@ def with_intervals(
 ) -> dict[str, tuple[float, float, float]]:
     """Return the metrics of a task, each with the bounds of its 95 % interval: (value, low, high).
 
-    The definitions are those of the metrics that training reports. The intervals are percentiles over 50 to 300
-    resamples of the rows, widened to the value where that lies outside; of the calibration error, which both chance and
-    resampling make larger, see `calibration_interval`. Rows of weight 0 count for nothing.
+    The definitions are those of the metrics that training reports (`attfm.metrics.scores`), from weights, so that a
+    resample needs no sorting. The intervals are percentiles over 50 to 300 resamples of the rows, widened to the value
+    where that lies outside; of the calibration error, which both chance and resampling make larger, see
+    `calibration_interval`. Rows of weight 0 count for nothing.
 
     Parameters
     ----------
-    target : (rows,) class codes or values; weight : (rows,)
-    scores : (rows, classes) probabilities, or (rows,) predictions of a regression
-    threshold : of two classes, above which the second is decided
+    task : str
+    target : (rows,)
+        Class codes or values.
+    scores : (rows, classes) or (rows,)
+        Probabilities, or the predictions of a regression.
+    weight : (rows,)
+        Relative importance of each row.
+    threshold : float
+        Of two classes the second is decided where its probability is above it.
+    seed : int
+        Of the resamples.
     """
     counted = weight > 0
     target, scores, weight = target[counted], scores[counted], weight[counted]
-    measure: Weighted
-    calibration: _Calibration | None = None
-    if task == "regression":
-        measure = _regression(target.astype(np.float64), scores)
-    elif task == "binary":
-        calibration = _Calibration(target.astype(np.float64), scores[:, 1])
-        measure = _binary(target, scores[:, 1], threshold, calibration)
-    else:
-        calibration = _Calibration((scores.argmax(1) == target).astype(np.float64), scores.max(1))
-        measure = _multiclass(target, scores, calibration)
-    found = measure(weight)
+    metrics = _METRICS[task](target, scores, threshold)
+    values = metrics.measure(weight)
     rows = len(target)
     rng = np.random.default_rng(seed)
-    resamples = int(np.clip(_WORK // max(rows * (scores.shape[1] if task == "multiclass" else 1), 1), _LEAST, _MOST))
+    resamples = int(np.clip(_WORK // max(rows * metrics.sorted_columns, 1), _LEAST, _MOST))
     draws, gaps = list[dict[str, float]](), list[Floats]()
     for _ in range(resamples):
         resampled = np.bincount(rng.integers(0, rows, rows), minlength=rows) * weight
-        draws.append(measure(resampled))
-        if calibration is not None:
-            gaps.append(calibration.gaps(resampled))
+        draws.append(metrics.measure(resampled))
+        if metrics.calibration is not None:
+            gaps.append(metrics.calibration.gaps(resampled))
     result = {}
-    for name, value in found.items():
+    for name, value in values.items():
         drawn = np.array([draw[name] for draw in draws])
         drawn = drawn[np.isfinite(drawn)]
-        if name == "calibration_error" and calibration is not None:
-            low, high = calibration_interval(calibration.gaps(weight), np.array(gaps))
+        if name == "calibration_error" and metrics.calibration is not None:
+            low, high = calibration_interval(metrics.calibration.gaps(weight), np.array(gaps))
         elif len(drawn) and np.isfinite(value):
             low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
         else:
@@ -79,8 +78,10 @@ def calibration_interval(gaps: Floats, resampled: Floats) -> tuple[float, float]
 
     Parameters
     ----------
-    gaps : (bins,) (share of hits − mean confidence) times the bin's share of the rows
-    resampled : (resamples, bins) the same of bootstrap resamples
+    gaps : (bins,)
+        (Share of hits − mean confidence) times the bin's share of the rows.
+    resampled : (resamples, bins)
+        The same of bootstrap resamples.
     """
     value = float(np.abs(gaps).sum())
     chance = resampled - gaps
@@ -104,9 +105,11 @@ def calibration_interval(gaps: Floats, resampled: Floats) -> tuple[float, float]
     return low, value + half - least
 
 
-def calibration_error(hit: Floats, confidence: Floats) -> float:
-    """Return the expected calibration error over 15 bins of equal width, as in training's metrics; both (rows,)."""
-    return _Calibration(hit, confidence).error(np.ones(len(hit)))
+def wilson(shares: Any, counts: Any, z: float = 1.96) -> tuple[Any, Any]:
+    """Return the bounds of Wilson's 95 % interval of shares of `counts` rows; numbers or arrays."""
+    centre = (shares + z**2 / (2 * counts)) / (1 + z**2 / counts)
+    half = z * np.sqrt(shares * (1 - shares) / counts + z**2 / (4 * counts**2)) / (1 + z**2 / counts)
+    return centre - half, centre + half
 
 
 def area_under_roc(positive: NDArray[np.bool_], score: Floats, weight: Floats | None = None) -> float:
@@ -142,97 +145,100 @@ class _Ranked:
         return float((np.diff(right) * precision).sum() / right[-1])
 
 
-class _Calibration:
-    """The gap between hits and confidence in bins of equal width."""
+class _Classification:
+    """The metrics of class decisions.
 
-    def __init__(self, hit: Floats, confidence: Floats) -> None:
-        self.which = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
-        self.gap = hit - confidence
+    Parameters
+    ----------
+    target, decided : int64 (rows,)
+        Class codes.
+    probability : (rows, classes)
+    averaged : sequence of int
+        The classes whose precision, recall, areas and squares are reported, averaged over them.
+    calibration : Calibration
+    """
 
-    def gaps(self, weight: Floats) -> Floats:
-        """Return (bins,) the mean gap of each bin times its share of the weight."""
-        return np.asarray(np.bincount(self.which, weight * self.gap, minlength=_BINS) / weight.sum(), np.float64)
+    def __init__(
+        self, target: NDArray[np.int64], decided: NDArray[np.int64], probability: Floats, averaged: Sequence[int],
+        calibration: Calibration,
+    ) -> None:  # fmt: skip
+        self._target, self._decided, self._averaged = target, decided, averaged
+        self._classes = probability.shape[1]
+        self._hit = decided == target
+        eps = np.finfo(np.float64).eps
+        self._loss = -np.log(np.clip(probability[np.arange(len(target)), target], eps, 1 - eps))
+        self._square = ((probability - np.eye(self._classes)[target])[:, averaged] ** 2).sum(1)
+        self._ranked = [_Ranked(target == c, probability[:, c]) for c in averaged]
+        self.calibration = calibration
+        self.sorted_columns = len(averaged)
 
-    def error(self, weight: Floats) -> float:
-        return float(np.abs(self.gaps(weight)).sum())
-
-
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0
-
-
-def _clipped_log(probability: Floats) -> Floats:
-    eps = np.finfo(np.float64).eps
-    return np.asarray(np.log(np.clip(probability, eps, 1 - eps)), np.float64)
-
-
-def _binary(target: NDArray[Any], probability: Floats, threshold: float, calibration: _Calibration) -> Weighted:
-    positive, decided = target == 1, probability > threshold
-    ranked = _Ranked(positive, probability)
-    loss = -np.where(positive, _clipped_log(probability), _clipped_log(1 - probability))
-    square = (probability - target) ** 2
-
-    def measure(weight: Floats) -> dict[str, float]:
-        hits = float(weight[positive & decided].sum())
-        precision = _share(hits, float(weight[decided].sum()))
-        recall = _share(hits, float(weight[positive].sum()))
+    def measure(self, weight: Floats) -> dict[str, float]:
+        """Return the metrics by name; weight : (rows,)."""
+        hits = self._of_class(self._target[self._hit], weight[self._hit])
+        precision = hits / np.maximum(self._of_class(self._decided, weight), 1e-300)
+        recall = hits / np.maximum(self._of_class(self._target, weight), 1e-300)
         return {
-            "accuracy": float(np.average(positive == decided, weights=weight)),
-            "precision": precision,
-            "recall": recall,
-            "f1": _share(2 * precision * recall, precision + recall),
-            "auc": ranked.area(weight),
-            "average_precision": ranked.average_precision(weight),
-            "log_loss": float(np.average(loss, weights=weight)),
-            "brier": float(np.average(square, weights=weight)),
-            "calibration_error": calibration.error(weight),
-        }
-
-    return measure
-
-
-def _multiclass(target: NDArray[Any], probability: Floats, calibration: _Calibration) -> Weighted:
-    classes = probability.shape[1]
-    one_hot = np.eye(classes)[target]
-    decided = probability.argmax(1)
-    hit = decided == target
-    loss = -_clipped_log(probability[np.arange(len(target)), target])
-    square = ((probability - one_hot) ** 2).sum(1)
-    ranked = [_Ranked(target == c, probability[:, c]) for c in range(classes)]
-
-    def measure(weight: Floats) -> dict[str, float]:
-        hits = np.bincount(target[hit], weight[hit], minlength=classes)
-        precision = hits / np.maximum(np.bincount(decided, weight, minlength=classes), 1e-300)
-        recall = hits / np.maximum(np.bincount(target, weight, minlength=classes), 1e-300)
-        areas = [one.area(weight) for one in ranked]
-        precisions = [one.average_precision(weight) for one in ranked]
-        occurring = [c for c in range(classes) if np.isfinite(areas[c])]
-        return {
-            "accuracy": float(np.average(hit, weights=weight)),
+            "accuracy": float(np.average(self._hit, weights=weight)),
             "precision": float(precision.mean()),
             "recall": float(recall.mean()),
             "f1": float((2 * precision * recall / np.maximum(precision + recall, 1e-300)).mean()),
-            "auc": float(np.mean([areas[c] for c in occurring])) if occurring else float("nan"),
-            "average_precision": float(np.mean([precisions[c] for c in occurring])) if occurring else float("nan"),
-            "log_loss": float(np.average(loss, weights=weight)),
-            "brier": float(np.average(square, weights=weight)),
-            "calibration_error": calibration.error(weight),
+            "auc": _mean_of_finite([ranked.area(weight) for ranked in self._ranked]),
+            "average_precision": _mean_of_finite([ranked.average_precision(weight) for ranked in self._ranked]),
+            "log_loss": float(np.average(self._loss, weights=weight)),
+            "brier": float(np.average(self._square, weights=weight)),
+            "calibration_error": self.calibration.error(weight),
         }
 
-    return measure
+    def _of_class(self, codes: NDArray[np.int64], weight: Floats) -> Floats:
+        sums = np.bincount(codes, weight, minlength=self._classes)
+        return np.asarray(sums[self._averaged], np.float64)
 
 
-def _regression(target: Floats, prediction: Floats) -> Weighted:
-    error = target - prediction
+class _Regression:
+    """The metrics of predictions of a number."""
 
-    def measure(weight: Floats) -> dict[str, float]:
-        mean = np.average(target, weights=weight)
-        spread = float(np.average((target - mean) ** 2, weights=weight))
-        square = float(np.average(error**2, weights=weight))
+    calibration = None
+    sorted_columns = 1
+
+    def __init__(self, target: Floats, prediction: Floats) -> None:
+        self._target, self._error = target, target - prediction
+
+    def measure(self, weight: Floats) -> dict[str, float]:
+        """Return the metrics by name; weight : (rows,)."""
+        mean = np.average(self._target, weights=weight)
+        spread = float(np.average((self._target - mean) ** 2, weights=weight))
+        square = float(np.average(self._error**2, weights=weight))
         return {
             "rmse": float(np.sqrt(square)),
-            "mae": float(np.average(np.abs(error), weights=weight)),
+            "mae": float(np.average(np.abs(self._error), weights=weight)),
             "r2": 1 - square / spread if spread > 0 else float("nan"),
         }
 
-    return measure
+
+def _mean_of_finite(values: Sequence[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
+
+
+def _binary(target: NDArray[Any], scores: Floats, threshold: float) -> _Classification:
+    positive = scores[:, 1]
+    calibration = Calibration(target.astype(np.float64), positive)
+    decided = (positive > threshold).astype(np.int64)
+    return _Classification(target, decided, np.stack([1 - positive, positive], 1), [1], calibration)
+
+
+def _multiclass(target: NDArray[Any], scores: Floats, _: float) -> _Classification:
+    decided = scores.argmax(1)
+    calibration = Calibration((decided == target).astype(np.float64), scores.max(1))
+    return _Classification(target, decided, scores, range(scores.shape[1]), calibration)
+
+
+def _regression(target: NDArray[Any], scores: Floats, _: float) -> _Regression:
+    return _Regression(target.astype(np.float64), scores)
+
+
+_METRICS: dict[TaskName, Callable[[NDArray[Any], Floats, float], _Classification | _Regression]] = {
+    "binary": _binary,
+    "multiclass": _multiclass,
+    "regression": _regression,
+}

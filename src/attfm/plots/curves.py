@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from attfm.errors import ConfigError
-from attfm.metrics.intervals import calibration_error
+from attfm.metrics.intervals import wilson
+from attfm.metrics.scores import calibration_error
 from attfm.plots.style import NEGATIVE, NEUTRAL, POSITIVE, as_float, new_axes, quiet_frame
 
 if TYPE_CHECKING:
@@ -22,11 +23,16 @@ _BINS = 10
 def reliability(y: ArrayLike, probability: ArrayLike, *, bins: int = _BINS, ax: Axes | None = None) -> Axes:
     """Draw observed shares against predicted probabilities, in bins of equal numbers of rows, with 95 % intervals.
 
+    The Brier score and the calibration error in its title are the metrics', the latter over 15 bins of equal width.
+
     Parameters
     ----------
-    y : (rows,) of 0 and 1; probability : (rows,) of class 1
-
-    The Brier score and the calibration error in its title are the metrics', the latter over 15 bins of equal width.
+    y : (rows,)
+        0 or 1.
+    probability : (rows,)
+        Of class 1.
+    bins : int
+        At most so many.
     """
     observed, predicted = _checked(y, probability)
     ax = new_axes(ax, width=5, height=4.8)
@@ -50,15 +56,8 @@ def reliability(y: ArrayLike, probability: ArrayLike, *, bins: int = _BINS, ax: 
     return ax
 
 
-def wilson(shares: Any, counts: Any, z: float = 1.96) -> tuple[Any, Any]:
-    """Return Wilson's 95 % interval of shares."""
-    centre = (shares + z**2 / (2 * counts)) / (1 + z**2 / counts)
-    half = z * np.sqrt(shares * (1 - shares) / counts + z**2 / (4 * counts**2)) / (1 + z**2 / counts)
-    return centre - half, centre + half
-
-
 def roc(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = None) -> Axes:
-    """Draw the ROC curve; y : (rows,) of 0 and 1, probability : (rows,) of class 1."""
+    """Draw the ROC curve; y (0 or 1) and probability (of class 1) are (rows,)."""
     observed, predicted = _checked(y, probability, both=True)
     ax = new_axes(ax, width=5, height=4.8)
     wrong, right, _ = roc_curve(observed, predicted)
@@ -73,7 +72,7 @@ def roc(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = None) -> Axes
 
 
 def precision_recall(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = None) -> Axes:
-    """Draw precision against recall; y : (rows,) of 0 and 1, probability : (rows,) of class 1."""
+    """Draw precision against recall; y (0 or 1) and probability (of class 1) are (rows,)."""
     observed, predicted = _checked(y, probability, both=True)
     ax = new_axes(ax, width=5, height=4.8)
     precision, recall, _ = precision_recall_curve(observed, predicted)
@@ -90,11 +89,12 @@ def precision_recall(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = 
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
-    """Draw the losses of each epoch; history : as in `history_` of an estimator.
+    """Draw the losses of each epoch; the history is that of an estimator's `history_`.
 
     Raises
     ------
-    ConfigError : there are no epochs
+    ConfigError
+        There are no epochs.
     """
     if not history:
         raise ConfigError("The model has no history of its training: there is no learning curve to draw.")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN
 from attfm.errors import ConfigError
+from attfm.explain.density import density, stretch_of
 from attfm.explain.explanation import Explanation, output_number
 from attfm.explain.global_explanation import GlobalExplanation, Shape
+from attfm.explain.pair_grid import FEW_ROWS, MOST_CATEGORIES, pair_grid
 from attfm.plots.curves import learning_curve, precision_recall, reliability, roc
-from attfm.plots.grid import FEW_ROWS, MOST_CATEGORIES, density, pair_grid, stretch_of, stretched_ticks
 from attfm.plots.style import (
     ACCENT,
     NEGATIVE,
@@ -25,6 +27,7 @@ from attfm.plots.style import (
     new_axes,
     quiet_frame,
     sequential,
+    stretched_ticks,
     tick_size,
 )
 
@@ -43,8 +46,6 @@ __all__ = [
     "waterfall",
 ]
 
-Floats = NDArray[np.float64]
-
 
 def waterfall(
     explanation: Explanation, row: int = 0, *, output: str | int | None = None, n: int = 12, ax: Axes | None = None
@@ -53,16 +54,19 @@ def waterfall(
 
     Raises
     ------
-    IndexError : there is no such row
-    ConfigError : several outputs and none named
-    MissingExtraError : matplotlib is not installed
+    IndexError
+        There is no such row.
+    ConfigError
+        Several outputs and none named.
+    MissingExtraError
+        matplotlib is not installed.
     """
     one = explanation[row]
     number = output_number(one.outputs, output)
     effects = one.top(n, output=number)[0]
     total = float(one.logits[0, number])
     base = float(one.base[number])
-    names = [f"{_short_name(e.name)} = {_short_value(e.value, pair=' × ' in e.name)}" for e in effects]
+    names = [f"{_short(effect.fields)} = {_short(effect.values)}" for effect in effects]
     sizes = [effect.effect for effect in effects]
     others = len(one.names) - len(effects)
     if others:
@@ -107,19 +111,15 @@ def importance(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the n most important fields or pairs as bars, with their spread over refits where there are any."""
-    found = {
+    importances = {
         "all": overview.importance, "fields": overview.field_importance, "pairs": overview.pair_importance
     }[kind]()[:n]  # fmt: skip
-    ax = new_axes(ax, width=7.5, height=1.2 + 0.27 * max(len(found), 2))
-    sizes = [one.importance for one in found]
-    spread = [one.spread or 0.0 for one in found] if any(one.spread for one in found) else None
-    pair_names = set(overview.pair_names)
-    colours = [ACCENT if one.name in pair_names else NEGATIVE for one in found]
-    style = {"ecolor": "black", "elinewidth": 1, "capsize": 2}
-    ax.barh(np.arange(len(found)), sizes, xerr=spread, color=colours, error_kw=style, height=0.72)
-    ax.set_yticks(np.arange(len(found)), [_short_name(one.name) for one in found])
-    ax.tick_params(axis="y", length=0, labelsize=tick_size(ax, len(found)))
-    ax.set_ylim(len(found) - 0.4, -0.6)
+    ax = new_axes(ax, width=7.5, height=1.2 + 0.27 * max(len(importances), 2))
+    spread = [one.spread or 0.0 for one in importances] if any(one.spread for one in importances) else None
+    colours = [ACCENT if len(one.fields) > 1 else NEGATIVE for one in importances]
+    _named_bars(
+        ax, [_short(one.fields) for one in importances], [one.importance for one in importances], colours, spread
+    )
     ax.set_xlim(left=0)
     unit = "logits" if overview.unit == "logit" else label(overview.unit)
     ax.set_xlabel(f"mean |effect| over {overview.rows:,} rows, {unit}")
@@ -155,10 +155,10 @@ def _curve(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | No
             spread = found.spread[FIRST_VALUE:, number]
             ax.stairs(seen + 2 * spread, edges, baseline=seen - 2 * spread, fill=True, color=NEGATIVE, alpha=0.2)
     notes = []
-    for state, name in ((MISSING, "missing"), (UNKNOWN, "unknown")):
-        if found.rows[state]:
-            ax.axhline(found.effect[state, number], color=POSITIVE, linestyle=":", linewidth=1.6)
-            notes.append(f"{name}: {found.effect[state, number]:+.3f}, {found.rows[state]:,} rows")
+    for level, name in ((MISSING, "missing"), (UNKNOWN, "unknown")):
+        if found.rows[level]:
+            ax.axhline(found.effect[level, number], color=POSITIVE, linestyle=":", linewidth=1.6)
+            notes.append(f"{name}: {found.effect[level, number]:+.3f}, {found.rows[level]:,} rows")
     ax.axhline(0, color=NEUTRAL, linewidth=0.8)
     below = ax.inset_axes((0, -0.27, 1, 0.23), sharex=ax)
     if len(edges) == len(rows) + 1 and len(rows):
@@ -193,18 +193,23 @@ def _bars(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | Non
     sizes, rows = found.effect[order, number], found.rows[order]
     spread = None if found.spread is None else 2 * found.spread[order, number]
     colours = [NEGATIVE if size < 0 else POSITIVE for size in sizes]
-    style = {"ecolor": "black", "elinewidth": 1, "capsize": 2}
-    ax.barh(np.arange(len(order)), sizes, xerr=spread, color=colours, height=0.72, error_kw=style)
-    names = [f"{label(found.labels[state], 26)}  ({count:,})" for state, count in zip(order, rows, strict=True)]
-    ax.set_yticks(np.arange(len(order)), names)
-    ax.tick_params(axis="y", length=0, labelsize=tick_size(ax, len(order)))
-    ax.set_ylim(len(order) - 0.4, -0.6)
+    names = [f"{label(found.labels[level], 26)}  ({count:,})" for level, count in zip(order, rows, strict=True)]
+    _named_bars(ax, names, sizes, colours, spread)
     ax.axvline(0, color=NEUTRAL, linewidth=0.8)
     ax.set_xlabel(_effect_label(overview, number))
     more = f"; {left_out:,} rarer values not shown" if left_out else ""
     ax.set_title(f"{label(found.field)} (rows){more}", fontsize=9, loc="left")
     quiet_frame(ax)
     return ax
+
+
+def _named_bars(ax: Axes, names: Sequence[str], sizes: ArrayLike, colours: Sequence[str], spread: Any) -> None:
+    """Draw bars from top to bottom with their names, and whiskers where there is a spread."""
+    places, style = np.arange(len(names)), {"ecolor": "black", "elinewidth": 1, "capsize": 2}
+    ax.barh(places, sizes, xerr=spread, color=colours, error_kw=style, height=0.72)
+    ax.set_yticks(places, names)
+    ax.tick_params(axis="y", length=0, labelsize=tick_size(ax, len(names)))
+    ax.set_ylim(len(names) - 0.4, -0.6)
 
 
 def pair_map(
@@ -231,7 +236,7 @@ def pair_map(
     ax.set_xlabel(label(surface.fields[1]))
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
     bar.set_label(_effect_label(overview, number))
-    ax.set_title(f"{_short_name(surface.name)}; dots: fewer than {FEW_ROWS} rows, grey: none", fontsize=9, loc="left")
+    ax.set_title(f"{_short(surface.fields)}; dots: fewer than {FEW_ROWS} rows, grey: none", fontsize=9, loc="left")
     return ax
 
 
@@ -240,7 +245,8 @@ def attention_matrix(overview: GlobalExplanation, *, ax: Axes | None = None) -> 
 
     Raises
     ------
-    ConfigError : the model has no attention
+    ConfigError
+        The model has no attention.
     """
     matrix = overview.attention_matrix()
     fields = len(overview.fields)
@@ -264,12 +270,9 @@ def _effect_label(overview: GlobalExplanation, number: int) -> str:
     return f"effect on {label(overview.unit, 24)}"
 
 
-def _short_name(name: str) -> str:
-    return both_labels(name.split(" × "), 40) if " × " in name else label(name, 26)
-
-
-def _short_value(value: str, *, pair: bool) -> str:
-    return both_labels(value.split(" × "), 40) if pair else label(value, 26)
+def _short(texts: Sequence[str]) -> str:
+    """Return the name or value of a field, or of the two of a pair, as it may stand beside a bar."""
+    return both_labels(texts, 40) if len(texts) > 1 else label(texts[0], 26)
 
 
 def _signed(size: float) -> str:

@@ -24,7 +24,8 @@ def new_axes(ax: Axes | None, *, width: float, height: float) -> Axes:
 
     Raises
     ------
-    MissingExtraError : matplotlib is not installed
+    MissingExtraError
+        matplotlib is not installed.
     """
     try:
         import matplotlib.pyplot as plt
@@ -85,6 +86,29 @@ def limits_around(ax: Axes, low: float, high: float, share: float = 0.2) -> None
     """Set the x limits with room for texts beside the bars."""
     room = share * (high - low) or 1.0
     ax.set_xlim(low - room, high + room)
+
+
+def stretched_ticks(low: float, high: float, stretch: float, *, apart: float = 0.11) -> list[float]:
+    """Return ticks for a stretched axis: 0, powers of ten, and their fivefold and double, no two too close.
+
+    Parameters
+    ----------
+    low, high : float
+        Ends of the axis.
+    stretch : float
+        As of `attfm.explain.density.stretch_of`.
+    apart : float
+        The least distance of two ticks, as a share of the axis.
+    """
+    most = int(np.ceil(np.log10(max(abs(low), abs(high)))))
+    sizes = [times * 10.0**power for times in (1, 5, 2) for power in range(most, most - 12, -1)]
+    least = apart * (np.arcsinh(high / stretch) - np.arcsinh(low / stretch))
+    found = list[float]()
+    for tick in (0.0, *(sign * size for size in sizes for sign in (1, -1))):
+        far = all(abs(np.arcsinh(tick / stretch) - np.arcsinh(other / stretch)) >= least for other in found)
+        if low <= tick <= high and far:
+            found.append(tick)
+    return sorted(found)
 
 
 def as_float(array: Any) -> NDArray[np.float64]:

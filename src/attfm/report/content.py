@@ -1,5 +1,6 @@
 """What stands in a report, as plain lists and numbers: what the page draws."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,13 @@ from numpy.typing import NDArray
 
 from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN
 from attfm.errors import ConfigError
+from attfm.explain.density import density, stretch_of
 from attfm.explain.explainer import Explainer, explain_global
-from attfm.explain.explanation import Explanation
-from attfm.explain.global_explanation import GlobalExplanation, Shape
+from attfm.explain.explanation import Explanation, joined
+from attfm.explain.global_explanation import GlobalExplanation, PairSurface, Shape
+from attfm.explain.pair_grid import pair_grid
 from attfm.metrics.intervals import with_intervals
 from attfm.model.bundle import Model
-from attfm.plots.grid import density, pair_grid, stretch_of
 from attfm.report.curve_points import curves
 from attfm.report.rows_shown import Examined, shown_rows
 from attfm.report.warnings import examine_fields, warnings_of
@@ -28,7 +30,16 @@ _MOST_SHARES = 4  # classes whose share of the rows is shown
 
 
 def report_content(model: Model, examined: Examined | None, *, detail: float = 1.0) -> Content:
-    """Return all that the page shows; detail : 1, or less for a smaller page of a table with very many fields."""
+    """Return all that the page shows.
+
+    Parameters
+    ----------
+    model : Model
+    examined : Examined or None
+        Rows to measure and show.
+    detail : float
+        1, or less for a smaller page of a table with very many fields.
+    """
     try:
         overview = explain_global(model)
     except ConfigError as error:  # no background is stored
@@ -120,12 +131,11 @@ def _targets(model: Model, target: NDArray[Any]) -> list[Content]:
 
 
 def _importance(overview: GlobalExplanation) -> list[Content]:
-    pairs = set(overview.pair_names)
     return [
         {
-            "name": _pair_text(one.name), "kind": "pair" if one.name in pairs else "field",
-            "size": _rounded(one.importance), "share": _rounded(one.share), "spread": _rounded(one.spread),
-            "attention": _rounded(one.attention),
+            "name": joined(_texts(one.fields)), "fields": _texts(one.fields),
+            "kind": "pair" if len(one.fields) > 1 else "field", "size": _rounded(one.importance),
+            "share": _rounded(one.share), "spread": _rounded(one.spread), "attention": _rounded(one.attention),
         }
         for one in overview.importance()[:_IMPORTANT]
     ]  # fmt: skip
@@ -148,9 +158,9 @@ def _shape(shape: Shape, overview: GlobalExplanation, detail: float) -> Content:
     outputs = min(shape.effect.shape[1], _OUTPUTS)
     effect, rows = shape.effect[:, :outputs], shape.rows
     special = [
-        {"name": name, "rows": int(rows[state]), "effect": _numbers(effect[state])}
-        for state, name in ((MISSING, "missing"), (UNKNOWN, "unknown"))
-        if len(rows) > state and rows[state]
+        {"name": name, "rows": int(rows[level]), "effect": _numbers(effect[level])}
+        for level, name in ((MISSING, "missing"), (UNKNOWN, "unknown"))
+        if len(rows) > level and rows[level]
     ]
     content: Content = {"field": _text(shape.field), "kind": shape.kind, "rows": int(rows.sum())}
     if shape.edges is not None and len(shape.edges) == len(rows) - FIRST_VALUE + 1 and len(rows) > FIRST_VALUE:
@@ -169,7 +179,7 @@ def _shape(shape: Shape, overview: GlobalExplanation, detail: float) -> Content:
     most = int(np.clip(detail * _POINTS / (len(overview.fields) * outputs), _LEAST_BINS, _CATEGORIES))
     kept = order[:most]
     return content | {
-        "labels": [_text(shape.labels[state]) for state in kept], "effect": _numbers(effect[kept].T),
+        "labels": [_text(shape.labels[level]) for level in kept], "effect": _numbers(effect[kept].T),
         "counts": rows[kept].tolist(), "left": len(order) - len(kept),
         "spread": None if shape.spread is None else _numbers(shape.spread[kept][:, :outputs].T),
     }  # fmt: skip
@@ -190,7 +200,7 @@ def _merged(shape: Shape, effect: Floats, most: int) -> tuple[Floats, Floats, ND
     return np.append(edges[starts], edges[-1]), averaged(effect), counts, spread
 
 
-def _map(overview: GlobalExplanation, surface: Any, number: int) -> Content:
+def _map(overview: GlobalExplanation, surface: PairSurface, number: int) -> Content:
     grid = pair_grid(overview, surface, number)
     return {
         "fields": [_text(name) for name in grid.fields], "output": number,
@@ -218,7 +228,7 @@ def _table(model: Model, examined: Examined) -> Content:
         if shares is None:
             row |= {"predicted": _rounded(logits[place, 0])}
         else:
-            one = 1 if model.task.name == "binary" else int(predicted[place])
+            one = number + len(classes) - len(explanation.outputs)  # of two classes the second has the account
             row |= {"predicted": classes[predicted[place]], "p": _rounded(shares[place, one]), "of": classes[one]}
         if examined.target is not None:
             label = examined.target[places[place]]
@@ -237,13 +247,14 @@ def _account(explanation: Explanation, place: int, number: int) -> Content:
     rest = total - base - sum(effect.effect for effect in effects)
     return {
         "base": _rounded(base, 6), "total": _rounded(total, 6), "output": _text(one.outputs[number]),
-        "effects": [[_pair_text(e.name), _pair_text(e.value), _rounded(e.effect, 6)] for e in effects],
+        "effects": [[_texts(e.fields), _texts(e.values), _rounded(e.effect, 6)] for e in effects],
         "others": len(one.names) - len(effects), "rest": _rounded(rest, 6),
     }  # fmt: skip
 
 
-def _pair_text(text: str) -> str:
-    return " × ".join(_text(part, 60) for part in text.split(" × "))
+def _texts(texts: Sequence[str]) -> list[str]:
+    """Return the names or values of one field, or of the two of a pair, for the page."""
+    return [_text(text, 60) for text in texts]
 
 
 def _text(text: object, longest: int = _LONGEST_TEXT) -> str:

@@ -1,13 +1,14 @@
 """The curves of a report, as points: ROC, precision and recall, calibration, and predictions against values."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from attfm.metrics.intervals import wilson
 from attfm.model.bundle import Model
-from attfm.plots.curves import wilson
 
 Floats = NDArray[np.float64]
 _POINTS, _DOTS, _BINS, _CLASSES = 200, 600, 10, 5
@@ -18,20 +19,38 @@ def curves(model: Model, target: NDArray[Any], scores: Floats) -> dict[str, Any]
 
     Parameters
     ----------
-    target : (rows,) class codes or values
-    scores : (rows, classes) probabilities, or (rows,) predictions of a regression
+    model : Model
+    target : (rows,)
+        Class codes or values.
+    scores : (rows, classes) or (rows,)
+        Probabilities, or the predictions of a regression.
     """
-    if model.task.name == "regression":
-        return {"scatter": _scatter(target, scores), "means": _means(target, scores)}
-    classes = list(model.target.classes or ())
-    if model.task.name == "binary":
-        codes = [1]
-        hit, confidence = (target == 1).astype(np.float64), scores[:, 1]
-    else:
-        counts = np.bincount(target, minlength=len(classes))
-        codes = np.argsort(-counts, kind="stable")[:_CLASSES].tolist()
-        hit, confidence = (scores.argmax(1) == target).astype(np.float64), scores.max(1)
-    found: dict[str, Any] = {"roc": [], "pr": [], "calibration": _calibration(hit, confidence)}
+    return _CURVES[model.task.name](target, scores, list(model.target.classes or ()))
+
+
+def _binary(target: NDArray[Any], scores: Floats, classes: Sequence[object]) -> dict[str, Any]:
+    return _of_classes(target, scores, classes, [1]) | {
+        "calibration": _calibration((target == 1).astype(np.float64), scores[:, 1])
+    }
+
+
+def _multiclass(target: NDArray[Any], scores: Floats, classes: Sequence[object]) -> dict[str, Any]:
+    """Return a curve of each of the most frequent classes against the rest, and the calibration of what is decided."""
+    frequent = np.argsort(-np.bincount(target, minlength=len(classes)), kind="stable")[:_CLASSES].tolist()
+    return _of_classes(target, scores, classes, frequent) | {
+        "calibration": _calibration((scores.argmax(1) == target).astype(np.float64), scores.max(1))
+    }
+
+
+def _regression(target: NDArray[Any], predicted: Floats, _: Sequence[object]) -> dict[str, Any]:
+    return {"scatter": _scatter(target, predicted), "means": _means(target, predicted)}
+
+
+def _of_classes(
+    target: NDArray[Any], scores: Floats, classes: Sequence[object], codes: Sequence[int]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the ROC and precision-recall curves of the classes given that have rows in them and outside."""
+    curves: dict[str, list[dict[str, Any]]] = {"roc": [], "pr": []}
     for code in codes:
         positive = target == code
         if not 0 < positive.sum() < len(positive):
@@ -39,9 +58,9 @@ def curves(model: Model, target: NDArray[Any], scores: Floats) -> dict[str, Any]
         wrong, right, _ = roc_curve(positive, scores[:, code])
         precision, recall, _ = precision_recall_curve(positive, scores[:, code])
         name = str(classes[code])[:60]
-        found["roc"].append({"name": name, "points": _thinned(wrong, right)})
-        found["pr"].append({"name": name, "points": _thinned(recall, precision), "share": round(positive.mean(), 4)})
-    return found
+        curves["roc"].append({"name": name, "points": _thinned(wrong, right)})
+        curves["pr"].append({"name": name, "points": _thinned(recall, precision), "share": round(positive.mean(), 4)})
+    return curves
 
 
 def _calibration(hit: Floats, confidence: Floats) -> list[dict[str, float]]:
@@ -76,3 +95,6 @@ def _thinned(x: Floats, y: Floats) -> list[list[float]]:
     wanted = np.searchsorted(length, np.linspace(0, length[-1], _POINTS))
     kept = np.unique(np.concatenate([[0], np.minimum(wanted, len(x) - 1), [len(x) - 1]]))
     return [[round(float(x[p]), 4), round(float(y[p]), 4)] for p in kept]
+
+
+_CURVES = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}

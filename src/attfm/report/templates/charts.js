@@ -31,7 +31,10 @@ function say(x, digits = 3) {
   return sign + String(Number(size.toPrecision(digits)));
 }
 
-// Texts joined by ×, as in a pair's name: the long ones give way first, and each keeps its beginning and its end.
+// What is said for one field or the two of a pair, or for their values.
+const joined = (texts) => texts.join(" × ");
+
+// The same in little room: the long ones give way first, and each keeps its beginning and its end.
 function shortenAll(texts, width) {
   const sizes = texts.map(widthOf).sort((a, b) => a - b);
   let room = width - widthOf(" × ") * (texts.length - 1), most = Infinity;
@@ -42,7 +45,7 @@ function shortenAll(texts, width) {
       return size > most;
     });
   }
-  return texts.map((text) => shorten(text, most)).join(" × ");
+  return joined(texts.map((text) => shorten(text, most)));
 }
 
 function signed(x) {
@@ -149,7 +152,7 @@ function barChart(width, { bars, label, axisLabel, from = null }) {
   const px = (v) => left + ((v - x[0]) / (x[1] - x[0])) * (right - left);
   bars.forEach((bar, i) => {
     const y = head + i * line, colour = bar.colour || (bar.size < 0 ? "blue" : "orange");
-    const name = draw("text", { x: names - 4, y: y + 14, "text-anchor": "end" }, bar.note ? `${shorten(bar.name, names - 8 - widthOf(` ${bar.note}`))} ${bar.note}` : shortenAll(bar.name.split(" × "), names - 8));
+    const name = draw("text", { x: names - 4, y: y + 14, "text-anchor": "end" }, bar.note ? `${shorten(bar.name, names - 8 - widthOf(` ${bar.note}`))} ${bar.note}` : shortenAll(bar.fields, names - 8));
     name.append(draw("title", {}, `${bar.name} ${bar.note || ""}`));
     svg.append(name);
     svg.append(draw("rect", { x: Math.min(px(0), px(bar.size)), y: y + 3, width: Math.max(Math.abs(px(bar.size) - px(0)), 0.5), height: line - 6, class: `f-${colour}` }));
@@ -244,9 +247,9 @@ function heatMap(width, { rows, columns, value, counts, limit, label, xLabel, yL
 
 // One row's account: from the base value, effect by effect, to its total.
 function waterfall(width, row, { start, end, label }) {
-  const steps = row.effects.map(([name, value, size]) => ({ names: name.split(" × "), values: value.split(" × "), size }));
-  if (row.others) steps.push({ names: [`${row.others.toLocaleString("en")} others`], values: [], size: row.rest });
-  const names = Math.min(420, width * 0.5), ends = [row.base], whole = (step) => [step.names, step.values].filter((p) => p.length).map((p) => p.join(" × ")).join(" = ");
+  const steps = row.effects.map(([fields, values, size]) => ({ fields, values, size }));
+  if (row.others) steps.push({ fields: [`${row.others.toLocaleString("en")} others`], values: [], size: row.rest });
+  const names = Math.min(420, width * 0.5), ends = [row.base], whole = (step) => [step.fields, step.values].filter((p) => p.length).map(joined).join(" = ");
   // What does not fit into one line is written in two, the fields above their values.
   const lines = steps.map((step) => (step.values.length && widthOf(whole(step)) > names - 6 ? 2 : 1));
   const tops = [26];
@@ -269,7 +272,7 @@ function waterfall(width, row, { start, end, label }) {
   steps.forEach((step, s) => {
     const a = px(ends[s]), b = px(ends[s + 1]), top = tops[s], tall = tops[s + 1] - top, middle = top + tall / 2;
     if (lines[s] === 2) {
-      name(shortenAll(step.names, names - 6), middle - 3, whole(step));
+      name(shortenAll(step.fields, names - 6), middle - 3, whole(step));
       name(`= ${shortenAll(step.values, names - 6 - widthOf("= "))}`, middle + 10, whole(step));
     } else name(whole(step), middle + 4, whole(step));
     svg.append(draw("line", { x1: a, x2: a, y1: top - 6, y2: middle + 7, class: "rule" }));

@@ -179,7 +179,7 @@ function importancePart() {
   const spread = data.importance.some((i) => i.spread !== null);
   picture(part, {
     title: `The ${data.importance.length} most important fields (blue) and pairs (green)`, only: true, caption: spread ? "whiskers: standard deviation over refits" : "",
-    paint: (w) => barChart(w, { from: 0, bars: data.importance.map((i) => ({ name: i.name, size: i.size, spread: i.spread, colour: i.kind === "pair" ? "green" : "blue" })), label: `importance: ${data.importance.slice(0, 5).map((i) => `${i.name} ${say(i.size)}`).join(", ")}` }),
+    paint: (w) => barChart(w, { from: 0, bars: data.importance.map((i) => ({ name: i.name, fields: i.fields, size: i.size, spread: i.spread, colour: i.kind === "pair" ? "green" : "blue" })), label: `importance: ${data.importance.slice(0, 5).map((i) => `${i.name} ${say(i.size)}`).join(", ")}` }),
     table: () => plainTable(["effect", "kind", "mean |effect|", "share", "attention"], data.importance.map((i) => [i.name, i.kind, figure4(i.size), percent(i.share), figure4(i.attention)]), [2, 3, 4]),
   });
 }
@@ -189,7 +189,7 @@ function attentionPart() {
   if (!a) return;
   const part = section("attention", "Attention", `Mean attention of each pair, in multiples of equal attention. It has no sign and no size: importance above is what a pair does.${a.left ? ` The ${count(a.fields.length)} most important of ${count(a.fields.length + a.left)} fields.` : ""}`);
   const most = Math.max(...a.cells.flat().filter((v) => v !== null));
-  const pairs = () => a.fields.flatMap((f, i) => a.fields.slice(i + 1).map((g, j) => [`${f} × ${g}`, a.cells[i][i + 1 + j]])).filter((p) => p[1] !== null).sort((p, q) => q[1] - p[1]);
+  const pairs = () => a.fields.flatMap((f, i) => a.fields.slice(i + 1).map((g, j) => [joined([f, g]), a.cells[i][i + 1 + j]])).filter((p) => p[1] !== null).sort((p, q) => q[1] - p[1]);
   picture(part, {
     title: "Attention matrix", only: true, caption: `strongest colour: ${say(most)} times equal attention`,
     paint: (w) => heatMap(w, { rows: a.fields, columns: a.fields, value: a.cells, limit: most, oneSided: true, label: `attention matrix; most: ${pairs().slice(0, 3).map((p) => `${p[0]} ${say(p[1])}`).join(", ")}` }),
@@ -246,12 +246,14 @@ function mapsPart() {
   pairs.forEach((first) => {
     const shown = () => data.maps.find((m) => m.output === output && m.fields.join("\n") === first.fields.join("\n")) || first;
     picture(grid, {
-      title: first.fields.join(" × "), caption: data.outputs.length > 1 ? "the class chosen under Shapes" : `strongest colour: ±${say(first.limit)}`,
+      title: joined(first.fields), caption: data.outputs.length > 1 ? "the class chosen under Shapes" : `strongest colour: ±${say(first.limit)}`,
       paint: (w) => { const m = shown(); return heatMap(w, { rows: m.labels[0], columns: m.labels[1], value: m.mean, counts: m.counts, limit: m.limit, yLabel: m.fields[0], xLabel: m.fields[1], label: `pair map of ${m.fields.join(" and ")}: ${effectOf(output)}, at most ${say(m.limit)}` }); },
       table: () => { const m = shown(); return plainTable([m.fields[0], m.fields[1], "effect", "rows"], m.labels[0].flatMap((u, r) => m.labels[1].map((v, k) => [u, v, m.mean[r][k], m.counts[r][k]])).filter((c) => c[2] !== null).map((c) => [c[0], c[1], signed(c[2]), count(c[3])]), [2, 3]); },
     });
   });
 }
+
+const named = ([fields, values]) => `${joined(fields)} = ${joined(values)}`;
 
 function rowsPart() {
   const t = data.table;
@@ -267,7 +269,7 @@ function rowsPart() {
     { name: "predicted", get: (r) => r.predicted, text: (r) => (classes ? r.predicted : say(r.predicted, 5)), number: !classes },
     ...(classes ? [{ name: "probability", get: (r) => r.p, text: (r) => (data.task === "binary" ? `${chance(r.p)} of ${r.of}` : chance(r.p)), number: true }] : []),
     ...(labelled ? [{ name: "actual", get: (r) => r.actual, text: (r) => (classes ? r.actual : say(r.actual, 5)), number: !classes, mark: true }] : []),
-    { name: "largest effect", get: (r) => (r.effects[0] ? Math.abs(r.effects[0][2]) : 0), text: (r) => (r.effects[0] ? `${r.effects[0][0]} = ${r.effects[0][1]} (${signed(r.effects[0][2])})` : "–"), wide: true },
+    { name: "largest effect", get: (r) => (r.effects[0] ? Math.abs(r.effects[0][2]) : 0), text: (r) => (r.effects[0] ? `${named(r.effects[0])} (${signed(r.effects[0][2])})` : "–"), wide: true },
   ];
   const entries = t.rows.map((row, i) => ({ row, values: t.values[i], text: [...columns.map((c) => c.text(row)), ...t.values[i]].join("\n").toLowerCase() }));
   const body = node("tbody"), table = node("table", { id: "row-table" }), box = node("div", { className: "scroll" });
@@ -298,7 +300,7 @@ function rowsPart() {
     const unit = data.unit === "logit" ? `logit of ${row.output}` : data.unit;
     const what = `${unit}: from ${say(row.base)}, the mean of the training rows, to ${say(row.total)}`;
     const width = Math.min(box.clientWidth - 28, 900);
-    inner.append(waterfall(width, row, { start: "mean of training rows", end: unit, label: `waterfall of row ${row.n}; ${what}; ${row.effects.slice(0, 5).map((e) => `${e[0]} = ${e[1]} ${signed(e[2])}`).join(", ")}` }));
+    inner.append(waterfall(width, row, { start: "mean of training rows", end: unit, label: `waterfall of row ${row.n}; ${what}; ${row.effects.slice(0, 5).map((e) => `${named(e)} ${signed(e[2])}`).join(", ")}` }));
     const list = node("dl", { className: "values" });
     t.fields.forEach((field, f) => list.append(node("div", {}, node("dt", { textContent: field }), node("dd", { textContent: values[f] }))));
     inner.append(list);

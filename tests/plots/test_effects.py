@@ -1,31 +1,18 @@
-"""Pictures: what they say, that nothing overlaps, and what they ask of the caller."""
-
-import builtins
-from collections.abc import Iterator
-from typing import Any
+"""Pictures of effects: what they say, that nothing overlaps, and what they ask of the caller."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from attfm.errors import ConfigError, MissingExtraError
+from attfm.errors import ConfigError
 from attfm.explain.explainer import Explainer, explain_global
 from attfm.explain.explanation import Explanation
 from attfm.explain.global_explanation import GlobalExplanation
-from attfm.plots.style import label
-from tests.explain.account import mixed, model, source
+from attfm.plots import effects as plots
+from tests.explain.account import clashing, mixed, model, source
+from tests.plots.pictures import assert_readable, overlaps
 
-matplotlib = pytest.importorskip("matplotlib")
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-
-from attfm.plots import effects as plots  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    plt.close("all")
+plt = pytest.importorskip("matplotlib.pyplot")
 
 
 @pytest.fixture(scope="module")
@@ -49,31 +36,6 @@ def wide(fields: int, *, numeric: str = "quantile") -> tuple[Explanation, Global
     )
     made = model(table=table, numeric=numeric)
     return Explainer(made).of_rows(source(table), [0]), explain_global(made)
-
-
-def overlaps(texts: list[Any]) -> list[tuple[str, str]]:
-    """Return the texts of one axis whose boxes lie over each other."""
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
-    return [
-        (one, other)
-        for place, (one, box) in enumerate(boxes)
-        for other, box2 in boxes[place + 1 :]
-        if box.x0 < box2.x1 - 1 and box2.x0 < box.x1 - 1 and box.y0 < box2.y1 - 1 and box2.y0 < box.y1 - 1
-    ]
-
-
-def assert_readable(ax: Any) -> None:
-    ax.figure.canvas.draw()
-    (left, right), (low, high) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
-    # Ticks beyond the axes are not drawn.
-    across = [text for text in ax.get_xticklabels() if left <= text.get_position()[0] <= right]
-    along = [text for text in ax.get_yticklabels() if low <= text.get_position()[1] <= high]
-    assert overlaps(along) == []
-    assert overlaps(across) == []
-    edge = ax.figure.bbox
-    for text in [*along, *across, ax.xaxis.label, ax.yaxis.label, ax.title]:
-        box = text.get_window_extent()
-        assert not text.get_text() or (box.x0 >= edge.x0 - 1 and box.y0 >= edge.y0 - 1 and box.y1 <= edge.y1 + 1)
 
 
 def test_overlaps_are_seen() -> None:
@@ -123,6 +85,19 @@ def test_importance_has_bars_and_whiskers(overview: GlobalExplanation) -> None:
     assert widths == pytest.approx([one.importance for one in overview.pair_importance()[:4]])
     assert "2 refits" in ax.get_title("left")
     assert plots.importance(overview).get_legend() is not None
+
+
+def test_a_field_called_like_a_pair_is_drawn_as_the_field_it_is() -> None:
+    overview = explain_global(model(table=clashing()))
+    bars = plots.importance(overview).patches[: len(overview.importance())]
+    colours = {one.fields: bar.get_facecolor() for one, bar in zip(overview.importance(), bars, strict=True)}
+    assert colours["a × b",] == colours["a",] != colours["a", "b"] == colours["a", "a × b"]
+    # A field's name and value are shortened as a whole, a pair's each for itself.
+    long = pa.table({"a long name × of a field": ["a long value × of it", "other"] * 75, "b": ["x", "y", "z"] * 50})
+    made = model(table=long)
+    names = [text.get_text() for text in Explainer(made).of_rows(source(long), [0]).plot(0).get_yticklabels()]
+    assert "a long name × of a field = a long value × of it" in names
+    assert "a long name ×… field × b = a long value × of it × x" in names
 
 
 def test_a_shape_is_a_curve_over_its_density_or_bars(overview: GlobalExplanation) -> None:
@@ -185,49 +160,6 @@ def test_outputs_must_be_named_where_there_are_several() -> None:
     assert "logit of c" in Explainer(made).of_rows(source(), [0]).plot(0, output="c").get_xlabel()
 
 
-def test_curves_say_what_scikit_learn_measures() -> None:
-    rng = np.random.default_rng(0)
-    probability = rng.random(500)
-    y = (rng.random(500) < probability).astype(int)
-    from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
-
-    from attfm.metrics.scores import evaluate
-
-    assert f"{roc_auc_score(y, probability):.4f}" in plots.roc(y, probability).get_title("left")
-    title = plots.precision_recall(y, probability).get_title("left")
-    assert f"{average_precision_score(y, probability):.4f}" in title
-    ax = plots.reliability(y, probability)
-    assert f"Brier score {brier_score_loss(y, probability):.4f}" in ax.get_title("left")
-    assert len(ax.lines[1].get_xdata()) == 10
-    measured = evaluate("binary", y, np.stack([1 - probability, probability], 1))["calibration_error"]
-    assert f"calibration error {measured:.4f}" in ax.get_title("left")
-    assert_readable(ax)
-
-
-@pytest.mark.parametrize(
-    ("y", "probability", "message"),
-    [
-        ([0, 1], [0.5], "y is of shape \\(2,\\) and probability of \\(1,\\)"),
-        ([0, 2], [0.5, 0.5], "y holds 2: give 1 for the class"),
-        ([1, 1], [0.5, 0.5], "one class only"),
-    ],
-)
-def test_curves_refuse_what_they_cannot_draw(y: list[int], probability: list[float], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        plots.roc(y, probability)
-
-
-def test_the_learning_curve_marks_the_best_epoch() -> None:
-    losses = [0.7, 0.5, 0.6]
-    history = [{"epoch": n + 1, "train_loss": 1 / (n + 1), "valid_loss": loss} for n, loss in enumerate(losses)]
-    ax = plots.learning_curve(history)
-    assert [text.get_text() for text in ax.get_legend().get_texts()][-1] == "best: epoch 2"
-    without = plots.learning_curve([{**record, "valid_loss": None} for record in history])
-    assert len(without.lines) == 1
-    with pytest.raises(ConfigError, match="no history"):
-        plots.learning_curve([])
-
-
 def test_axes_are_taken_from_the_caller(explanation: Explanation, overview: GlobalExplanation) -> None:
     for draw in (
         lambda ax: explanation.plot(0, ax=ax), lambda ax: plots.importance(overview, ax=ax),
@@ -236,25 +168,6 @@ def test_axes_are_taken_from_the_caller(explanation: Explanation, overview: Glob
     ):  # fmt: skip
         _, ax = plt.subplots()
         assert draw(ax) is ax
-
-
-def test_labels_are_one_short_line_and_no_formula() -> None:
-    assert label("a" * 50 + "end", 20) == "a" * 13 + "…" + "aaaend"
-    assert label("$x$\n<b>") == r"\$x\$·<b>"
-    assert label("short") == "short"
-
-
-def test_without_matplotlib_the_command_is_named(explanation: Explanation, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any, **options: Any) -> Any:
-        if name.partition(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *rest, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=r"matplotlib is not installed: run 'pip install \"attfm\[plots\]\"'"):
-        explanation.plot(0)
 
 
 def test_the_raw_view_starts_at_the_intercept() -> None:
