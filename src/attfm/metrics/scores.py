@@ -1,6 +1,5 @@
 """What is reported for each task; from scikit-learn where it has it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -134,12 +133,3 @@ def curve_metrics(
         "auc": _area(sk.roc_auc_score, target, logits[:, 0], sample_weight=weight),
         "accuracy": float(sk.accuracy_score(target, decided, sample_weight=weight)),
     }
-
-
-def headline(task: Task) -> Sequence[str]:
-    """Return the names of the metrics that a progress line has room for."""
-    return {
-        "binary": ("log_loss", "auc"),
-        "multiclass": ("log_loss", "accuracy"),
-        "regression": ("rmse", "r2"),
-    }[task]
