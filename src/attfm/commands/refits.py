@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 from attfm.commands.console import Output
-from attfm.commands.tables import Reading, check_columns, column_of, weights_of
-from attfm.commands.train import Part, Split, split_table
+from attfm.commands.options import Reading
+from attfm.commands.train import Part, Split, labelled_table, split_table
 from attfm.data.datasets import adult_split
 from attfm.errors import ConfigError
 from attfm.explain.faithfulness import Refits
 from attfm.model.bundle import Model
-from attfm.train.fit import LabelledTable
 from attfm.train.progress import FitProgress
 from attfm.train.reseeded import refit_with_seeds
 
@@ -23,20 +22,19 @@ def refits_of_run(model: Model, data: str, reading: Reading, *, seeds: int, outp
 
     Raises
     ------
-    ConfigError : `data` is not the table that the run was trained on
-    SchemaError : it lacks a column
+    ConfigError
+        `data` is not the table that the run was trained on.
+    SchemaError
+        It lacks a column.
     """
     schema, facts = model.schema, model.training
     split, target = facts.get("split"), schema.target
     if split is None or target is None:
         raise ConfigError("This run does not say how its table was split, so --seeds can't repeat it: train again.")
-    source = reading.open(data)
-    needed = [*(field.name for field in schema.inputs), target, *([schema.weight] if schema.weight else [])]
-    check_columns(source, needed, why="of the training table")
-    table = LabelledTable(source, column_of(source, target), weights_of(source, schema.weight))
+    table = labelled_table(data, reading, schema)
     advice = f"It was '{facts['table']}' with {facts['rows']:,} rows: give that by --train-table."
     if len(table.labels) != facts["rows"]:
-        raise ConfigError(f"{source.name} is not the table that the run was trained on. {advice}")
+        raise ConfigError(f"{table.source.name} is not the table that the run was trained on. {advice}")
     if split == _BUNDLED:
         rows = Split(*adult_split(table.labels.to_numpy()))
     else:
@@ -45,7 +43,7 @@ def refits_of_run(model: Model, data: str, reading: Reading, *, seeds: int, outp
         if isinstance(split["valid"], str):
             settings = model.config.train.model_copy(update={"early_stopping": False, "epochs": facts["best_epoch"]})
             model = replace(model, config=model.config.model_copy(update={"train": settings}))
-    output.say(f"{seeds} refits on the {len(rows.train):,} training rows of {source.name}")
+    output.say(f"{seeds} refits on the {len(rows.train):,} training rows of {table.source.name}")
     with FitProgress(model.config.train.epochs, show=not output.quiet) as progress:
         return refit_with_seeds(
             model, table, seeds=seeds, train_rows=rows.train, valid_rows=rows.valid, advice=advice,

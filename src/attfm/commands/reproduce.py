@@ -1,7 +1,5 @@
 """`attfm reproduce`: a published protocol beside attfm's defaults, in one table."""
 
-import time
-
 from attfm.commands.console import Output, duration, number, uninterrupted
 from attfm.commands.folders import NewFolder
 from attfm.reproduce.adult import (
@@ -19,15 +17,7 @@ from attfm.train.progress import FitProgress
 METRICS = ("accuracy", "auc", "precision", "recall", "log_loss")
 
 
-def reproduce(
-    *,
-    epochs: int | None,
-    numeric: Numeric,
-    seed: int | None,
-    out: str | None,
-    output: Output,
-    started: float,
-) -> None:
+def reproduce(*, epochs: int | None, numeric: Numeric, seed: int | None, out: str | None, output: Output) -> None:
     """Run the protocol on Adult; see `attfm.cli.reproduce` for the options."""
     variants = adult_variants(epochs=epochs, numeric=numeric, seed=seed or 0)
 
@@ -48,7 +38,7 @@ def reproduce(
             "",
         )
         output.result_table(*_table(rows), right=range(2, 9))
-        output.result_lines("", f"time: {duration(time.perf_counter() - started)}", f"saved: {folder.path}")
+        output.result_lines("", f"time: {duration(output.seconds)}", f"saved: {folder.path}")
         output.result_json(
             {
                 "run": str(folder.path),
@@ -67,7 +57,7 @@ def reproduce(
                     for row in rows
                 ],
                 "write_up": {"test": dict(WRITE_UP), "epochs": WRITE_UP_EPOCHS, "seconds": WRITE_UP_SECONDS},
-                "seconds": round(time.perf_counter() - started, 3),
+                "seconds": output.seconds,
             }
         )
 

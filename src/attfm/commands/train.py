@@ -1,7 +1,6 @@
 """`attfm train`: from a table to a saved, measured model."""
 
 import shlex
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 
 from attfm.commands.console import Output, duration, metric_rows, uninterrupted
 from attfm.commands.folders import NewFolder
-from attfm.commands.tables import Reading, check_columns, column_of, target_of, weights_of
+from attfm.commands.options import Reading
+from attfm.commands.tables import check_columns, column_of, open_table, target_of, weights_of
 from attfm.config import Config
 from attfm.data.datasets import adult_split
 from attfm.data.schema import Schema
@@ -66,24 +66,25 @@ class Split:
     test: Rows | None
 
 
-def train(
-    data: str,
-    *,
-    config: Config,
-    target: str | None,
-    valid: str | None,
-    test: str | None,
-    weight: str | None,
-    reading: Reading,
-    out: str | None,
-    force: bool,
-    split_seed: int | None,
-    with_report: bool,
-    output: Output,
-    started: float,
-) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What `attfm train` is asked for, settings apart: its options, see `attfm.cli.train`."""
+
+    data: str
+    reading: Reading
+    target: str | None
+    weight: str | None
+    valid: str | None
+    test: str | None
+    split_seed: int | None
+    out: str | None
+    force: bool
+    report: bool
+
+
+def train(asked: Asked, config: Config, output: Output) -> None:
     """Train on a table, measure, save and report; see `attfm.cli.train` for the options."""
-    valid_part, test_part = Part.parse(valid, "--valid"), Part.parse(test, "--test")
+    valid_part, test_part = Part.parse(asked.valid, "--valid"), Part.parse(asked.test, "--test")
     if valid_part.fraction + test_part.fraction >= 1:
         raise ConfigError(
             f"--valid {valid_part.fraction:g} and --test {test_part.fraction:g} leave no rows to train on: "
@@ -91,20 +92,24 @@ def train(
         )
     if valid_part == Part():
         config = config.model_copy(update={"train": config.train.model_copy(update={"early_stopping": False})})
-    with NewFolder(out, stem=stem_of(data), force=force) as folder:
-        source = reading.open(data)
-        target_name = target_of(data, source, target)
+    with NewFolder(asked.out, stem=stem_of(asked.data), force=asked.force) as folder:
+        source = open_table(asked.data, asked.reading)
+        target_name = target_of(asked.data, source, asked.target)
         schema = Schema.infer(
-            source.batches(), source.schema, target=target_name, weight=weight, config=config.data, source=source.name
-        )
+            source.batches(), source.schema, target=target_name, weight=asked.weight, config=config.data,
+            source=source.name,
+        )  # fmt: skip
         output.say(f"{source.name}: {_count(source.num_rows)} rows, target '{target_name}'")
         output.say()
         output.table(("column", "kind", "type", "values", "missing", "why"), schema.rows(), right=(4,))
         output.say()
-        table = LabelledTable(source, column_of(source, target_name), weights_of(source, weight))
-        valid_table, test_table = (_other(part, reading, schema) for part in (valid_part, test_part))
-        own_split = data == "adult" and valid is None and test is None and split_seed is None
-        seed = SPLIT_SEED if split_seed is None else split_seed
+        table = LabelledTable(source, column_of(source, target_name), weights_of(source, asked.weight))
+        valid_table, test_table = (
+            None if part.data is None else labelled_table(part.data, asked.reading, schema)
+            for part in (valid_part, test_part)
+        )
+        own_split = (asked.data, asked.valid, asked.test, asked.split_seed) == ("adult", None, None, None)
+        seed = SPLIT_SEED if asked.split_seed is None else asked.split_seed
         split = (
             Split(*adult_split(table.labels.to_numpy()))
             if own_split
@@ -121,26 +126,19 @@ def train(
         model = fitted.model
         parts = {"valid": fitted.valid, "test": fitted.test}
         model.metrics = {name: measure(model, part) for name, part in parts.items() if part is not None}
-        test_rows = 0 if fitted.test is None else len(fitted.test)
         model.training = {
             "table": source.name,
             "rows": len(table.labels),
-            "test_rows": test_rows,
-            "split": "adult"
-            if own_split
-            else {
-                "valid": valid_part.asked,
-                "test": test_part.asked,
-                "seed": seed,
-            },
+            "test_rows": 0 if fitted.test is None else len(fitted.test),
+            "split": "adult" if own_split else {"valid": valid_part.asked, "test": test_part.asked, "seed": seed},
             **model.training,
         }
         page = None
-        if with_report:
+        if asked.report:
             page = _page(fitted, source.name, split, test_table.source.name if test_table else None)
         with uninterrupted():
             model.save(folder.path, report=page)
-    report(fitted, folder.path, output, again="adult-test" if data == "adult" else data, started=started)
+    report(fitted, folder.path, output, again="adult-test" if asked.data == "adult" else asked.data)
 
 
 def _page(fitted: Fitted, table: str, split: Split, test_table: str | None) -> str:
@@ -158,10 +156,9 @@ def _page(fitted: Fitted, table: str, split: Split, test_table: str | None) -> s
     )
 
 
-def report(fitted: Fitted, path: Path, output: Output, *, again: str, started: float) -> None:
+def report(fitted: Fitted, path: Path, output: Output, *, again: str) -> None:
     """Print metrics, times, the folder and the commands that use it; `again` is the table they name."""
-    model = fitted.model
-    whole = time.perf_counter() - started
+    model, whole = fitted.model, output.seconds
     facts = model.training
     output.say(
         f"{facts['epochs']} epochs ({facts['stopped']}); kept those parameters of epoch {facts['best_epoch']}; "
@@ -172,18 +169,19 @@ def report(fitted: Fitted, path: Path, output: Output, *, again: str, started: f
     if "class_weights" in facts:
         output.result_lines("(metrics are weighted by class, as training was)")
     run, table = shlex.quote(str(path)), shlex.quote(again)
+    page = str(path / REPORT) if (path / REPORT).is_file() else None
     output.result_lines(
         "",
         f"time: {duration(whole)}, of which training {duration(facts['seconds'])}",
         f"saved: {path}",
-        *([f"report: {path / REPORT}"] if (path / REPORT).is_file() else []),
+        *([] if page is None else [f"report: {page}"]),
         f"next:  attfm evaluate {run} {table}",
         f"       attfm predict {run} {table} -o scores.csv",
     )
     output.result_json(
         {
             "run": str(path),
-            "report": str(path / REPORT) if (path / REPORT).is_file() else None,
+            "report": page,
             "task": model.task,
             "target": model.target.name,
             "classes": model.target.classes,
@@ -191,7 +189,7 @@ def report(fitted: Fitted, path: Path, output: Output, *, again: str, started: f
             "training": facts,
             "columns": [field.model_dump(exclude_none=True) for field in model.schema.fields],
             "settings": model.config.model_dump(mode="json"),
-            "seconds": {"whole": round(whole, 3), "training": facts["seconds"]},
+            "seconds": {"whole": whole, "training": facts["seconds"]},
         }
     )
 
@@ -204,16 +202,12 @@ def stem_of(data: str) -> str:
     return Path(name).stem or "run"
 
 
-def _other(part: Part, reading: Reading, schema: Schema) -> LabelledTable | None:
-    """Return the table of its own that a part is, checked for all columns."""
-    if part.data is None:
-        return None
-    source = reading.open(part.data)
-    if schema.target is None:
-        return None
-    needed = [*(field.name for field in schema.inputs), schema.target, *([schema.weight] if schema.weight else [])]
+def labelled_table(data: str, reading: Reading, schema: Schema) -> LabelledTable:
+    """Return another table with the columns of the training table, all of which it must have."""
+    source, target = open_table(data, reading), str(schema.target)
+    needed = [*(field.name for field in schema.inputs), target, *([schema.weight] if schema.weight else [])]
     check_columns(source, needed, why="of the training table")
-    return LabelledTable(source, column_of(source, schema.target), weights_of(source, schema.weight))
+    return LabelledTable(source, column_of(source, target), weights_of(source, schema.weight))
 
 
 def split_table(labels: pa.ChunkedArray, name: str, config: Config, valid: Part, test: Part, seed: int) -> Split:
