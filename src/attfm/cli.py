@@ -3,14 +3,15 @@
 import functools
 import os
 import sys
-import time
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, ParamSpec
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
 
 import typer
 
 from attfm.commands.console import Output
+from attfm.commands.options import Json, Reading, arguments_of, signature_of
 from attfm.errors import AttfmError, MissingExtraError, RunFolderError, TrainingError
 
 # The bodies import what they need when they run: `attfm --help` does not wait for torch.
@@ -27,25 +28,12 @@ app = typer.Typer(
     help="Attentional factorization machines for tables: train, evaluate, predict, explain.",
     epilog="Example:  attfm train adult",
 )
-_started = time.perf_counter()
-Parameters = ParamSpec("Parameters")
 
 Data = Annotated[str, typer.Argument(metavar="TABLE", help="a bundled table (adult, adult-test), or a file or folder")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run folder, as 'attfm train' made it")]
-_TEXT = "Reading text"
-Names = Annotated[
-    str | None,
-    typer.Option(metavar="A,B,...", help="column names, where the file has no header", rich_help_panel=_TEXT),
+Target = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="column that holds the target there (default: the run's)")
 ]
-Separator = Annotated[str | None, typer.Option(help="between cells (default: found by itself)", rich_help_panel=_TEXT)]
-Encoding = Annotated[str, typer.Option(help="of the text, for example latin-1", rich_help_panel=_TEXT)]
-Null = Annotated[
-    list[str] | None, typer.Option(help="cell that means missing, such as '?' (repeatable)", rich_help_panel=_TEXT)
-]
-SkipRows = Annotated[int, typer.Option(min=0, help="lines to pass over at the top", rich_help_panel=_TEXT)]
-Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, all else on stderr")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="the result only")]
-Debug = Annotated[bool, typer.Option("--debug", help="a traceback where something fails")]
 Threshold = Annotated[
     float | None, typer.Option(help="probability above which the second class is predicted (default: the run's)")
 ]
@@ -53,40 +41,47 @@ Seed = Annotated[int | None, typer.Option(min=0, help="of all random numbers of 
 Out = Annotated[str | None, typer.Option("--out", "-o", metavar="FOLDER", help="where to save (default: a new folder)")]
 
 
-def _reported(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Return the command with errors turned into a sentence on stderr and an exit code."""
+def _command(body: Callable[..., None]) -> Callable[..., None]:
+    """Register a command: its own options and the shared ones, and errors as a sentence and an exit code."""
 
-    @functools.wraps(command)
-    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
+    @functools.wraps(body)
+    def run(debug: bool, **options: Any) -> None:
+        with _reported(debug):
+            body(**arguments_of(body, options))
             sys.stdout.flush()
-        except KeyboardInterrupt:
-            print("attfm: interrupted, nothing half-written is left.", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            # Nobody reads any more; Python must not try to flush the rest when it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(PIPE_CLOSED) from None
-        except AttfmError as error:
-            if kwargs.get("debug"):
-                traceback.print_exc()
+
+    vars(run)["__signature__"] = signature_of(body)  # which typer reads
+    app.command()(run)
+    return body
+
+
+@contextmanager
+def _reported(debug: bool) -> Iterator[None]:
+    """Turn errors into a sentence on stderr (and a traceback, to debug) and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("attfm: interrupted, nothing half-written is left.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # Nobody reads any more; Python must not try to flush the rest when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(PIPE_CLOSED) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, AttfmError):
             print(f"attfm: {error}", file=sys.stderr)
             failed = isinstance(error, TrainingError | RunFolderError | MissingExtraError)
             raise typer.Exit(FAILED if failed else BAD_USE) from None
-        except typer.Exit:
-            raise
-        except Exception as error:
-            if kwargs.get("debug"):
-                traceback.print_exc()
-            print(
-                f"attfm: {type(error).__name__}: {error or 'no message'}. This was not foreseen; run again with "
-                "--debug for the traceback.",
-                file=sys.stderr,
-            )
-            raise typer.Exit(FAILED) from None
-
-    return run
+        print(
+            f"attfm: {type(error).__name__}: {error or 'no message'}. This was not foreseen; run again with "
+            "--debug for the traceback.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(FAILED) from None
 
 
 @app.callback()
@@ -107,8 +102,7 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit(DONE)
 
 
-@app.command()
-@_reported
+@_command
 def train(
     data: Data,
     target: Annotated[str | None, typer.Option(help="column to predict (known for adult)")] = None,
@@ -139,14 +133,9 @@ def train(
     out: Out = None,
     force: Annotated[bool, typer.Option("--force", help="replace the run in --out")] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="write report.html into the run folder")] = True,
-    names: Names = None,
-    separator: Separator = None,
-    encoding: Encoding = "utf-8",
-    null: Null = None,
-    skip_rows: SkipRows = 0,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    reading: Reading,
+    output: Output,
 ) -> None:
     """Train on a table, measure on held-out rows, save a run folder.
 
@@ -161,31 +150,22 @@ def train(
     from attfm.commands.settings import gather_config
 
     settings = gather_config(file=config, preset=preset, assignments=set_ or (), seed=seed, ignored=id_ or ())
-    from attfm.commands.tables import Reading
+    from attfm.commands.train import Asked
     from attfm.commands.train import train as run
 
-    run(
-        data, config=settings, target=target, valid=valid, test=test, weight=weight, out=out, force=force,
-        split_seed=split_seed, with_report=report,
-        reading=Reading.from_options(names, separator, encoding, null, skip_rows),
-        output=Output(as_json=json, quiet=quiet), started=_started,
-    )  # fmt: skip
+    asked = Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report)
+    run(asked, settings, output)
 
 
-@app.command()
-@_reported
+@_command
 def evaluate(
     run: Run,
     data: Data,
     threshold: Threshold = None,
-    names: Names = None,
-    separator: Separator = None,
-    encoding: Encoding = "utf-8",
-    null: Null = None,
-    skip_rows: SkipRows = 0,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    target: Target = None,
+    *,
+    reading: Reading,
+    output: Output,
 ) -> None:
     """Measure a saved model on a table that has the target.
 
@@ -193,18 +173,12 @@ def evaluate(
 
     attfm evaluate runs/adult-1 adult-test
     """
-    from attfm.commands.score import evaluate as run_evaluate
-    from attfm.commands.tables import Reading
+    from attfm.commands.evaluate import evaluate as run_evaluate
 
-    run_evaluate(
-        run, data, threshold=threshold,
-        reading=Reading.from_options(names, separator, encoding, null, skip_rows),
-        output=Output(as_json=json, quiet=quiet), started=_started,
-    )  # fmt: skip
+    run_evaluate(run, data, threshold=threshold, target=target, reading=reading, output=output)
 
 
-@app.command()
-@_reported
+@_command
 def predict(
     run: Run,
     data: Data,
@@ -216,14 +190,9 @@ def predict(
         list[str] | None, typer.Option("--id", metavar="COLUMN", help="column to keep beside the scores (repeatable)")
     ] = None,
     threshold: Threshold = None,
-    names: Names = None,
-    separator: Separator = None,
-    encoding: Encoding = "utf-8",
-    null: Null = None,
-    skip_rows: SkipRows = 0,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    reading: Reading,
+    output: Output,
 ) -> None:
     """Score the rows of a table with a saved model, batch after batch.
 
@@ -233,18 +202,13 @@ def predict(
 
     attfm predict runs/clicks new.parquet --id user -o scores.parquet
     """
-    from attfm.commands.score import predict as run_predict
-    from attfm.commands.tables import Reading
+    from attfm.commands.predict import Scores
+    from attfm.commands.predict import predict as run_predict
 
-    run_predict(
-        run, data, to=out, ids=id_ or (), threshold=threshold,
-        reading=Reading.from_options(names, separator, encoding, null, skip_rows),
-        output=Output(as_json=json, quiet=quiet), started=_started,
-    )  # fmt: skip
+    run_predict(run, data, Scores(out, id_ or (), threshold), reading, output)
 
 
-@app.command()
-@_reported
+@_command
 def explain(
     run: Run,
     data: Annotated[
@@ -258,7 +222,7 @@ def explain(
     raw: Annotated[
         bool, typer.Option("--raw", help="the formula's own terms, not effects relative to the training rows")
     ] = False,
-    output: Annotated[
+    to: Annotated[
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="all rows, to .parquet, .csv, .tsv or .arrow"),
     ] = None,
@@ -268,14 +232,9 @@ def explain(
     train_table: Annotated[
         str | None, typer.Option(metavar="TABLE", help="with --seeds: what the run was trained on (default: TABLE)")
     ] = None,
-    names: Names = None,
-    separator: Separator = None,
-    encoding: Encoding = "utf-8",
-    null: Null = None,
-    skip_rows: SkipRows = 0,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    reading: Reading,
+    output: Output,
 ) -> None:
     """Say what made a saved model predict what it does: exact, signed effects.
 
@@ -287,34 +246,28 @@ def explain(
 
     attfm explain runs/clicks new.parquet --output effects.parquet
     """
+    from attfm.commands.explain import Asked
     from attfm.commands.explain import explain as run_explain
-    from attfm.commands.tables import Reading
 
-    run_explain(
-        run, data, rows=rows, row=row or (), top=top, raw=raw, to=output, overall=global_, checked=check,
-        seeds=seeds, train_table=train_table,
-        reading=Reading.from_options(names, separator, encoding, null, skip_rows),
-        output=Output(as_json=json, quiet=quiet), started=_started,
+    asked = Asked(
+        data, reading, rows, row or (), top, raw=raw, to=to, overall=global_, check=check, seeds=seeds,
+        train_table=train_table,
     )  # fmt: skip
+    run_explain(run, asked, output)
 
 
-@app.command()
-@_reported
+@_command
 def report(
     run: Run,
     data: Annotated[
         str | None,
         typer.Option(metavar="TABLE", help="rows to measure and show: a bundled table, a file or a folder"),
     ] = None,
+    target: Target = None,
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="the HTML file to write")] = "report.html",
-    names: Names = None,
-    separator: Separator = None,
-    encoding: Encoding = "utf-8",
-    null: Null = None,
-    skip_rows: SkipRows = 0,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    reading: Reading,
+    output: Output,
 ) -> None:
     """Show a saved model as one HTML file: metrics, curves, what matters, and 100 rows with their accounts.
 
@@ -325,16 +278,11 @@ def report(
     attfm report runs/adult-1
     """
     from attfm.commands.report import report as run_report
-    from attfm.commands.tables import Reading
 
-    run_report(
-        run, data, to=out, reading=Reading.from_options(names, separator, encoding, null, skip_rows),
-        output=Output(as_json=json, quiet=quiet), started=_started,
-    )  # fmt: skip
+    run_report(run, data, to=out, target=target, reading=reading, output=output)
 
 
-@app.command()
-@_reported
+@_command
 def reproduce(
     name: Annotated[Literal["adult"], typer.Argument(help="which published protocol")],
     epochs: Annotated[int | None, typer.Option(min=1, help="fewer epochs than the protocol's (default: 100)")] = None,
@@ -344,9 +292,8 @@ def reproduce(
     ] = "uniform",
     seed: Seed = None,
     out: Out = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    output: Output,
 ) -> None:
     """Train by the protocol of a published experiment, beside attfm's defaults, on the same test rows.
 
@@ -358,12 +305,11 @@ def reproduce(
     """
     from attfm.commands.reproduce import reproduce as run
 
-    run(epochs=epochs, numeric=numeric, seed=seed, out=out, output=Output(as_json=json, quiet=quiet), started=_started)
+    run(epochs=epochs, numeric=numeric, seed=seed, out=out, output=output)
 
 
-@app.command()
-@_reported
-def datasets(json: Json = False, debug: Debug = False) -> None:
+@_command
+def datasets(json: Json = False) -> None:
     """List the tables that come with attfm.
 
     Example:
@@ -382,8 +328,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ----------
     arguments : without the command's name; None: those of the process
     """
-    global _started
-    _started = time.perf_counter()
     # Before torch is loaded: threads of OpenMP that spin after each operation would hold up those of the kernels.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:

@@ -85,7 +85,6 @@ def test_bad_tables(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     make(tmp_path / "table.csv")
     before = os.listdir()
     target = [] if "--target" in options else ["--target", "bought"]
@@ -115,7 +114,6 @@ def test_bad_tables(
 def test_bad_settings_files(
     text: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     Path("settings.toml").write_text(text)
     write_shop(tmp_path / "shop.csv")
     assert main(["train", "shop.csv", "--target", "bought", "--config", "settings.toml"]) == 2
@@ -153,7 +151,6 @@ def test_settings_that_do_not_exist(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_values_of_another_type_at_predict_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     train_shop(tmp_path)
     write_csv(tmp_path / "new.csv", rows_with("age", lambda i: "old" if i == 4 else i), NAMES)
     for arguments in (["evaluate", "run", "new.csv"], ["predict", "run", "new.csv", "-o", "scores.csv"]):
@@ -172,7 +169,6 @@ def test_values_of_another_type_at_predict_time(
 def test_a_bad_row_far_down_leaves_no_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     train_shop(tmp_path)
     monkeypatch.setattr("attfm.data.sources.source.MAX_BATCH_ROWS", 50)
     write_csv(tmp_path / "new.csv", rows_with("age", lambda i: np.inf if i == 180 else i), NAMES)
@@ -190,7 +186,6 @@ def test_a_bad_row_far_down_leaves_no_scores(
 def test_scores_that_can_not_be_written(
     name: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     train_shop(tmp_path)
     assert main(["predict", "run", "shop.csv", "-o", name]) == 2
     err = capsys.readouterr().err

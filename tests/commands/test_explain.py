@@ -135,7 +135,6 @@ def test_pairs_out_of_which_only_the_mean_is_moved_are_named(
     arguments: list[str], shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(background, "_MOST_PAIRS", 1)
-    monkeypatch.chdir(tmp_path)
     assert main(["train", shop, "--target", "bought", "--out", "run", *FAST]) == 0
     conditional = Explainer(Model.load("run")).background.centred
     left = [name for name, kept in zip(("age × job", "age × town", "job × town"), conditional, strict=True) if not kept]
@@ -176,7 +175,6 @@ SPLITS = {
 def test_seeds_refit_the_run_on_the_rows_of_its_training(
     split: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     rows = [[age, job, town, bought, weight] for _, age, job, town, bought, *_, weight in shop_rows()]
     table = write_csv(tmp_path / "shop.csv", rows, ["age", "job", "town", "bought", "amount"])
     write_csv(tmp_path / "valid.csv", rows[:60], ["age", "job", "town", "bought", "amount"])
@@ -271,7 +269,18 @@ def test_bad_use_ends_with_2_and_a_sentence(
 def test_a_table_is_needed_for_rows(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", run]) == 2
     assert "Give a table after the run" in capsys.readouterr().err
-    assert main(["explain", run, "--check"]) == 2
+    for arguments in (["--check"], ["--global", "--check"], ["--global", "--rows", "2"], ["--output", "effects.csv"]):
+        assert main(["explain", run, *arguments]) == 2
+        assert "only --global can do without" in capsys.readouterr().err
+
+
+def test_modes_go_together(shop: str, run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    both = run_json(capsys, run, shop, "--global", "--check", "--output", "effects.csv")
+    assert list(both) == ["run", "data", "task", "global", "check", "output", "seconds"]
+    assert both["output"] == {"file": "effects.csv", "rows": 200}
+    assert [row["row"] for row in run_json(capsys, run, shop, "--output", "two.csv", "--rows", "2")["rows"]] == [0, 1]
+    assert len(pacsv.read_csv("two.csv")) == 200
+    assert "rows" not in run_json(capsys, run, shop, "--output", "all.csv")
 
 
 def test_a_missing_column_is_named(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

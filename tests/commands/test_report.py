@@ -1,6 +1,7 @@
 """The command report, and the report that train writes."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,13 @@ import pytest
 from attfm.cli import main
 from attfm.model.bundle import Model
 from tests.shop import FAST, INPUTS, shop_rows, write_csv
+
+
+def metrics_of(page: Path) -> dict[str, float]:
+    """Return the metrics on a page, without their intervals."""
+    data = re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page.read_text(encoding="utf-8"), re.S)
+    assert data is not None
+    return {name: value for name, value, *_ in json.loads(data.group(1))["metrics"]}
 
 
 def test_a_table_is_measured_and_shown(shop: str, run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,13 +26,17 @@ def test_a_table_is_measured_and_shown(shop: str, run: str, tmp_path: Path, caps
     assert result["report"] == str(page)
     assert result["rows"] == 200
     assert result["bytes"] == page.stat().st_size < 5_000_000
-    assert '"average_precision"' in page.read_text(encoding="utf-8")
+    shown = metrics_of(page)
+    assert main(["evaluate", run, shop, "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["metrics"]
+    assert set(shown) == set(measured)
+    for name in ("auc", "average_precision", "log_loss"):
+        assert shown[name] == pytest.approx(measured[name], rel=1e-4)
 
 
 def test_without_a_table_the_report_says_what_is_lacking(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     assert main(["report", run]) == 0
     out = capsys.readouterr().out
@@ -40,7 +52,29 @@ def test_a_table_without_the_target_has_no_metrics(
     capsys.readouterr()
     assert main(["report", run, "--data", inputs, "-o", str(tmp_path / "page.html")]) == 0
     assert "new.csv has no column 'bought', the target: nothing is measured" in capsys.readouterr().out
-    assert '"metrics":[]' in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert metrics_of(tmp_path / "page.html") == {}
+
+
+def test_the_target_may_have_another_name(
+    run: str, shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    renamed = tmp_path / "renamed.csv"
+    renamed.write_text(Path(shop).read_text().replace("bought", "did", 1))
+    page = tmp_path / "page.html"
+    assert main(["report", run, "--data", shop, "-o", str(page)]) == 0
+    expected = metrics_of(page)
+    assert expected["auc"] > 0.5
+    assert main(["report", run, "--data", str(renamed), "--target", "did", "-o", str(page)]) == 0
+    assert metrics_of(page) == expected
+    page.unlink()
+    for options, message in (
+        (["--data", str(renamed), "--target", "dit"], "no target column 'dit' in renamed.csv (did you mean 'did'?)"),
+        (["--target", "did"], "--target did names a column of --data TABLE: add that, or leave --target out."),
+    ):
+        capsys.readouterr()
+        assert main(["report", run, *options, "-o", str(page)]) == 2
+        assert message in capsys.readouterr().err
+        assert not page.exists()
 
 
 def test_train_writes_the_report_into_the_run_folder(
@@ -87,7 +121,6 @@ def test_bad_use_is_one_sentence(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     options: list[str], code: int, message: str,
 ) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     assert main(["report", run, *options]) == code
     error = capsys.readouterr().err

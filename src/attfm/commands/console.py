@@ -6,8 +6,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TextIO
 
@@ -16,19 +18,31 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from attfm.files import finite
 
+
+@dataclass(frozen=True)
 class Output:
-    """Where a command's messages and its result go.
+    """Where a command's messages and its result go, and how long it has taken.
 
-    Parameters
+    Attributes
     ----------
-    as_json : the result is one JSON object on stdout, and messages go to stderr; else both go to stdout
-    quiet : messages are left out
+    as_json : bool
+        The result is one JSON object on stdout, and messages go to stderr; else both go to stdout.
+    quiet : bool
+        Messages are left out.
+    started : float
+        When the command began, by `time.perf_counter`.
     """
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
-        self.as_json = as_json
-        self.quiet = quiet
+    as_json: bool = False
+    quiet: bool = False
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the command began, to the millisecond."""
+        return round(time.perf_counter() - self.started, 3)
 
     @property
     def _stream(self) -> TextIO:
@@ -109,15 +123,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
-
-
-def finite(value: Any) -> Any:
-    """Return the value with NaN and infinities as None: JSON has no word for them."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

@@ -1,115 +1,149 @@
 """`attfm explain`: accounts of rows, of the whole model, and whether they can be trusted."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attfm.commands.console import Output, duration
-from attfm.commands.tables import Reading, check_columns
+from attfm.commands.options import Reading
+from attfm.commands.tables import open_inputs
 from attfm.data.sources.source import Source, TableWriter
 from attfm.errors import ConfigError
 from attfm.explain.explainer import Explainer, explain_global
-from attfm.explain.explanation import Effect, Explanation, View
-from attfm.explain.faithfulness import Refits, check
-from attfm.explain.global_explanation import GlobalExplanation, Importance
+from attfm.explain.explanation import Effect, Explanation
+from attfm.explain.faithfulness import check
+from attfm.explain.global_explanation import Importance
 from attfm.explain.stability import Stability
-from attfm.model.bundle import Model, probabilities
+from attfm.model.bundle import Model
+from attfm.model.run_folder import load_model
 
 DEFAULT_ROWS = 3
 _BAR = 12  # cells of a bar
 _MOST_NAMED = 5  # pairs listed in a sentence
 
 
-def explain(
-    run: str,
-    data: str | None,
-    *,
-    rows: int | None,
-    row: Sequence[int],
-    top: int,
-    raw: bool,
-    to: str | None,
-    overall: bool,
-    checked: bool,
-    seeds: int,
-    train_table: str | None,
-    reading: Reading,
-    output: Output,
-    started: float,
-) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What `attfm explain` is asked for: its options, see `attfm.cli.explain`."""
+
+    data: str | None
+    reading: Reading
+    rows: int | None
+    row: Sequence[int]
+    top: int
+    raw: bool
+    to: str | None
+    overall: bool
+    check: bool
+    seeds: int
+    train_table: str | None
+
+    def modes(self) -> "list[Mode]":
+        """Return what is to be done, in order: --global, --check, a file of all rows, rows printed.
+
+        Raises
+        ------
+        ConfigError
+            Options that don't go together, or no table where one is needed.
+        """
+        some_rows, whole = self.rows is not None or bool(self.row), self.overall or self.check
+        wanted: list[tuple[bool, Mode]] = [
+            (self.overall, explain_whole),
+            (self.check, check_trust),
+            (self.to is not None, write_all),
+            (some_rows or (not whole and self.to is None), print_rows),
+        ]
+        modes = [mode for chosen, mode in wanted if chosen]
+        if self.data is None and modes != [explain_whole]:
+            raise ConfigError(
+                "Which rows are to be explained? Give a table after the run; only --global can do without."
+            )
+        if (self.seeds and not self.check) or (self.train_table is not None and not self.seeds):
+            raise ConfigError(
+                "--seeds belongs to --check, and --train-table to --seeds: add it, or leave the other out."
+            )
+        if whole and some_rows:
+            raise ConfigError(
+                "--rows and --row choose rows to print, which --global and --check don't: leave them out."
+            )
+        if whole and self.raw:
+            shown = "--global shows" if self.overall else "--check measures"
+            raise ConfigError(f"{shown} centred effects: leave --raw out.")
+        return modes
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is explained, and the rows: None, where --global is content with the training rows."""
+
+    model: Model
+    source: Source | None
+    asked: Asked
+
+    @property
+    def table(self) -> Source:
+        """The rows of the table, which all modes but --global have."""
+        if self.source is None:
+            raise TypeError("this mode needs a table")
+        return self.source
+
+    def explainer(self) -> Explainer:
+        """Return what explains single rows; --check does with raw effects where no background is stored."""
+        raw = self.asked.raw or (self.asked.check and not self.model.background)
+        return Explainer(self.model, view="raw" if raw else "centred")
+
+
+Mode = Callable[[Subject, Output], dict[str, Any]]
+
+
+def explain(run: str, asked: Asked, output: Output) -> None:
     """Explain rows of a table, or the model as a whole; see `attfm.cli.explain` for the options."""
-    model = Model.load(run)
-    whole = overall or checked
-    if data is None and not (overall and not checked and to is None and rows is None and not row):
-        raise ConfigError("Which rows are to be explained? Give a table after the run; only --global can do without.")
-    if (seeds and not checked) or (train_table is not None and not seeds):
-        raise ConfigError("--seeds belongs to --check, and --train-table to --seeds: add it, or leave the other out.")
-    if whole and (row or rows is not None):
-        raise ConfigError("--rows and --row choose rows to print, which --global and --check don't: leave them out.")
-    if raw and whole:
-        raise ConfigError(f"{'--global shows' if overall else '--check measures'} centred effects: leave --raw out.")
-    view: View = "raw" if raw else "centred"
-    explainer = Explainer(model, view=view) if not checked or model.background else Explainer(model, view="raw")
-    source = None if data is None else reading.open(data)
-    if source is not None:
-        check_columns(source, [field.name for field in model.schema.inputs], why="of the training table")
-    result: dict[str, Any] = {"run": run, "data": data, "task": model.task}
-    if overall:
-        result["global"] = _overall(
-            explain_global(model, source), "training rows" if source is None else f"rows of {source.name}", top, output
-        )
-    if checked and data is not None and source is not None:
-        refits = None
-        if seeds:
-            from attfm.commands.refits import refits_of_run  # training takes long to load
-
-            refits = refits_of_run(model, train_table or data, reading, seeds=seeds, output=output)
-        result["check"] = _check(model, source, refits, output)
-    if to is not None and source is not None:
-        result["output"] = _write(explainer, source, to, output, started)
-    if source is not None and not whole and (to is None or rows is not None or row):
-        explanation = _chosen(explainer, source, rows, row, output)
-        _print_rows(model, explanation, top, output)
-        result |= explanation.to_dict(top=top)
-    result["seconds"] = round(time.perf_counter() - started, 3)
-    output.result_json(result)
+    model, modes = load_model(run), asked.modes()
+    source = None if asked.data is None else open_inputs(model, asked.data, asked.reading)
+    result: dict[str, Any] = {"run": run, "data": asked.data, "task": model.task.name}
+    for mode in modes:
+        result |= mode(Subject(model, source, asked), output)
+    output.result_json({**result, "seconds": output.seconds})
 
 
-def _chosen(explainer: Explainer, source: Source, rows: int | None, row: Sequence[int], output: Output) -> Explanation:
-    """Return the explanation of the rows asked for: those of --row, else the first of the table."""
-    if row:
-        first = list(range(rows)) if rows is not None else []
-        return explainer.of_rows(source, list(dict.fromkeys([*first, *row])))
-    count = DEFAULT_ROWS if rows is None else rows
-    if source.num_rows is not None and source.num_rows < count:
-        output.say(f"{source.name} has {source.num_rows:,} rows, all of which are shown")
-        count = source.num_rows
-    return explainer.of_rows(source, range(count))
+def print_rows(subject: Subject, output: Output) -> dict[str, Any]:
+    """Print the accounts of some rows: those of --row, else the first of the table."""
+    asked, source = subject.asked, subject.table
+    numbers: Sequence[int]
+    if asked.row:
+        numbers = list(dict.fromkeys([*range(asked.rows or 0), *asked.row]))
+    else:
+        count = DEFAULT_ROWS if asked.rows is None else asked.rows
+        if source.num_rows is not None and source.num_rows < count:
+            output.say(f"{source.name} has {source.num_rows:,} rows, all of which are shown")
+            count = source.num_rows
+        numbers = range(count)
+    explanation = subject.explainer().of_rows(source, numbers)
+    _print_accounts(subject.model, explanation, asked.top, output)
+    return explanation.to_dict(top=asked.top)
 
 
-def _print_rows(model: Model, explanation: Explanation, top: int, output: Output) -> None:
+def _print_accounts(model: Model, explanation: Explanation, top: int, output: Output) -> None:
     what = "the mean of the training rows" if explanation.view == "centred" else "the intercept"
     logits = explanation.logits
     for place in range(len(explanation)):
-        numbers = [int(logits[place].argmax())] if len(explanation.outputs) > 1 else [0]
-        for number in numbers:
-            account = explanation[place].top(top, output=number)[0]
-            effects = np.concatenate([explanation.main[place, :, number], explanation.pair[place, :, number]])
+        number = int(logits[place].argmax()) if len(explanation.outputs) > 1 else 0
+        account = explanation[place].top(top, output=number)[0]
+        effects = np.concatenate([explanation.main[place, :, number], explanation.pair[place, :, number]])
+        output.result_lines(
+            "",
+            f"row {explanation.rows[place]:,}: {_prediction(model, logits[place], explanation, number)}",
+            f"  {explanation.base[number]:+.4g} {what}, {effects.sum():+.4g} effects of this row",
+            "",
+        )
+        lines, others = _effect_rows(account), len(effects) - len(account)
+        if others:
             rest = float(effects.sum() - sum(effect.effect for effect in account))
-            output.result_lines(
-                "",
-                f"row {explanation.rows[place]:,}: {_prediction(model, logits[place], number, explanation)}",
-                f"  {explanation.base[number]:+.4g} {what}, {effects.sum():+.4g} effects of this row",
-                "",
-            )
-            others = len(effects) - len(account)
-            lines = _effect_rows(account)
-            if others:
-                lines.append([f"{others:,} others", "", f"{rest:+.4f}", ""])
-            output.result_table(("effect", "value", explanation.unit, ""), lines, right=(2,))
+            lines.append([f"{others:,} others", "", f"{rest:+.4f}", ""])
+        output.result_table(("effect", "value", explanation.unit, ""), lines, right=(2,))
     if explanation.view == "centred":
         _say_mean_only(explanation.pair_names, explanation.conditional, output)
 
@@ -123,15 +157,15 @@ def _say_mean_only(pairs: Sequence[str], conditional: NDArray[np.bool_], output:
         output.say(f"{len(left):,} of {len(pairs):,} pairs are centred by their overall mean only: {listed}")
 
 
-def _prediction(model: Model, logits: Any, number: int, explanation: Explanation) -> str:
-    if model.task == "regression":
+def _prediction(model: Model, logits: Any, explanation: Explanation, number: int) -> str:
+    """Return the decision about a row with its probability, or the prediction of a regression."""
+    if not model.task.is_classification:
         return f"{model.target.name} = {logits[0]:.6g}"
-    shares = probabilities(logits[None])[0]
-    classes = [str(name) for name in model.target.classes or ()]
-    if model.task == "binary":
-        decided = int(shares[1] > model.config.train.threshold)
-        return f"{classes[decided]}, probability of {classes[1]} {shares[1]:.4f}, logit {logits[0]:+.4f}"
-    return f"{classes[number]}, probability {shares[number]:.4f}, logit of {classes[number]} {logits[number]:+.4f}"
+    shares, decided = model.task.scores(logits[None])[0], int(model.decide(logits[None])[0])
+    of, several = explanation.outputs[number], len(explanation.outputs) > 1
+    share = shares[number] if several else shares[-1]
+    probability, logit = ("", f" of {of}") if several else (f" of {of}", "")
+    return f"{model.task.decisions[decided]}, probability{probability} {share:.4f}, logit{logit} {logits[number]:+.4f}"
 
 
 def _effect_rows(effects: Sequence[Effect]) -> list[list[str]]:
@@ -146,7 +180,11 @@ def bar(effect: float, largest: float) -> str:
     return f"{left:>{_BAR}}│{right}"
 
 
-def _overall(overview: GlobalExplanation, rows: str, top: int, output: Output) -> dict[str, Any]:
+def explain_whole(subject: Subject, output: Output) -> dict[str, Any]:
+    """Print how much each field and pair matters, over the rows of the table or those of the training."""
+    source, top = subject.source, subject.asked.top
+    overview = explain_global(subject.model, source)
+    rows = "training rows" if source is None else f"rows of {source.name}"
     unit = "logits" if overview.unit == "logit" else f"the unit of {overview.unit}"
     output.result_lines("", f"mean |effect| over {overview.rows:,} {rows}, in {unit}", "")
     stability = overview.stability()
@@ -160,7 +198,7 @@ def _overall(overview: GlobalExplanation, rows: str, top: int, output: Output) -
     if stability is not None:
         output.result_lines(_stability(stability, f"{stability.refits} refits on bootstrap samples agree"))
     _say_mean_only(overview.pair_names, overview.conditional, output)
-    return overview.to_dict()
+    return {"global": overview.to_dict()}
 
 
 def _importance_rows(title: str, found: Sequence[Importance]) -> tuple[list[str], list[list[str]]]:
@@ -179,8 +217,15 @@ def _importance_rows(title: str, found: Sequence[Importance]) -> tuple[list[str]
     return header, rows
 
 
-def _check(model: Model, source: Source, refits: Refits | None, output: Output) -> dict[str, Any]:
-    found = check(model, source, refits=refits)
+def check_trust(subject: Subject, output: Output) -> dict[str, Any]:
+    """Print how far the explanations can be trusted, as measured on the rows of the table."""
+    asked, source, refits = subject.asked, subject.table, None
+    if asked.seeds:
+        from attfm.commands.refits import refits_of_run  # training takes long to load
+
+        table = asked.train_table or str(asked.data)
+        refits = refits_of_run(subject.model, table, asked.reading, seeds=asked.seeds, output=output)
+    found = check(subject.model, source, refits=refits)
     lines = [
         "",
         f"measured on {found.rows:,} rows of {source.name}",
@@ -207,7 +252,7 @@ def _check(model: Model, source: Source, refits: Refits | None, output: Output) 
     else:
         lines.append(_stability(found.seeds, f"the model and {found.seeds.refits} refits with other seeds agree"))
     output.result_lines(*lines)
-    return {
+    measured = {
         "rows": found.rows,
         "sum_error": found.sum_error,
         "removal_error": found.removal_error,
@@ -219,6 +264,7 @@ def _check(model: Model, source: Source, refits: Refits | None, output: Output) 
         "stability": None if found.stability is None else vars(found.stability),
         "seeds": None if found.seeds is None else vars(found.seeds),
     }  # fmt: skip
+    return {"check": measured}
 
 
 def _stability(stable: Stability, who: str) -> str:
@@ -231,13 +277,15 @@ def _stability(stable: Stability, who: str) -> str:
     )
 
 
-def _write(explainer: Explainer, source: Source, to: str, output: Output, started: float) -> dict[str, Any]:
+def write_all(subject: Subject, output: Output) -> dict[str, Any]:
+    """Write the accounts of all rows to a file."""
+    explainer, to = subject.explainer(), str(subject.asked.to)
     rows, part = 0, None
     with TableWriter(to) as writer:
-        for part in explainer.chunks(source):
+        for part in explainer.chunks(subject.table):
             writer.write(part.to_arrow())
             rows += len(part)
     if part is not None and part.view == "centred":
         _say_mean_only(part.pair_names, part.conditional, output)
-    output.result_lines(f"{rows:,} rows explained: {to}, {duration(time.perf_counter() - started)}")
-    return {"file": to, "rows": rows}
+    output.result_lines(f"{rows:,} rows explained: {to}, {duration(output.seconds)}")
+    return {"output": {"file": to, "rows": rows}}

@@ -1,12 +1,13 @@
 """Run folders to be: chosen and claimed before the work, and gone again if it comes to nothing."""
 
 import contextlib
+import itertools
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from attfm.errors import ConfigError, RunFolderError
-from attfm.model.bundle import check_writable
+from attfm.model.run_folder import check_writable
 
 RUNS = Path("runs")
 
@@ -16,12 +17,17 @@ class NewFolder:
 
     Parameters
     ----------
-    out : its path; None: the next free of runs/<stem>-1, runs/<stem>-2, ...
-    force : an older run folder at `out` may be replaced
+    out : str or None
+        Its path; None: the next free of runs/<stem>-1, runs/<stem>-2, ...
+    stem : str
+        What the folders of this table's runs are called.
+    force : bool
+        An older run folder at `out` may be replaced.
 
     Raises
     ------
-    ConfigError : there is something at `out`, or it can't be made
+    ConfigError
+        There is something at `out`, or it can't be made.
     """
 
     def __init__(self, out: str | None, *, stem: str, force: bool = False) -> None:
@@ -42,10 +48,8 @@ class NewFolder:
         if self._chosen:
             self._make(self.path)
             return self
-        number = 1
-        while (RUNS / f"{self._stem}-{number}").exists() or not self._make(RUNS / f"{self._stem}-{number}"):
-            number += 1
-        self.path = RUNS / f"{self._stem}-{number}"
+        numbered = (RUNS / f"{self._stem}-{number}" for number in itertools.count(1))
+        self.path = next(path for path in numbered if not path.exists() and self._make(path))
         return self
 
     def _make(self, path: Path) -> bool:

@@ -1,9 +1,8 @@
 """`attfm reproduce`: a published protocol beside attfm's defaults, in one table."""
 
-import time
-
 from attfm.commands.console import Output, duration, number, uninterrupted
 from attfm.commands.folders import NewFolder
+from attfm.model.run_folder import save_model
 from attfm.reproduce.adult import (
     WRITE_UP,
     WRITE_UP_EPOCHS,
@@ -14,20 +13,12 @@ from attfm.reproduce.adult import (
     adult_variants,
     reproduce_adult,
 )
-from attfm.train.progress import FitProgress
+from attfm.train.observer import FitProgress
 
 METRICS = ("accuracy", "auc", "precision", "recall", "log_loss")
 
 
-def reproduce(
-    *,
-    epochs: int | None,
-    numeric: Numeric,
-    seed: int | None,
-    out: str | None,
-    output: Output,
-    started: float,
-) -> None:
+def reproduce(*, epochs: int | None, numeric: Numeric, seed: int | None, out: str | None, output: Output) -> None:
     """Run the protocol on Adult; see `attfm.cli.reproduce` for the options."""
     variants = adult_variants(epochs=epochs, numeric=numeric, seed=seed or 0)
 
@@ -39,7 +30,7 @@ def reproduce(
     with NewFolder(out, stem="reproduce-adult") as folder:
         for row in reproduce_adult(variants, progress=progress):
             with uninterrupted():
-                row.model.save(folder.path / row.variant.name)
+                save_model(row.model, folder.path / row.variant.name)
             rows.append(row)
         size = rows[0].figures
         output.result_lines(
@@ -48,7 +39,7 @@ def reproduce(
             "",
         )
         output.result_table(*_table(rows), right=range(2, 9))
-        output.result_lines("", f"time: {duration(time.perf_counter() - started)}", f"saved: {folder.path}")
+        output.result_lines("", f"time: {duration(output.seconds)}", f"saved: {folder.path}")
         output.result_json(
             {
                 "run": str(folder.path),
@@ -60,14 +51,14 @@ def reproduce(
                         "name": row.variant.title,
                         "about": row.variant.about,
                         "run": str(folder.path / row.variant.name),
-                        "epochs": row.model.training["epochs"],
-                        "seconds": row.model.training["seconds"],
+                        "epochs": row.model.facts.epochs,
+                        "seconds": row.model.facts.seconds,
                         "metrics": row.model.metrics,
                     }
                     for row in rows
                 ],
                 "write_up": {"test": dict(WRITE_UP), "epochs": WRITE_UP_EPOCHS, "seconds": WRITE_UP_SECONDS},
-                "seconds": round(time.perf_counter() - started, 3),
+                "seconds": output.seconds,
             }
         )
 
@@ -76,9 +67,9 @@ def _table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     header = ["model", "part", *(name.replace("_", " ") for name in METRICS), "epochs", "seconds"]
     lines = []
     for row in rows:
-        facts = row.model.training
+        facts = row.model.facts
         for part, values in row.model.metrics.items():
-            ends = [str(facts["epochs"]), f"{facts['seconds']:.1f}"] if part == "test" else ["", ""]
+            ends = [str(facts.epochs), f"{facts.seconds:.1f}"] if part == "test" else ["", ""]
             lines.append([row.variant.title, part, *(number(values[name]) for name in METRICS), *ends])
     published = [f"{WRITE_UP[name]:.3f}" if name in WRITE_UP else "-" for name in METRICS]
     lines.append(["the write-up itself", "test", *published, str(WRITE_UP_EPOCHS), f"{WRITE_UP_SECONDS:.1f}"])

@@ -2,12 +2,11 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from attfm.config import Config, DataConfig, ModelConfig, TrainConfig, unknown_setting
-from attfm.errors import ConfigError
+from attfm.errors import ConfigError, nearest
 from attfm.reproduce import packaged_settings
 
 SECTIONS: dict[str, type[DataConfig | ModelConfig | TrainConfig]] = {
@@ -22,7 +21,8 @@ def read_settings(name: str) -> dict[str, Any]:
 
     Raises
     ------
-    ConfigError : there is none, or it is no TOML
+    ConfigError
+        There is none, or it is no TOML.
     """
     path = Path(name).expanduser()
     known = packaged_settings()
@@ -34,8 +34,7 @@ def read_settings(name: str) -> dict[str, Any]:
     elif name in known:
         text = known[name]
     else:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"the package has {', '.join(known)}."
+        hint = nearest(name, known).strip(" ()") or f"the package has {', '.join(known)}."
         raise ConfigError(f"There is no settings file '{name}': {hint}")
     try:
         return tomllib.loads(text)
@@ -55,13 +54,21 @@ def gather_config(
 
     Parameters
     ----------
-    file : path of a TOML file with the sections data, model and train, or the name of one in the package
-    assignments : each "key=value", where key is a setting ("dim"), with or without its section ("model.dim")
-    ignored : columns that are no input
+    file : str or None
+        Path of a TOML file with the sections data, model and train, or the name of one in the package.
+    preset : str or None
+        Name of a preset.
+    assignments : sequence of str
+        Each "key=value", where key is a setting ("dim"), with or without its section ("model.dim").
+    seed : int or None
+        Of all random numbers of training.
+    ignored : sequence of str
+        Columns that are no input.
 
     Raises
     ------
-    ConfigError : a setting is unknown, of the wrong type or out of range
+    ConfigError
+        A setting is unknown, of the wrong type or out of range.
     """
     values: dict[str, Any] = {}
     if file is not None:

@@ -1,55 +1,46 @@
 """The tables that commands are given: bundled ones by name, files by path."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attfm.commands.options import Reading
 from attfm.data.arrow_columns import read_numbers
 from attfm.data.bad_values import Problems
 from attfm.data.datasets import DATASETS
 from attfm.data.sources.files import DataFile
 from attfm.data.sources.source import Source, open_source
 from attfm.errors import ConfigError, DataError, SchemaError, TargetError, nearest
+from attfm.model.bundle import Model
 
 LIBSVM_LABEL = "label"  # the column that holds the labels of a libsvm or libfm file
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How text is read; see `attfm.data.sources.source.open_source`."""
+def open_table(data: str, reading: Reading) -> Source:
+    """Return a bundled table by its name, or a file or folder by its path."""
+    if data in DATASETS:
+        return open_source(DATASETS[data].path)
+    return open_source(
+        data, names=reading.names, separator=reading.separator, null_values=reading.null_values or None,
+        encoding=reading.encoding, skip_rows=reading.skip_rows,
+    )  # fmt: skip
 
-    names: Sequence[str] | None = None
-    separator: str | None = None
-    encoding: str = "utf-8"
-    null_values: Sequence[str] = ()
-    skip_rows: int = 0
 
-    @classmethod
-    def from_options(
-        cls,
-        names: str | None,
-        separator: str | None,
-        encoding: str,
-        null_values: Sequence[str] | None,
-        skip_rows: int,
-    ) -> "Reading":
-        """Return the options as typed: names joined by commas, "\\t" or "tab" for a tab."""
-        split = None if names is None else [name.strip() for name in names.split(",")]
-        separator = {"\\t": "\t", "tab": "\t"}.get(separator or "", separator)
-        return cls(split, separator, encoding, tuple(null_values or ()), skip_rows)
+def open_inputs(model: Model, data: str, reading: Reading) -> Source:
+    """Return a table that holds all columns that a model reads.
 
-    def open(self, data: str) -> Source:
-        """Return a bundled table by its name, or a file or folder by its path."""
-        if data in DATASETS:
-            return open_source(DATASETS[data].path)
-        return open_source(
-            data, names=self.names, separator=self.separator, null_values=self.null_values or None,
-            encoding=self.encoding, skip_rows=self.skip_rows,
-        )  # fmt: skip
+    Raises
+    ------
+    SchemaError
+        A column is absent.
+    """
+    source = open_table(data, reading)
+    check_columns(source, model.input_names, why="of the training table")
+    return source
 
 
 def target_of(data: str, source: Source, target: str | None) -> str:
@@ -57,22 +48,61 @@ def target_of(data: str, source: Source, target: str | None) -> str:
 
     Raises
     ------
-    ConfigError : it was not given and can't be known
-    TargetError : there is no such column
+    ConfigError
+        It was not given and can't be known.
+    TargetError
+        There is no such column.
     """
     if target is None and data in DATASETS:
         target = DATASETS[data].target
     if target is None and data not in DATASETS and DataFile.locate(data).kind == "libsvm":
         target = LIBSVM_LABEL
-    names = source.schema.names
-    known = ", ".join(f"'{name}'" for name in names[:20]) + (", ..." if len(names) > 20 else "")
     if target is None:
-        raise ConfigError(f"Which column of {source.name} is to be predicted? Give --target, one of {known}.")
-    if target not in names:
-        raise TargetError(
-            f"There is no target column '{target}' in {source.name}{nearest(target, names)}. Its columns: {known}."
-        )
+        raise ConfigError(f"Which column of {source.name} is to be predicted? Give --target, one of {_names(source)}.")
+    if target not in source.schema.names:
+        raise _no_target(target, source)
     return target
+
+
+def labelled(model: Model, source: Source, target: str | None) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return the labels of a table's rows and their weights, which count rows and classes as training did.
+
+    Parameters
+    ----------
+    model : Model
+        What the labels are compared with.
+    source : Source
+        The table; without the column of weights all its rows weigh the same.
+    target : str or None
+        The column of labels; None: the one that the model was trained on.
+
+    Returns
+    -------
+    labels : int64 or float64 (rows,)
+        Class codes, or the values of a regression.
+    weight : float64 (rows,)
+        At least 0.
+
+    Raises
+    ------
+    TargetError
+        There is no such column, or a label is missing or was not seen in training.
+    DataError
+        A weight is no number, missing, negative or infinite.
+    """
+    name = model.target.name if target is None else target
+    if target is not None and name not in source.schema.names:
+        raise _no_target(name, source)
+    if name not in source.schema.names:
+        raise TargetError(
+            f"{source.name} has no column '{name}', the target that the predictions are compared with: add it, "
+            "or use 'attfm predict'. Where it has another name, give that by --target COLUMN."
+        )
+    labels = replace(model.target, name=name).encode(column_of(source, name))
+    given = weights_of(source, model.schema.weight) if model.schema.weight in source.schema.names else None
+    weight = np.ones(len(labels)) if given is None else given
+    per_class = model.facts.class_weights
+    return labels, weight if per_class is None else weight * np.asarray(per_class)[labels]
 
 
 def column_of(source: Source, name: str) -> pa.ChunkedArray:
@@ -86,8 +116,10 @@ def weights_of(source: Source, name: str | None) -> NDArray[np.float64] | None:
 
     Raises
     ------
-    SchemaError : the column is absent
-    DataError : a weight is no number, missing, negative or infinite
+    SchemaError
+        The column is absent.
+    DataError
+        A weight is no number, missing, negative or infinite.
     """
     if name is None:
         return None
@@ -115,24 +147,11 @@ def check_columns(source: Source, needed: Sequence[str], *, why: str) -> None:
         raise SchemaError(f"{source.name} lacks {len(absent)} of the {len(needed)} columns {why}: {listed}. Add them.")
 
 
-def new_folder(parent: Path, stem: str) -> Path:
-    """Return parent/stem-n with the next free number, made and empty.
+def _no_target(name: str, source: Source) -> TargetError:
+    hint = nearest(name, source.schema.names)
+    return TargetError(f"There is no target column '{name}' in {source.name}{hint}. Its columns: {_names(source)}.")
 
-    Raises
-    ------
-    ConfigError : it can't be made
-    """
-    number = 1
-    while True:
-        path = parent / f"{stem}-{number}"
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
-        except FileExistsError:
-            if parent.is_dir():
-                number += 1
-                continue
-            raise ConfigError(f"'{parent}' is not a folder: give --out, a folder to write to.") from None
-        except OSError as error:
-            raise ConfigError(f"Can't make the folder '{path}': {error.strerror}. Give another by --out.") from None
-        return path
+
+def _names(source: Source) -> str:
+    names = source.schema.names
+    return ", ".join(f"'{name}'" for name in names[:20]) + (", ..." if len(names) > 20 else "")

@@ -1,89 +1,50 @@
 """`attfm train`: from a table to a saved, measured model."""
 
 import shlex
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
 from attfm.commands.console import Output, duration, metric_rows, uninterrupted
 from attfm.commands.folders import NewFolder
-from attfm.commands.tables import Reading, check_columns, column_of, target_of, weights_of
+from attfm.commands.options import Reading
+from attfm.commands.tables import check_columns, column_of, open_table, target_of, weights_of
 from attfm.config import Config
 from attfm.data.datasets import adult_split
 from attfm.data.schema import Schema
-from attfm.data.sources.files import COMPRESSIONS
-from attfm.data.target import Target
+from attfm.data.sources.files import table_stem
+from attfm.data.split import Part, Split, split_table
 from attfm.errors import ConfigError
-from attfm.model.bundle import REPORT
+from attfm.model.bundle import Model
+from attfm.model.facts import ReadingFacts, RunFacts, SplitFacts
+from attfm.model.run_folder import REPORT, save_model
 from attfm.report.page import render_report
 from attfm.report.rows_shown import Examined
-from attfm.train.fit import Fitted, LabelledTable, fit, measure, split_rows
-from attfm.train.progress import FitProgress
+from attfm.train.fit import Fitted, fit
+from attfm.train.observer import FitProgress
+from attfm.train.prepare import LabelledTable, Tables
 
 SPLIT_SEED = 1234
-DEFAULT_PART = 0.2
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Part:
-    """What --valid or --test asks for: a fraction of the rows, a table of its own, or nothing."""
+class Asked:
+    """What `attfm train` is asked for, settings apart: its options, see `attfm.cli.train`."""
 
-    fraction: float = 0.0
-    data: str | None = None
-
-    @property
-    def asked(self) -> float | str | None:
-        """The fraction, the name of the table without its folder, or None for nothing."""
-        return self.fraction or (None if self.data is None else stem_of(self.data))
-
-    @classmethod
-    def parse(cls, text: str | None, option: str) -> "Part":
-        """Return the part that an option asks for; a number is a fraction, "none" nothing, all else a table."""
-        if text is None:
-            return cls(DEFAULT_PART)
-        if text.lower() == "none":
-            return cls()
-        try:
-            fraction = float(text)
-        except ValueError:
-            return cls(data=text)
-        if not 0 < fraction < 1:
-            raise ConfigError(f"{option} {text} is not a fraction between 0 and 1; give one, a table, or none.")
-        return cls(fraction)
+    data: str
+    reading: Reading
+    target: str | None
+    weight: str | None
+    valid: str | None
+    test: str | None
+    split_seed: int | None
+    out: str | None
+    force: bool
+    report: bool
 
 
-@dataclass(frozen=True)
-class Split:
-    """The row numbers of each part that comes from the table itself; None where it does not."""
-
-    train: Rows
-    valid: Rows | None
-    test: Rows | None
-
-
-def train(
-    data: str,
-    *,
-    config: Config,
-    target: str | None,
-    valid: str | None,
-    test: str | None,
-    weight: str | None,
-    reading: Reading,
-    out: str | None,
-    force: bool,
-    split_seed: int | None,
-    with_report: bool,
-    output: Output,
-    started: float,
-) -> None:
+def train(asked: Asked, config: Config, output: Output) -> None:
     """Train on a table, measure, save and report; see `attfm.cli.train` for the options."""
-    valid_part, test_part = Part.parse(valid, "--valid"), Part.parse(test, "--test")
+    valid_part, test_part = Part.parse(asked.valid, "--valid"), Part.parse(asked.test, "--test")
     if valid_part.fraction + test_part.fraction >= 1:
         raise ConfigError(
             f"--valid {valid_part.fraction:g} and --test {test_part.fraction:g} leave no rows to train on: "
@@ -91,142 +52,104 @@ def train(
         )
     if valid_part == Part():
         config = config.model_copy(update={"train": config.train.model_copy(update={"early_stopping": False})})
-    with NewFolder(out, stem=stem_of(data), force=force) as folder:
-        source = reading.open(data)
-        target_name = target_of(data, source, target)
+    with NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force) as folder:
+        source = open_table(asked.data, asked.reading)
+        target_name = target_of(asked.data, source, asked.target)
         schema = Schema.infer(
-            source.batches(), source.schema, target=target_name, weight=weight, config=config.data, source=source.name
-        )
+            source.batches(), source.schema, target=target_name, weight=asked.weight, config=config.data,
+            source=source.name,
+        )  # fmt: skip
         output.say(f"{source.name}: {_count(source.num_rows)} rows, target '{target_name}'")
         output.say()
         output.table(("column", "kind", "type", "values", "missing", "why"), schema.rows(), right=(4,))
         output.say()
-        table = LabelledTable(source, column_of(source, target_name), weights_of(source, weight))
-        valid_table, test_table = (_other(part, reading, schema) for part in (valid_part, test_part))
-        own_split = data == "adult" and valid is None and test is None and split_seed is None
-        seed = SPLIT_SEED if split_seed is None else split_seed
+        table = LabelledTable(source, column_of(source, target_name), weights_of(source, asked.weight))
+        valid_table, test_table = (
+            None if part.data is None else labelled_table(part.data, asked.reading, schema)
+            for part in (valid_part, test_part)
+        )
+        own_split = (asked.data, asked.valid, asked.test, asked.split_seed) == ("adult", None, None, None)
+        seed = SPLIT_SEED if asked.split_seed is None else asked.split_seed
         split = (
             Split(*adult_split(table.labels.to_numpy()))
             if own_split
-            else split_table(table.labels, target_name, config, valid_part, test_part, seed)
+            else split_table(
+                table.labels, name=target_name, task=config.train.task, valid=valid_part, test=test_part, seed=seed
+            )
         )
         output.say(_describe(split, valid_part, test_part, valid_table, test_table, seed))
+        facts = RunFacts(
+            table=source.name,
+            rows=len(table.labels),
+            split="adult" if own_split else SplitFacts(valid=valid_part.asked, test=test_part.asked, seed=seed),
+            reading=ReadingFacts.model_validate(vars(asked.reading)),
+        )
+        tables = Tables(table, schema, target_name, split, valid_table, test_table)
         with FitProgress(config.train.epochs, show=not output.quiet) as progress:
-            fitted = fit(
-                table, schema=schema, config=config, target_name=target_name,
-                train_rows=split.train, valid_rows=split.valid, test_rows=split.test,
-                valid_table=valid_table, test_table=test_table,
-                on_epoch=progress.on_epoch, on_batch=progress.on_batch, on_refit=progress.on_refit,
-            )  # fmt: skip
-        model = fitted.model
-        parts = {"valid": fitted.valid, "test": fitted.test}
-        model.metrics = {name: measure(model, part) for name, part in parts.items() if part is not None}
-        test_rows = 0 if fitted.test is None else len(fitted.test)
-        model.training = {
-            "table": source.name,
-            "rows": len(table.labels),
-            "test_rows": test_rows,
-            "split": "adult"
-            if own_split
-            else {
-                "valid": valid_part.asked,
-                "test": test_part.asked,
-                "seed": seed,
-            },
-            **model.training,
-        }
-        page = None
-        if with_report:
-            page = _page(fitted, source.name, split, test_table.source.name if test_table else None)
+            fitted = fit(tables, config, progress, facts=facts, measured=True)
+        page = _page(fitted, tables) if asked.report else None
         with uninterrupted():
-            model.save(folder.path, report=page)
-    report(fitted, folder.path, output, again="adult-test" if data == "adult" else data, started=started)
+            save_model(fitted.model, folder.path, report=page)
+    report(fitted.model, folder.path, output, again="adult-test" if asked.data == "adult" else asked.data)
 
 
-def _page(fitted: Fitted, table: str, split: Split, test_table: str | None) -> str:
+def _page(fitted: Fitted, tables: Tables) -> str:
     """Return the report on the test rows, or else on the validation rows, or on what the model holds alone."""
-    if fitted.test is not None:
-        part, numbers, name = fitted.test, split.test, test_table or f"{table} (test rows)"
-    elif fitted.valid is not None:
-        part, numbers, name = fitted.valid, split.valid, f"{table} (validation rows)"
-    else:
-        return render_report(fitted.model)
-    numbers = numbers if numbers is not None and len(numbers) == len(part) else None
-    weight = part.weight.numpy().astype(np.float64)
-    return render_report(
-        fitted.model, Examined.of_rows(fitted.model, name, part.rows, part.target.numpy(), weight, numbers)
-    )
+    prepared, split = fitted.prepared, tables.split
+    for what, rows, numbers, own in (
+        ("test", prepared.test, split.test, tables.test),
+        ("validation", prepared.data.valid, split.valid, tables.valid),
+    ):
+        if rows is not None:
+            name = f"{tables.table.source.name} ({what} rows)" if own is None or what != "test" else own.source.name
+            numbers = numbers if numbers is not None and len(numbers) == len(rows) else None
+            return render_report(fitted.model, Examined.of_dataset(fitted.model, name, rows, numbers))
+    return render_report(fitted.model)
 
 
-def report(fitted: Fitted, path: Path, output: Output, *, again: str, started: float) -> None:
+def report(model: Model, path: Path, output: Output, *, again: str) -> None:
     """Print metrics, times, the folder and the commands that use it; `again` is the table they name."""
-    model = fitted.model
-    whole = time.perf_counter() - started
-    facts = model.training
+    facts, whole = model.facts, output.seconds
     output.say(
-        f"{facts['epochs']} epochs ({facts['stopped']}); kept those parameters of epoch {facts['best_epoch']}; "
-        f"{facts['features']:,} features in {facts['fields']} fields"
+        f"{facts.epochs} epochs ({facts.stopped}); kept those parameters of epoch {facts.best_epoch}; "
+        f"{facts.features:,} features in {facts.fields} fields"
     )
     output.result_lines("")
     output.result_table(*metric_rows(model.metrics), right=range(1, 1 + len(model.metrics)))
-    if "class_weights" in facts:
+    if facts.class_weights is not None:
         output.result_lines("(metrics are weighted by class, as training was)")
     run, table = shlex.quote(str(path)), shlex.quote(again)
+    page = str(path / REPORT) if (path / REPORT).is_file() else None
     output.result_lines(
         "",
-        f"time: {duration(whole)}, of which training {duration(facts['seconds'])}",
+        f"time: {duration(whole)}, of which training {duration(facts.seconds or 0.0)}",
         f"saved: {path}",
-        *([f"report: {path / REPORT}"] if (path / REPORT).is_file() else []),
+        *([] if page is None else [f"report: {page}"]),
         f"next:  attfm evaluate {run} {table}",
         f"       attfm predict {run} {table} -o scores.csv",
     )
     output.result_json(
         {
             "run": str(path),
-            "report": str(path / REPORT) if (path / REPORT).is_file() else None,
-            "task": model.task,
+            "report": page,
+            "task": model.task.name,
             "target": model.target.name,
             "classes": model.target.classes,
             "metrics": model.metrics,
-            "training": facts,
+            "training": facts.known(),
             "columns": [field.model_dump(exclude_none=True) for field in model.schema.fields],
             "settings": model.config.model_dump(mode="json"),
-            "seconds": {"whole": round(whole, 3), "training": facts["seconds"]},
+            "seconds": {"whole": whole, "training": facts.seconds},
         }
     )
 
 
-def stem_of(data: str) -> str:
-    """Return what runs on a table are called: its file's name without extensions."""
-    name = Path(data.rstrip("/")).name
-    for suffix in COMPRESSIONS:
-        name = name.removesuffix(suffix)
-    return Path(name).stem or "run"
-
-
-def _other(part: Part, reading: Reading, schema: Schema) -> LabelledTable | None:
-    """Return the table of its own that a part is, checked for all columns."""
-    if part.data is None:
-        return None
-    source = reading.open(part.data)
-    if schema.target is None:
-        return None
-    needed = [*(field.name for field in schema.inputs), schema.target, *([schema.weight] if schema.weight else [])]
+def labelled_table(data: str, reading: Reading, schema: Schema) -> LabelledTable:
+    """Return another table with the columns of the training table, all of which it must have."""
+    source, target = open_table(data, reading), str(schema.target)
+    needed = [*(field.name for field in schema.inputs), target, *([schema.weight] if schema.weight else [])]
     check_columns(source, needed, why="of the training table")
-    return LabelledTable(source, column_of(source, schema.target), weights_of(source, schema.weight))
-
-
-def split_table(labels: pa.ChunkedArray, name: str, config: Config, valid: Part, test: Part, seed: int) -> Split:
-    """Return the parts that are taken from the table: the test rows first, then the validation rows."""
-    target = Target.fit(labels, task=config.train.task, name=name)
-    codes = target.encode(labels)
-    rest, parts = np.arange(len(codes)), dict[str, Rows | None](valid=None, test=None)
-    left = 1.0
-    for part, wanted in (("test", test), ("valid", valid)):
-        if wanted.fraction:
-            rest, parts[part] = split_rows(rest, codes, target.task, fraction=wanted.fraction / left, seed=seed)
-            left -= wanted.fraction
-    return Split(rest, parts["valid"], parts["test"])
+    return LabelledTable(source, column_of(source, target), weights_of(source, schema.weight))
 
 
 def _describe(
@@ -238,7 +161,7 @@ def _describe(
     seed: int,
 ) -> str:
     """Return the sentence that says how many rows each part has and where they come from."""
-    texts = [f"{len(split.train):,} rows to train on"]
+    texts = [f"{0 if split.train is None else len(split.train):,} rows to train on"]
     own = False
     for name, rows, part, table in (
         ("validation", split.valid, valid, valid_table),

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from attfm.data.batch import Batch
+from attfm.data.dataset import Dataset
 from attfm.data.sources.source import Source
 from attfm.explain.explainer import Explainer
 from attfm.model.bundle import Model
@@ -60,6 +61,15 @@ class Examined:
             target = None if target is None else target[kept]
         logits = model.logits_of(rows)
         return cls(name, total, rows, numbers, logits, target, weight)
+
+    @classmethod
+    def of_dataset(cls, model: Model, name: str, dataset: Dataset, numbers: NDArray[np.int64] | None = None) -> Self:
+        """Return the rows of a data set with their scores; numbers : int64 (rows,), theirs in the table."""
+        parts = list(dataset.ordered())
+        target, weight = (
+            np.concatenate([getattr(part, key).numpy() for part in parts]) for key in ("target", "weight")
+        )
+        return cls.of_rows(model, name, Batch.concatenate([part.rows for part in parts]), target, weight, numbers)
 
     @classmethod
     def of_table(

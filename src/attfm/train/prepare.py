@@ -16,7 +16,7 @@ from attfm.data.dataset import Dataset, Examples, InMemoryDataset
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
-from attfm.data.split import LEAST_ROWS_TO_SPLIT, Rows, Split, hold_out
+from attfm.data.split import LEAST_ROWS_TO_SPLIT, RowNumbers, Split, hold_out
 from attfm.data.target import Target
 from attfm.errors import ConfigError, DataError, TargetError
 from attfm.model.bundle import Model
@@ -72,7 +72,7 @@ class Tables:
     split: Split = field(default_factory=Split)
     valid: LabelledTable | None = None
     test: LabelledTable | None = None
-    encoder_rows: Rows | None = None
+    encoder_rows: RowNumbers | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     if valid_rows is None and tables.valid is None and len(train_rows) < LEAST_ROWS_TO_SPLIT:
         train = _merge_equal_rows(train, weight[train_rows])
 
-    def other(rows: Rows | None, of_its_own: LabelledTable | None) -> Dataset | None:
+    def other(rows: RowNumbers | None, of_its_own: LabelledTable | None) -> Dataset | None:
         if of_its_own is not None:
             return InMemoryDataset(_examples(of_its_own, encoder, target, per_class))
         return InMemoryDataset(_part(weighted, rows)) if rows is not None and len(rows) else None
@@ -164,7 +164,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
 
 def _chosen_rows(
     tables: Tables, codes: NDArray[Any], weight: Weights, config: Config, *, stratify: bool
-) -> tuple[Rows, Rows | None]:
+) -> tuple[RowNumbers, RowNumbers | None]:
     """Return the rows to train on and those to stop by: some are held out if none are given.
 
     Rows without weight are not trained on.
@@ -182,7 +182,7 @@ def _chosen_rows(
     return train_rows, valid_rows
 
 
-def _fitted_encoder(schema: Schema, source: Source, rows: Rows, total: int, seed: int) -> Encoder:
+def _fitted_encoder(schema: Schema, source: Source, rows: RowNumbers, total: int, seed: int) -> Encoder:
     try:
         return Encoder.fit(schema, _selected(source, rows, total), seed=seed)
     except DataError:
@@ -191,7 +191,7 @@ def _fitted_encoder(schema: Schema, source: Source, rows: Rows, total: int, seed
         raise
 
 
-def _selected(source: Source, rows: Rows, total: int) -> Iterator[pa.RecordBatch]:
+def _selected(source: Source, rows: RowNumbers, total: int) -> Iterator[pa.RecordBatch]:
     """Yield the source's record batches with the given rows only, in the table's order."""
     keep, start = np.zeros(total, bool), 0
     keep[rows] = True
@@ -210,7 +210,7 @@ def _encoded(encoder: Encoder, source: Source) -> Batch:
     return Batch.concatenate(parts)
 
 
-def _part(examples: Examples, rows: Rows) -> Examples:
+def _part(examples: Examples, rows: RowNumbers) -> Examples:
     if len(rows) == len(examples) and np.array_equal(rows, np.arange(len(rows))):
         return examples
     return examples.take(torch.from_numpy(rows))

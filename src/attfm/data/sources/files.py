@@ -138,3 +138,11 @@ def _near_names(path: str) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
+
+
+def table_stem(path: str) -> str:
+    """Return what a table's runs are called: its file's name without folder and extensions."""
+    name = Path(path.rstrip("/")).name
+    for suffix in COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return Path(name).stem or "run"

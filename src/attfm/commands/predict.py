@@ -1,0 +1,112 @@
+"""`attfm predict`: the scores of a table's rows, batch after batch."""
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from attfm.commands.console import Output, duration
+from attfm.commands.options import Reading
+from attfm.commands.tables import check_columns, open_inputs
+from attfm.data.sources.source import TableWriter
+from attfm.errors import ConfigError
+from attfm.model.bundle import Model
+from attfm.model.run_folder import load_model
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is written of each row, and where.
+
+    Attributes
+    ----------
+    to : str or None
+        The file; None or "-": CSV on stdout.
+    ids : sequence of str
+        Columns of the table to keep beside the scores.
+    threshold : float or None
+        Probability above which the second class is predicted; None: the run's.
+    """
+
+    to: str | None
+    ids: Sequence[str] = ()
+    threshold: float | None = None
+
+
+def predict(run: str, data: str, scores: Scores, reading: Reading, output: Output) -> None:
+    """Write the scores of a table; see `attfm.cli.predict` for the options."""
+    to, ids = scores.to, scores.ids
+    to_stdout = to in (None, "-")
+    if to_stdout and output.as_json:
+        raise ConfigError("--json writes its object to stdout, where the scores would go: give -o FILE too.")
+    model = load_model(run)
+    threshold = threshold_of(model, scores.threshold)
+    source = open_inputs(model, data, reading)
+    check_columns(source, ids, why="named by --id")
+    names = model.task.score_names
+    clashing = [name for name in ids if name in names]
+    if clashing or len(set(ids)) < len(ids):
+        name = clashing[0] if clashing else max(ids, key=list(ids).count)
+        raise ConfigError(f"--id {name} would make two columns of that name in the scores: leave it out or rename it.")
+    rows = 0
+    with _StdoutCsv() if to is None or to == "-" else TableWriter(to) as writer:
+        for table in model.score_table(source, keep=ids, threshold=threshold):
+            writer.write(table)
+            rows += table.num_rows
+    if not to_stdout:
+        output.result_lines(f"{rows:,} rows scored: {to}, {duration(output.seconds)}")
+    output.result_json(
+        {
+            "run": run,
+            "data": data,
+            "rows": rows,
+            "scores": to,
+            "columns": [*ids, *names],
+            "seconds": output.seconds,
+        }
+    )
+
+
+def threshold_of(model: Model, asked: float | None) -> float:
+    """Return the probability above which the second class is predicted."""
+    if asked is not None and not 0 < asked < 1:
+        raise ConfigError(f"--threshold {asked:g} is not a probability: give a number between 0 and 1.")
+    return model.threshold if asked is None else asked
+
+
+class _StdoutCsv:
+    """Writes tables to stdout as CSV."""
+
+    def __init__(self) -> None:
+        self._started = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def write(self, rows: pa.Table) -> None:
+        """Write rows, and the header before the first."""
+        if not self._started:
+            header = io.StringIO()
+            csv.writer(header, lineterminator="\n").writerow(rows.schema.names)
+            self._put(header.getvalue().encode())
+            self._started = True
+        # pyarrow does not tell a broken pipe from other failures, so Python writes what it formats.
+        text = io.BytesIO()
+        pacsv.write_csv(rows, text, pacsv.WriteOptions(include_header=False))
+        self._put(text.getvalue())
+
+    @staticmethod
+    def _put(text: bytes) -> None:
+        """Write all of it: an unbuffered stdout may take a part only, when its reader goes."""
+        rest = memoryview(text)
+        while rest:
+            rest = rest[sys.stdout.buffer.write(rest) :]
+        sys.stdout.buffer.flush()
