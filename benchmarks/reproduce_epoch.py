@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from attfm.data.datasets import DATASETS, adult_split
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.model import modules
 from attfm.ops import native_info, pair_attention_pool_ids
@@ -50,7 +50,7 @@ def step_seconds(variant: Variant, backend: str, clock: "Callable[[], float]") -
     dataset = DATASETS["adult"]
     source, labels = open_source(dataset.path), dataset.table()[dataset.target]
     train_rows, valid_rows, _ = adult_split(labels.to_numpy())
-    schema = Schema.infer(
+    schema = infer_schema(
         source.batches(), source.schema, target=dataset.target, config=variant.config.data, source=source.name
     )
     with pooled_by(backend):

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from attfm.config import Config
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.errors import ConfigError, TargetError
 from attfm.train.fit import Fitted, LabelledTable, fit, hold_out, measure, split_rows
@@ -15,7 +15,7 @@ from attfm.train.refit import choose_batch_size
 def run(table: pa.Table, labels: list[object], weight: object = None, **options: object) -> Fitted:
     config = Config.parse(options.pop("config", {"train": {"epochs": 2}}))  # type: ignore[arg-type]
     source = open_source(table)
-    schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data)
+    schema = infer_schema(source.batches(), source.schema, target=None, config=config.data)
     labelled = LabelledTable(source, pa.chunked_array([pa.array(labels)]), None if weight is None else np.array(weight))
     return fit(labelled, schema=schema, config=config, **options)  # type: ignore[arg-type]
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from attfm.data.arrow_columns import read_numbers
-from attfm.data.bad_values import Problems
+from attfm.data.bad_values import BadValues
 from attfm.data.datasets import DATASETS
 from attfm.data.sources.files import DataFile
 from attfm.data.sources.source import Source, open_source
@@ -91,11 +91,11 @@ def weights_of(source: Source, name: str | None) -> NDArray[np.float64] | None:
     """
     if name is None:
         return None
-    parts, problems, row = [np.empty(0)], Problems(), 0
+    parts, bad, row = [np.empty(0)], BadValues(), 0
     for batch in source.batches([name]):
-        parts.append(read_numbers(batch.column(0), column=name, row=row, problems=problems))
+        parts.append(read_numbers(batch.column(0), column=name, row=row, bad=bad))
         row += batch.num_rows
-    problems.raise_if_any(row)
+    bad.raise_if_any(row)
     weights = np.concatenate(parts)
     bad = np.flatnonzero(~(weights >= 0))
     if len(bad):

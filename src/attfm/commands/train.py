@@ -14,6 +14,7 @@ from attfm.commands.folders import NewFolder
 from attfm.commands.tables import Reading, check_columns, column_of, target_of, weights_of
 from attfm.config import Config
 from attfm.data.datasets import adult_split
+from attfm.data.inference import infer_schema
 from attfm.data.schema import Schema
 from attfm.data.sources.files import COMPRESSIONS
 from attfm.data.target import Target
@@ -94,7 +95,7 @@ def train(
     with NewFolder(out, stem=stem_of(data), force=force) as folder:
         source = reading.open(data)
         target_name = target_of(data, source, target)
-        schema = Schema.infer(
+        schema = infer_schema(
             source.batches(), source.schema, target=target_name, weight=weight, config=config.data, source=source.name
         )
         output.say(f"{source.name}: {_count(source.num_rows)} rows, target '{target_name}'")
@@ -189,7 +190,7 @@ def report(fitted: Fitted, path: Path, output: Output, *, again: str, started: f
             "classes": model.target.classes,
             "metrics": model.metrics,
             "training": facts,
-            "columns": [field.model_dump(exclude_none=True) for field in model.schema.fields],
+            "columns": [field.model_dump(exclude_none=True) for field in model.schema.columns],
             "settings": model.config.model_dump(mode="json"),
             "seconds": {"whole": round(whole, 3), "training": facts["seconds"]},
         }

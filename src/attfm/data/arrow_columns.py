@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import types
 
-from attfm.data.bad_values import Problems
-from attfm.data.batch import Bag
+from attfm.data.bad_values import BadValues
+from attfm.data.batch import FieldFeatures
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i:[+-]?(inf|infinity)|nan)$"
 _DATE = (
@@ -27,8 +27,12 @@ _TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per seco
 class Categories:
     """A column as codes into its distinct values.
 
-    codes : integer (rows,), -1 where missing
-    values : large_string array (distinct,), canonical; null where missing
+    Attributes
+    ----------
+    codes : integer (rows,)
+        -1 where missing.
+    values : large_string array (distinct,)
+        Canonical text; null where missing.
     """
 
     codes: NDArray[Any]
@@ -90,8 +94,10 @@ def plain(array: pa.Array) -> pa.Array:
 
 
 def chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
-    """Return the contiguous pieces of a column."""
-    return list(column.chunks) if isinstance(column, pa.ChunkedArray) else [column]
+    """Return the contiguous pieces of a column, at least one."""
+    if not isinstance(column, pa.ChunkedArray):
+        return [column]
+    return list(column.chunks) or [pa.array([], column.type)]
 
 
 def value_range(array: pa.Array) -> tuple[float, float] | None:
@@ -112,7 +118,7 @@ def missing_count(array: pa.Array) -> int:
     return int(array.null_count)
 
 
-def read_numbers(array: pa.Array, *, column: str, row: int, problems: Problems) -> NDArray[np.float64]:
+def read_numbers(array: pa.Array, *, column: str, row: int, bad: BadValues) -> NDArray[np.float64]:
     """Return a numeric column as float64 (rows,), NaN where missing; note what is not a finite number."""
     array = plain(array)
     if types.is_dictionary(array.type) or is_text(array.type):
@@ -124,13 +130,13 @@ def read_numbers(array: pa.Array, *, column: str, row: int, problems: Problems) 
     else:
         x, unreadable = _numbers(array)
     if x is None:
-        problems.add(
+        bad.add(
             f"Column '{column}' is of type {array.type}, not numbers. "
             "Convert it, or declare it ignored or of another kind."
         )
         return np.full(len(array), np.nan)
     if unreadable is not None:
-        problems.add_values(
+        bad.add_values(
             column,
             unreadable,
             array,
@@ -141,7 +147,7 @@ def read_numbers(array: pa.Array, *, column: str, row: int, problems: Problems) 
         )
     infinite = np.isinf(x)
     if infinite.any():
-        problems.add_values(
+        bad.add_values(
             column,
             infinite,
             array,
@@ -154,47 +160,67 @@ def read_numbers(array: pa.Array, *, column: str, row: int, problems: Problems) 
     return x
 
 
-def read_categories(array: pa.Array, *, column: str, problems: Problems) -> Categories:
+def read_categories(array: pa.Array, *, column: str, bad: BadValues) -> Categories:
     """Return a column's values as categories: int 3, float 3.0 and "3" are the same one."""
     array = plain(array)
     if not is_scalar(value_type(array.type)):
-        problems.add(
+        bad.add(
             f"Column '{column}' is of type {array.type}, whose values can't be categories. "
             "Convert it, or declare it ignored or of another kind."
         )
         array = pa.nulls(len(array))
     codes, values = _encoded(array)
-    return Categories(codes, _canonical(values, column, problems))
+    return Categories(codes, _canonical(values, column, bad))
 
 
 def read_members(
-    array: pa.Array, *, column: str, separator: str | None, row: int, problems: Problems
-) -> tuple[Bag, pa.Array]:
+    array: pa.Array, *, column: str, separator: str | None, row: int, bad: BadValues
+) -> tuple[FieldFeatures, pa.Array]:
     """Return a multi-valued column as bags of codes into its distinct members, and those members.
 
     Lists and maps to weights are read as they are, strings are split at `separator`. Null and empty members
     are left out, so a missing value is an empty bag.
+
+    Parameters
+    ----------
+    array : pyarrow.Array (rows,)
+        Lists, maps or strings.
+    column : str
+        Its name, for messages.
+    separator : str or None
+        Between the members of a string.
+    row : int
+        Number of the first row, for messages.
+    bad : BadValues
+        Takes what can't be read.
+
+    Returns
+    -------
+    bags : FieldFeatures
+        Codes instead of ids; weights of members only where the column has them.
+    members : large_string array (distinct,)
+        Canonical text.
     """
     array = plain(array)
     t = value_type(array.type)
     if is_text(t) and separator is not None:
         codes, values = _encoded(array)
-        texts = values.cast(pa.large_string())
-        bag, members = _list_members(pc.split_pattern(texts, separator), column, problems, trim=True)
-        return bag.with_empty_row().take(np.where(codes < 0, len(values), codes)), members
+        # A missing value has the code -1, the last text: null, and so an empty bag.
+        texts = pa.concat_arrays([values.cast(pa.large_string()), pa.nulls(1, pa.large_string())])
+        bags, members = _list_members(pc.split_pattern(texts, separator), column, bad, trim=True)
+        return bags.take(codes), members
     if types.is_map(t) and is_scalar(value_type(t.key_type)):
-        return _map_members(array, column, row, problems)
+        return _map_members(array, column, row, bad)
     if is_list(t) and is_scalar(value_type(t.value_type)):
-        return _list_members(array, column, problems, trim=False)
+        return _list_members(array, column, bad, trim=False)
     if not types.is_null(t):
         need = "a separator for its strings, as {'separator': '|'}" if is_text(t) else "lists, or a map to weights"
-        problems.add(f"Column '{column}' is of type {array.type}, but a multi-valued column needs {need}.")
-    empty = Bag(np.empty(0, np.int32), np.empty(0, np.float32), np.zeros(len(array) + 1, np.int64))
-    return empty, pa.array([], pa.large_string())
+        bad.add(f"Column '{column}' is of type {array.type}, but a multi-valued column needs {need}.")
+    return FieldFeatures(np.empty(0, np.int32), counts=np.zeros(len(array), np.int64)), pa.array([], pa.large_string())
 
 
 def read_seconds(
-    array: pa.Array, *, column: str, row: int, problems: Problems
+    array: pa.Array, *, column: str, row: int, bad: BadValues
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return dates and times as local seconds since 1970, int64 (rows,), and a mask of the missing ones.
 
@@ -205,10 +231,10 @@ def read_seconds(
     if types.is_dictionary(t) or is_text(t):
         codes, values = _encoded(array)
         if is_text(values.type) or types.is_null(values.type):
-            seconds, missing, bad = _parse_dates(values.cast(pa.large_string()))
-            problems.add_values(
+            seconds, missing, unreadable = _parse_dates(values.cast(pa.large_string()))
+            bad.add_values(
                 column,
-                np.append(bad, False)[codes],
+                np.append(unreadable, False)[codes],
                 array,
                 row=row,
                 one="is not a date",
@@ -216,16 +242,14 @@ def read_seconds(
                 advice="Write them as ISO 8601 (2024-03-01 or 2024-03-01T12:30:00), or declare the column categorical.",
             )
         else:
-            seconds, missing = read_seconds(values, column=column, row=row, problems=problems)
+            seconds, missing = read_seconds(values, column=column, row=row, bad=bad)
         return np.append(seconds, 0)[codes], np.append(missing, True)[codes]
     if types.is_null(t):
         return np.zeros(len(array), np.int64), np.ones(len(array), np.bool_)
     if types.is_date(t):
         array = array.cast(pa.timestamp("ms"))
     if not types.is_timestamp(array.type):
-        problems.add(
-            f"Column '{column}' is of type {t}, not dates. Convert it, or declare it ignored or of another kind."
-        )
+        bad.add(f"Column '{column}' is of type {t}, not dates. Convert it, or declare it ignored or of another kind.")
         return np.zeros(len(array), np.int64), np.ones(len(array), np.bool_)
     local = array if array.type.tz is None else pc.local_timestamp(array)
     ticks = pc.fill_null(local.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
@@ -308,11 +332,11 @@ def _parse_dates(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_],
     return np.where(real, seconds, 0), ~real, ~real & ~missing
 
 
-def _canonical(values: pa.Array, column: str, problems: Problems) -> pa.Array:
+def _canonical(values: pa.Array, column: str, bad: BadValues) -> pa.Array:
     """Return values as text (large_string): whole floats like integers, other floats as Python's repr."""
     t = values.type
     if not is_scalar(t):  # bytes that plain could not read as text
-        problems.add(f"Column '{column}' holds bytes that are not UTF-8 text. Decode it, or declare it ignored.")
+        bad.add(f"Column '{column}' holds bytes that are not UTF-8 text. Decode it, or declare it ignored.")
         return pa.nulls(len(values), pa.large_string())
     if types.is_floating(t):
         return _canonical_floats(values)
@@ -333,30 +357,30 @@ def _canonical_floats(values: pa.Array) -> pa.Array:
     return pc.if_else(pa.array(missing), None, texts)
 
 
-def _list_members(array: pa.Array, column: str, problems: Problems, *, trim: bool) -> tuple[Bag, pa.Array]:
+def _list_members(array: pa.Array, column: str, bad: BadValues, *, trim: bool) -> tuple[FieldFeatures, pa.Array]:
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     flat = plain(pc.list_flatten(array))
     if trim:
         flat = pc.utf8_trim_whitespace(flat)
         flat = pc.if_else(pc.equal(flat, ""), None, flat)
     codes, values = _encoded(flat)
-    return _bag(codes, np.ones(len(codes), np.float32), counts, _canonical(values, column, problems))
+    return _bags(codes, None, counts, _canonical(values, column, bad))
 
 
-def _map_members(array: pa.Array, column: str, row: int, problems: Problems) -> tuple[Bag, pa.Array]:
+def _map_members(array: pa.Array, column: str, row: int, bad: BadValues) -> tuple[FieldFeatures, pa.Array]:
     starts = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
     counts = np.where(array.is_null().to_numpy(zero_copy_only=False), 0, np.diff(starts))
     ends = np.cumsum(counts)
     entries = np.repeat(starts[:-1] - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
-    weights, _ = _numbers(array.items.take(pa.array(entries)))
+    items = array.items.take(pa.array(entries))
+    weights, _ = _numbers(items)
     if weights is None:
-        problems.add(f"Column '{column}' is of type {array.type}: the weights of its members must be numbers.")
+        bad.add(f"Column '{column}' is of type {array.type}: the weights of its members must be numbers.")
         weights = np.ones(len(entries))
-    rows = np.repeat(np.arange(len(array)), counts)
-    missing = array.items.take(pa.array(entries)).is_null().to_numpy(zero_copy_only=False)
+    missing = items.is_null().to_numpy(zero_copy_only=False)
     bad_rows = np.zeros(len(array), np.bool_)
-    bad_rows[rows[~np.isfinite(weights) & ~missing]] = True
-    problems.add_values(
+    bad_rows[np.repeat(np.arange(len(array)), counts)[~np.isfinite(weights) & ~missing]] = True
+    bad.add_values(
         column,
         bad_rows,
         array,
@@ -366,17 +390,16 @@ def _map_members(array: pa.Array, column: str, row: int, problems: Problems) -> 
         advice="Give finite weights.",
     )
     codes, values = _encoded(plain(array.keys.take(pa.array(entries))))
-    return _bag(codes, np.where(missing, 1, weights).astype(np.float32), counts, _canonical(values, column, problems))
+    return _bags(codes, np.where(missing, 1, weights).astype(np.float32), counts, _canonical(values, column, bad))
 
 
-def _bag(
-    codes: NDArray[Any], weights: NDArray[np.float32], counts: NDArray[Any], members: pa.Array
-) -> tuple[Bag, pa.Array]:
+def _bags(
+    codes: NDArray[Any], weights: NDArray[np.float32] | None, counts: NDArray[Any], members: pa.Array
+) -> tuple[FieldFeatures, pa.Array]:
     """Return the bags of `counts` members a row, without the missing members."""
     missing = np.append(members.is_null().to_numpy(zero_copy_only=False), True)[codes]
     if missing.any():
         rows = np.repeat(np.arange(len(counts)), counts)[~missing]
-        codes, weights = codes[~missing], weights[~missing]
+        codes, weights = codes[~missing], None if weights is None else weights[~missing]
         counts = np.bincount(rows, minlength=len(counts))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Bag(codes.astype(np.int32), weights, offsets), members
+    return FieldFeatures(codes.astype(np.int32), weights, counts.astype(np.int64)), members

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from attfm.config import Config, DataConfig, ModelConfig, PresetName, Task, TrainConfig
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.errors import TargetError
 from attfm.estimators.explained import Explained
 from attfm.estimators.inputs import weights
@@ -116,7 +116,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
             raise TargetError("X and y have 1 sample only: nothing can be learned from it. Give more rows.")
         config = self._config(task or ("binary" if len(np.unique(labels)) <= 2 else "multiclass"))
         valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
-        schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data, source=source.name)
+        schema = infer_schema(source.batches(), source.schema, target=None, config=config.data, source=source.name)
         with FitProgress(config.train.epochs, show=self.verbose) as progress:
             fitted = fit(
                 LabelledTable(source, pa.chunked_array([pa.array(labels)]), weights(sample_weight)),

@@ -23,7 +23,7 @@ def load(folder: str | Path) -> AFMClassifier | AFMRegressor:
     values["columns"] = values["columns"] or None
     known = kind._get_param_names()
     estimator = kind(**{name: values[name] for name in known if name in values}, random_state=model.config.train.seed)
-    names = [column.name for column in model.schema.fields if column.kind not in ("target", "weight")]
+    names = [column.name for column in model.schema.columns if column.kind not in ("target", "weight")]
     estimator.n_features_in_ = len(names)
     if names != [f"x{i}" for i in range(len(names))]:  # the names that columns of an array get
         estimator.feature_names_in_ = np.asarray(names, dtype=object)

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.data.codecs.categorical import FIRST_VALUE
+from attfm.data.codecs.codec import FIRST_VALUE
 from attfm.data.codecs.numeric import Bins
 from attfm.data.encoder import Encoder
 from attfm.model.rows import BagRows, Rows

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN
 from attfm.errors import ConfigError
 from attfm.explain.explanation import Explanation, output_number
 from attfm.explain.global_explanation import GlobalExplanation, Shape

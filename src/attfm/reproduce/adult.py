@@ -11,7 +11,7 @@ import numpy as np
 
 from attfm.config import Config
 from attfm.data.datasets import DATASETS, adult_split
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.model.bundle import Model
 from attfm.reproduce import packaged_settings
@@ -96,7 +96,7 @@ def reproduce_adult(variants: list[Variant], *, progress: Progress) -> Iterator[
     labels = dataset.table()[dataset.target]
     train_rows, valid_rows, test_rows = adult_split(labels.to_numpy())
     for variant in variants:
-        schema = Schema.infer(
+        schema = infer_schema(
             source.batches(), source.schema, target=dataset.target, config=variant.config.data, source=source.name
         )
         with progress(variant) as shown:

@@ -1,14 +1,13 @@
 """Finding and opening files: what kind a name says it is, decompressed bytes, and errors that help."""
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from attfm.errors import SourceError
+from attfm.errors import SourceError, near_names
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 KINDS = {
@@ -132,7 +131,7 @@ def _near_names(path: str) -> str:
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError:
         return f" There is no folder {folder} either."
-    near = get_close_matches(Path(path).name, names, n=3, cutoff=0.5)
+    near = near_names(Path(path).name, names, most=3, cutoff=0.5)
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 

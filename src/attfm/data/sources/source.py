@@ -1,7 +1,6 @@
 """Tables in: files of several kinds and table objects, as batches of Arrow columns that can be read again."""
 
 from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +11,7 @@ from attfm.data.sources.files import DataFile, known_kinds
 from attfm.data.sources.in_memory import as_arrow
 from attfm.data.sources.libsvm import Layout, LibsvmFile
 from attfm.data.sources.writer import TableWriter
-from attfm.errors import SchemaError, SourceError
+from attfm.errors import SchemaError, SourceError, absent
 
 __all__ = ["MAX_BATCH_ROWS", "Source", "TableWriter", "open_source"]
 
@@ -66,25 +65,18 @@ class Source:
         SourceError : the file is damaged
         """
         wanted = list(self.schema.names if columns is None else columns)
-        absent = [name for name in wanted if name not in self.schema.names]
-        if absent or not wanted:
-            raise SchemaError(self._absent(absent))
+        if not wanted:
+            raise SchemaError(f"No columns of {self.name} were asked for: name at least one.")
+        lacking = absent(wanted, self.schema.names)
+        if lacking:
+            has = ", ".join(self.schema.names[:20]) + (", ..." if len(self.schema) > 20 else "")
+            raise SchemaError(f"{self.name} has no column {', '.join(lacking)}. It has {has}.")
         return self._sliced(wanted)
 
     def _sliced(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for batch in self._read(columns):
             for start in range(0, batch.num_rows, MAX_BATCH_ROWS):
                 yield batch.slice(start, MAX_BATCH_ROWS)
-
-    def _absent(self, absent: Sequence[str]) -> str:
-        if not absent:
-            return f"No columns of {self.name} were asked for: name at least one."
-        named = []
-        for name in absent:
-            near = get_close_matches(name, self.schema.names, n=1)
-            named.append(f"'{name}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
-        has = ", ".join(self.schema.names[:20]) + (", ..." if len(self.schema) > 20 else "")
-        return f"{self.name} has no column {', '.join(named)}. It has {has}."
 
 
 def open_source(
