@@ -16,10 +16,9 @@ import attfm.data.sources.source
 from attfm.cli import main
 from attfm.commands.console import Output, duration, number, print_table, uninterrupted
 from attfm.commands.folders import NewFolder
-from attfm.commands.train import Part, split_table
-from attfm.config import Config
 from attfm.data.datasets import adult_split, load_dataset
-from attfm.errors import ConfigError, TrainingError
+from attfm.data.split import Part, split_table
+from attfm.errors import TrainingError
 from attfm.model.bundle import Model
 from tests.shop import FAST, shop_rows, train_json, write_csv, write_shop
 
@@ -64,7 +63,7 @@ def test_train_json_is_one_object_and_messages_go_to_stderr(shop: str, capsys: p
 
 def test_the_stored_metrics_are_those_of_the_split_rows(shop: str, run: str) -> None:
     table = pacsv.read_csv(shop)
-    split = split_table(table["bought"], "bought", Config(), Part(0.2), Part(0.2), 1234)
+    split = split_table(table["bought"], name="bought", task="auto", valid=Part(0.2), test=Part(0.2), seed=1234)
     assert (len(split.train), len(split.valid), len(split.test)) == (120, 40, 40)
     assert len(set(split.train) | set(split.valid) | set(split.test)) == 200
     stored = json.loads((Path(run) / "metrics.json").read_text())
@@ -94,7 +93,7 @@ def test_adult_is_trained_on_its_own_split(capsys: pytest.CaptureFixture[str]) -
     auc = roc_auc_score(table["income"].take(rows[2]).to_pylist(), score)
     assert result["metrics"]["test"]["auc"] == pytest.approx(auc, abs=1e-6)  # rows are summed in other chunks
     # The default split of any table is this one.
-    split = split_table(table["income"], "income", Config(), Part(0.2), Part(0.2), 1234)
+    split = split_table(table["income"], name="income", task="auto", valid=Part(0.2), test=Part(0.2), seed=1234)
     for own, expected in zip((split.train, split.valid, split.test), rows, strict=True):
         np.testing.assert_array_equal(own, expected)
 
@@ -348,15 +347,6 @@ def test_tables_are_plain_in_a_pipe_and_can_not_drive_a_terminal() -> None:
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     Output(as_json=True).result_json({"auc": float("nan"), "parts": [float("inf"), 1.5]})
     assert json.loads(capsys.readouterr().out) == {"auc": None, "parts": [None, 1.5]}
-
-
-def test_parts_are_parsed() -> None:
-    assert Part.parse(None, "--test") == Part(0.2)
-    assert Part.parse("0.25", "--test") == Part(0.25)
-    assert Part.parse("none", "--test") == Part()
-    assert Part.parse("test.csv", "--test") == Part(data="test.csv")
-    with pytest.raises(ConfigError, match=r"--test 1 is not a fraction"):
-        Part.parse("1", "--test")
 
 
 def test_training_errors_are_not_bad_input() -> None:

@@ -1,4 +1,6 @@
 import datetime as dt
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pandas as pd
 import polars as pl
@@ -10,6 +12,7 @@ from attfm.config import DataConfig
 from attfm.data.encoder import Encoder
 from attfm.data.inference import infer_schema
 from attfm.data.schema import Schema
+from attfm.data.sources.source import open_source
 from tests.data.encoding import assert_same_rows, fit, ids_of, infer, labels, table
 
 
@@ -78,26 +81,31 @@ FRAME = {
 }
 
 
-@pytest.mark.parametrize("kind", ["pandas", "pandas categorical", "polars", "polars categorical", "batches"])
-def test_pandas_polars_and_pyarrow_give_the_same_ids(kind: str) -> None:
-    arrow = pa.table(FRAME)
-    encoder = fit(arrow, columns={"integer": {"kind": "categorical"}})
-    if kind.startswith("pandas"):
-        frame = pd.DataFrame(FRAME)
-        if kind.endswith("categorical"):
-            frame = frame.astype({"text": "category", "integer": "category"})
-        data = pa.Table.from_pandas(frame)
-    elif kind.startswith("polars"):
-        polars = pl.DataFrame(FRAME)
-        if kind.endswith("categorical"):
-            polars = polars.with_columns(pl.col("text").cast(pl.Categorical))
-        data = pa.table(polars)
-    else:
-        data = pa.Table.from_batches(arrow.to_batches(max_chunksize=1))
+def arrow_of(data: object) -> pa.Table:
+    source = open_source(data)
+    return pa.Table.from_batches(source.batches(), source.schema)
+
+
+def assert_encoded_as_arrow(data: pa.Table) -> None:
+    arrow, settings = pa.table(FRAME), {"columns": {"integer": {"kind": "categorical"}}}
+    encoder = fit(arrow, **settings)
     assert_same_rows(encoder.transform(data), encoder.transform(arrow))
-    schema = infer(data, columns={"integer": {"kind": "categorical"}})
-    assert [f.kind for f in schema.columns] == [f.kind for f in encoder.schema.columns]
+    schema = infer(data, **settings)
+    assert [column.kind for column in schema.columns] == [column.kind for column in encoder.schema.columns]
     assert_same_rows(Encoder.fit(schema, data.to_batches()).transform(data), encoder.transform(arrow))
+
+
+def test_all_frames_give_the_same_ids(frame: Callable[[Mapping[str, Any]], Any]) -> None:
+    assert_encoded_as_arrow(arrow_of(frame(FRAME)))
+
+
+def test_categories_of_frames_give_the_same_ids() -> None:
+    assert_encoded_as_arrow(arrow_of(pd.DataFrame(FRAME).astype({"text": "category", "integer": "category"})))
+    assert_encoded_as_arrow(arrow_of(pl.DataFrame(FRAME).with_columns(pl.col("text").cast(pl.Categorical))))
+
+
+def test_the_cut_into_batches_changes_no_ids() -> None:
+    assert_encoded_as_arrow(pa.Table.from_batches(pa.table(FRAME).to_batches(max_chunksize=1)))
 
 
 def test_no_rows_encode_to_no_rows() -> None:

@@ -1,10 +1,10 @@
 import datetime as dt
 import json
+from collections.abc import Callable, Mapping
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -12,6 +12,7 @@ from attfm.config import DataConfig
 from attfm.data import codecs, inference
 from attfm.data.inference import infer_schema
 from attfm.data.schema import INPUT_KINDS, Column, Schema
+from attfm.data.sources.source import open_source
 from attfm.errors import ConfigError, RunFolderError, SchemaError, TargetError
 from tests.data.encoding import infer
 
@@ -122,13 +123,13 @@ def test_rows_are_a_printed_table() -> None:
     ]
 
 
-def test_pandas_and_polars_give_the_same_kinds() -> None:
+def test_all_frames_give_the_same_kinds(frame: Callable[[Mapping[str, Any]], Any]) -> None:
     columns = {"s": ["a", "b", None], "x": [1.5, None, 2.0], "i": [1, 2, 3], "b": [True, False, True], "d": [DAY] * 3}
-    kinds = ["categorical", "numeric", "numeric", "categorical", "datetime"]
-    for data in (pa.table(columns), pa.Table.from_pandas(pd.DataFrame(columns)), pa.table(pl.DataFrame(columns))):
-        schema = infer(data)
-        assert [f.kind for f in schema.columns] == kinds
-        assert [f.distinct for f in schema.columns] == [2, 2, 3, 2, 1]
+    source = open_source(frame(columns))
+    schema = infer_schema(source.batches(), source.schema, target=None, config=DataConfig())
+    assert [f.kind for f in schema.columns] == ["categorical", "numeric", "numeric", "categorical", "datetime"]
+    assert [f.distinct for f in schema.columns] == [2, 2, 3, 2, 1]
+    assert [round(f.missing, 3) for f in schema.columns] == [0.333, 0.333, 0, 0, 0]
 
 
 def test_columns_without_values_are_all_named() -> None:

@@ -8,7 +8,7 @@ from attfm.config import Config
 from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.errors import ConfigError, TargetError
-from attfm.train.fit import Fitted, LabelledTable, fit, hold_out, measure, split_rows
+from attfm.train.fit import Fitted, LabelledTable, fit, measure
 from attfm.train.refit import choose_batch_size
 
 
@@ -40,29 +40,9 @@ def test_all_rows_but_the_validation_rows_are_trained_on() -> None:
     assert (len(fitted.train), len(fitted.valid or ())) == (90, 10)
 
 
-def test_a_part_is_held_out_stratified_and_the_same_for_a_seed() -> None:
-    codes = np.repeat([0, 1], [900, 100])
-    rows, held = hold_out(np.arange(1000), codes, "binary", Config())
-    assert held is not None
-    assert (len(rows), len(held), codes[held].sum()) == (900, 100, 10)
-    assert not set(rows) & set(held)
-    again = hold_out(np.arange(1000), codes, "binary", Config())
-    np.testing.assert_array_equal(rows, again[0])
-    other = hold_out(np.arange(1000), codes, "binary", Config.parse({"train": {"seed": 1}}))
-    assert (other[0] != rows).any()
-
-
 def test_few_rows_are_all_trained_on() -> None:
     fitted = run(letters(40), [0, 1] * 20)
     assert (len(fitted.train), fitted.valid) == (40, None)
-
-
-def test_a_class_of_one_row_does_not_stop_the_split() -> None:
-    codes = np.array([0] * 99 + [1])
-    rest, part = split_rows(np.arange(100), codes, "binary", fraction=0.2, seed=0)
-    assert (len(rest), len(part)) == (80, 20)
-    with pytest.raises(ConfigError, match=r"1 rows can't be split"):
-        split_rows(np.arange(1), codes[:1], "binary", fraction=0.2, seed=0)
 
 
 def test_in_a_small_table_a_weight_of_two_is_two_rows_to_the_last_bit() -> None:

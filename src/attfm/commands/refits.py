@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from attfm.commands.console import Output
-from attfm.commands.tables import Reading, check_columns, column_of, weights_of
-from attfm.commands.train import Part, Split, split_table
+from attfm.commands.tables import Reading, check_columns
 from attfm.data.datasets import adult_split
+from attfm.data.split import Part, Split, split_table
+from attfm.data.training_table import column_of, weights_of
 from attfm.errors import ConfigError
 from attfm.explain.faithfulness import Refits
 from attfm.model.bundle import Model
@@ -41,7 +42,9 @@ def refits_of_run(model: Model, data: str, reading: Reading, *, seeds: int, outp
         rows = Split(*adult_split(table.labels.to_numpy()))
     else:
         valid, test = (Part(part) if isinstance(part, float) else Part() for part in (split["valid"], split["test"]))
-        rows = split_table(table.labels, target, model.config, valid, test, split["seed"])
+        rows = split_table(
+            table.labels, name=target, task=model.config.train.task, valid=valid, test=test, seed=split["seed"]
+        )
         if isinstance(split["valid"], str):
             settings = model.config.train.model_copy(update={"early_stopping": False, "epochs": facts["best_epoch"]})
             model = replace(model, config=model.config.model_copy(update={"train": settings}))

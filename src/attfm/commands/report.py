@@ -5,7 +5,8 @@ import time
 import numpy as np
 
 from attfm.commands.console import Output, duration
-from attfm.commands.tables import Reading, check_columns, column_of, weights_of
+from attfm.commands.tables import Reading, check_columns
+from attfm.data.training_table import column_of, weights_of
 from attfm.model.bundle import Model
 from attfm.report.page import checked_path, write_report
 from attfm.report.rows_shown import Examined

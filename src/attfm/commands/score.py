@@ -14,8 +14,9 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from attfm.commands.console import Output, duration, metric_rows
-from attfm.commands.tables import Reading, check_columns, column_of, weights_of
+from attfm.commands.tables import Reading, check_columns
 from attfm.data.sources.source import Source, TableWriter
+from attfm.data.training_table import column_of, weights_of
 from attfm.errors import ConfigError, TargetError
 from attfm.metrics.scores import evaluate as metrics_of
 from attfm.model.bundle import Model, probabilities

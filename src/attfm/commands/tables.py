@@ -4,16 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from attfm.data.arrow_columns import read_numbers
-from attfm.data.bad_values import BadValues
 from attfm.data.datasets import DATASETS
 from attfm.data.sources.files import DataFile
 from attfm.data.sources.source import Source, open_source
-from attfm.errors import ConfigError, DataError, SchemaError, TargetError, nearest
+from attfm.errors import ConfigError, SchemaError, TargetError, absent, nearest
 
 LIBSVM_LABEL = "label"  # the column that holds the labels of a libsvm or libfm file
 
@@ -75,44 +69,13 @@ def target_of(data: str, source: Source, target: str | None) -> str:
     return target
 
 
-def column_of(source: Source, name: str) -> pa.ChunkedArray:
-    """Return all values of one column."""
-    batches = list(source.batches([name]))
-    return pa.chunked_array([batch.column(0) for batch in batches], type=None if batches else pa.null())
-
-
-def weights_of(source: Source, name: str | None) -> NDArray[np.float64] | None:
-    """Return the weights of the rows, (rows,), or None without such a column.
-
-    Raises
-    ------
-    SchemaError : the column is absent
-    DataError : a weight is no number, missing, negative or infinite
-    """
-    if name is None:
-        return None
-    parts, bad, row = [np.empty(0)], BadValues(), 0
-    for batch in source.batches([name]):
-        parts.append(read_numbers(batch.column(0), column=name, row=row, bad=bad))
-        row += batch.num_rows
-    bad.raise_if_any(row)
-    weights = np.concatenate(parts)
-    bad = np.flatnonzero(~(weights >= 0))
-    if len(bad):
-        first = "missing" if np.isnan(weights[bad[0]]) else f"{weights[bad[0]]:g}"
-        raise DataError(
-            f"Weight column '{name}': {len(bad):,} of {row:,} weights are missing or negative (first: {first}, "
-            f"row {bad[0]:,}). Give a number of at least 0 in every row."
-        )
-    return weights
-
-
 def check_columns(source: Source, needed: Sequence[str], *, why: str) -> None:
     """Raise SchemaError that lists all columns of `needed` that are absent; `why` ends its first sentence."""
-    absent = [name for name in needed if name not in source.schema.names]
-    if absent:
-        listed = ", ".join(f"'{name}'{nearest(name, source.schema.names)}" for name in absent)
-        raise SchemaError(f"{source.name} lacks {len(absent)} of the {len(needed)} columns {why}: {listed}. Add them.")
+    lacking = absent(needed, source.schema.names)
+    if lacking:
+        raise SchemaError(
+            f"{source.name} lacks {len(lacking)} of the {len(needed)} columns {why}: {', '.join(lacking)}. Add them."
+        )
 
 
 def new_folder(parent: Path, stem: str) -> Path:

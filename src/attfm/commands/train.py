@@ -2,69 +2,28 @@
 
 import shlex
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from attfm.commands.console import Output, duration, metric_rows, uninterrupted
 from attfm.commands.folders import NewFolder
-from attfm.commands.tables import Reading, check_columns, column_of, target_of, weights_of
+from attfm.commands.tables import Reading, check_columns, target_of
 from attfm.config import Config
 from attfm.data.datasets import adult_split
 from attfm.data.inference import infer_schema
 from attfm.data.schema import Schema
-from attfm.data.sources.files import COMPRESSIONS
-from attfm.data.target import Target
+from attfm.data.sources.files import table_stem
+from attfm.data.split import Part, Split, split_table
+from attfm.data.training_table import column_of, weights_of
 from attfm.errors import ConfigError
 from attfm.model.bundle import REPORT
 from attfm.report.page import render_report
 from attfm.report.rows_shown import Examined
-from attfm.train.fit import Fitted, LabelledTable, fit, measure, split_rows
+from attfm.train.fit import Fitted, LabelledTable, fit, measure
 from attfm.train.progress import FitProgress
 
 SPLIT_SEED = 1234
-DEFAULT_PART = 0.2
-Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Part:
-    """What --valid or --test asks for: a fraction of the rows, a table of its own, or nothing."""
-
-    fraction: float = 0.0
-    data: str | None = None
-
-    @property
-    def asked(self) -> float | str | None:
-        """The fraction, the name of the table without its folder, or None for nothing."""
-        return self.fraction or (None if self.data is None else stem_of(self.data))
-
-    @classmethod
-    def parse(cls, text: str | None, option: str) -> "Part":
-        """Return the part that an option asks for; a number is a fraction, "none" nothing, all else a table."""
-        if text is None:
-            return cls(DEFAULT_PART)
-        if text.lower() == "none":
-            return cls()
-        try:
-            fraction = float(text)
-        except ValueError:
-            return cls(data=text)
-        if not 0 < fraction < 1:
-            raise ConfigError(f"{option} {text} is not a fraction between 0 and 1; give one, a table, or none.")
-        return cls(fraction)
-
-
-@dataclass(frozen=True)
-class Split:
-    """The row numbers of each part that comes from the table itself; None where it does not."""
-
-    train: Rows
-    valid: Rows | None
-    test: Rows | None
 
 
 def train(
@@ -92,7 +51,7 @@ def train(
         )
     if valid_part == Part():
         config = config.model_copy(update={"train": config.train.model_copy(update={"early_stopping": False})})
-    with NewFolder(out, stem=stem_of(data), force=force) as folder:
+    with NewFolder(out, stem=table_stem(data), force=force) as folder:
         source = reading.open(data)
         target_name = target_of(data, source, target)
         schema = infer_schema(
@@ -109,7 +68,9 @@ def train(
         split = (
             Split(*adult_split(table.labels.to_numpy()))
             if own_split
-            else split_table(table.labels, target_name, config, valid_part, test_part, seed)
+            else split_table(
+                table.labels, name=target_name, task=config.train.task, valid=valid_part, test=test_part, seed=seed
+            )
         )
         output.say(_describe(split, valid_part, test_part, valid_table, test_table, seed))
         with FitProgress(config.train.epochs, show=not output.quiet) as progress:
@@ -197,14 +158,6 @@ def report(fitted: Fitted, path: Path, output: Output, *, again: str, started: f
     )
 
 
-def stem_of(data: str) -> str:
-    """Return what runs on a table are called: its file's name without extensions."""
-    name = Path(data.rstrip("/")).name
-    for suffix in COMPRESSIONS:
-        name = name.removesuffix(suffix)
-    return Path(name).stem or "run"
-
-
 def _other(part: Part, reading: Reading, schema: Schema) -> LabelledTable | None:
     """Return the table of its own that a part is, checked for all columns."""
     if part.data is None:
@@ -215,19 +168,6 @@ def _other(part: Part, reading: Reading, schema: Schema) -> LabelledTable | None
     needed = [*(field.name for field in schema.inputs), schema.target, *([schema.weight] if schema.weight else [])]
     check_columns(source, needed, why="of the training table")
     return LabelledTable(source, column_of(source, schema.target), weights_of(source, schema.weight))
-
-
-def split_table(labels: pa.ChunkedArray, name: str, config: Config, valid: Part, test: Part, seed: int) -> Split:
-    """Return the parts that are taken from the table: the test rows first, then the validation rows."""
-    target = Target.fit(labels, task=config.train.task, name=name)
-    codes = target.encode(labels)
-    rest, parts = np.arange(len(codes)), dict[str, Rows | None](valid=None, test=None)
-    left = 1.0
-    for part, wanted in (("test", test), ("valid", valid)):
-        if wanted.fraction:
-            rest, parts[part] = split_rows(rest, codes, target.task, fraction=wanted.fraction / left, seed=seed)
-            left -= wanted.fraction
-    return Split(rest, parts["valid"], parts["test"])
 
 
 def _describe(

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from attfm.config import Config, Task
 from attfm.data.batch import EncodedBatch
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
+from attfm.data.split import LEAST_ROWS_TO_SPLIT, hold_out
 from attfm.data.target import Target
 from attfm.errors import ConfigError, DataError, TargetError
 from attfm.explain.training import summarise
@@ -24,8 +24,6 @@ from attfm.model.bundle import Model
 from attfm.model.rows import Rows
 from attfm.train.refit import OnRefit, bootstrap_refits, train_module
 from attfm.train.trainer import Examples, History, OnBatch, OnEpoch
-
-_LEAST_ROWS_TO_SPLIT = 50  # with fewer training rows a held-out tenth says nothing: all epochs are run on all rows
 
 Weights = NDArray[np.floating[Any]]
 
@@ -160,36 +158,11 @@ def chosen_rows(
     if len(train_rows) == 0:
         raise TargetError("All sample weights of the training rows are zero: give at least one row a weight above 0.")
     if config.train.early_stopping and valid_rows is None and hold_some_out:
-        return hold_out(train_rows, codes, task, config)
+        return hold_out(
+            train_rows, codes, stratify=task != "regression", fraction=config.train.validation_fraction,
+            seed=config.train.seed,
+        )  # fmt: skip
     return train_rows, valid_rows
-
-
-def hold_out(
-    rows: NDArray[np.int64], codes: NDArray[Any], task: Task, config: Config
-) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Split training rows into training and validation rows, stratified by class; too few rows are left whole."""
-    if len(rows) < _LEAST_ROWS_TO_SPLIT:
-        return rows, None
-    first, second = split_rows(rows, codes, task, fraction=config.train.validation_fraction, seed=config.train.seed)
-    return np.sort(first), np.sort(second)
-
-
-def split_rows(
-    rows: NDArray[np.int64], codes: NDArray[Any], task: Task, *, fraction: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (rest, part): a random part of the rows, stratified by class as far as each class has rows for both."""
-    strata = None
-    if task != "regression":
-        labels = codes[rows]
-        smallest = int(np.unique(labels, return_counts=True)[1].min())
-        classes = len(np.unique(labels))
-        part = round(fraction * len(rows))
-        strata = labels if smallest >= 2 and part >= classes and len(rows) - part >= classes else None
-    try:
-        rest, part_rows = train_test_split(rows, test_size=fraction, stratify=strata, random_state=seed)
-    except ValueError as error:
-        raise ConfigError(f"{len(rows)} rows can't be split with a part of {fraction:g}: {error}") from None
-    return rest, part_rows
 
 
 def selected(source: Source, rows: NDArray[np.int64], total: int) -> Iterator[pa.RecordBatch]:
@@ -243,7 +216,7 @@ def select_examples(
     target, weights = codes[rows], weight[rows]
     if len(rows) != len(encoded) or not np.array_equal(rows, np.arange(len(rows))):
         part = part.take(torch.from_numpy(rows))
-    if merge and len(rows) < _LEAST_ROWS_TO_SPLIT and not part.bags:
+    if merge and len(rows) < LEAST_ROWS_TO_SPLIT and not part.bags:
         part, target, weights = _merge_equal_rows(part, target, weights)
     return Examples(part, torch.from_numpy(target), torch.from_numpy(weights.astype(np.float32)))
 

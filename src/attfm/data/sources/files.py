@@ -125,6 +125,14 @@ def known_kinds() -> str:
     return "; ".join(" ".join(suffixes) for suffixes in names.values()) + " (text also with .gz or .zst)"
 
 
+def table_stem(path: str) -> str:
+    """Return the name of a table without its folder and extensions."""
+    name = Path(path.rstrip("/")).name
+    for suffix in COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return Path(name).stem or "run"
+
+
 def _near_names(path: str) -> str:
     folder = Path(path).parent
     try:

@@ -1,0 +1,194 @@
+"""Which rows of a table are trained on, which stop the training, and which measure it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from attfm.config import Task
+from attfm.data.sources.files import table_stem
+from attfm.data.target import Target
+from attfm.errors import ConfigError
+
+DEFAULT_FRACTION = 0.2
+LEAST_ROWS_TO_SPLIT = 50  # with fewer training rows a held-out tenth says nothing: all epochs are run on all rows
+
+RowNumbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is asked for as validation or test rows: a fraction of the table, a table of its own, or nothing.
+
+    Attributes
+    ----------
+    fraction : float
+        Of all rows, 0 to 1; 0 where it is no fraction.
+    data : str or None
+        Path or name of the table of its own.
+    """
+
+    fraction: float = 0.0
+    data: str | None = None
+
+    @property
+    def asked(self) -> float | str | None:
+        """The fraction, the name of the table without its folder, or None for nothing."""
+        return self.fraction or (None if self.data is None else table_stem(self.data))
+
+    @classmethod
+    def parse(cls, text: str | None, option: str) -> "Part":
+        """Return the part that an option asks for; a number is a fraction, "none" nothing, all else a table.
+
+        Parameters
+        ----------
+        text : str or None
+            As typed; None: a fifth of the rows.
+        option : str
+            What messages call it, as "--test".
+
+        Raises
+        ------
+        ConfigError
+            The number is not between 0 and 1.
+        """
+        if text is None:
+            return cls(DEFAULT_FRACTION)
+        if text.lower() == "none":
+            return cls()
+        try:
+            fraction = float(text)
+        except ValueError:
+            return cls(data=text)
+        if not 0 < fraction < 1:
+            raise ConfigError(f"{option} {text} is not a fraction between 0 and 1; give one, a table, or none.")
+        return cls(fraction)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The row numbers of each part that comes from the table itself.
+
+    Attributes
+    ----------
+    train : int64 (training rows,)
+    valid, test : int64 (rows,) or None
+        None where the part does not come from the table.
+    """
+
+    train: RowNumbers
+    valid: RowNumbers | None
+    test: RowNumbers | None
+
+
+def split_table(
+    labels: pa.ChunkedArray, *, name: str, task: Task | Literal["auto"], valid: Part, test: Part, seed: int
+) -> Split:
+    """Return the parts that are taken from a table: the test rows first, then the validation rows.
+
+    Parameters
+    ----------
+    labels : pyarrow.ChunkedArray (rows,)
+        The target column.
+    name : str
+        Of the target.
+    task : {"auto", "binary", "multiclass", "regression"}
+        Of the model; the parts of a classification are stratified.
+    valid, test : Part
+        What is asked for.
+    seed : int
+        Of the draw.
+
+    Raises
+    ------
+    TargetError
+        The column can't be the target of the task.
+    ConfigError
+        There are too few rows for these fractions.
+    """
+    target = Target.fit(labels, task=task, name=name)
+    codes = target.encode(labels)
+    rest, parts = np.arange(len(codes)), dict[str, RowNumbers | None](valid=None, test=None)
+    left = 1.0
+    for part, asked in (("test", test), ("valid", valid)):
+        if asked.fraction:
+            rest, parts[part] = split_rows(
+                rest, codes, stratify=target.classes is not None, fraction=asked.fraction / left, seed=seed
+            )
+            left -= asked.fraction
+    return Split(rest, parts["valid"], parts["test"])
+
+
+def hold_out(
+    rows: RowNumbers, codes: NDArray[Any], *, stratify: bool, fraction: float, seed: int
+) -> tuple[RowNumbers, RowNumbers | None]:
+    """Return training rows without a part, and that part to stop the training by; too few rows are left whole.
+
+    Parameters
+    ----------
+    rows : int64 (training rows,)
+        Row numbers.
+    codes : (table rows,)
+        Of the target.
+    stratify : bool
+        Whether each class has its share in the part.
+    fraction : float
+        Of the rows, between 0 and 1.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    rest : int64 (rows,)
+        In increasing order.
+    part : int64 (rows,) or None
+        In increasing order; None where fewer than 50 rows are given.
+    """
+    if len(rows) < LEAST_ROWS_TO_SPLIT:
+        return rows, None
+    rest, part = split_rows(rows, codes, stratify=stratify, fraction=fraction, seed=seed)
+    return np.sort(rest), np.sort(part)
+
+
+def split_rows(
+    rows: RowNumbers, codes: NDArray[Any], *, stratify: bool, fraction: float, seed: int
+) -> tuple[RowNumbers, RowNumbers]:
+    """Return the rest and a random part of some rows, stratified as far as each class has rows for both.
+
+    Parameters
+    ----------
+    rows : int64 (rows,)
+        Row numbers.
+    codes : (table rows,)
+        Of the target.
+    stratify : bool
+        Whether each class has its share in the part.
+    fraction : float
+        Of the rows, between 0 and 1.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    rest, part : int64 (rows,)
+
+    Raises
+    ------
+    ConfigError
+        There are too few rows.
+    """
+    strata = None
+    if stratify:
+        labels = codes[rows]
+        smallest = int(np.unique(labels, return_counts=True)[1].min())
+        classes = len(np.unique(labels))
+        size = round(fraction * len(rows))
+        strata = labels if smallest >= 2 and size >= classes and len(rows) - size >= classes else None
+    try:
+        rest, part = train_test_split(rows, test_size=fraction, stratify=strata, random_state=seed)
+    except ValueError as error:
+        raise ConfigError(f"{len(rows)} rows can't be split with a part of {fraction:g}: {error}") from None
+    return rest, part
