@@ -12,14 +12,8 @@ from pyarrow import types
 
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import FieldFeatures
+from attfm.data.texts import parse_dates, parse_numbers
 
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i:[+-]?(inf|infinity)|nan)$"
-_DATE = (
-    r"^\s*(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})"
-    r"(?:[T ](?P<hour>\d{2})(?::?(?P<minute>\d{2})(?::?(?P<second>\d{2})(?:[.,]\d+)?)?)?"
-    r"\s*(?:Z|[+-]\d{2}(?::?\d{2})?)?)?\s*$"
-)
-_DAY = 86_400
 _TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per second
 
 
@@ -119,7 +113,19 @@ def missing_count(array: pa.Array) -> int:
 
 
 def read_numbers(array: pa.Array, *, column: str, row: int, bad: BadValues) -> NDArray[np.float64]:
-    """Return a numeric column as float64 (rows,), NaN where missing; note what is not a finite number."""
+    """Return a numeric column as float64 (rows,), NaN where missing.
+
+    Parameters
+    ----------
+    array : pyarrow.Array (rows,)
+        Numbers, durations, times, booleans or text.
+    column : str
+        Its name, for messages.
+    row : int
+        Number of the first row, for messages.
+    bad : BadValues
+        Takes what is not a finite number; it counts as missing.
+    """
     array = plain(array)
     if types.is_dictionary(array.type) or is_text(array.type):
         codes, values = _encoded(array)
@@ -161,7 +167,17 @@ def read_numbers(array: pa.Array, *, column: str, row: int, bad: BadValues) -> N
 
 
 def read_categories(array: pa.Array, *, column: str, bad: BadValues) -> Categories:
-    """Return a column's values as categories: int 3, float 3.0 and "3" are the same one."""
+    """Return a column's values as categories: int 3, float 3.0 and "3" are the same one.
+
+    Parameters
+    ----------
+    array : pyarrow.Array (rows,)
+        Of any type whose values can be one category.
+    column : str
+        Its name, for messages.
+    bad : BadValues
+        Takes what can't be read; it counts as missing.
+    """
     array = plain(array)
     if not is_scalar(value_type(array.type)):
         bad.add(
@@ -222,16 +238,32 @@ def read_members(
 def read_seconds(
     array: pa.Array, *, column: str, row: int, bad: BadValues
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return dates and times as local seconds since 1970, int64 (rows,), and a mask of the missing ones.
+    """Return dates and times as local seconds since 1970, and which are missing.
 
     Local: an hour is the hour in the column's time zone, or as written in an ISO 8601 string.
+
+    Parameters
+    ----------
+    array : pyarrow.Array (rows,)
+        Dates, timestamps or ISO 8601 text.
+    column : str
+        Its name, for messages.
+    row : int
+        Number of the first row, for messages.
+    bad : BadValues
+        Takes what is not a date; it counts as missing.
+
+    Returns
+    -------
+    seconds : int64 (rows,)
+    missing : bool (rows,)
     """
     array = plain(array)
     t = array.type
     if types.is_dictionary(t) or is_text(t):
         codes, values = _encoded(array)
         if is_text(values.type) or types.is_null(values.type):
-            seconds, missing, unreadable = _parse_dates(values.cast(pa.large_string()))
+            seconds, missing, unreadable = parse_dates(values.cast(pa.large_string()))
             bad.add_values(
                 column,
                 np.append(unreadable, False)[codes],
@@ -256,18 +288,6 @@ def read_seconds(
     return ticks // _TICKS[local.type.unit], local.is_null().to_numpy(zero_copy_only=False)
 
 
-def has_time(seconds: NDArray[np.int64]) -> bool:
-    """Return whether any of the local seconds is not at midnight."""
-    return bool((seconds % _DAY).any())
-
-
-def calendar_parts(seconds: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    """Return hour (0 to 23), weekday (0 is Monday) and month (0 is January) of local seconds since 1970."""
-    days = seconds // _DAY
-    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-    return {"hour": seconds % _DAY // 3_600, "weekday": (days + 3) % 7, "month": months % 12}
-
-
 def _encoded(array: pa.Array) -> tuple[NDArray[Any], pa.Array]:
     """Return codes (-1 where null) and the values that they stand for."""
     if types.is_null(array.type):
@@ -286,7 +306,7 @@ def _numbers(values: pa.Array) -> tuple[NDArray[np.float64] | None, NDArray[np.b
     if types.is_null(t):
         return np.full(len(values), np.nan), None
     if is_text(t):
-        return _parse_numbers(values.cast(pa.large_string()))
+        return parse_numbers(values.cast(pa.large_string()))
     if types.is_boolean(t):
         values = values.cast(pa.uint8())
     elif types.is_duration(t) or types.is_time(t):
@@ -298,38 +318,6 @@ def _numbers(values: pa.Array) -> tuple[NDArray[np.float64] | None, NDArray[np.b
         return None, None
     x: NDArray[np.float64] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return x, None
-
-
-def _parse_numbers(texts: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-    texts = pc.utf8_trim_whitespace(texts)
-    texts = pc.if_else(pc.equal(texts, ""), None, texts)
-    try:
-        return texts.cast(pa.float64()).to_numpy(zero_copy_only=False), None
-    except pa.ArrowInvalid:
-        readable = pc.match_substring_regex(texts, _NUMBER)
-        numbers = pc.if_else(readable, texts, None).cast(pa.float64())
-        return numbers.to_numpy(zero_copy_only=False), pc.fill_null(pc.invert(readable), False).to_numpy(
-            zero_copy_only=False
-        )
-
-
-def _parse_dates(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-    texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
-    found = pc.extract_regex(texts, _DATE)
-
-    def part(name: str) -> NDArray[np.int64]:
-        digits = pc.fill_null(pc.struct_field(found, name), "")
-        return np.asarray(pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int64()))
-
-    month, day, hour, minute, second = (part(name) for name in ("month", "day", "hour", "minute", "second"))
-    months = ((part("year") - 1970) * 12 + month - 1).astype("datetime64[M]")
-    days = months.astype("datetime64[D]") + (day - 1)
-    # A day that the month does not have would land in another month.
-    real = (days.astype("datetime64[M]") == months) & (month >= 1) & (month <= 12) & (day >= 1)
-    real &= (hour < 24) & (minute < 60) & (second < 61) & found.is_valid().to_numpy(zero_copy_only=False)
-    missing = texts.is_null().to_numpy(zero_copy_only=False)
-    seconds = days.astype(np.int64) * _DAY + hour * 3_600 + minute * 60 + second
-    return np.where(real, seconds, 0), ~real, ~real & ~missing
 
 
 def _canonical(values: pa.Array, column: str, bad: BadValues) -> pa.Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from attfm.data.number_text import short_numbers
+from attfm.data.texts import short_numbers
 from attfm.errors import RunFolderError, SchemaError, absent
 
 Kind = Literal["categorical", "numeric", "multi-valued", "datetime", "target", "weight", "ignored"]

@@ -147,7 +147,7 @@ class ColumnKind(ABC):
 
     @abstractmethod
     def learner(self, column: Column, seed: list[int]) -> Learner:
-        """Return a learner of a column; seed : of all that it draws at random."""
+        """Return a learner of a column, with the seed of all that it draws at random."""
 
     @abstractmethod
     def codec(self, column: Column, rows: Mapping[str, pa.Table]) -> Codec:

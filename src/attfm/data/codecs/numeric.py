@@ -28,8 +28,8 @@ from attfm.data.codecs.codec import (
     integer,
     one_of,
 )
-from attfm.data.number_text import short_numbers
 from attfm.data.schema import Column
+from attfm.data.texts import short_numbers
 
 Floats = NDArray[np.float64]
 SAMPLE_SIZE = 1_000_000
@@ -39,7 +39,19 @@ class Sample:
     """All values of a column while there are at most `size`; beyond that a uniform random sample of them.
 
     Each value gets a random key, and the values with the smallest keys stay. The keys follow the order of the values,
-    so the sample does not depend on how the rows are cut into batches. Minimum and maximum are of all values.
+    so the sample does not depend on how the rows are cut into batches.
+
+    Parameters
+    ----------
+    seed : list of int
+        Of the keys.
+    size : int
+        Most values that are kept.
+
+    Attributes
+    ----------
+    low, high : float
+        Minimum and maximum of all values; low > high where there was none.
     """
 
     def __init__(self, *, seed: list[int], size: int = SAMPLE_SIZE) -> None:

@@ -31,8 +31,14 @@ _FOREIGN = {
 class DataFile:
     """A file or folder that exists, on this machine or in an object store.
 
-    name : its last part, for messages
-    path : as `filesystem` wants it
+    Attributes
+    ----------
+    name : str
+        Its last part, for messages.
+    path : str
+        As `filesystem` wants it.
+    filesystem : pyarrow.fs.FileSystem
+    is_folder : bool
     """
 
     name: str
@@ -46,7 +52,8 @@ class DataFile:
 
         Raises
         ------
-        SourceError : nothing is there, or the kind of URI is unknown
+        SourceError
+            Nothing is there, or the kind of URI is unknown.
         """
         text = str(path)
         if not text.strip():
@@ -94,7 +101,8 @@ class DataFile:
 
         Raises
         ------
-        SourceError : it is not what its extension says, or can't be read
+        SourceError
+            It is not what its extension says, or can't be read.
         """
         head = self.raw_head(8)
         compression = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from attfm.data.number_text import short_numbers
+from attfm.data.texts import short_numbers
 
 
 def test_labels_have_the_digits_that_tell_edges_apart() -> None:
