@@ -17,7 +17,7 @@ import pyarrow as pa
 import attfm
 from attfm.config import DataConfig
 from attfm.data.encoder import Encoder
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 
 # Distinct values of the string columns of the Adult table, and the mean length of their strings.
 STRINGS = {
@@ -62,7 +62,7 @@ def main() -> None:
         parser.error("--rows and --repeats must be at least 1")
 
     table = adult_like(options.rows)
-    schema = Schema.infer(table.to_batches(), table.schema, target=None, config=DataConfig())
+    schema = infer_schema(table.to_batches(), table.schema, target=None, config=DataConfig())
     start = time.perf_counter()
     encoder = Encoder.fit(schema, table.to_batches())
     fit = time.perf_counter() - start

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from attfm.data.datasets import DATASETS, adult_split
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.ops import Backend, native_info, use_backend
 from attfm.reproduce.adult import Variant, adult_variants
@@ -36,7 +36,7 @@ def step_seconds(variant: Variant, backend: Backend, clock: "Callable[[], float]
     dataset = DATASETS["adult"]
     source, labels = open_source(dataset.path), dataset.table()[dataset.target]
     train_rows, valid_rows, _ = adult_split(labels.to_numpy())
-    schema = Schema.infer(
+    schema = infer_schema(
         source.batches(), source.schema, target=dataset.target, config=variant.config.data, source=source.name
     )
     with use_backend(backend):

@@ -27,7 +27,7 @@ from sklearn.model_selection import train_test_split
 
 from attfm.config import Config, ModelConfig
 from attfm.data.datasets import adult_split, load_dataset
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.train.fit import LabelledTable, fit, measure
 
@@ -173,7 +173,7 @@ def run(name: str, table: pa.Table, labels: object, train_rows: object, valid_ro
         train["task"] = "regression"
     config = Config.parse({"model": model, "data": data, "train": train})
     source = open_source(table)
-    schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data, source=name)
+    schema = infer_schema(source.batches(), source.schema, target=None, config=config.data, source=name)
     started = time.perf_counter()
     fitted = fit(
         LabelledTable(source, pa.chunked_array(labels.chunks if hasattr(labels, "chunks") else [labels])),

@@ -5,14 +5,41 @@ import os
 # Before torch and OpenMP are loaded: the tests' tables are so small that a second thread only waits for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from attfm.cli import main
 from attfm.ops import native_info, use_backend
 from tests.shop import FAST, write_shop
+
+
+def _pandas(columns: Mapping[str, Any]) -> Any:
+    return pytest.importorskip("pandas").DataFrame(columns)
+
+
+def _pandas_nullable(columns: Mapping[str, Any]) -> Any:
+    return _pandas(columns).convert_dtypes()
+
+
+def _polars(columns: Mapping[str, Any]) -> Any:
+    return pytest.importorskip("polars").DataFrame(columns)
+
+
+def _arrow(columns: Mapping[str, Any]) -> pa.Table:
+    return pa.table(dict(columns))
+
+
+_FRAMES = {"pandas": _pandas, "pandas nullable": _pandas_nullable, "polars": _polars, "arrow": _arrow}
+
+
+@pytest.fixture(params=_FRAMES)
+def frame(request: pytest.FixtureRequest) -> Callable[[Mapping[str, Any]], Any]:
+    """Return what makes a frame of a dict of columns, in each library in turn; None is a missing value."""
+    return _FRAMES[request.param]
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,12 @@
 """Settings of the model and of training, checked by pydantic, and the named presets."""
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from attfm.errors import ConfigError
+from attfm.errors import ConfigError, near_names
 
 PresetName = Literal["nested", "paper", "fwfm", "fm", "linear"]
 TaskName = Literal["binary", "multiclass", "regression"]
@@ -71,7 +70,7 @@ def _sentences(errors: Iterable[Any], settings: type[BaseModel], where: str) -> 
 
 def unknown_setting(name: str, known: Any, *, where: str) -> str:
     """Return the sentence for a setting that does not exist, with the nearest name that does."""
-    near = get_close_matches(name, list(known), n=1)
+    near = near_names(name, known)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}."
     return f"Unknown setting '{name}' in {where}: {hint}"
 

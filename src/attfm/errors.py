@@ -14,7 +14,7 @@ Each message is one or two sentences: what is wrong, where, and what to do.
 The command line prints it and exits with code 2 (1 for TrainingError and RunFolderError).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
@@ -54,9 +54,17 @@ class MissingExtraError(AttfmError, ImportError):
     """An optional package is not installed; the message gives the pip command."""
 
 
+def near_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return at most so many of the known names that are like `name`, the nearest first; case does not count."""
+    folded = {other.casefold(): other for other in known}
+    return [folded[other] for other in get_close_matches(name.casefold(), folded, n=most, cutoff=cutoff)]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the known name nearest to `name`, or "" where none is near."""
-    names = list(known)
-    folded = {other.casefold(): other for other in names}
-    near = get_close_matches(name.casefold(), folded, n=1)
-    return f" (did you mean '{folded[near[0]]}'?)" if near else ""
+    return "".join(f" (did you mean '{other}'?)" for other in near_names(name, known))
+
+
+def absent(names: Iterable[str], known: Collection[str]) -> list[str]:
+    """Return the names that are not known, each quoted and with the nearest one that is."""
+    return [f"'{name}'{nearest(name, known)}" for name in names if name not in known]

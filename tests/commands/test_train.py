@@ -11,10 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from attfm.cli import main
 from attfm.commands.folders import NewFolder
-from attfm.commands.train import Part, split_table
-from attfm.config import Config
 from attfm.data.datasets import adult_split, load_dataset
-from attfm.errors import ConfigError, TrainingError
+from attfm.data.split import Part, split_table
+from attfm.errors import TrainingError
 from attfm.model.bundle import Model
 from tests.shop import FAST, train_json, write_shop
 
@@ -54,7 +53,7 @@ def test_train_json_is_one_object_and_messages_go_to_stderr(shop: str, capsys: p
 
 def test_the_stored_metrics_are_those_of_the_split_rows(shop: str, run: str) -> None:
     table = pacsv.read_csv(shop)
-    split = split_table(table["bought"], "bought", Config(), Part(0.2), Part(0.2), 1234)
+    split = split_table(table["bought"], name="bought", task="auto", valid=Part(0.2), test=Part(0.2), seed=1234)
     assert (len(split.train), len(split.valid), len(split.test)) == (120, 40, 40)
     assert len(set(split.train) | set(split.valid) | set(split.test)) == 200
     stored = json.loads((Path(run) / "metrics.json").read_text())
@@ -87,7 +86,7 @@ def test_adult_is_trained_on_its_own_split(capsys: pytest.CaptureFixture[str]) -
     auc = roc_auc_score(table["income"].take(rows[2]).to_pylist(), score)
     assert result["metrics"]["test"]["auc"] == pytest.approx(auc, abs=1e-6)  # rows are summed in other chunks
     # The default split of any table is this one.
-    split = split_table(table["income"], "income", Config(), Part(0.2), Part(0.2), 1234)
+    split = split_table(table["income"], name="income", task="auto", valid=Part(0.2), test=Part(0.2), seed=1234)
     for own, expected in zip((split.train, split.valid, split.test), rows, strict=True):
         np.testing.assert_array_equal(own, expected)
 

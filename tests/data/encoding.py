@@ -4,34 +4,39 @@ import numpy as np
 import pyarrow as pa
 
 from attfm.config import DataConfig
-from attfm.data.batch import EncodedBatch
+from attfm.data.batch import Batch
 from attfm.data.encoder import Encoder
+from attfm.data.inference import infer_schema
 from attfm.data.schema import Schema
 
 
-def infer(table: pa.Table, target: str | None = None, weight: str | None = None, **settings: object) -> Schema:
-    return Schema.infer(
-        table.to_batches(), table.schema, target=target, weight=weight, config=DataConfig.parse(settings)
-    )
+def table(**columns: object) -> pa.Table:
+    return pa.table(columns)
 
 
-def fit(table: pa.Table, **settings: object) -> Encoder:
-    return Encoder.fit(infer(table, **settings), table.to_batches())
+def infer(data: pa.Table, target: str | None = None, weight: str | None = None, **settings: object) -> Schema:
+    return infer_schema(data.to_batches(), data.schema, target=target, weight=weight, config=DataConfig.parse(settings))
 
 
-def labels(encoder: Encoder, table: pa.Table | pa.RecordBatch, field: int = 0) -> list[str]:
-    """Return what people call the feature of each row in one field."""
-    names, start = encoder.feature_names(field), encoder.fields[field].start
-    return [names[i - start] for i in encoder.transform(table).ids[:, field].tolist()]
+def fit(data: pa.Table, **settings: object) -> Encoder:
+    return Encoder.fit(infer(data, **settings), data.to_batches())
 
 
-def assert_same_rows(one: EncodedBatch, other: EncodedBatch) -> None:
-    np.testing.assert_array_equal(one.ids, other.ids)
-    assert (one.values is None) == (other.values is None)
-    if one.values is not None:
-        np.testing.assert_array_equal(one.values, other.values)
-    assert one.bags.keys() == other.bags.keys()
-    for f, bag in one.bags.items():
-        np.testing.assert_array_equal(bag.ids, other.bags[f].ids)
-        np.testing.assert_array_equal(bag.weights, other.bags[f].weights)
-        np.testing.assert_array_equal(bag.offsets, other.bags[f].offsets)
+def ids_of(encoder: Encoder, batch: Batch, field: int = 0) -> list[int]:
+    """Return the ids of one field's entries, counted from the field's start."""
+    return (batch.field(field).ids - encoder.fields[field].start).tolist()
+
+
+def labels(encoder: Encoder, data: pa.Table | pa.RecordBatch, field: int = 0) -> list[str]:
+    """Return what people call the features of one field, entry after entry."""
+    names = encoder.feature_names(field)
+    return [names[i] for i in ids_of(encoder, encoder.transform(data), field)]
+
+
+def assert_same_rows(one: Batch, other: Batch) -> None:
+    for name in ("ids", "values", "offsets"):
+        first, second = getattr(one, name), getattr(other, name)
+        assert (first is None) == (second is None), name
+        if first is not None:
+            assert first.dtype == second.dtype
+            np.testing.assert_array_equal(first.numpy(), second.numpy(), err_msg=name)

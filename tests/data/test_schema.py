@@ -1,16 +1,18 @@
 import datetime as dt
+import json
+from collections.abc import Callable, Mapping
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 
 from attfm.config import DataConfig
-from attfm.data import inference
-from attfm.data.field import Field
-from attfm.data.schema import Schema
+from attfm.data import codecs, inference
+from attfm.data.inference import infer_schema
+from attfm.data.schema import INPUT_KINDS, Column, Schema
+from attfm.data.sources.source import open_source
 from attfm.errors import ConfigError, RunFolderError, SchemaError, TargetError
 from tests.data.encoding import infer
 
@@ -41,7 +43,7 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_a_kind_is_read_off_the_type_and_the_reason_is_told(name: str) -> None:
     column, kind, reason = KINDS[name]
-    field = infer(pa.table({"x": column})).fields[0]
+    field = infer(pa.table({"x": column})).columns[0]
     assert (field.name, field.kind, field.arrow_type) == ("x", kind, str(column.type))
     assert field.reason.startswith(reason)
     assert (", constant" in field.reason) == (", constant" in reason)
@@ -50,7 +52,7 @@ def test_a_kind_is_read_off_the_type_and_the_reason_is_told(name: str) -> None:
 def test_defaults_come_from_the_settings_and_columns_may_differ() -> None:
     data = pa.table({"x": [1.0, 2.0], "y": [1, 2], "s": ["a", "b"], "t": ["a", "b"]})
     columns = {"y": {"bins": "scaled", "max_bins": 9}, "t": {"min_count": 3, "hash_buckets": 8}}
-    fields = infer(data, numeric="uniform", max_bins=10, min_count=2, columns=columns).fields
+    fields = infer(data, numeric="uniform", max_bins=10, min_count=2, columns=columns).columns
     assert [(f.bins, f.max_bins, f.min_count, f.hash_buckets) for f in fields] == [
         ("uniform", 10, None, None),
         ("scaled", 9, None, None),
@@ -68,8 +70,8 @@ def test_kinds_can_be_declared() -> None:
         "odd": {"kind": "ignored"},
     }
     schema = infer(data, target="x", columns=columns)
-    assert [f.kind for f in schema.fields] == ["categorical", "multi-valued", "ignored", "ignored", "target"]
-    assert schema.fields[0].reason == "declared (integer, 2 distinct values)"
+    assert [f.kind for f in schema.columns] == ["categorical", "multi-valued", "ignored", "ignored", "target"]
+    assert schema.columns[0].reason == "declared (integer, 2 distinct values)"
     assert [f.name for f in schema.inputs] == ["zip", "note"]
 
 
@@ -85,13 +87,13 @@ def test_missing_values_and_ranges_are_of_all_rows(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(inference, "SAMPLE_ROWS", 3)
     data = pa.table({"x": [5.0, None, float("nan"), 9.0, -1.0], "s": ["a", "a", "b", "c", None]})
     for rows in (1, 2, 5):
-        schema = Schema.infer(data.to_batches(max_chunksize=rows), data.schema, target=None, config=DataConfig())
-        x, s = schema.fields
+        schema = infer_schema(data.to_batches(max_chunksize=rows), data.schema, target=None, config=DataConfig())
+        x, s = schema.columns
         assert (x.minimum, x.maximum, x.missing, x.distinct) == (-1, 9, 0.4, 1)
         assert (s.distinct, s.missing) == (2, 0.2)
         assert (x.reason, s.reason) == ("float", "string, 2 distinct values in the first 3 rows")
     same = pa.table({"n": [1] * 4, "m": [1, 1, 1, 2], "s": ["a"] * 4})
-    assert [f.reason for f in infer(same).fields] == [
+    assert [f.reason for f in infer(same).columns] == [
         "integer, 1 distinct value in the first 3 rows, constant",
         "integer, 1 distinct value in the first 3 rows",
         "string, 1 distinct value in the first 3 rows",
@@ -100,15 +102,15 @@ def test_missing_values_and_ranges_are_of_all_rows(monkeypatch: pytest.MonkeyPat
 
 def test_values_of_a_dictionary_that_do_not_occur_are_not_counted() -> None:
     column = pa.DictionaryArray.from_arrays([2, 2, None], ["a", "b", "c"])
-    assert infer(pa.table({"x": column})).fields[0].reason == "dictionary, 1 distinct value, constant"
+    assert infer(pa.table({"x": column})).columns[0].reason == "dictionary, 1 distinct value, constant"
 
 
 def test_a_column_of_nearly_distinct_strings_looks_like_an_id() -> None:
     many = pa.table({"id": [f"u{i}" for i in range(2_000)], "group": [f"g{i % 1_800}" for i in range(2_000)]})
-    reasons = [f.reason for f in infer(many).fields]
+    reasons = [f.reason for f in infer(many).columns]
     assert reasons == ["string, 2,000 distinct values, looks like an id", "string, 1,800 distinct values"]
-    assert infer(many).fields[0].kind == "categorical"
-    assert "id" not in infer(many.slice(0, 900)).fields[0].reason
+    assert infer(many).columns[0].kind == "categorical"
+    assert "id" not in infer(many.slice(0, 900)).columns[0].reason
 
 
 def test_rows_are_a_printed_table() -> None:
@@ -121,19 +123,19 @@ def test_rows_are_a_printed_table() -> None:
     ]
 
 
-def test_pandas_and_polars_give_the_same_kinds() -> None:
+def test_all_frames_give_the_same_kinds(frame: Callable[[Mapping[str, Any]], Any]) -> None:
     columns = {"s": ["a", "b", None], "x": [1.5, None, 2.0], "i": [1, 2, 3], "b": [True, False, True], "d": [DAY] * 3}
-    kinds = ["categorical", "numeric", "numeric", "categorical", "datetime"]
-    for data in (pa.table(columns), pa.Table.from_pandas(pd.DataFrame(columns)), pa.table(pl.DataFrame(columns))):
-        schema = infer(data)
-        assert [f.kind for f in schema.fields] == kinds
-        assert [f.distinct for f in schema.fields] == [2, 2, 3, 2, 1]
+    source = open_source(frame(columns))
+    schema = infer_schema(source.batches(), source.schema, target=None, config=DataConfig())
+    assert [f.kind for f in schema.columns] == ["categorical", "numeric", "numeric", "categorical", "datetime"]
+    assert [f.distinct for f in schema.columns] == [2, 2, 3, 2, 1]
+    assert [round(f.missing, 3) for f in schema.columns] == [0.333, 0.333, 0, 0, 0]
 
 
 def test_columns_without_values_are_all_named() -> None:
     data = pa.table({"x": pa.nulls(2), "y": [1, 2], "z": pa.array([None, None], pa.float64()), "n": [float("nan")] * 2})
     with pytest.raises(SchemaError, match=r"'x' has no values in t\.csv.*'z' has no values.*'n' has no.*ignored"):
-        Schema.infer(data.to_batches(), data.schema, target=None, config=DataConfig(), source="t.csv")
+        infer_schema(data.to_batches(), data.schema, target=None, config=DataConfig(), source="t.csv")
     with pytest.raises(TargetError, match="target column 'x' has no values"):
         infer(data.select(["x", "y"]), target="x")
 
@@ -203,21 +205,28 @@ def test_bad_settings_of_a_column_are_named(columns: dict[str, object], message:
 def test_json_gives_the_schema_back() -> None:
     data = pa.table({"x": [1.0, 0.1 + 0.2], "s": ["a", "b"], "tags": ["a|b", "c"], "y": [0, 1]})
     schema = infer(data, target="y", columns={"tags": {"kind": "multi-valued", "separator": "|"}})
+    assert json.loads(schema.to_json()).keys() == {"columns"}
     assert Schema.from_json(schema.to_json()) == schema
+    old = schema.to_json().replace('"columns"', '"fields"')  # as run folders of 0.1 have it
+    assert Schema.from_json(old) == schema
+
+
+def test_each_kind_of_input_has_a_codec() -> None:
+    assert codecs.KINDS.keys() == INPUT_KINDS
 
 
 NUMERIC = '{"name": "x", "kind": "numeric", "arrow_type": "int64", "reason": "", "bins": "quantile", "max_bins": 9}'
 DAMAGED = [
     ("", "The schema is damaged"),
-    ("{}", "damaged: fields: Field required"),
-    ('{"fields": [{"name": "x"}]}', r"fields\.0\.kind: Field required"),
-    ('{"fields": [' + NUMERIC.replace("numeric", "odd") + "]}", r"fields\.0\.kind"),
-    ('{"fields": [' + NUMERIC.replace("max_bins", "most") + "]}", r"fields\.0\.most"),
-    ('{"fields": [' + NUMERIC.replace("9", "1") + "]}", r"fields\.0\.max_bins"),
-    ('{"fields": [' + NUMERIC.replace(', "max_bins": 9', "") + "]}", "column 'x' is numeric and has no bins"),
-    ('{"fields": [' + NUMERIC + ", " + NUMERIC + "]}", "a column name occurs twice"),
+    ("{}", "damaged: columns: Field required"),
+    ('{"columns": [{"name": "x"}]}', r"columns\.0\.kind: Field required"),
+    ('{"columns": [' + NUMERIC.replace("numeric", "odd") + "]}", r"columns\.0\.kind"),
+    ('{"columns": [' + NUMERIC.replace("max_bins", "most") + "]}", r"columns\.0\.most"),
+    ('{"columns": [' + NUMERIC.replace("9", "1") + "]}", r"columns\.0\.max_bins"),
+    ('{"columns": [' + NUMERIC.replace(', "max_bins": 9', "") + "]}", "column 'x' is numeric and has no bins"),
+    ('{"columns": [' + NUMERIC + ", " + NUMERIC + "]}", "a column name occurs twice"),
     (
-        '{"fields": [' + ", ".join(NUMERIC.replace('"x"', f'"{n}"').replace("numeric", "target") for n in "ab") + "]}",
+        '{"columns": [' + ", ".join(NUMERIC.replace('"x"', f'"{n}"').replace("numeric", "target") for n in "ab") + "]}",
         "more than one column is the target",
     ),
 ]
@@ -229,7 +238,7 @@ def test_a_damaged_schema_is_noticed(text: str, message: str) -> None:
         Schema.from_json(text)
 
 
-def test_a_field_can_not_be_changed() -> None:
-    field = Field(name="x", kind="ignored", arrow_type="int64", reason="declared")
+def test_a_column_can_not_be_changed() -> None:
+    column = Column(name="x", kind="ignored", arrow_type="int64", reason="declared")
     with pytest.raises(ValueError, match="frozen"):
-        field.kind = "numeric"  # type: ignore[misc]  # what the test is about
+        column.kind = "numeric"  # type: ignore[misc]  # what the test is about

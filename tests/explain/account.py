@@ -11,7 +11,7 @@ from attfm.config import Config, PresetName
 from attfm.data.batch import Batch
 from attfm.data.dataset import Examples, InMemoryDataset
 from attfm.data.encoder import Encoder
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
 from attfm.explain.summary import summarise
@@ -69,7 +69,7 @@ def model(
     """Return a model of `mixed` (or another table) with random parameters, as untrained as a model can be."""
     rows = source(table)
     config = Config.parse({"data": data, "model": {"preset": preset, "dim": 4, "attention_dim": 3}})
-    schema = Schema.infer(rows.batches(), rows.schema, target=None, config=config.data)
+    schema = infer_schema(rows.batches(), rows.schema, target=None, config=config.data)
     encoder = Encoder.fit(schema, rows.batches())
     labels = TARGETS[task]
     target = Target.fit(

@@ -11,7 +11,7 @@ import pytest
 
 from attfm.config import Config
 from attfm.data.batch import Batch
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.errors import RunFolderError
 from attfm.model.bundle import Model
@@ -38,7 +38,7 @@ def table() -> pa.Table:
 def train_model(labels: list[object], **settings: object) -> Model:
     source = open_source(table())
     config = Config.parse({"train": {"epochs": 2}, **settings})
-    schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data)
+    schema = infer_schema(source.batches(), source.schema, target=None, config=config.data)
     values = pa.chunked_array([pa.array([labels[i % len(labels)] for i in range(ROWS)])])
     model = fit(Tables(LabelledTable(source, values), schema), config).model
     return replace(model, metrics={"valid": {"log_loss": 0.5, "auc": float("nan")}})

@@ -15,7 +15,7 @@ from attfm.config import Config, ModelConfig
 from attfm.data.batch import EncodedBatch
 from attfm.data.datasets import adult_split, load_dataset
 from attfm.data.encoder import Encoder
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.model.bundle import Model
 from attfm.model.modules import FactorizationMachine
 from attfm.model.rows import Rows
@@ -103,7 +103,7 @@ def test_unbinned_numbers_are_one_feature_each() -> None:
     config = adult_variants(numeric="scaled")[0].config.data
     assert config.numeric == "scaled"
     table = load_dataset("adult")
-    schema = Schema.infer(table.to_batches(), table.schema, target="income", config=config)
+    schema = infer_schema(table.to_batches(), table.schema, target="income", config=config)
     encoder = Encoder.fit(schema, table.to_batches())
     rows = Rows.from_encoded(EncodedBatch.concatenate([encoder.transform(batch) for batch in table.to_batches()]))
     size = figures([Examples(rows, torch.zeros(len(rows)), torch.ones(len(rows)))])

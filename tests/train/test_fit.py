@@ -6,7 +6,7 @@ import pytest
 
 from attfm.config import Config
 from attfm.data.dataset import Dataset, Examples, InMemoryDataset
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.data.split import Split, hold_out, split_rows
 from attfm.errors import ConfigError, TargetError
@@ -20,7 +20,7 @@ def run(
 ) -> Fitted:
     config = Config.parse(settings or {"train": {"epochs": 2}})
     source = open_source(table)
-    schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data)
+    schema = infer_schema(source.batches(), source.schema, target=None, config=config.data)
     labelled = LabelledTable(source, pa.chunked_array([pa.array(labels)]), None if weight is None else np.array(weight))
     return fit(Tables(labelled, schema, split=split or Split()), config)
 

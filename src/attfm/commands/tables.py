@@ -5,16 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from attfm.commands.options import Reading
-from attfm.data.arrow_columns import read_numbers
-from attfm.data.bad_values import Problems
 from attfm.data.datasets import DATASETS
 from attfm.data.sources.files import DataFile
 from attfm.data.sources.source import Source, open_source
-from attfm.errors import ConfigError, DataError, SchemaError, TargetError, nearest
+from attfm.data.training_table import column_of, weights_of
+from attfm.errors import ConfigError, SchemaError, TargetError, absent, nearest
 from attfm.model.bundle import Model
 
 LIBSVM_LABEL = "label"  # the column that holds the labels of a libsvm or libfm file
@@ -105,46 +103,13 @@ def labelled(model: Model, source: Source, target: str | None) -> tuple[NDArray[
     return labels, weight if per_class is None else weight * np.asarray(per_class)[labels]
 
 
-def column_of(source: Source, name: str) -> pa.ChunkedArray:
-    """Return all values of one column."""
-    batches = list(source.batches([name]))
-    return pa.chunked_array([batch.column(0) for batch in batches], type=None if batches else pa.null())
-
-
-def weights_of(source: Source, name: str | None) -> NDArray[np.float64] | None:
-    """Return the weights of the rows, (rows,), or None without such a column.
-
-    Raises
-    ------
-    SchemaError
-        The column is absent.
-    DataError
-        A weight is no number, missing, negative or infinite.
-    """
-    if name is None:
-        return None
-    parts, problems, row = [np.empty(0)], Problems(), 0
-    for batch in source.batches([name]):
-        parts.append(read_numbers(batch.column(0), column=name, row=row, problems=problems))
-        row += batch.num_rows
-    problems.raise_if_any(row)
-    weights = np.concatenate(parts)
-    bad = np.flatnonzero(~(weights >= 0))
-    if len(bad):
-        first = "missing" if np.isnan(weights[bad[0]]) else f"{weights[bad[0]]:g}"
-        raise DataError(
-            f"Weight column '{name}': {len(bad):,} of {row:,} weights are missing or negative (first: {first}, "
-            f"row {bad[0]:,}). Give a number of at least 0 in every row."
-        )
-    return weights
-
-
 def check_columns(source: Source, needed: Sequence[str], *, why: str) -> None:
     """Raise SchemaError that lists all columns of `needed` that are absent; `why` ends its first sentence."""
-    absent = [name for name in needed if name not in source.schema.names]
-    if absent:
-        listed = ", ".join(f"'{name}'{nearest(name, source.schema.names)}" for name in absent)
-        raise SchemaError(f"{source.name} lacks {len(absent)} of the {len(needed)} columns {why}: {listed}. Add them.")
+    lacking = absent(needed, source.schema.names)
+    if lacking:
+        raise SchemaError(
+            f"{source.name} lacks {len(lacking)} of the {len(needed)} columns {why}: {', '.join(lacking)}. Add them."
+        )
 
 
 def _no_target(name: str, source: Source) -> TargetError:

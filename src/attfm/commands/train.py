@@ -7,12 +7,13 @@ from pathlib import Path
 from attfm.commands.console import Output, duration, metric_rows, uninterrupted
 from attfm.commands.folders import NewFolder
 from attfm.commands.options import Reading
-from attfm.commands.tables import check_columns, column_of, open_table, target_of, weights_of
+from attfm.commands.tables import check_columns, open_table, target_of
 from attfm.config import Config
 from attfm.data.datasets import adult_split
 from attfm.data.schema import Schema
 from attfm.data.sources.files import table_stem
 from attfm.data.split import Part, Split, split_table
+from attfm.data.training_table import column_of, read_training_table, weights_of
 from attfm.errors import ConfigError
 from attfm.model.bundle import Model
 from attfm.model.facts import ReadingFacts, RunFacts, SplitFacts
@@ -55,15 +56,12 @@ def train(asked: Asked, config: Config, output: Output) -> None:
     with NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force) as folder:
         source = open_table(asked.data, asked.reading)
         target_name = target_of(asked.data, source, asked.target)
-        schema = Schema.infer(
-            source.batches(), source.schema, target=target_name, weight=asked.weight, config=config.data,
-            source=source.name,
-        )  # fmt: skip
+        read = read_training_table(source, target=target_name, weight=asked.weight, config=config.data)
+        schema, table = read.schema, LabelledTable(source, read.labels, read.weights)
         output.say(f"{source.name}: {_count(source.num_rows)} rows, target '{target_name}'")
         output.say()
         output.table(("column", "kind", "type", "values", "missing", "why"), schema.rows(), right=(4,))
         output.say()
-        table = LabelledTable(source, column_of(source, target_name), weights_of(source, asked.weight))
         valid_table, test_table = (
             None if part.data is None else labelled_table(part.data, asked.reading, schema)
             for part in (valid_part, test_part)
@@ -137,7 +135,7 @@ def report(model: Model, path: Path, output: Output, *, again: str) -> None:
             "classes": model.target.classes,
             "metrics": model.metrics,
             "training": facts.known(),
-            "columns": [field.model_dump(exclude_none=True) for field in model.schema.fields],
+            "columns": [column.model_dump(exclude_none=True) for column in model.schema.columns],
             "settings": model.config.model_dump(mode="json"),
             "seconds": {"whole": whole, "training": facts.seconds},
         }

@@ -10,16 +10,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import types
 
-from attfm.data.bad_values import Problems
-from attfm.data.batch import Bag
+from attfm.data.bad_values import BadValues
+from attfm.data.batch import FieldFeatures
+from attfm.data.texts import parse_dates, parse_numbers
 
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i:[+-]?(inf|infinity)|nan)$"
-_DATE = (
-    r"^\s*(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})"
-    r"(?:[T ](?P<hour>\d{2})(?::?(?P<minute>\d{2})(?::?(?P<second>\d{2})(?:[.,]\d+)?)?)?"
-    r"\s*(?:Z|[+-]\d{2}(?::?\d{2})?)?)?\s*$"
-)
-_DAY = 86_400
 _TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per second
 
 
@@ -27,8 +21,12 @@ _TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per seco
 class Categories:
     """A column as codes into its distinct values.
 
-    codes : integer (rows,), -1 where missing
-    values : large_string array (distinct,), canonical; null where missing
+    Attributes
+    ----------
+    codes : integer (rows,)
+        -1 where missing.
+    values : large_string array (distinct,)
+        Canonical text; null where missing.
     """
 
     codes: NDArray[Any]
@@ -90,8 +88,10 @@ def plain(array: pa.Array) -> pa.Array:
 
 
 def chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
-    """Return the contiguous pieces of a column."""
-    return list(column.chunks) if isinstance(column, pa.ChunkedArray) else [column]
+    """Return the contiguous pieces of a column, at least one."""
+    if not isinstance(column, pa.ChunkedArray):
+        return [column]
+    return list(column.chunks) or [pa.array([], column.type)]
 
 
 def value_range(array: pa.Array) -> tuple[float, float] | None:
@@ -112,8 +112,20 @@ def missing_count(array: pa.Array) -> int:
     return int(array.null_count)
 
 
-def read_numbers(array: pa.Array, *, column: str, row: int, problems: Problems) -> NDArray[np.float64]:
-    """Return a numeric column as float64 (rows,), NaN where missing; note what is not a finite number."""
+def read_numbers(array: pa.Array, *, column: str, row: int, bad: BadValues) -> NDArray[np.float64]:
+    """Return a numeric column as float64 (rows,), NaN where missing.
+
+    Parameters
+    ----------
+    array : pyarrow.Array (rows,)
+        Numbers, durations, times, booleans or text.
+    column : str
+        Its name, for messages.
+    row : int
+        Number of the first row, for messages.
+    bad : BadValues
+        Takes what is not a finite number; it counts as missing.
+    """
     array = plain(array)
     if types.is_dictionary(array.type) or is_text(array.type):
         codes, values = _encoded(array)
@@ -124,13 +136,13 @@ def read_numbers(array: pa.Array, *, column: str, row: int, problems: Problems) 
     else:
         x, unreadable = _numbers(array)
     if x is None:
-        problems.add(
+        bad.add(
             f"Column '{column}' is of type {array.type}, not numbers. "
             "Convert it, or declare it ignored or of another kind."
         )
         return np.full(len(array), np.nan)
     if unreadable is not None:
-        problems.add_values(
+        bad.add_values(
             column,
             unreadable,
             array,
@@ -141,7 +153,7 @@ def read_numbers(array: pa.Array, *, column: str, row: int, problems: Problems) 
         )
     infinite = np.isinf(x)
     if infinite.any():
-        problems.add_values(
+        bad.add_values(
             column,
             infinite,
             array,
@@ -154,61 +166,107 @@ def read_numbers(array: pa.Array, *, column: str, row: int, problems: Problems) 
     return x
 
 
-def read_categories(array: pa.Array, *, column: str, problems: Problems) -> Categories:
-    """Return a column's values as categories: int 3, float 3.0 and "3" are the same one."""
+def read_categories(array: pa.Array, *, column: str, bad: BadValues) -> Categories:
+    """Return a column's values as categories: int 3, float 3.0 and "3" are the same one.
+
+    Parameters
+    ----------
+    array : pyarrow.Array (rows,)
+        Of any type whose values can be one category.
+    column : str
+        Its name, for messages.
+    bad : BadValues
+        Takes what can't be read; it counts as missing.
+    """
     array = plain(array)
     if not is_scalar(value_type(array.type)):
-        problems.add(
+        bad.add(
             f"Column '{column}' is of type {array.type}, whose values can't be categories. "
             "Convert it, or declare it ignored or of another kind."
         )
         array = pa.nulls(len(array))
     codes, values = _encoded(array)
-    return Categories(codes, _canonical(values, column, problems))
+    return Categories(codes, _canonical(values, column, bad))
 
 
 def read_members(
-    array: pa.Array, *, column: str, separator: str | None, row: int, problems: Problems
-) -> tuple[Bag, pa.Array]:
+    array: pa.Array, *, column: str, separator: str | None, row: int, bad: BadValues
+) -> tuple[FieldFeatures, pa.Array]:
     """Return a multi-valued column as bags of codes into its distinct members, and those members.
 
     Lists and maps to weights are read as they are, strings are split at `separator`. Null and empty members
     are left out, so a missing value is an empty bag.
+
+    Parameters
+    ----------
+    array : pyarrow.Array (rows,)
+        Lists, maps or strings.
+    column : str
+        Its name, for messages.
+    separator : str or None
+        Between the members of a string.
+    row : int
+        Number of the first row, for messages.
+    bad : BadValues
+        Takes what can't be read.
+
+    Returns
+    -------
+    bags : FieldFeatures
+        Codes instead of ids; weights of members only where the column has them.
+    members : large_string array (distinct,)
+        Canonical text.
     """
     array = plain(array)
     t = value_type(array.type)
     if is_text(t) and separator is not None:
         codes, values = _encoded(array)
-        texts = values.cast(pa.large_string())
-        bag, members = _list_members(pc.split_pattern(texts, separator), column, problems, trim=True)
-        return bag.with_empty_row().take(np.where(codes < 0, len(values), codes)), members
+        # A missing value has the code -1, the last text: null, and so an empty bag.
+        texts = pa.concat_arrays([values.cast(pa.large_string()), pa.nulls(1, pa.large_string())])
+        bags, members = _list_members(pc.split_pattern(texts, separator), column, bad, trim=True)
+        return bags.take(codes), members
     if types.is_map(t) and is_scalar(value_type(t.key_type)):
-        return _map_members(array, column, row, problems)
+        return _map_members(array, column, row, bad)
     if is_list(t) and is_scalar(value_type(t.value_type)):
-        return _list_members(array, column, problems, trim=False)
+        return _list_members(array, column, bad, trim=False)
     if not types.is_null(t):
         need = "a separator for its strings, as {'separator': '|'}" if is_text(t) else "lists, or a map to weights"
-        problems.add(f"Column '{column}' is of type {array.type}, but a multi-valued column needs {need}.")
-    empty = Bag(np.empty(0, np.int32), np.empty(0, np.float32), np.zeros(len(array) + 1, np.int64))
-    return empty, pa.array([], pa.large_string())
+        bad.add(f"Column '{column}' is of type {array.type}, but a multi-valued column needs {need}.")
+    return FieldFeatures(np.empty(0, np.int32), counts=np.zeros(len(array), np.int64)), pa.array([], pa.large_string())
 
 
 def read_seconds(
-    array: pa.Array, *, column: str, row: int, problems: Problems
+    array: pa.Array, *, column: str, row: int, bad: BadValues
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return dates and times as local seconds since 1970, int64 (rows,), and a mask of the missing ones.
+    """Return dates and times as local seconds since 1970, and which are missing.
 
     Local: an hour is the hour in the column's time zone, or as written in an ISO 8601 string.
+
+    Parameters
+    ----------
+    array : pyarrow.Array (rows,)
+        Dates, timestamps or ISO 8601 text.
+    column : str
+        Its name, for messages.
+    row : int
+        Number of the first row, for messages.
+    bad : BadValues
+        Takes what is not a date; it counts as missing.
+
+    Returns
+    -------
+    seconds : int64 (rows,)
+    missing : bool (rows,)
     """
     array = plain(array)
     t = array.type
     if types.is_dictionary(t) or is_text(t):
         codes, values = _encoded(array)
         if is_text(values.type) or types.is_null(values.type):
-            seconds, missing, bad = _parse_dates(values.cast(pa.large_string()))
-            problems.add_values(
+            seconds, missing, unreadable = parse_dates(values.cast(pa.large_string()))
+            bad.add_values(
                 column,
-                np.append(bad, False)[codes],
+                np.append(unreadable, False)[codes],
                 array,
                 row=row,
                 one="is not a date",
@@ -216,32 +274,18 @@ def read_seconds(
                 advice="Write them as ISO 8601 (2024-03-01 or 2024-03-01T12:30:00), or declare the column categorical.",
             )
         else:
-            seconds, missing = read_seconds(values, column=column, row=row, problems=problems)
+            seconds, missing = read_seconds(values, column=column, row=row, bad=bad)
         return np.append(seconds, 0)[codes], np.append(missing, True)[codes]
     if types.is_null(t):
         return np.zeros(len(array), np.int64), np.ones(len(array), np.bool_)
     if types.is_date(t):
         array = array.cast(pa.timestamp("ms"))
     if not types.is_timestamp(array.type):
-        problems.add(
-            f"Column '{column}' is of type {t}, not dates. Convert it, or declare it ignored or of another kind."
-        )
+        bad.add(f"Column '{column}' is of type {t}, not dates. Convert it, or declare it ignored or of another kind.")
         return np.zeros(len(array), np.int64), np.ones(len(array), np.bool_)
     local = array if array.type.tz is None else pc.local_timestamp(array)
     ticks = pc.fill_null(local.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
     return ticks // _TICKS[local.type.unit], local.is_null().to_numpy(zero_copy_only=False)
-
-
-def has_time(seconds: NDArray[np.int64]) -> bool:
-    """Return whether any of the local seconds is not at midnight."""
-    return bool((seconds % _DAY).any())
-
-
-def calendar_parts(seconds: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    """Return hour (0 to 23), weekday (0 is Monday) and month (0 is January) of local seconds since 1970."""
-    days = seconds // _DAY
-    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-    return {"hour": seconds % _DAY // 3_600, "weekday": (days + 3) % 7, "month": months % 12}
 
 
 def _encoded(array: pa.Array) -> tuple[NDArray[Any], pa.Array]:
@@ -262,7 +306,7 @@ def _numbers(values: pa.Array) -> tuple[NDArray[np.float64] | None, NDArray[np.b
     if types.is_null(t):
         return np.full(len(values), np.nan), None
     if is_text(t):
-        return _parse_numbers(values.cast(pa.large_string()))
+        return parse_numbers(values.cast(pa.large_string()))
     if types.is_boolean(t):
         values = values.cast(pa.uint8())
     elif types.is_duration(t) or types.is_time(t):
@@ -276,43 +320,11 @@ def _numbers(values: pa.Array) -> tuple[NDArray[np.float64] | None, NDArray[np.b
     return x, None
 
 
-def _parse_numbers(texts: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-    texts = pc.utf8_trim_whitespace(texts)
-    texts = pc.if_else(pc.equal(texts, ""), None, texts)
-    try:
-        return texts.cast(pa.float64()).to_numpy(zero_copy_only=False), None
-    except pa.ArrowInvalid:
-        readable = pc.match_substring_regex(texts, _NUMBER)
-        numbers = pc.if_else(readable, texts, None).cast(pa.float64())
-        return numbers.to_numpy(zero_copy_only=False), pc.fill_null(pc.invert(readable), False).to_numpy(
-            zero_copy_only=False
-        )
-
-
-def _parse_dates(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-    texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
-    found = pc.extract_regex(texts, _DATE)
-
-    def part(name: str) -> NDArray[np.int64]:
-        digits = pc.fill_null(pc.struct_field(found, name), "")
-        return np.asarray(pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int64()))
-
-    month, day, hour, minute, second = (part(name) for name in ("month", "day", "hour", "minute", "second"))
-    months = ((part("year") - 1970) * 12 + month - 1).astype("datetime64[M]")
-    days = months.astype("datetime64[D]") + (day - 1)
-    # A day that the month does not have would land in another month.
-    real = (days.astype("datetime64[M]") == months) & (month >= 1) & (month <= 12) & (day >= 1)
-    real &= (hour < 24) & (minute < 60) & (second < 61) & found.is_valid().to_numpy(zero_copy_only=False)
-    missing = texts.is_null().to_numpy(zero_copy_only=False)
-    seconds = days.astype(np.int64) * _DAY + hour * 3_600 + minute * 60 + second
-    return np.where(real, seconds, 0), ~real, ~real & ~missing
-
-
-def _canonical(values: pa.Array, column: str, problems: Problems) -> pa.Array:
+def _canonical(values: pa.Array, column: str, bad: BadValues) -> pa.Array:
     """Return values as text (large_string): whole floats like integers, other floats as Python's repr."""
     t = values.type
     if not is_scalar(t):  # bytes that plain could not read as text
-        problems.add(f"Column '{column}' holds bytes that are not UTF-8 text. Decode it, or declare it ignored.")
+        bad.add(f"Column '{column}' holds bytes that are not UTF-8 text. Decode it, or declare it ignored.")
         return pa.nulls(len(values), pa.large_string())
     if types.is_floating(t):
         return _canonical_floats(values)
@@ -333,30 +345,30 @@ def _canonical_floats(values: pa.Array) -> pa.Array:
     return pc.if_else(pa.array(missing), None, texts)
 
 
-def _list_members(array: pa.Array, column: str, problems: Problems, *, trim: bool) -> tuple[Bag, pa.Array]:
+def _list_members(array: pa.Array, column: str, bad: BadValues, *, trim: bool) -> tuple[FieldFeatures, pa.Array]:
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     flat = plain(pc.list_flatten(array))
     if trim:
         flat = pc.utf8_trim_whitespace(flat)
         flat = pc.if_else(pc.equal(flat, ""), None, flat)
     codes, values = _encoded(flat)
-    return _bag(codes, np.ones(len(codes), np.float32), counts, _canonical(values, column, problems))
+    return _bags(codes, None, counts, _canonical(values, column, bad))
 
 
-def _map_members(array: pa.Array, column: str, row: int, problems: Problems) -> tuple[Bag, pa.Array]:
+def _map_members(array: pa.Array, column: str, row: int, bad: BadValues) -> tuple[FieldFeatures, pa.Array]:
     starts = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
     counts = np.where(array.is_null().to_numpy(zero_copy_only=False), 0, np.diff(starts))
     ends = np.cumsum(counts)
     entries = np.repeat(starts[:-1] - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
-    weights, _ = _numbers(array.items.take(pa.array(entries)))
+    items = array.items.take(pa.array(entries))
+    weights, _ = _numbers(items)
     if weights is None:
-        problems.add(f"Column '{column}' is of type {array.type}: the weights of its members must be numbers.")
+        bad.add(f"Column '{column}' is of type {array.type}: the weights of its members must be numbers.")
         weights = np.ones(len(entries))
-    rows = np.repeat(np.arange(len(array)), counts)
-    missing = array.items.take(pa.array(entries)).is_null().to_numpy(zero_copy_only=False)
+    missing = items.is_null().to_numpy(zero_copy_only=False)
     bad_rows = np.zeros(len(array), np.bool_)
-    bad_rows[rows[~np.isfinite(weights) & ~missing]] = True
-    problems.add_values(
+    bad_rows[np.repeat(np.arange(len(array)), counts)[~np.isfinite(weights) & ~missing]] = True
+    bad.add_values(
         column,
         bad_rows,
         array,
@@ -366,17 +378,16 @@ def _map_members(array: pa.Array, column: str, row: int, problems: Problems) -> 
         advice="Give finite weights.",
     )
     codes, values = _encoded(plain(array.keys.take(pa.array(entries))))
-    return _bag(codes, np.where(missing, 1, weights).astype(np.float32), counts, _canonical(values, column, problems))
+    return _bags(codes, np.where(missing, 1, weights).astype(np.float32), counts, _canonical(values, column, bad))
 
 
-def _bag(
-    codes: NDArray[Any], weights: NDArray[np.float32], counts: NDArray[Any], members: pa.Array
-) -> tuple[Bag, pa.Array]:
+def _bags(
+    codes: NDArray[Any], weights: NDArray[np.float32] | None, counts: NDArray[Any], members: pa.Array
+) -> tuple[FieldFeatures, pa.Array]:
     """Return the bags of `counts` members a row, without the missing members."""
     missing = np.append(members.is_null().to_numpy(zero_copy_only=False), True)[codes]
     if missing.any():
         rows = np.repeat(np.arange(len(counts)), counts)[~missing]
-        codes, weights = codes[~missing], weights[~missing]
+        codes, weights = codes[~missing], None if weights is None else weights[~missing]
         counts = np.bincount(rows, minlength=len(counts))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Bag(codes.astype(np.int32), weights, offsets), members
+    return FieldFeatures(codes.astype(np.int32), weights, counts.astype(np.int64)), members

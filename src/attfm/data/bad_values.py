@@ -10,31 +10,49 @@ from attfm.errors import DataError
 
 
 @dataclass
-class _BadValues:
+class _Count:
+    """How many values of a column are bad in one way, and the first of them."""
+
     first: Any
     row: int
     count: int = 0
 
 
 @dataclass
-class Problems:
+class BadValues:
     """Bad values and unreadable columns met during one pass over a table."""
 
-    _values: dict[tuple[str, str, str, str], _BadValues] = field(default_factory=dict)
+    _counts: dict[tuple[str, str, str, str], _Count] = field(default_factory=dict)
     _sentences: dict[str, None] = field(default_factory=dict)
 
     def add_values(
-        self, column: str, bad: NDArray[np.bool_], array: Any, *, row: int, one: str, many: str, advice: str
+        self, column: str, where: NDArray[np.bool_], array: Any, *, row: int, one: str, many: str, advice: str
     ) -> None:
-        """Note the values of `array` (a chunk whose first row is `row`) where `bad` (rows,) is true."""
-        positions = np.flatnonzero(bad)
+        """Note the bad values of a chunk.
+
+        Parameters
+        ----------
+        column : str
+            Its name.
+        where : bool (rows,)
+            True where the value is bad.
+        array : pyarrow.Array (rows,)
+            The chunk.
+        row : int
+            Number of its first row in the table.
+        one, many : str
+            What the message says of one bad value, and of several.
+        advice : str
+            The sentence that says what to do.
+        """
+        positions = np.flatnonzero(where)
         if len(positions) == 0:
             return
         key = (column, one, many, advice)
-        if key not in self._values:
+        if key not in self._counts:
             first = int(positions[0])
-            self._values[key] = _BadValues(array[first].as_py(), row + first)
-        self._values[key].count += len(positions)
+            self._counts[key] = _Count(array[first].as_py(), row + first)
+        self._counts[key].count += len(positions)
 
     def add(self, sentence: str) -> None:
         """Note a whole sentence, once."""
@@ -43,7 +61,7 @@ class Problems:
     def raise_if_any(self, rows: int) -> None:
         """Raise DataError with one sentence or two for each bad column of the `rows` rows read."""
         sentences = list(self._sentences)
-        for (column, one, many, advice), bad in self._values.items():
+        for (column, one, many, advice), bad in self._counts.items():
             what = one if bad.count == 1 else many
             sentences.append(
                 f"Column '{column}': {bad.count:,} of {rows:,} values {what} "

@@ -19,7 +19,17 @@ _SPLIT_SEED = 1234
 
 @dataclass(frozen=True)
 class Dataset:
-    """A bundled table: its name, file, target column, number of rows, what it is, and its licence."""
+    """A bundled table.
+
+    Attributes
+    ----------
+    name, file, target : str
+        Of the table, of its file in the package, and of the target column.
+    rows : int
+        Their number.
+    about, licence : str
+        What the table is, and on what terms it may be used.
+    """
 
     name: str
     file: str
@@ -53,11 +63,16 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
 
 
 def load_dataset(name: str) -> pa.Table:
-    """Return a bundled table ("adult" or "adult-test") with its target column.
+    """Return a bundled table with its target column.
+
+    Parameters
+    ----------
+    name : {"adult", "adult-test"}
 
     Raises
     ------
-    SourceError : there is no bundled table of that name
+    SourceError
+        There is no bundled table of that name.
 
     Examples
     --------
@@ -72,7 +87,14 @@ def load_dataset(name: str) -> pa.Table:
 def adult_split(labels: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return the row numbers of the 60/20/20 split that all figures on Adult use: training, validation, test.
 
-    labels : (32561,) the column income, which the split is stratified by.
+    Parameters
+    ----------
+    labels : (32561,) of str
+        The column income, which the split is stratified by.
+
+    Returns
+    -------
+    train, valid, test : int64 (rows,)
     """
     rest, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=_SPLIT_SEED)
     train, valid = train_test_split(rest, test_size=0.25, stratify=labels[rest], random_state=_SPLIT_SEED)

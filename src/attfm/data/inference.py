@@ -21,16 +21,16 @@ from attfm.data.arrow_columns import (
     value_range,
     value_type,
 )
-from attfm.data.bad_values import Problems
-from attfm.data.field import OPTIONS, Field, Kind
+from attfm.data.bad_values import BadValues
+from attfm.data.codecs import KINDS
+from attfm.data.schema import INPUT_KINDS, Column, Kind, Schema
 from attfm.errors import ConfigError, SchemaError, TargetError, nearest
 
 SAMPLE_ROWS = 100_000
 _LONGEST = 1 << 20  # bytes of a value
 _ID_ROWS = 1_000  # fewer rows say little about whether a column is an id
 _ID_SHARE = 0.95
-_INTEGERS = {"max_bins": (2, 65_535), "min_count": (1, 2**31), "hash_buckets": (1, 2**31)}  # and their bounds
-_BIN_NAMES = ("quantile", "uniform", "scaled")
+_DECLARED = (*KINDS, "ignored")  # the kinds that a column may be declared to be
 
 
 @dataclass
@@ -59,29 +59,55 @@ class _Survey:
             self.maximum = ends[1] if self.maximum is None else max(self.maximum, ends[1])
 
 
-def infer_fields(
+def infer_schema(
     batches: Iterable[pa.RecordBatch],
     arrow_schema: pa.Schema,
     *,
     target: str | None,
-    weight: str | None,
+    weight: str | None = None,
     config: DataConfig,
-    source: str,
-) -> tuple[Field, ...]:
-    """Return the fields of a table (see Schema.infer)."""
+    source: str = "the table",
+) -> Schema:
+    """Return the schema of a table, from the types of its columns, its values and the settings.
+
+    One pass over all rows for missing values and ranges; distinct values are counted on the first 100,000.
+
+    Parameters
+    ----------
+    batches : iterable of pyarrow.RecordBatch
+        The rows, each batch with the columns of `arrow_schema`.
+    arrow_schema : pyarrow.Schema
+        Names and types of the columns.
+    target, weight : str or None
+        Names of these two columns.
+    config : DataConfig
+        Defaults for all columns, and settings of single ones.
+    source : str
+        What messages call the table.
+
+    Raises
+    ------
+    SchemaError
+        No rows or inputs; a column is doubled, has no values, or is of a type that can't be encoded; the weight column
+        is absent.
+    TargetError
+        The target column is absent.
+    ConfigError
+        A setting is for a column that does not exist, or does not fit its column.
+    """
     names = list(arrow_schema.names)
     _check_names(names, target=target, weight=weight, config=config, source=source)
     rows, surveys = _survey(batches, arrow_schema)
     if rows == 0:
         raise SchemaError(f"There are no rows in {source}.")
-    problems: list[str] = []
-    fields = []
+    sentences: list[str] = []
+    columns = []
     for name, survey in zip(names, surveys, strict=True):
         settings = dict(config.columns.get(name, {}))
         settings.pop("kind", None)
         kind, reason = _kind(name, survey, target=target, weight=weight, config=config)
         if kind is None:
-            problems.append(
+            sentences.append(
                 f"Column '{name}' is of type {survey.arrow_type}, which can't be encoded. "
                 "Flatten it into plain columns, drop it, or mark it ignored."
             )
@@ -89,17 +115,15 @@ def infer_fields(
         if survey.missing == rows and kind == "target":
             raise TargetError(f"The target column '{name}' has no values in {source}. Choose another target.")
         if survey.missing == rows and kind != "ignored":
-            problems.append(f"Column '{name}' has no values in {source}. Drop it, or mark it ignored.")
+            sentences.append(f"Column '{name}' has no values in {source}. Drop it, or mark it ignored.")
         if survey.long is not None and kind != "ignored":
             size, row = survey.long
-            problems.append(
+            sentences.append(
                 f"Column '{name}' has a value of {size:,} bytes in {source}, row {row:,}: at most {_LONGEST:,} are "
                 "taken. Look for a quote that is never closed, shorten the value, or mark the column ignored."
             )
-        if kind in OPTIONS:
-            settings = _options(name, kind, settings, survey, config)
-        fields.append(
-            Field(
+        columns.append(
+            Column(
                 name=name,
                 kind=kind,
                 arrow_type=str(survey.arrow_type),
@@ -108,14 +132,14 @@ def infer_fields(
                 minimum=survey.minimum,
                 maximum=survey.maximum,
                 missing=survey.missing / rows,
-                **settings,
+                **_settings(name, kind, settings, survey, config),
             )
         )
-    if problems:
-        raise SchemaError(" ".join(problems))
-    if all(field.kind in ("target", "weight", "ignored") for field in fields):
+    if sentences:
+        raise SchemaError(" ".join(sentences))
+    if not any(column.kind in INPUT_KINDS for column in columns):
         raise SchemaError(f"No column of {source} is left to predict from: add columns, or ignore fewer.")
-    return tuple(fields)
+    return Schema(columns=tuple(columns))
 
 
 def _check_names(names: list[str], *, target: str | None, weight: str | None, config: DataConfig, source: str) -> None:
@@ -134,42 +158,37 @@ def _check_names(names: list[str], *, target: str | None, weight: str | None, co
         )
     if weight is not None and weight == target:
         raise SchemaError(f"Column '{weight}' can't be both the target and the weight.")
-    problems = []
+    sentences = []
     for name, settings in config.columns.items():
         if name not in names:
-            problems.append(
+            sentences.append(
                 f"There is no column '{name}' in {source}, but the settings have one{nearest(name, names)}."
             )
             continue
-        problems += _bad_settings(name, settings)
+        sentences += _bad_settings(name, settings)
         if name in (target, weight):
             role = "target" if name == target else "weight"
-            problems.append(f"Column '{name}' is the {role}: it can't have settings of its own.")
-    if problems:
-        raise ConfigError(" ".join(problems))
+            sentences.append(f"Column '{name}' is the {role}: it can't have settings of its own.")
+    if sentences:
+        raise ConfigError(" ".join(sentences))
 
 
 def _bad_settings(name: str, settings: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each setting of a column that is unknown or out of its range."""
-    problems = []
-    known = ("kind", *sorted({option for options in OPTIONS.values() for option in options}))
+    sentences = []
+    checks = {key: check for kind in KINDS.values() for key, check in kind.settings.items()}
+    known = ("kind", *sorted(checks))
     for key, value in settings.items():
         allowed = ""
         if key not in known:
-            problems.append(unknown_setting(key, known, where=f"the settings of column '{name}'"))
-        elif key == "kind" and str(value) not in OPTIONS:
-            allowed = f"one of {', '.join(OPTIONS)}{nearest(str(value), OPTIONS)}"
-        elif key == "bins" and value not in _BIN_NAMES:
-            allowed = f"one of {', '.join(_BIN_NAMES)}{nearest(str(value), _BIN_NAMES)}"
-        elif key in _INTEGERS:
-            low, high = _INTEGERS[key]
-            if type(value) is not int or not low <= value <= high:
-                allowed = f"an integer from {low:,} to {high:,}"
-        elif key == "separator" and (not isinstance(value, str) or value == ""):
-            allowed = "a string of at least one character"
+            sentences.append(unknown_setting(key, known, where=f"the settings of column '{name}'"))
+        elif key in checks:
+            allowed = checks[key](value)
+        elif str(value) not in _DECLARED:
+            allowed = f"one of {', '.join(_DECLARED)}{nearest(str(value), _DECLARED)}"
         if allowed:
-            problems.append(f"Setting '{key}' of column '{name}' is {value!r}; it must be {allowed}.")
-    return problems
+            sentences.append(f"Setting '{key}' of column '{name}' is {value!r}; it must be {allowed}.")
+    return sentences
 
 
 def _survey(batches: Iterable[pa.RecordBatch], arrow_schema: pa.Schema) -> tuple[int, list[_Survey]]:
@@ -203,10 +222,10 @@ def _count_distinct(survey: _Survey, arrays: list[pa.Array]) -> None:
         unique = values.unique()
         survey.distinct = len(unique) - missing_count(unique)
         return
-    problems = Problems()  # what can't be read counts as missing here, and is an error when it is encoded
+    bad = BadValues()  # what can't be read counts as missing here, and is an error when it is encoded
     texts = []
     for array in arrays:
-        categories = read_categories(array, column="", problems=problems)
+        categories = read_categories(array, column="", bad=bad)
         survey.sampled += int((categories.codes >= 0).sum())
         used = np.unique(categories.codes[categories.codes >= 0])
         texts.append(categories.values.take(pa.array(used)))
@@ -265,23 +284,18 @@ def _kind_of_type(survey: _Survey) -> tuple[Kind | None, str]:
     return None, ""
 
 
-def _options(name: str, kind: str, settings: Mapping[str, Any], survey: _Survey, config: DataConfig) -> dict[str, Any]:
-    """Return the options of a field: those of its column, else the defaults."""
-    misplaced = [key for key in settings if key not in OPTIONS[kind]]
+def _settings(name: str, kind: Kind, own: Mapping[str, Any], survey: _Survey, config: DataConfig) -> dict[str, Any]:
+    """Return the settings of a column: its own, else the defaults of its kind."""
+    of_kind = KINDS.get(kind)
+    misplaced = [key for key in own if of_kind is None or key not in of_kind.settings]
     if misplaced:
         raise ConfigError(
             f"Setting '{misplaced[0]}' does not apply to column '{name}', which is {kind}. "
             "Drop the setting, or declare another kind."
         )
-    t = value_type(survey.arrow_type)
-    if kind == "multi-valued" and is_text(t) and "separator" not in settings:
-        raise ConfigError(
-            f"Column '{name}' is declared multi-valued and holds strings: "
-            "give the separator of their members too, as {'kind': 'multi-valued', 'separator': '|'}."
-        )
-    defaults: dict[str, Any] = {}
-    if kind == "numeric":
-        defaults = {"bins": config.numeric, "max_bins": config.max_bins}
-    elif kind in ("categorical", "multi-valued"):
-        defaults = {"min_count": config.min_count}
-    return {**defaults, **settings}
+    if of_kind is None:
+        return {}
+    lacking = of_kind.lacking(name, survey.arrow_type, own)
+    if lacking:
+        raise ConfigError(lacking)
+    return {**of_kind.defaults(config), **own}

@@ -1,47 +1,98 @@
 """The schema: which columns a table has, what each is, and why."""
 
-from collections.abc import Iterable
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from attfm.config import DataConfig
-from attfm.data.codecs.numeric import short_numbers
-from attfm.data.field import Field, Kind
-from attfm.data.inference import infer_fields
-from attfm.errors import RunFolderError, SchemaError, nearest
+from attfm.data.texts import short_numbers
+from attfm.errors import RunFolderError, SchemaError, absent
 
-__all__ = ["Field", "Kind", "Schema"]
+Kind = Literal["categorical", "numeric", "multi-valued", "datetime", "target", "weight", "ignored"]
 
 INPUT_KINDS = frozenset({"categorical", "numeric", "multi-valued", "datetime"})
+
+
+class Column(BaseModel):
+    """One column of a table: what it is, how it becomes features, and why it is of its kind.
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        Of the input kinds, or "target", "weight" or "ignored".
+    arrow_type : str
+        The type in the table that the schema was inferred from.
+    reason : str
+        Why it is of its kind.
+    bins, max_bins, min_count, hash_buckets, separator
+        Settings of its kind, see `attfm.data.codecs`; None where they do not apply or are not set.
+    distinct : int or None
+        Distinct values among at most the first 100,000 rows.
+    minimum, maximum : float or None
+        Of a numeric column, over all rows.
+    missing : float
+        Share of the rows without a value, 0 to 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Kind
+    arrow_type: str
+    reason: str
+    bins: Literal["quantile", "uniform", "scaled"] | None = None
+    max_bins: int | None = Field(None, ge=2, le=65_535)
+    min_count: int | None = Field(None, ge=1)
+    hash_buckets: int | None = Field(None, ge=1)
+    separator: str | None = None
+    distinct: int | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    missing: float = 0.0
+
+    @property
+    def spread(self) -> str:
+        """The range of a numeric column, the number of distinct values of another, or nothing."""
+        if self.minimum is not None and self.maximum is not None:
+            return " to ".join(short_numbers(np.array([self.minimum, self.maximum])))
+        return "" if self.distinct is None else f"{self.distinct:,} distinct"
 
 
 class Schema(BaseModel):
     """All columns of a table, in their order: inputs, target, weight and ignored ones.
 
+    Attributes
+    ----------
+    columns : tuple of Column
+
+    Examples
+    --------
+    >>> from attfm.config import DataConfig
+    >>> from attfm.data.inference import infer_schema
     >>> table = pa.table({"age": [17, 42, 42], "job": ["cook", "clerk", None], "income": [0, 1, 1]})
-    >>> schema = Schema.infer(table.to_batches(), table.schema, target="income", config=DataConfig())
-    >>> [(field.name, field.kind) for field in schema.fields]
+    >>> schema = infer_schema(table.to_batches(), table.schema, target="income", config=DataConfig())
+    >>> [(column.name, column.kind) for column in schema.columns]
     [('age', 'numeric'), ('job', 'categorical'), ('income', 'target')]
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fields: tuple[Field, ...]
+    # Run folders of 0.1 call them fields.
+    columns: tuple[Column, ...] = Field(validation_alias=AliasChoices("columns", "fields"))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        names = [field.name for field in self.fields]
+        names = [column.name for column in self.columns]
         if len(set(names)) < len(names):
             raise ValueError("a column name occurs twice")
         for kind in ("target", "weight"):
-            if sum(field.kind == kind for field in self.fields) > 1:
+            if sum(column.kind == kind for column in self.columns) > 1:
                 raise ValueError(f"more than one column is the {kind}")
-        for field in self.fields:
-            if field.kind == "numeric" and (field.bins is None or field.max_bins is None):
-                raise ValueError(f"column '{field.name}' is numeric and has no bins")
+        for column in self.columns:
+            if column.kind == "numeric" and (column.bins is None or column.max_bins is None):
+                raise ValueError(f"column '{column.name}' is numeric and has no bins")
         return self
 
     @property
@@ -55,54 +106,27 @@ class Schema(BaseModel):
         return self._named("weight")
 
     @property
-    def inputs(self) -> tuple[Field, ...]:
+    def inputs(self) -> tuple[Column, ...]:
         """The columns that are encoded, in table order."""
-        return tuple(field for field in self.fields if field.kind in INPUT_KINDS)
+        return tuple(column for column in self.columns if column.kind in INPUT_KINDS)
 
     def _named(self, kind: Kind) -> str | None:
-        return next((field.name for field in self.fields if field.kind == kind), None)
+        return next((column.name for column in self.columns if column.kind == kind), None)
 
-    @classmethod
-    def infer(
-        cls,
-        batches: Iterable[pa.RecordBatch],
-        arrow_schema: pa.Schema,
-        *,
-        target: str | None,
-        weight: str | None = None,
-        config: DataConfig,
-        source: str = "the table",
-    ) -> Self:
-        """Return the schema of a table, from the types of its columns, its values and the settings.
-
-        One pass over all rows for missing values and ranges; distinct values are counted on the first 100,000.
-
-        Parameters
-        ----------
-        batches : the rows, each batch with the columns of `arrow_schema`
-        target, weight : names of these two columns, or None
-        config : defaults for all columns, and settings of single ones
-        source : what messages call the table
+    def select(self, batch: pa.RecordBatch | pa.Table) -> dict[str, pa.Array | pa.ChunkedArray]:
+        """Return the input columns of some rows by name.
 
         Raises
         ------
-        SchemaError : no rows or inputs; a column is doubled, has no values, or is of a type that can't be encoded;
-            the weight column is absent
-        TargetError : the target column is absent
-        ConfigError : a setting is for a column that does not exist, or does not fit its column
+        SchemaError
+            Columns are absent or doubled: the message names all of them.
         """
-        return cls(
-            fields=infer_fields(batches, arrow_schema, target=target, weight=weight, config=config, source=source)
-        )
-
-    def select(self, batch: pa.RecordBatch | pa.Table) -> dict[str, pa.Array | pa.ChunkedArray]:
-        """Return the input columns of some rows by name; raise SchemaError naming all that are absent or doubled."""
         names = batch.schema.names
-        inputs = [field.name for field in self.inputs]
-        absent = [f"'{name}'{nearest(name, names)}" for name in inputs if name not in names]
-        if absent:
+        inputs = [column.name for column in self.inputs]
+        lacking = absent(inputs, names)
+        if lacking:
             raise SchemaError(
-                f"The table lacks {'column' if len(absent) == 1 else 'columns'} {', '.join(absent)}. "
+                f"The table lacks {'column' if len(lacking) == 1 else 'columns'} {', '.join(lacking)}. "
                 "Rename or add what is missing; empty cells are allowed."
             )
         if len(set(names)) < len(names):
@@ -130,10 +154,7 @@ class Schema(BaseModel):
 
     def rows(self) -> list[tuple[str, str, str, str, str, str]]:
         """Return a printed table's rows: name, kind, type, distinct values or range, missing share, reason."""
-        return [(f.name, f.kind, f.arrow_type, _spread(f), f"{100 * f.missing:.3g} %", f.reason) for f in self.fields]
-
-
-def _spread(field: Field) -> str:
-    if field.minimum is not None and field.maximum is not None:
-        return " to ".join(short_numbers(np.array([field.minimum, field.maximum])))
-    return "" if field.distinct is None else f"{field.distinct:,} distinct"
+        return [
+            (column.name, column.kind, column.arrow_type, column.spread, f"{100 * column.missing:.3g} %", column.reason)
+            for column in self.columns
+        ]

@@ -21,8 +21,9 @@ from attfm.data.arrow_columns import (
     read_numbers,
     value_type,
 )
-from attfm.data.bad_values import Problems
-from attfm.data.codecs.categorical import FIRST_VALUE, Vocabulary
+from attfm.data.bad_values import BadValues
+from attfm.data.codecs.categorical import Vocabulary
+from attfm.data.codecs.codec import FIRST_VALUE
 from attfm.errors import DataError, RunFolderError, TargetError
 
 MOST_CLASSES = 20  # integers with more distinct values are amounts, not classes
@@ -67,7 +68,7 @@ class Target:
     def __post_init__(self) -> None:
         codes = None
         if self.classes is not None:
-            texts = read_categories(pa.array(self.classes), column=self.name, problems=Problems())
+            texts = read_categories(pa.array(self.classes), column=self.name, bad=BadValues())
             codes = Vocabulary(texts.values, np.zeros(len(texts.values), np.int64))
         object.__setattr__(self, "_codes", codes)
 
@@ -178,10 +179,10 @@ def _categories(column: Column, what: str) -> Categories:
         if types.is_string(column.type):
             column = column.cast(pa.large_string())  # one array of plain strings holds at most 2 GiB
         array = column.combine_chunks()
-    problems = Problems()
-    categories = read_categories(array, column=what, problems=problems)
+    bad = BadValues()
+    categories = read_categories(array, column=what, bad=bad)
     try:
-        problems.raise_if_any(len(column))
+        bad.raise_if_any(len(column))
     except DataError as error:
         raise TargetError(str(error)) from None
     return categories
@@ -200,13 +201,13 @@ def _labels(values: pa.Array, t: pa.DataType) -> tuple[Label, ...]:
 
 
 def _numbers(column: Column, name: str) -> NDArray[np.float64]:
-    problems = Problems()
+    bad = BadValues()
     parts, row = [np.empty(0)], 0
     for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
-        parts.append(read_numbers(chunk, column=name, row=row, problems=problems))
+        parts.append(read_numbers(chunk, column=name, row=row, bad=bad))
         row += len(chunk)
     try:
-        problems.raise_if_any(len(column))
+        bad.raise_if_any(len(column))
     except DataError as error:
         raise TargetError(f"The target of a regression must be finite numbers. {error}") from None
     return np.concatenate(parts)

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from attfm.config import Config, DataConfig, ModelConfig, PresetName, TaskName, TrainConfig
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.errors import TargetError
 from attfm.estimators.explained import Explained
 from attfm.estimators.inputs import target_name, weights
@@ -94,7 +94,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         values["task"] = "auto" if model.task.name == cls._usual_task(len(model.task.classes)) else model.task.name
         known = cls._get_param_names()
         estimator = cls(**{name: values[name] for name in known if name in values}, random_state=values["seed"])
-        names = [column.name for column in model.schema.fields if column.kind not in ("target", "weight")]
+        names = [column.name for column in model.schema.columns if column.kind not in ("target", "weight")]
         estimator.n_features_in_ = len(names)
         if names != [f"x{i}" for i in range(len(names))]:  # the names that columns of an array get
             estimator.feature_names_in_ = np.asarray(names, dtype=object)
@@ -135,7 +135,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         usual = self._usual_task(len(np.unique(labels)))
         config = self._config(usual if self.task == "auto" else self.task)
         valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
-        schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data, source=source.name)
+        schema = infer_schema(source.batches(), source.schema, target=None, config=config.data, source=source.name)
         table = LabelledTable(source, pa.chunked_array([pa.array(labels)]), weights(sample_weight))
         tables = Tables(table, schema, target_name(y), valid=valid)
         with FitProgress(config.train.epochs, show=self.verbose) as progress:

@@ -51,7 +51,7 @@ class Inputs:
             return open_source(array, names=names)
         source = open_source(X)
         missing = [name for name in names if name not in source.schema.names]
-        seen = {column.name for column in self.model_.schema.fields}  # with ignored ones, and a file's own target
+        seen = {column.name for column in self.model_.schema.columns}  # with ignored ones, and a file's own target
         extra = [name for name in source.schema.names if name not in seen]
         if missing:
             raise SchemaError(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.data.batch import Batch, FieldFeatures
-from attfm.data.codecs.categorical import FIRST_VALUE
+from attfm.data.codecs.codec import FIRST_VALUE
 from attfm.data.codecs.numeric import Bins
 from attfm.data.encoder import Encoder
 

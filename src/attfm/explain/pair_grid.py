@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN
 from attfm.explain.global_explanation import GlobalExplanation, PairSurface
 
 Floats = NDArray[np.float64]

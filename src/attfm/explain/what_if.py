@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.data.batch import Batch, FieldFeatures
-from attfm.data.codecs.categorical import FIRST_VALUE, MISSING
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING
 from attfm.data.sources.source import Source
 from attfm.errors import ConfigError, nearest
 from attfm.explain.background import Background

@@ -45,7 +45,7 @@ def model_card(model: Model) -> str:
         "",
         _table(
             ["column", "kind", "type", "why"],
-            [[f.name, f.kind, f.arrow_type, f.reason] for f in model.schema.fields],
+            [[f.name, f.kind, f.arrow_type, f.reason] for f in model.schema.columns],
         ),
         "",
         "## Use",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN
 from attfm.errors import ConfigError
 from attfm.explain.density import density, stretch_of
 from attfm.explain.explanation import Explanation, output_number

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN
 from attfm.errors import ConfigError
 from attfm.explain.density import density, stretch_of
 from attfm.explain.explainer import Explainer, explain_global
@@ -82,7 +82,7 @@ def _facts(model: Model, examined: Examined | None) -> Content:
                 "name": _text(field.name), "kind": field.kind, "type": _text(field.arrow_type, 40),
                 "values": field.distinct, "missing": _rounded(field.missing), "why": _text(field.reason),
             }
-            for field in model.schema.fields
+            for field in model.schema.columns
         ],
         "fields": [
             {

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.data.codecs.categorical import MISSING, UNKNOWN
+from attfm.data.codecs.codec import MISSING, UNKNOWN
 from attfm.metrics.intervals import area_under_roc
 from attfm.model.bundle import Model
 from attfm.report.rows_shown import Examined

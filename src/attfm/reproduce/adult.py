@@ -12,7 +12,7 @@ import numpy as np
 from attfm.config import Config
 from attfm.data.batch import Batch
 from attfm.data.datasets import DATASETS, adult_split
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.data.split import Split
 from attfm.model.bundle import Model
@@ -98,7 +98,7 @@ def reproduce_adult(variants: list[Variant], *, progress: Progress) -> Iterator[
     source = open_source(dataset.path)
     labels = dataset.table()[dataset.target]
     for variant in variants:
-        schema = Schema.infer(
+        schema = infer_schema(
             source.batches(), source.schema, target=dataset.target, config=variant.config.data, source=source.name
         )
         table = LabelledTable(source, labels)

@@ -139,7 +139,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     if fitted is None and target.classes is not None and len(np.unique(codes[train_rows])) < len(target.classes):
         missing = target.classes[int(np.setdiff1d(np.arange(len(target.classes)), codes[train_rows])[0])]
         raise TargetError(f"Target '{name}': no training row has the class {missing!r}. Give more rows of it.")
-    source = table.source
+    source = table.source.kept([column.name for column in tables.schema.inputs])  # a small file is read once
     if fitted is None:
         known_rows = train_rows if tables.encoder_rows is None else tables.encoder_rows
         encoder = _fitted_encoder(tables.schema, source, known_rows, len(codes), config.train.seed)

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attfm.data.codecs import categorical as vocabulary
-from attfm.data.codecs.categorical import FIRST_VALUE, MISSING, UNKNOWN, Buckets, Counter, Vocabulary
+from attfm.data.codecs.categorical import Counter, Vocabulary
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN
+from tests.data.encoding import fit, labels, table
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
 
@@ -65,8 +67,59 @@ def test_merging_on_the_way_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     }
 
 
-def test_buckets_are_in_range_and_the_same_for_the_same_value() -> None:
-    found = Buckets(7).find(large([f"v{i}" for i in range(100)] + ["v3", None]))
-    assert set(found[:-1].tolist()) == set(range(FIRST_VALUE, FIRST_VALUE + 7))
-    assert found[100] == found[3]
-    assert found[-1] == MISSING
+CATEGORICAL = {"columns": {"x": {"kind": "categorical"}}}
+
+
+SAME = {
+    "int64": pa.array([3, 7, None]),
+    "int8": pa.array([3, 7, None], pa.int8()),
+    "uint64": pa.array([3, 7, None], pa.uint64()),
+    "float64": pa.array([3.0, 7.0, None]),
+    "float with NaN": pa.array([3.0, 7.0, float("nan")]),
+    "float32": pa.array([3.0, 7.0, None], pa.float32()),
+    "float16": pa.array(np.array([3, 7, np.nan], np.float16)),
+    "decimal": pa.array([3, 7, None], pa.decimal128(9, 2)),
+    "decimal of integers": pa.array([3, 7, None], pa.decimal128(9, 0)),
+    "string": pa.array(["3", "7", None]),
+    "large string": pa.array(["3", "7", None], pa.large_string()),
+    "string view": pa.array(["3", "7", None], pa.string_view()),
+    "binary": pa.array([b"3", b"7", None]),
+    "dictionary": pa.array(["3", "7", None]).dictionary_encode(),
+    "dictionary of integers": pa.array([3, 7, None]).dictionary_encode(),
+    "unsigned dictionary": pa.array(["3", "7", None]).dictionary_encode().cast(pa.dictionary(pa.uint8(), pa.string())),
+    "null in the dictionary": pa.DictionaryArray.from_arrays([0, 1, 2], pa.array(["3", "7", None])),
+    "run ends": pa.RunEndEncodedArray.from_arrays([1, 2, 3], pa.array([3, 7, None])),
+}
+
+
+def test_categories_rarer_than_min_count_are_unknown() -> None:
+    encoder = fit(table(x=["a", "b", "a", "c", "b", "a"]), min_count=2)
+    assert encoder.feature_names(0) == ["unknown", "missing", "a", "b"]
+    assert labels(encoder, table(x=["c", "b", "z", None])) == ["unknown", "b", "unknown", "missing"]
+
+
+@pytest.mark.parametrize("seen", SAME)
+@pytest.mark.parametrize("asked", SAME)
+def test_3_and_its_other_spellings_are_one_category(seen: str, asked: str) -> None:
+    encoder = fit(table(x=SAME[seen]), **CATEGORICAL)
+    assert encoder.feature_names(0) == ["unknown", "missing", "3", "7"]
+    assert labels(encoder, table(x=SAME[asked])) == ["3", "7", "missing"]
+
+
+def test_floats_are_categories_by_their_shortest_digits() -> None:
+    values = [0.1, 1e-7, 1e22, 2.5, -0.0, 2.0**53, -(2.0**63), 1e300, float("inf")]
+    encoder = fit(table(x=pa.array(values)), **CATEGORICAL)
+    expected = ["0.1", "1e-07", "1e+22", "2.5", "0", "9007199254740992", repr(-(2.0**63)), "1e+300", "inf"]
+    assert sorted(encoder.feature_names(0)[2:]) == sorted(expected)
+    assert labels(encoder, table(x=pa.array([0.1, 2.5], pa.float32()))) == ["0.1", "2.5"]
+
+
+def test_booleans_are_the_categories_true_and_false() -> None:
+    encoder = fit(table(x=[True, False, None, True]))
+    assert encoder.feature_names(0) == ["unknown", "missing", "true", "false"]
+    assert labels(encoder, table(x=["false", "no", None])) == ["false", "unknown", "missing"]
+
+
+def test_a_dictionary_with_values_that_do_not_occur_learns_only_those_that_do() -> None:
+    column = pa.DictionaryArray.from_arrays(pa.array([2, 0, 2]), pa.array(["a", "never", "c"]))
+    assert fit(table(x=column)).feature_names(0) == ["unknown", "missing", "c", "a"]

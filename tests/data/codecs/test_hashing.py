@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attfm.data.codecs import hashing
-from attfm.data.codecs.hashing import hash_strings
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING
+from attfm.data.codecs.hashing import Buckets, hash_strings
+from tests.data.encoding import fit, table
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=12))
 
@@ -54,3 +56,21 @@ def test_strings_spread_evenly_over_buckets() -> None:
     counts = np.bincount((hashes % np.uint64(64)).astype(int), minlength=64)
     chi_squared = ((counts - 625) ** 2 / 625).sum()
     assert chi_squared < 110  # 63 degrees of freedom: 110 is passed with probability 0.0002
+
+
+def test_hashed_categories_need_no_vocabulary() -> None:
+    encoder = fit(table(x=["a", None, "b"]), columns={"x": {"hash_buckets": 5}})
+    assert encoder.n_features == 7
+    assert encoder.feature_names(0)[:3] == ["unknown", "missing", "bucket 0"]
+    first, missing, other, again = encoder.transform(table(x=["a", None, "unseen", "a"])).ids[:, 0].tolist()
+    assert missing == 1
+    assert first == again
+    assert {first, other} <= set(range(2, 7))
+    assert encoder.transform(table(x=[3, 3.0])).ids.tolist() == encoder.transform(table(x=["3", "3"])).ids.tolist()
+
+
+def test_buckets_are_in_range_and_the_same_for_the_same_value() -> None:
+    found = Buckets(7).find(large([f"v{i}" for i in range(100)] + ["v3", None]))
+    assert set(found[:-1].tolist()) == set(range(FIRST_VALUE, FIRST_VALUE + 7))
+    assert found[100] == found[3]
+    assert found[-1] == MISSING

@@ -1,11 +1,15 @@
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler
 
-from attfm.data.codecs.numeric import Bins, Sample, quantile_bins, short_numbers, uniform_bins
+from attfm.data.codecs.numeric import Bins, Sample, quantile_bins, uniform_bins
+from attfm.data.encoder import Encoder
+from tests.data.encoding import fit, infer, labels, table
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 # Small integers repeat, so that there are heavy values beside light ones.
@@ -96,13 +100,6 @@ def test_labels_name_single_values_and_half_open_ranges() -> None:
     assert quantile([5.0, 5.0], 4).labels() == ["5"]
 
 
-def test_labels_have_the_digits_that_tell_edges_apart() -> None:
-    assert short_numbers(np.array([0.1, 1234567.5])) == ["0.1", "1.23457e+06"]
-    assert short_numbers(np.array([1234567.0, 12345678.0])) == ["1234567", "12345678"]
-    assert short_numbers(np.array([1.00000001, 1.00000002])) == ["1.00000001", "1.00000002"]
-    assert short_numbers(np.array([1.0, np.nextafter(1.0, 2)])) == ["1.0", "1.0000000000000002"]
-
-
 @given(st.lists(st.integers(-60, 60).map(float), min_size=2, max_size=50), st.integers(2, 15))
 def test_uniform_bins_are_those_of_scikit_learn_on_scaled_values(values: list[float], n: int) -> None:
     """Integers fall on edges, so the rounding of the scaled values has to be the same too."""
@@ -169,3 +166,85 @@ def test_a_sample_is_uniform_and_depends_on_the_seed() -> None:
     drawn = np.bincount(np.concatenate(samples).astype(int), minlength=1_000).reshape(10, 100).sum(1)
     assert abs(drawn - 1_000).max() < 120  # 4 standard deviations of a count of 1,000 in 10,000
     assert len({tuple(sorted(sample)) for sample in samples}) == 200
+
+
+def test_numeric_columns_take_every_spelling_of_numbers() -> None:
+    encoder = fit(table(x=[1, 2, 3, 4]))
+    for column in (
+        pa.array([2, None, 4], pa.int16()),
+        pa.array([2.0, float("nan"), 4.0]),
+        pa.array(["2", "", " 4 "]),
+        pa.array(["2.0", None, "4e0"], pa.string_view()),
+        pa.array(["2", None, "4"]).dictionary_encode(),
+        pa.array([2, None, 4]).dictionary_encode(),
+        pa.array([2, None, 4], pa.decimal128(5, 1)),
+    ):
+        assert labels(encoder, table(x=column)) == ["2", "missing", "4"], column.type
+
+
+def test_durations_are_seconds_in_whatever_unit() -> None:
+    encoder = fit(table(x=pa.array([1_000, 2_000, 3_000], pa.duration("ms"))))
+    assert labels(encoder, table(x=pa.array([2_000_000, None], pa.duration("us")))) == ["2", "missing"]
+    assert labels(fit(table(x=pa.array([5, 9], pa.time32("s")))), table(x=pa.array([9], pa.time32("s")))) == ["9"]
+
+
+def test_uniform_bins_and_their_edges() -> None:
+    encoder = fit(table(x=[0.0, 10.0]), numeric="uniform", max_bins=5)
+    edges = encoder.bin_edges(0)
+    assert edges is not None
+    np.testing.assert_allclose(edges, [0, 2, 4, 6, 8, 10])
+    assert labels(encoder, table(x=[-5.0, 3.0, 99.0])) == ["< 2", "[2, 4)", ">= 8"]
+
+
+def test_quantile_edges_run_from_the_smallest_to_the_greatest_value() -> None:
+    encoder = fit(table(x=[1.5, 2.0, 4.0], s=["a", "b", "c"]))
+    edges = encoder.bin_edges(0)
+    assert edges is not None
+    assert edges.tolist() == [1.5, 1.75, 3.0, 4.0]
+    assert encoder.bin_edges(1) is None
+
+
+def test_scaled_columns_are_one_feature_with_a_value() -> None:
+    encoder = fit(table(x=[10.0, 20.0, None], s=["a", "b", "c"]), numeric="scaled")
+    assert encoder.fields[0].kind == "scaled"
+    assert not encoder.fields[0].ordered
+    assert encoder.feature_names(0) == ["unknown", "missing", "value"]
+    batch = encoder.transform(table(x=[10.0, 12.5, 30.0, None], s=["a"] * 4))
+    assert batch.ids[:, 0].tolist() == [2, 2, 2, 1]
+    assert batch.values is not None
+    assert batch.values.tolist() == [[0, 1], [0.25, 1], [2, 1], [1, 1]]
+    assert batch.values.dtype == torch.float32
+
+
+def test_a_constant_scaled_column_has_the_value_0() -> None:
+    batch = fit(table(x=[3, 3]), numeric="scaled").transform(table(x=[3, 8, None]))
+    assert batch.values is not None
+    assert batch.values[:, 0].tolist() == [0, 0, 1]
+
+
+def test_beyond_the_sample_the_bins_depend_on_the_seed_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attfm.data.codecs.numeric.SAMPLE_SIZE", 200)
+    data = table(x=np.random.default_rng(0).normal(size=5_000))
+    schema = infer(data, max_bins=50)
+
+    def edges(seed: int, rows: int) -> list[float]:
+        found = Encoder.fit(schema, data.to_batches(max_chunksize=rows), seed=seed).bin_edges(0)
+        assert found is not None
+        return list(found)
+
+    assert edges(0, 5_000) == edges(0, 17)
+    assert edges(0, 17) != edges(1, 17)
+    assert edges(1, 17)[0] == data["x"].to_numpy().min()
+    assert len(edges(1, 17)) == 51
+
+
+def test_uniform_10_bins_of_adult_like_columns() -> None:
+    """Education years 1 to 16 and hours 1 to 99 in ten bins, where 4, 10 and 50 lie on edges, as scikit-learn cuts."""
+    years, hours = np.arange(1, 17), np.arange(1, 100)
+    encoder = Encoder.fit(
+        infer(table(years=years, hours=hours[:16]), numeric="uniform", max_bins=10),
+        [pa.RecordBatch.from_pydict({"years": np.resize(years, 99), "hours": hours})],
+    )
+    batch = encoder.transform(table(years=years, hours=np.resize([1, 10, 11, 50, 51, 99], 16)))
+    assert (batch.ids[:, 0] - 2).tolist() == [0, 0, 1, 2, 2, 3, 4, 4, 5, 5, 6, 7, 8, 8, 9, 9]
+    assert (batch.ids[:6, 1] - encoder.fields[1].start - 2).tolist() == [0, 0, 1, 5, 5, 9]

@@ -60,8 +60,7 @@ OBJECTS = {
     "reader": lambda: TABLE.to_reader(),
     "dataset": lambda: pads.dataset(TABLE),
     "stream": lambda: Stream(TABLE),
-    "polars": lambda: pl.DataFrame(COLUMNS),
-    "pandas": lambda: pd.DataFrame({**COLUMNS, "n": pd.array([1, None, 3], "Int64")}, index=[7, 7, 9]),
+    "pandas with an index": lambda: pd.DataFrame({**COLUMNS, "n": pd.array([1, None, 3], "Int64")}, index=[7, 7, 9]),
     "pandas on arrow": lambda: TABLE.to_pandas(types_mapper=pd.ArrowDtype),
     "dict": lambda: COLUMNS,
     "list of dicts": lambda: TABLE.to_pylist(),
@@ -70,7 +69,15 @@ OBJECTS = {
 
 @pytest.mark.parametrize("kind", OBJECTS)
 def test_objects_agree(kind):
-    source = open_source(OBJECTS[kind]())
+    assert_holds_the_columns(OBJECTS[kind]())
+
+
+def test_frames_agree(frame):
+    assert_holds_the_columns(frame(COLUMNS))
+
+
+def assert_holds_the_columns(data):
+    source = open_source(data)
     assert source.num_rows == 3
     for _ in range(2):  # a reader can be read once, its source again
         assert table_of(source).to_pydict() == COLUMNS
@@ -388,3 +395,36 @@ def test_columns_asked_for():
     with pytest.raises(SchemaError, match=r"No columns of Table were asked for"):
         source.batches([])
     assert repr(source) == "Source('Table', rows=3, columns=6)"
+
+
+def test_kept_columns_are_read_once_if_they_fit():
+    source = open_source(TABLE)
+    passes = []
+    read = source._reader.read
+    source._reader.read = lambda columns: passes.append(list(columns)) or read(columns)
+    kept = source.kept(["n", "w"])
+    assert (kept.name, kept.num_rows, kept.schema.names) == ("Table", 3, ["n", "w"])
+    for columns in (["n", "w"], ["w"], ["w", "n"], ["n"]):
+        assert [batch.to_pydict() for batch in kept.batches(columns)] == [{name: COLUMNS[name] for name in columns}]
+    assert passes == [["n", "w"]]
+
+    passes.clear()
+    large = source.kept(["n", "w"], most_bytes=TABLE.select(["n", "w"]).nbytes - 1)
+    for columns in (["w"], ["w"], ["n"]):
+        assert [batch.to_pydict() for batch in large.batches(columns)] == [{name: COLUMNS[name] for name in columns}]
+    assert passes == [["n", "w"], ["w"], ["n"]]
+
+
+def test_a_pass_that_ends_early_keeps_nothing():
+    rows = 2 * MAX_BATCH_ROWS
+    kept = open_source(pa.table({"a": np.arange(rows)})).kept(["a"])
+    assert next(kept.batches())["a"][0].as_py() == 0
+    assert sum(batch.num_rows for batch in kept.batches()) == rows
+    assert sum(batch.num_rows for batch in kept.batches()) == rows
+
+
+def test_kept_columns_must_be_there():
+    with pytest.raises(SchemaError, match="Table has no column 'z'"):
+        open_source(TABLE).kept(["n", "z"])
+    with pytest.raises(SchemaError, match="Table has no column 'x'"):
+        open_source(TABLE).kept(["n"]).batches(["x"])

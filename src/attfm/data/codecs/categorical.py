@@ -1,24 +1,44 @@
-"""Vocabularies: the distinct values of a column in training, each with its number."""
+"""Categorical columns: one feature for each distinct value of the training rows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from attfm.data.codecs.hashing import hash_strings
-
-UNKNOWN, MISSING, FIRST_VALUE = 0, 1, 2  # the numbers of a field's features, from its start
+from attfm.config import DataConfig
+from attfm.data.arrow_columns import read_categories
+from attfm.data.bad_values import BadValues
+from attfm.data.batch import FieldFeatures
+from attfm.data.codecs.codec import (
+    FIRST_VALUE,
+    MISSING,
+    UNKNOWN,
+    Check,
+    Codec,
+    ColumnKind,
+    Field,
+    Learner,
+    damaged,
+    integer,
+)
+from attfm.data.codecs.hashing import Buckets, hash_strings
+from attfm.data.schema import Column
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """The known values of a field.
 
-    values : large_string array (size,), canonical and distinct
-    counts : int64 (size,), how often each occurred in training
+    Attributes
+    ----------
+    values : large_string array (size,)
+        Canonical and distinct.
+    counts : int64 (size,)
+        How often each occurred in training.
     """
 
     values: pa.Array
@@ -69,23 +89,19 @@ class Vocabulary:
         labels: list[str] = self.values.to_pylist()
         return labels
 
+    def rows(self) -> dict[str, pa.Array]:
+        """Return the columns value and count of the encoder file."""
+        return {"value": self.values, "count": pa.array(self.counts)}
 
-@dataclass(frozen=True)
-class Buckets:
-    """Hash buckets in place of a vocabulary that would be too large."""
-
-    size: int
-
-    def find(self, values: pa.Array) -> NDArray[np.int32]:
-        """Return the number of each value's feature, int32 (distinct,): MISSING, or from FIRST_VALUE on."""
-        found = (hash_strings(values) % np.uint64(self.size)).astype(np.int64) + FIRST_VALUE
-        if values.null_count:
-            found[values.is_null().to_numpy(zero_copy_only=False)] = MISSING
-        return found.astype(np.int32)
-
-    def labels(self) -> list[str]:
-        """Return "bucket 0", "bucket 1", ..."""
-        return [f"bucket {i}" for i in range(self.size)]
+    @classmethod
+    def from_rows(cls, field: str, rows: pa.Table) -> Self:
+        """Return the vocabulary with these rows in the encoder file; raise RunFolderError where it can't be one."""
+        if rows["value"].null_count or rows["count"].null_count:
+            raise damaged(f"a value of field '{field}' is empty")
+        values = pa.concat_arrays([pa.array([], pa.large_string()), *rows["value"].chunks])
+        if len(values.unique()) < len(values):
+            raise damaged(f"a value of field '{field}' occurs twice")
+        return cls(values, rows["count"].to_numpy())
 
 
 class Counter:
@@ -122,3 +138,82 @@ class Counter:
         table = table.sort_by([("count", "descending"), ("value", "ascending")]).combine_chunks()
         values = pa.concat_arrays([pa.array([], pa.large_string()), *table["value"].chunks])
         return Vocabulary(values, table["count"].to_numpy())
+
+
+class ValueCounter:
+    """Learns the values of a categorical column, or the members of a multi-valued one."""
+
+    def __init__(self, column: Column) -> None:
+        self.column = column
+        self._counter = Counter()
+
+    def count(self, codes: NDArray[Any], values: pa.Array) -> None:
+        """Take in the codes of a chunk (-1 is missing) into its distinct values."""
+        if self.column.hash_buckets is None:
+            self._counter.add(codes, values)
+
+    def values(self) -> Vocabulary | Buckets:
+        """Return the values that have a feature."""
+        if self.column.hash_buckets is None:
+            return self._counter.vocabulary(min_count=self.column.min_count or 1)
+        return Buckets(self.column.hash_buckets)
+
+
+class CategoricalLearner(ValueCounter):
+    """Counts the values of a categorical column."""
+
+    def add(self, chunk: pa.Array, *, row: int, bad: BadValues) -> None:
+        categories = read_categories(chunk, column=self.column.name, bad=bad)
+        self.count(categories.codes, categories.values)
+
+    def codec(self) -> Codec:
+        return CategoricalCodec(self.column, self.values())
+
+
+class CategoricalCodec(Codec):
+    """One feature for each value of a vocabulary, or for each hash bucket.
+
+    Parameters
+    ----------
+    column : Column
+    values : Vocabulary or Buckets
+        Those that have a feature.
+    """
+
+    def __init__(self, column: Column, values: Vocabulary | Buckets) -> None:
+        self.column = column
+        self.values = values
+        self.fields = (Field(column.name, column.name, column.kind, FIRST_VALUE + values.size),)
+
+    def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
+        categories = read_categories(chunk, column=self.column.name, bad=bad)
+        feature_of = np.append(self.values.find(categories.values), np.int32(MISSING))
+        return [FieldFeatures(feature_of[categories.codes])]
+
+    def labels(self, field: int = 0) -> list[str]:
+        return self.values.labels()
+
+    def rows(self, field: int = 0) -> dict[str, pa.Array]:
+        return self.values.rows()
+
+
+class Categorical(ColumnKind):
+    """Columns whose values have no order."""
+
+    settings: ClassVar[Mapping[str, Check]] = {"min_count": integer(1, 2**31), "hash_buckets": integer(1, 2**31)}
+
+    def defaults(self, config: DataConfig) -> dict[str, Any]:
+        return {"min_count": config.min_count}
+
+    def learner(self, column: Column, seed: list[int]) -> Learner:
+        return CategoricalLearner(column)
+
+    def codec(self, column: Column, rows: Mapping[str, pa.Table]) -> Codec:
+        return CategoricalCodec(column, values_from_rows(column, rows[column.name]))
+
+
+def values_from_rows(column: Column, rows: pa.Table) -> Vocabulary | Buckets:
+    """Return the values that have a feature, from the encoder file."""
+    if column.hash_buckets is not None:
+        return Buckets(column.hash_buckets)
+    return Vocabulary.from_rows(column.name, rows)

@@ -1,12 +1,44 @@
-"""A 64-bit hash of strings that is the same on every machine and in every run."""
+"""Hash buckets in place of a vocabulary, by a 64-bit hash that is the same on every machine and in every run."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING
+
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
 _BASE_INVERSE = np.uint64(pow(int(_BASE), -1, 2**64))
 _BLOCK_BYTES = 1 << 20  # a block and its powers stay in the cache
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Hash buckets in place of a vocabulary that would be too large.
+
+    Attributes
+    ----------
+    size : int
+        Number of buckets.
+    """
+
+    size: int
+
+    def find(self, values: pa.Array) -> NDArray[np.int32]:
+        """Return the number of each value's feature, int32 (distinct,): MISSING, or from FIRST_VALUE on."""
+        found = (hash_strings(values) % np.uint64(self.size)).astype(np.int64) + FIRST_VALUE
+        if values.null_count:
+            found[values.is_null().to_numpy(zero_copy_only=False)] = MISSING
+        return found.astype(np.int32)
+
+    def labels(self) -> list[str]:
+        """Return "bucket 0", "bucket 1", ..."""
+        return [f"bucket {i}" for i in range(self.size)]
+
+    def rows(self) -> dict[str, pa.Array]:
+        """Return no rows of the encoder file: the settings of the column say all."""
+        return {}
 
 
 def hash_strings(strings: pa.Array) -> NDArray[np.uint64]:
@@ -17,7 +49,7 @@ def hash_strings(strings: pa.Array) -> NDArray[np.uint64]:
 
     Parameters
     ----------
-    strings : pyarrow large_string array (rows,)
+    strings : large_string array (rows,)
 
     Returns
     -------

@@ -1,12 +1,35 @@
-"""Bins of numeric columns: where to cut, and how a bin is called."""
+"""Numeric columns: bins of the training values, or one feature whose x is the scaled value."""
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from heapq import heapify, heapreplace
 from operator import itemgetter
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+
+from attfm.config import DataConfig
+from attfm.data.arrow_columns import read_numbers
+from attfm.data.bad_values import BadValues
+from attfm.data.batch import FieldFeatures
+from attfm.data.codecs.codec import (
+    FIRST_VALUE,
+    MISSING,
+    UNKNOWN,
+    Check,
+    Codec,
+    ColumnKind,
+    Field,
+    Learner,
+    damaged,
+    integer,
+    one_of,
+)
+from attfm.data.schema import Column
+from attfm.data.texts import short_numbers
 
 Floats = NDArray[np.float64]
 SAMPLE_SIZE = 1_000_000
@@ -16,7 +39,19 @@ class Sample:
     """All values of a column while there are at most `size`; beyond that a uniform random sample of them.
 
     Each value gets a random key, and the values with the smallest keys stay. The keys follow the order of the values,
-    so the sample does not depend on how the rows are cut into batches. Minimum and maximum are of all values.
+    so the sample does not depend on how the rows are cut into batches.
+
+    Parameters
+    ----------
+    seed : list of int
+        Of the keys.
+    size : int
+        Most values that are kept.
+
+    Attributes
+    ----------
+    low, high : float
+        Minimum and maximum of all values; low > high where there was none.
     """
 
     def __init__(self, *, seed: list[int], size: int = SAMPLE_SIZE) -> None:
@@ -63,9 +98,14 @@ class Sample:
 class Bins:
     """Bins of one numeric column; bin b holds edges[b - 1] <= x < edges[b], the end bins all beyond.
 
-    edges : float64 (bins - 1,), increasing
-    low, high : smallest and greatest training value
-    single : float64 (bins,), the training value of a bin that holds only one, else NaN
+    Attributes
+    ----------
+    edges : float64 (bins - 1,)
+        Increasing.
+    low, high : float
+        Smallest and greatest training value.
+    single : float64 (bins,)
+        The training value of a bin that holds only one, else NaN.
     """
 
     edges: Floats
@@ -93,6 +133,31 @@ class Bins:
         for b, value in zip(held.tolist(), short_numbers(self.single[held]), strict=True):
             names[b] = value
         return names
+
+    def rows(self) -> dict[str, pa.Array]:
+        """Return the columns lower, upper and single of the encoder file."""
+        if self.size == 0:
+            return {}
+        edges = self.outer_edges()
+        single = pa.array(self.single, from_pandas=True)
+        return {"lower": pa.array(edges[:-1]), "upper": pa.array(edges[1:]), "single": single}
+
+    def outer_edges(self) -> Floats:
+        """Return all edges, float64 (bins + 1,), from the smallest to the greatest training value."""
+        return np.concatenate([[self.low], self.edges, [self.high]])
+
+    @classmethod
+    def from_rows(cls, column: Column, rows: pa.Table) -> Self:
+        """Return the bins with these rows in the encoder file; raise RunFolderError where they can't be bins."""
+        lower, upper = _bounds(column.name, rows)
+        low, high = (float(lower[0]), float(upper[-1])) if len(rows) else (np.inf, -np.inf)
+        edges = lower[1:]
+        inside = len(edges) == 0 or (low <= edges[0] and edges[-1] <= high)
+        if (np.diff(edges) <= 0).any() or (edges != upper[:-1]).any() or not inside or (len(rows) and low > high):
+            raise damaged(f"the bins of field '{column.name}' are not in increasing order")
+        if column.max_bins is not None and len(rows) > column.max_bins:
+            raise damaged(f"field '{column.name}' has {len(rows)} bins, more than the {column.max_bins} of the schema")
+        return cls(edges, low, high, _floats(rows, "single"))
 
 
 def quantile_bins(values: Floats, *, low: float, high: float, max_bins: int) -> Bins:
@@ -178,12 +243,152 @@ def uniform_bins(*, low: float, high: float, bins: int) -> Bins:
     return Bins(edges, low, high, np.full(len(edges) + 1, np.nan))
 
 
-def short_numbers(numbers: Floats) -> list[str]:
-    """Return numbers as text: integers in full, others with as few digits as keep different ones apart."""
-    if (np.abs(numbers) < 1e15).all() and (numbers == np.trunc(numbers)).all():
-        return [str(int(x)) for x in numbers.tolist()]
-    for digits in (6, 9, 12):
-        texts = [f"{x:.{digits}g}" for x in numbers]
-        if len(set(texts)) == len(set(numbers.tolist())):
-            return texts
-    return [repr(x) for x in numbers.tolist()]
+class NumericLearner:
+    """Keeps the values of a numeric column, or a sample of them, to cut bins on."""
+
+    def __init__(self, column: Column, seed: list[int]) -> None:
+        self._column = column
+        self._sample = Sample(seed=seed, size=SAMPLE_SIZE)
+
+    def add(self, chunk: pa.Array, *, row: int, bad: BadValues) -> None:
+        x = read_numbers(chunk, column=self._column.name, row=row, bad=bad)
+        x = x[~np.isnan(x)]
+        if self._column.bins == "quantile":
+            self._sample.add(x)
+        else:
+            self._sample.widen(x)
+
+    def codec(self) -> Codec:
+        low, high, max_bins = self._sample.low, self._sample.high, self._column.max_bins or 2
+        if self._column.bins == "scaled":
+            return ScaledCodec(self._column.name, low, high)
+        if self._column.bins == "uniform":
+            return BinsCodec(self._column.name, uniform_bins(low=low, high=high, bins=max_bins))
+        values = self._sample.values()
+        return BinsCodec(self._column.name, quantile_bins(values, low=low, high=high, max_bins=max_bins))
+
+
+class BinsCodec(Codec):
+    """One feature for each bin.
+
+    Parameters
+    ----------
+    column : str
+        Its name.
+    bins : Bins
+        None of them where the column had no value in training: any value is unknown then.
+    """
+
+    def __init__(self, column: str, bins: Bins) -> None:
+        self._column = column
+        self._bins = bins
+        self.fields = (Field(column, column, "numeric", FIRST_VALUE + bins.size, ordered=True),)
+
+    def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
+        x = read_numbers(chunk, column=self._column, row=row, bad=bad)
+        missing = np.isnan(x)
+        if self._bins.size:
+            ids = self._bins.find(x).astype(np.int32)
+            ids += FIRST_VALUE
+        else:
+            ids = np.full(len(x), UNKNOWN, np.int32)
+        if missing.any():
+            ids[missing] = MISSING
+        return [FieldFeatures(ids)]
+
+    def labels(self, field: int = 0) -> list[str]:
+        return self._bins.labels()
+
+    def edges(self, field: int = 0) -> Floats | None:
+        return self._bins.outer_edges() if self._bins.size else None
+
+    def rows(self, field: int = 0) -> dict[str, pa.Array]:
+        return self._bins.rows()
+
+
+class ScaledCodec(Codec):
+    """One feature whose x is the value, scaled so that training values lie in 0 to 1.
+
+    Parameters
+    ----------
+    column : str
+        Its name.
+    low, high : float
+        Smallest and greatest training value; low > high where there was none.
+    """
+
+    def __init__(self, column: str, low: float, high: float) -> None:
+        self._column = column
+        self._low = low
+        self._high = high
+        self.fields = (Field(column, column, "scaled", FIRST_VALUE + 1),)
+
+    def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
+        x = read_numbers(chunk, column=self._column, row=row, bad=bad)
+        missing = np.isnan(x)
+        if self._low < self._high:
+            with np.errstate(over="ignore"):
+                scaled = np.where(missing, 1, (x - self._low) / (self._high - self._low)).astype(np.float32)
+        else:  # constant, or without a value in training
+            scaled = missing.astype(np.float32)
+        bad.add_values(
+            self._column,
+            ~np.isfinite(scaled),
+            chunk,
+            row=row,
+            one="is too far outside the training range",
+            many="are too far outside the training range",
+            advice=f"It is {self._low:.6g} to {self._high:.6g}: correct or clip the values.",
+        )
+        return [FieldFeatures(np.where(missing, MISSING, FIRST_VALUE).astype(np.int32), scaled)]
+
+    def labels(self, field: int = 0) -> list[str]:
+        return ["value"]
+
+    def value_range(self, field: int = 0) -> tuple[float, float]:
+        return (self._low, self._high) if self._low <= self._high else (0.0, 1.0)
+
+    def rows(self, field: int = 0) -> dict[str, pa.Array]:
+        if self._low > self._high:
+            return {}
+        return {"lower": pa.array([self._low]), "upper": pa.array([self._high])}
+
+    @classmethod
+    def from_rows(cls, column: Column, rows: pa.Table) -> Self:
+        """Return the codec with these rows in the encoder file; raise RunFolderError where they are no range."""
+        lower, upper = _bounds(column.name, rows)
+        if len(rows) > 1 or (lower > upper).any():
+            raise damaged(f"field '{column.name}' needs one range")
+        return cls(column.name, *((float(lower[0]), float(upper[0])) if len(rows) else (np.inf, -np.inf)))
+
+
+class Numeric(ColumnKind):
+    """Columns of numbers, durations and times of day."""
+
+    settings: ClassVar[Mapping[str, Check]] = {
+        "bins": one_of("quantile", "uniform", "scaled"),
+        "max_bins": integer(2, 65_535),
+    }
+
+    def defaults(self, config: DataConfig) -> dict[str, Any]:
+        return {"bins": config.numeric, "max_bins": config.max_bins}
+
+    def learner(self, column: Column, seed: list[int]) -> Learner:
+        return NumericLearner(column, seed)
+
+    def codec(self, column: Column, rows: Mapping[str, pa.Table]) -> Codec:
+        if column.bins == "scaled":
+            return ScaledCodec.from_rows(column, rows[column.name])
+        return BinsCodec(column.name, Bins.from_rows(column, rows[column.name]))
+
+
+def _bounds(field: str, rows: pa.Table) -> tuple[Floats, Floats]:
+    """Return the columns lower and upper of the encoder file, all finite."""
+    lower, upper = _floats(rows, "lower"), _floats(rows, "upper")
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+        raise damaged(f"an edge of field '{field}' is not a number")
+    return lower, upper
+
+
+def _floats(rows: pa.Table, column: str) -> Floats:
+    return np.asarray(rows[column].to_numpy(), np.float64)

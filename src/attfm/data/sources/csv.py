@@ -23,17 +23,25 @@ class DelimitedFile:
 
     Parameters
     ----------
-    file : where it is
-    names : column names of a file without a header; None: the first row holds them
-    separator : one character; None: by the extension and the first rows
-    null_values : markers of a missing cell besides the usual
-    encoding : of the text, as Python names it
-    skip_rows : lines to pass over at the top
+    file : DataFile
+        Where it is.
+    names : sequence of str or None
+        Column names of a file without a header; None: the first row holds them.
+    separator : str or None
+        One character; None: by the extension and the first rows.
+    null_values : sequence of str or None
+        Markers of a missing cell besides the usual.
+    encoding : str
+        Of the text, as Python names it.
+    skip_rows : int
+        Lines to pass over at the top.
 
     Raises
     ------
-    SourceError : empty, ragged, not text of that encoding, a quote never closed, wrong number of names
-    SchemaError : column names are empty or doubled
+    SourceError
+        Empty, ragged, not text of that encoding, a quote never closed, wrong number of names.
+    SchemaError
+        Column names are empty or doubled.
     """
 
     def __init__(
@@ -49,8 +57,9 @@ class DelimitedFile:
         self._file = file
         self._encoding = known_encoding(encoding)
         self._null_values = [*NULL_VALUES, *(null_values or ())]
-        self._heading = read_heading(file, self._encoding, names=names, separator=separator, skip_rows=skip_rows)
-        columns, self.num_rows = self._scan()
+        with self._opened() as stream:
+            self._heading = read_heading(file, stream, names=names, separator=separator, skip_rows=skip_rows)
+            columns, self.num_rows = self._scan(stream)
         self._columns = {column.name: column for column in columns}
         self.schema = pa.schema([(column.name, column.type) for column in columns])
 
@@ -93,11 +102,15 @@ class DelimitedFile:
             ),
         )
 
-    def _scan(self) -> tuple[list[TextColumn], int]:
+    def _opened(self) -> TextStream:
+        return TextStream(self._file, self._encoding, check=True)
+
+    def _scan(self, stream: TextStream) -> tuple[list[TextColumn], int]:
         """Return the typed columns and the number of rows, with blocks as long as the longest row needs."""
         for self._block_size in _BLOCK_SIZES:
             try:
-                return self._scan_blocks()
+                with self._opened() if stream.closed else stream as opened:
+                    return self._scan_blocks(opened)
             except pa.ArrowInvalid as error:
                 # A row longer than a block; no other message of pyarrow has this word (a test pins it).
                 if "straddl" not in str(error):
@@ -107,11 +120,11 @@ class DelimitedFile:
             "never closed."
         )
 
-    def _scan_blocks(self) -> tuple[list[TextColumn], int]:
+    def _scan_blocks(self, stream: TextStream) -> tuple[list[TextColumn], int]:
         """Read all cells as strings, and find each column's type."""
         names = self._heading.names
         columns = [TextColumn(name, self._null_values) for name in names]
-        ending = "\n" + self._heading.separator.join([_END] * len(names))
+        stream.ending = ("\n" + self._heading.separator.join([_END] * len(names))).encode()
         bad_rows: list[pacsv.InvalidRow] = []
 
         def keep(row: pacsv.InvalidRow) -> str:
@@ -120,18 +133,17 @@ class DelimitedFile:
 
         rows = 0
         held: pa.RecordBatch | None = None  # the last batch so far, which may end with _END
-        with TextStream(self._file, self._encoding, check=True, ending=ending.encode()) as stream:
-            try:
-                with self._reader(stream, dict.fromkeys(names, pa.string()), keep) as reader:
-                    for batch in reader:
-                        if batch.num_rows and held is not None:
-                            _observe(columns, held)
-                            rows += held.num_rows
-                        held = batch if batch.num_rows else held
-            except pa.ArrowInvalid as error:
-                if not bad_rows:
-                    raise
-                raise self._ragged(bad_rows[0], stream.lines) from error
+        try:
+            with self._reader(stream, dict.fromkeys(names, pa.string()), keep) as reader:
+                for batch in reader:
+                    if batch.num_rows and held is not None:
+                        _observe(columns, held)
+                        rows += held.num_rows
+                    held = batch if batch.num_rows else held
+        except pa.ArrowInvalid as error:
+            if not bad_rows:
+                raise
+            raise self._ragged(bad_rows[0], stream.lines) from error
         last = [] if held is None else [str(cells[-1]) for cells in held.columns]
         if held is None or last[0] != _END:
             raise self._unclosed(stream.lines, sum(cell.count("\n") for cell in last))

@@ -22,7 +22,14 @@ _LONGEST = 1 << 26
 class Heading:
     """How the rows are to be read.
 
-    skip : lines before the first row
+    Attributes
+    ----------
+    separator : str
+        One character.
+    names : list of str
+        Of the columns.
+    skip : int
+        Lines before the first row.
     """
 
     separator: str
@@ -31,22 +38,36 @@ class Heading:
 
 
 def read_heading(
-    file: DataFile, encoding: str, *, names: Sequence[str] | None, separator: str | None, skip_rows: int
+    file: DataFile, stream: TextStream, *, names: Sequence[str] | None, separator: str | None, skip_rows: int
 ) -> Heading:
     """Look at the first rows of a file.
 
+    Parameters
+    ----------
+    file : DataFile
+        Where it is.
+    stream : TextStream
+        The file from its start; it stays there.
+    names : sequence of str or None
+        Column names of a file without a header; None: the first row holds them.
+    separator : str or None
+        One character; None: by the extension and the first rows.
+    skip_rows : int
+        Lines to pass over at the top.
+
     Raises
     ------
-    SourceError : empty, no such separator, another separator than given, names of the wrong number
-    SchemaError : column names are empty or doubled
+    SourceError
+        Empty, no such separator, another separator than given, names of the wrong number.
+    SchemaError
+        Column names are empty or doubled.
     """
     separator = _SPELLED.get(separator or "", separator)
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
         raise SourceError(f"separator={separator!r} can't be used: give one character, for example ';' or '\\t'.")
     if skip_rows < 0:
         raise SourceError(f"skip_rows={skip_rows} can't be used: give 0 or more lines.")
-    with TextStream(file, encoding, check=True) as stream:
-        lines = _sample(stream, skip_rows)[skip_rows:]
+    lines = _sample(stream, skip_rows)[skip_rows:]
     if not "".join(lines).strip():
         after = f" after the first {skip_rows} lines" if skip_rows else ""
         raise SourceError(f"{file.name} is empty{after}: a table needs a header and at least one row.")
@@ -84,9 +105,9 @@ def long_cells() -> Iterator[None]:
 
 def _sample(stream: TextStream, skip_rows: int) -> list[str]:
     """Return the whole lines of the first megabyte; more where there would be none behind those to skip."""
-    text, size = b"", _SAMPLE
+    size = _SAMPLE
     while True:
-        text += stream.read(size - len(text))
+        text = stream.peek(size)
         # newline="": lines end where the csv module ends them, and their ends are kept.
         lines = list(io.StringIO(text.decode("utf-8", "ignore").removeprefix("\ufeff"), newline=""))
         if len(text) < size or size >= _LONGEST:

@@ -21,8 +21,16 @@ class TextColumn:
 
     Parameters
     ----------
-    name : of the column
-    null_values : cells that are missing
+    name : str
+        Of the column.
+    null_values : sequence of str
+        Cells that are missing.
+
+    Attributes
+    ----------
+    name : str
+    type : pyarrow.DataType
+        The narrowest that holds all cells seen.
     """
 
     def __init__(self, name: str, null_values: Sequence[str]) -> None:

@@ -1,14 +1,13 @@
 """Finding and opening files: what kind a name says it is, decompressed bytes, and errors that help."""
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from attfm.errors import SourceError
+from attfm.errors import SourceError, near_names
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 KINDS = {
@@ -32,8 +31,14 @@ _FOREIGN = {
 class DataFile:
     """A file or folder that exists, on this machine or in an object store.
 
-    name : its last part, for messages
-    path : as `filesystem` wants it
+    Attributes
+    ----------
+    name : str
+        Its last part, for messages.
+    path : str
+        As `filesystem` wants it.
+    filesystem : pyarrow.fs.FileSystem
+    is_folder : bool
     """
 
     name: str
@@ -47,7 +52,8 @@ class DataFile:
 
         Raises
         ------
-        SourceError : nothing is there, or the kind of URI is unknown
+        SourceError
+            Nothing is there, or the kind of URI is unknown.
         """
         text = str(path)
         if not text.strip():
@@ -95,7 +101,8 @@ class DataFile:
 
         Raises
         ------
-        SourceError : it is not what its extension says, or can't be read
+        SourceError
+            It is not what its extension says, or can't be read.
         """
         head = self.raw_head(8)
         compression = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
@@ -126,23 +133,23 @@ def known_kinds() -> str:
     return "; ".join(" ".join(suffixes) for suffixes in names.values()) + " (text also with .gz or .zst)"
 
 
+def table_stem(path: str) -> str:
+    """Return the name of a table without its folder and extensions."""
+    name = Path(path.rstrip("/")).name
+    for suffix in COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return Path(name).stem or "run"
+
+
 def _near_names(path: str) -> str:
     folder = Path(path).parent
     try:
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError:
         return f" There is no folder {folder} either."
-    near = get_close_matches(Path(path).name, names, n=3, cutoff=0.5)
+    near = near_names(Path(path).name, names, most=3, cutoff=0.5)
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
-
-
-def table_stem(path: str) -> str:
-    """Return what a table's runs are called: its file's name without folder and extensions."""
-    name = Path(path.rstrip("/")).name
-    for suffix in COMPRESSIONS:
-        name = name.removesuffix(suffix)
-    return Path(name).stem or "run"

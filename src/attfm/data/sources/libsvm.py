@@ -20,7 +20,17 @@ _BAG = pa.map_(pa.string(), pa.float32())
 
 @dataclass(frozen=True)
 class _Rows:
-    """Parsed rows: labels float64 (rows,), counts (rows,) of the entries, whose ids and weights follow each other."""
+    """Parsed rows.
+
+    Attributes
+    ----------
+    labels : float64 array (rows,)
+    counts : int64 (rows,)
+        How many entries each row has.
+    ids : string array (entries,)
+        Row after row.
+    weights : float32 array (entries,)
+    """
 
     labels: pa.Array
     counts: NDArray[np.int64]
@@ -36,12 +46,15 @@ class LibsvmFile:
 
     Parameters
     ----------
-    file : where it is
-    layout : "fields" or "bag" to have one or the other; "auto" looks
+    file : DataFile
+        Where it is.
+    layout : {"auto", "fields", "bag"}
+        "fields" or "bag" to have one or the other; "auto" looks.
 
     Raises
     ------
-    SourceError : a line is not `label id:value ...`, no rows, or not laid out in fields as asked
+    SourceError
+        A line is not `label id:value ...`, no rows, or not laid out in fields as asked.
     """
 
     def __init__(self, file: DataFile, *, layout: Layout = "auto") -> None:

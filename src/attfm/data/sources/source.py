@@ -1,7 +1,6 @@
 """Tables in: files of several kinds and table objects, as batches of Arrow columns that can be read again."""
 
-from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,18 +11,33 @@ from attfm.data.sources.files import DataFile, known_kinds
 from attfm.data.sources.in_memory import as_arrow
 from attfm.data.sources.libsvm import Layout, LibsvmFile
 from attfm.data.sources.writer import TableWriter
-from attfm.errors import SchemaError, SourceError
+from attfm.errors import SchemaError, SourceError, absent
 
-__all__ = ["MAX_BATCH_ROWS", "Source", "TableWriter", "open_source"]
+__all__ = ["MAX_BATCH_ROWS", "Reader", "Source", "TableWriter", "open_source"]
 
 MAX_BATCH_ROWS = 65_536
+MOST_KEPT_BYTES = 1 << 28
 
 
-class _Reader(Protocol):
-    schema: pa.Schema
-    num_rows: int
+class Reader(Protocol):
+    """What a kind of table gives: its columns, its rows, and a pass over them.
 
-    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]: ...
+    Attributes
+    ----------
+    schema : pyarrow.Schema
+        Of all columns.
+    num_rows : int or None
+        Where it is known.
+    """
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    @property
+    def num_rows(self) -> int | None: ...
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows from the top, with the given columns, in batches of any size."""
 
 
 class Source:
@@ -31,23 +45,25 @@ class Source:
 
     Parameters
     ----------
-    name : what messages call it, for example "churn.csv" or "DataFrame"
-    schema : of all columns
-    read : called for each pass with the names of the columns wanted; yields their batches
-    num_rows : where it is known
+    name : str
+        What messages call it, for example "churn.csv" or "DataFrame".
+    reader : Reader
+        Asked for each pass.
+
+    Attributes
+    ----------
+    name : str
+    schema : pyarrow.Schema
+        Of all columns.
+    num_rows : int or None
+        Where it is known.
     """
 
-    def __init__(
-        self,
-        name: str,
-        schema: pa.Schema,
-        read: Callable[[Sequence[str]], Iterator[pa.RecordBatch]],
-        num_rows: int | None = None,
-    ) -> None:
+    def __init__(self, name: str, reader: Reader) -> None:
         self.name = name
-        self.schema = schema
-        self.num_rows = num_rows
-        self._read = read
+        self.schema = reader.schema
+        self.num_rows = reader.num_rows
+        self._reader = reader
 
     def __repr__(self) -> str:
         rows = "?" if self.num_rows is None else self.num_rows
@@ -58,33 +74,84 @@ class Source:
 
         Parameters
         ----------
-        columns : those wanted, in that order; None for all
+        columns : sequence of str or None
+            Those wanted, in that order; None for all.
 
         Raises
         ------
-        SchemaError : a column is not there
-        SourceError : the file is damaged
+        SchemaError
+            A column is not there.
+        SourceError
+            The file is damaged.
         """
-        wanted = list(self.schema.names if columns is None else columns)
-        absent = [name for name in wanted if name not in self.schema.names]
-        if absent or not wanted:
-            raise SchemaError(self._absent(absent))
-        return self._sliced(wanted)
+        return self._sliced(self._checked(self.schema.names if columns is None else columns))
+
+    def _checked(self, columns: Sequence[str]) -> list[str]:
+        """Return the columns; raise SchemaError where there are none, or some of them are absent."""
+        if not columns:
+            raise SchemaError(f"No columns of {self.name} were asked for: name at least one.")
+        lacking = absent(columns, self.schema.names)
+        if lacking:
+            has = ", ".join(self.schema.names[:20]) + (", ..." if len(self.schema) > 20 else "")
+            raise SchemaError(f"{self.name} has no column {', '.join(lacking)}. It has {has}.")
+        return list(columns)
 
     def _sliced(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for batch in self._read(columns):
+        for batch in self._reader.read(columns):
             for start in range(0, batch.num_rows, MAX_BATCH_ROWS):
                 yield batch.slice(start, MAX_BATCH_ROWS)
 
-    def _absent(self, absent: Sequence[str]) -> str:
-        if not absent:
-            return f"No columns of {self.name} were asked for: name at least one."
-        named = []
-        for name in absent:
-            near = get_close_matches(name, self.schema.names, n=1)
-            named.append(f"'{name}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
-        has = ", ".join(self.schema.names[:20]) + (", ..." if len(self.schema) > 20 else "")
-        return f"{self.name} has no column {', '.join(named)}. It has {has}."
+    def kept(self, columns: Sequence[str], *, most_bytes: int = MOST_KEPT_BYTES) -> "Source":
+        """Return the source of some columns that keeps its rows in memory when they are first read, if they fit.
+
+        A small file is then read once for any number of passes; a large one is read for each pass, as ever.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            Those that the source has.
+        most_bytes : int
+            What the rows may take in memory.
+
+        Raises
+        ------
+        SchemaError
+            A column is not there.
+        """
+        return Source(self.name, _Kept(self, self._checked(columns), most_bytes))
+
+
+class _Kept:
+    """Columns of a source, from memory once a whole pass has shown that they fit."""
+
+    def __init__(self, source: Source, columns: Sequence[str], most_bytes: int) -> None:
+        self.schema = pa.schema([source.schema.field(name) for name in columns])
+        self.num_rows = source.num_rows
+        self._source = source
+        self._most_bytes = most_bytes
+        self._batches: list[pa.RecordBatch] | None = None
+        self._fits = True  # as far as is known
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        if self._batches is not None:
+            yield from (batch.select(columns) for batch in self._batches)
+        elif self._fits:
+            yield from (batch.select(columns) for batch in self._keeping())
+        else:
+            yield from self._source.batches(columns)
+
+    def _keeping(self) -> Iterator[pa.RecordBatch]:
+        batches, size = [], 0
+        for batch in self._source.batches(self.schema.names):
+            if self._fits:
+                batches.append(batch)
+                size += batch.nbytes
+                if size > self._most_bytes:
+                    self._fits = False
+                    batches.clear()
+            yield batch
+        if self._fits:
+            self._batches = batches
 
 
 def open_source(
@@ -101,25 +168,35 @@ def open_source(
 
     Parameters
     ----------
-    data : path or URI of delimited text, Parquet, Arrow or libsvm/libfm (text also as .gz or .zst); path of a folder
-        of Parquet or Arrow files; pandas or polars DataFrame, pyarrow Table, RecordBatch, RecordBatchReader or
-        Dataset, 2-D numpy array, dict of columns, list of dicts, list of rows, any object with
-        `__arrow_c_stream__` or `__dataframe__`; or a Source
-    names : column names of text without a header, or of an array (else x0, x1, ...)
-    separator : of delimited text, one character; None: by extension and first rows, among , ; tab and |
-    null_values : markers of a missing cell in delimited text, besides the usual ("", NA, NaN, null, n/a, ...)
-    encoding : of delimited text
-    skip_rows : lines of delimited text to pass over at the top
-    layout : of libsvm/libfm: "fields" gives columns f0, f1, ..., "bag" one column of maps; "auto" looks for fields
+    data : object
+        Path or URI of delimited text, Parquet, Arrow or libsvm/libfm (text also as .gz or .zst); path of a folder of
+        Parquet or Arrow files; pandas or polars DataFrame, pyarrow Table, RecordBatch, RecordBatchReader or Dataset,
+        2-D numpy array, dict of columns, list of dicts, list of rows, any object with `__arrow_c_stream__` or
+        `__dataframe__`; or a Source.
+    names : sequence of str or None
+        Column names of text without a header, or of an array (else x0, x1, ...).
+    separator : str or None
+        Of delimited text, one character; None: by extension and first rows, among , ; tab and |.
+    null_values : sequence of str or None
+        Markers of a missing cell in delimited text, besides the usual ("", NA, NaN, null, n/a, ...).
+    encoding : str
+        Of delimited text.
+    skip_rows : int
+        Lines of delimited text to pass over at the top.
+    layout : {"auto", "fields", "bag"}
+        Of libsvm/libfm: "fields" gives columns f0, f1, ..., "bag" one column of maps; "auto" looks for fields.
 
     Returns
     -------
-    Source : delimited text and libsvm files have been read once, to check them and find their types
+    source : Source
+        Delimited text and libsvm files have been read once, to check them and find their types.
 
     Raises
     ------
-    SourceError : it can't be read, or is no table
-    SchemaError : column names are empty or doubled
+    SourceError
+        It can't be read, or is no table.
+    SchemaError
+        Column names are empty or doubled.
 
     Examples
     --------
@@ -142,7 +219,7 @@ def open_source(
         )
     if names is not None and kind != "delimited":
         raise SourceError(f"names= is for arrays and text without a header, but {file.name} has names of its own.")
-    reader: _Reader
+    reader: Reader
     if kind == "delimited":
         reader = DelimitedFile(
             file, names=names, separator=separator, null_values=null_values, encoding=encoding, skip_rows=skip_rows
@@ -154,7 +231,7 @@ def open_source(
         from attfm.data.sources.arrow_files import open_arrow_file, open_folder
 
         reader = open_folder(file) if kind == "folder" else open_arrow_file(file, kind)
-    return Source(file.name, reader.schema, reader.read, reader.num_rows)
+    return Source(file.name, reader)
 
 
 def _object_source(data: object, names: Sequence[str] | None) -> Source:
@@ -162,11 +239,17 @@ def _object_source(data: object, names: Sequence[str] | None) -> Source:
     if type(data).__module__ == "pyarrow._dataset" and names is None:
         from attfm.data.sources.arrow_files import ArrowDataset
 
-        dataset = ArrowDataset(f"the {kind}", data)
-        return Source(kind, dataset.schema, dataset.read, dataset.num_rows)
-    table = as_arrow(data, names)
+        return Source(kind, ArrowDataset(f"the {kind}", data))
+    return Source(kind, _TableReader(as_arrow(data, names)))
 
-    def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        return iter(table.select(list(columns)).to_batches(max_chunksize=MAX_BATCH_ROWS))
 
-    return Source(kind, table.schema, read, table.num_rows)
+class _TableReader:
+    """A table in memory."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.schema = table.schema
+        self.num_rows = table.num_rows
+        self._table = table
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return iter(self._table.select(list(columns)).to_batches(max_chunksize=MAX_BATCH_ROWS))

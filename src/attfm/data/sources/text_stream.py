@@ -12,20 +12,33 @@ _CHUNK = 1 << 20
 class TextStream(io.RawIOBase):
     """A file opened for reading.
 
-    check : raise SourceError at the first byte that is not of the encoding, and at NUL bytes
-    ending : bytes that follow those of the file
+    Parameters
+    ----------
+    file : DataFile
+        Where it is.
+    encoding : str
+        Of the text, as `known_encoding` names it.
+    check : bool
+        Raise SourceError at the first byte that is not of the encoding, and at NUL bytes.
+
+    Attributes
+    ----------
+    ending : bytes
+        What follows the bytes of the file; to be set before the end is read.
+    lines : int
+        Line ends so far.
     """
 
-    def __init__(self, file: DataFile, encoding: str, *, check: bool = False, ending: bytes = b"") -> None:
+    def __init__(self, file: DataFile, encoding: str, *, check: bool = False) -> None:
         self._name = file.name
         self._encoding = encoding
         self._raw = file.open_text()
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._check = check
-        self._ending = ending
+        self.ending = b""
         self._ready = b""  # read, but not asked for yet
         self._offset = 0
-        self.lines = 0  # line ends so far
+        self.lines = 0
 
     def readable(self) -> bool:
         return True
@@ -54,6 +67,12 @@ class TextStream(io.RawIOBase):
         text = b"".join(parts)
         size = length if size < 0 else size
         text, self._ready = text[:size], text[size:]
+        return text
+
+    def peek(self, size: int) -> bytes:
+        """Return the next `size` bytes without moving on; fewer only at the end."""
+        text = self.read(size)
+        self._ready = text + self._ready
         return text
 
     def whole(self, limit: int) -> bytes | None:
@@ -98,7 +117,7 @@ class TextStream(io.RawIOBase):
     def _end(self) -> bytes:
         if self._check and self._decoder.getstate()[0]:
             raise SourceError(f"{self._name} ends in the middle of a character: it is cut short.")
-        ending, self._ending = self._ending, b""
+        ending, self.ending = self.ending, b""
         self.lines += ending.count(b"\n")
         return ending
 

@@ -2,8 +2,6 @@
 
 import csv
 import io
-import os
-import uuid
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +12,14 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pyarrow.types as pat
 
+from attfm.data.sources.files import COMPRESSIONS
 from attfm.errors import SchemaError, SourceError
+from attfm.files import written_whole
 
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _KNOWN = (
     *_DELIMITERS,
-    *(f"{text}{packed}" for text in _DELIMITERS for packed in _COMPRESSIONS),
+    *(f"{text}{packed}" for text in _DELIMITERS for packed in COMPRESSIONS),
     ".parquet",
     ".arrow",
     ".feather",
@@ -35,11 +34,13 @@ class TableWriter:
 
     Parameters
     ----------
-    path : ends in .csv or .tsv (also .gz, .zst), .parquet, .arrow or .feather
+    path : str or pathlib.Path
+        Ends in .csv or .tsv (also .gz, .zst), .parquet, .arrow or .feather.
 
     Raises
     ------
-    SourceError : unknown extension, no such folder, or it can't be written
+    SourceError
+        Unknown extension, no such folder, or it can't be written.
 
     Examples
     --------
@@ -50,7 +51,7 @@ class TableWriter:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path).expanduser()
         name = self._path.name.lower()
-        self._compression = next((c for suffix, c in _COMPRESSIONS.items() if name.endswith(suffix)), None)
+        self._compression = next((c for suffix, c in COMPRESSIONS.items() if name.endswith(suffix)), None)
         stem = Path(name).stem if self._compression else name
         self._suffix = Path(stem).suffix
         if not name.endswith(_KNOWN):
@@ -59,12 +60,12 @@ class TableWriter:
             raise SourceError(f"{path} can't be written: there is no folder {self._path.parent}.")
         if self._path.is_dir():
             raise SourceError(f"{path} can't be written: it is a folder.")
-        self._temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}.tmp")
         self._open = ExitStack()
         self._schema: pa.Schema | None = None
         self._writer: Any = None
 
     def __enter__(self) -> Self:
+        self._temporary = self._open.enter_context(written_whole(self._path))
         return self
 
     def write(self, rows: pa.Table | pa.RecordBatch) -> None:
@@ -72,7 +73,10 @@ class TableWriter:
 
         Raises
         ------
-        SchemaError : other columns than before, or a type that the file can't hold
+        SchemaError
+            Other columns than before, or a type that the file can't hold.
+        SourceError
+            The disk is full, say.
         """
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         if self._suffix in _DELIMITERS:
@@ -108,14 +112,10 @@ class TableWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._open.close()
-            if kind is None and self._schema is not None:
-                os.replace(self._temporary, self._path)
+            self._open.__exit__(kind, error, traceback)
         except OSError as problem:
             if kind is None:
                 raise SourceError(f"{self._path} can't be written: {problem}.") from problem
-        finally:
-            self._temporary.unlink(missing_ok=True)
 
 
 def _flat(table: pa.Table, file: str) -> pa.Table:

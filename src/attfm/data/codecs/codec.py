@@ -1,0 +1,180 @@
+"""What every kind of column gives: its settings, a learner, and the codec that the learner makes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from attfm.config import DataConfig
+from attfm.data.bad_values import BadValues
+from attfm.data.batch import FieldFeatures
+from attfm.data.schema import Column
+from attfm.errors import RunFolderError, nearest
+
+UNKNOWN, MISSING, FIRST_VALUE = 0, 1, 2  # the numbers of a field's features, from its start
+
+# Says what a value of a setting must be, or nothing where it is allowed.
+Check = Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of the encoded row, which owns the feature ids from `start` up to `stop`.
+
+    Feature `start` is the unknown value, `start + 1` the missing one, the values follow.
+
+    Attributes
+    ----------
+    name : str
+        The column's name; "when.hour", "when.weekday", "when.month" for the parts of a date.
+    column : str
+        The column that it is read from.
+    kind : str
+        "categorical", "numeric" (bins), "scaled" or "multi-valued".
+    size : int
+        Number of its features, with unknown and missing.
+    ordered : bool
+        Whether neighbouring values are neighbouring features.
+    start : int
+        Its first feature id; a codec counts from 0, the encoder lays its fields one after the other.
+    """
+
+    name: str
+    column: str
+    kind: str
+    size: int
+    ordered: bool = False
+    start: int = 0
+
+    @property
+    def stop(self) -> int:
+        """The feature id after its last."""
+        return self.start + self.size
+
+
+class Codec(ABC):
+    """How one column becomes the features of its fields, as learned from the training rows.
+
+    Most columns have one field; a date has up to three. A field may have several features a row
+    (`FieldFeatures.counts`).
+
+    Attributes
+    ----------
+    fields : tuple of Field
+        Those that the column becomes, each with the start 0.
+    """
+
+    fields: tuple[Field, ...]
+
+    @abstractmethod
+    def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
+        """Return the features of some rows.
+
+        Parameters
+        ----------
+        chunk : pyarrow.Array (rows,)
+            Values of the column.
+        row : int
+            Number of the first of them in the table, for messages.
+        bad : BadValues
+            Takes what can't be read.
+
+        Returns
+        -------
+        features : list of FieldFeatures
+            For each field, ids counted from the field's start, in arrays that the caller may change.
+        """
+
+    @abstractmethod
+    def labels(self, field: int = 0) -> list[str]:
+        """Return what people call the features of a field that follow unknown and missing."""
+
+    def edges(self, field: int = 0) -> NDArray[np.float64] | None:
+        """Return the edges of a field's bins, float64 (bins + 1,), or None where it has none."""
+        return None
+
+    def value_range(self, field: int = 0) -> tuple[float, float]:
+        """Return the training range that a scaled field's values are scaled from; (0, 1) of other fields."""
+        return 0.0, 1.0
+
+    def rows(self, field: int = 0) -> dict[str, pa.Array]:
+        """Return a field's rows of the encoder file by column, none where its settings say all (see `encoder_file`)."""
+        return {}
+
+
+class Learner(Protocol):
+    """Learns the codec of one column from the training rows, in one pass.
+
+    A kind that uses the target encodes a training row otherwise than a new one: with what the other folds say. Its
+    learner will keep what it needs of each row in `add`, and give beside `codec` a `fit_transform(rows, target, folds)`
+    that returns the training rows' features field by field, as `Codec.encode` does; the encoder will ask a learner for
+    that, and the codec where there is none.
+    """
+
+    def add(self, chunk: pa.Array, *, row: int, bad: BadValues) -> None:
+        """Take in a chunk of the column, whose first row has the number `row`; note what can't be read in `bad`."""
+
+    def codec(self) -> Codec:
+        """Return the codec of all that was taken in."""
+
+
+class ColumnKind(ABC):
+    """A kind of column.
+
+    Attributes
+    ----------
+    settings : mapping of str to Check
+        What a column of this kind may be set to, besides its kind.
+    """
+
+    settings: ClassVar[Mapping[str, Check]] = {}
+
+    def defaults(self, config: DataConfig) -> dict[str, Any]:
+        """Return the settings of a column that has none of its own."""
+        return {}
+
+    def lacking(self, name: str, arrow_type: pa.DataType, settings: Mapping[str, Any]) -> str:
+        """Return the sentence that asks for a setting which a column declared to be of this kind needs, or ""."""
+        return ""
+
+    def field_names(self, column: str) -> list[str]:
+        """Return the names of the fields that a column can have, in order."""
+        return [column]
+
+    @abstractmethod
+    def learner(self, column: Column, seed: list[int]) -> Learner:
+        """Return a learner of a column, with the seed of all that it draws at random."""
+
+    @abstractmethod
+    def codec(self, column: Column, rows: Mapping[str, pa.Table]) -> Codec:
+        """Return the codec of which the encoder file has the given rows, by field name.
+
+        Raises
+        ------
+        RunFolderError
+            The rows are not those that a codec of this column writes.
+        """
+
+
+def integer(low: int, high: int) -> Check:
+    """Return the check that a setting is an integer between two bounds, both allowed."""
+    return lambda value: "" if type(value) is int and low <= value <= high else f"an integer from {low:,} to {high:,}"
+
+
+def one_of(*names: str) -> Check:
+    """Return the check that a setting is one of some names."""
+    return lambda value: "" if value in names else f"one of {', '.join(names)}{nearest(str(value), names)}"
+
+
+def text(value: Any) -> str:
+    """Check that a setting is a string that is not empty."""
+    return "" if isinstance(value, str) and value else "a string of at least one character"
+
+
+def damaged(what: str) -> RunFolderError:
+    """Return the error for an encoder file that is not what was written."""
+    return RunFolderError(f"The vocabulary is damaged: {what}. Save the model again, or take another copy.")
