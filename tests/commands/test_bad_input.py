@@ -82,7 +82,6 @@ def test_bad_tables(
     options: list[str],
     words: list[str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     make(tmp_path / "table.csv")
@@ -111,9 +110,7 @@ def test_bad_tables(
         ("[data.columns.job]\nkind = 'categoric'\n", ["'categoric'", "did you mean 'categorical'?"]),
     ],
 )
-def test_bad_settings_files(
-    text: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_settings_files(text: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("settings.toml").write_text(text)
     write_shop(tmp_path / "shop.csv")
     assert main(["train", "shop.csv", "--target", "bought", "--config", "settings.toml"]) == 2
@@ -143,14 +140,12 @@ def test_bad_assignments(text: str, words: list[str], capsys: pytest.CaptureFixt
         assert word in err
 
 
-def test_settings_that_do_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_that_do_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "adult", "--config", "adult_2012"]) == 2
     assert "There is no settings file 'adult_2012': did you mean 'adult_2021'?" in capsys.readouterr().err
 
 
-def test_values_of_another_type_at_predict_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_values_of_another_type_at_predict_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train_shop(tmp_path)
     write_csv(tmp_path / "new.csv", rows_with("age", lambda i: "old" if i == 4 else i), NAMES)
     for arguments in (["evaluate", "run", "new.csv"], ["predict", "run", "new.csv", "-o", "scores.csv"]):
@@ -184,7 +179,7 @@ def test_a_bad_row_far_down_leaves_no_scores(
     [("scores.xls", [".csv", ".parquet"]), ("absent/scores.csv", ["there is no folder"]), ("run", [".csv"])],
 )
 def test_scores_that_can_not_be_written(
-    name: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_shop(tmp_path)
     assert main(["predict", "run", "shop.csv", "-o", name]) == 2

@@ -68,7 +68,7 @@ def test_what_was_not_foreseen_exits_1_with_a_traceback_on_request_only(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_run_exits_1(shop: str, run: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_no_run_exits_1(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
     for command in ("evaluate", "predict"):
         for folder, words in (("absent", "no run folder 'absent'"), ("empty", "is not a run folder")):
@@ -92,9 +92,7 @@ def test_evaluate_needs_the_target_and_all_columns(
         assert "'age' (did you mean 'Age'?), 'job', 'town'" in err
 
 
-def test_the_target_may_have_another_name(
-    run: str, shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_target_may_have_another_name(run: str, shop: str, capsys: pytest.CaptureFixture[str]) -> None:
     table = pacsv.read_csv(shop)
     pq.write_table(table.rename_columns(["row", "age", "job", "town", "did"]), "renamed.parquet")
     capsys.readouterr()

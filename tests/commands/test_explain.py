@@ -132,7 +132,7 @@ def test_global_prints_importance_with_and_without_a_table(
 
 @pytest.mark.parametrize("arguments", [["--rows", "1"], ["--global"], ["--output", "effects.csv"]])
 def test_pairs_out_of_which_only_the_mean_is_moved_are_named(
-    arguments: list[str], shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], shop: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(background, "_MOST_PAIRS", 1)
     assert main(["train", shop, "--target", "bought", "--out", "run", *FAST]) == 0

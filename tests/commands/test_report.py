@@ -34,9 +34,7 @@ def test_a_table_is_measured_and_shown(shop: str, run: str, tmp_path: Path, caps
         assert shown[name] == pytest.approx(measured[name], rel=1e-4)
 
 
-def test_without_a_table_the_report_says_what_is_lacking(
-    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_table_the_report_says_what_is_lacking(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["report", run]) == 0
     out = capsys.readouterr().out
@@ -118,7 +116,7 @@ def test_train_without_test_rows_reports_on_others(shop: str, tmp_path: Path) ->
     ],
 )
 def test_bad_use_is_one_sentence(
-    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     options: list[str], code: int, message: str,
 ) -> None:  # fmt: skip
     capsys.readouterr()

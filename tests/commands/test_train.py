@@ -163,7 +163,7 @@ def test_libsvm_files_know_their_target(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out)["target"] == "label"
 
 
-def test_a_run_is_replaced_only_by_force(run: str, shop: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_replaced_only_by_force(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", shop, "--target", "bought", "--out", "mine", *FAST]) == 0
     before = Path("mine/weights.safetensors").read_bytes()
     again = ["train", shop, "--target", "bought", "--out", "mine", "--seed", "1", *FAST]
