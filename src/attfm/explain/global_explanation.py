@@ -249,7 +249,7 @@ class GlobalExplanation:
     def shapes(self) -> Iterator[Shape]:
         """Yield all fields' shapes, the most important first."""
         for one in self.field_importance():
-            yield self.shape(*one.fields)
+            yield self.shape(one.fields[0])
 
     def surfaces(self) -> list[PairSurface]:
         """Return the pair surfaces at hand, the most important first."""

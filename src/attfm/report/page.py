@@ -2,12 +2,12 @@
 
 import html
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from attfm.errors import ConfigError
+from attfm.files import written_whole
 from attfm.model.bundle import Model
 from attfm.report.content import report_content
 from attfm.report.rows_shown import Examined
@@ -46,14 +46,11 @@ def write_report(model: Model, path: str | Path, examined: Examined | None = Non
     """
     file = checked_path(path)
     text = render_report(model, examined)
-    part = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(file)
+        with written_whole(file) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"Can't write the report '{file}': {error.strerror}. Choose another path.") from None
-    finally:
-        part.unlink(missing_ok=True)
     return file
 
 
