@@ -108,8 +108,8 @@ def _facts(model: Model, examined: Examined | None) -> Content:
     if examined is not None and examined.target is not None and len(examined) and examined.weight.sum() > 0:
         scores = model.scores(examined.logits)
         threshold = model.config.train.threshold
-        found = with_intervals(model.task, examined.target, scores, examined.weight, threshold=threshold)
-        facts["metrics"] = [[name, *(_rounded(x, 6) for x in values)] for name, values in found.items()]
+        intervals = with_intervals(model.task, examined.target, scores, examined.weight, threshold=threshold)
+        facts["metrics"] = [[name, *(_rounded(x, 6) for x in values)] for name, values in intervals.items()]
         facts["curves"] = curves(model, examined.target, scores)
         facts["threshold"] = threshold if model.task == "binary" else None
     return facts
