@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from itertools import combinations
-from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib
@@ -43,13 +42,13 @@ from benchmarks.agreement import (
     weighted_correlation,
 )
 from benchmarks.compared import EBM, Attfm, Compared, Floats, Part, Trees
-from benchmarks.explanation_pictures import HERE, fill, save, table
+from benchmarks.explanation_pictures import HERE, PAGE, save, table
+from benchmarks.pages import processor, write_section
 
 CURVES = ("age", "education-num", "hours-per-week")
 # Okabe & Ito's blue, orange and green, told apart by shape and line as well.
 STYLES = (("#0072B2", "o", "-"), ("#E69F00", "s", "--"), ("#009E73", "^", ":"))
 ROW = 7  # of adult-test, the row of the waterfall above
-PAGE = HERE / "explanations.md"
 PARTS = ("models", "exact", "agreement", "character", "sampled", "stability", "pictures")
 Done = TypeVar("Done")
 
@@ -291,15 +290,13 @@ def draw_curves(names: Sequence[str], accounts: Sequence[Explanation], ages: Flo
 
 def machine() -> str:
     """Return what the figures were measured with."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "?")
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
     ).stdout.strip()
     packages = ("interpret-core", "lightgbm", "shap", "torch", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return (
-        f"Processor seconds of one thread on {processor}; Python {sys.version.split()[0]}, {versions}; "
+        f"Processor seconds of one thread on {processor()}; Python {sys.version.split()[0]}, {versions}; "
         f"attfm at commit {commit or '?'}."
     )
 
@@ -331,7 +328,7 @@ def main() -> int:
     for name in wanted:
         if name in parts:
             content = parts[name]()
-            PAGE.write_text(fill(PAGE.read_text(), name, content))
+            write_section(name, content, PAGE)
             print("written:", name, flush=True)
     if "pictures" in wanted:
         draw_row(names, [model.account(others.iloc[[ROW]]) for model in models])

@@ -3,7 +3,6 @@
 Example: python -m benchmarks.explanation_pictures
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -15,8 +14,10 @@ from matplotlib.axes import Axes
 from attfm import AFMClassifier, load_dataset
 from attfm.data.datasets import adult_split
 from attfm.plots import effects as plots
+from benchmarks.pages import write_section
 
 HERE = Path(__file__).parents[1] / "docs"
+PAGE = HERE / "explanations.md"
 ROW = 7
 REFITS = 5
 
@@ -25,14 +26,6 @@ def save(ax: Axes, name: str) -> None:
     """Write a picture beside the text."""
     ax.figure.savefig(HERE / "pictures" / f"{name}.png", dpi=80, metadata={"Software": None})
     plt.close("all")
-
-
-def fill(text: str, block: str, content: str) -> str:
-    """Return the text with what stands between the block's markers replaced."""
-    pattern = rf"(<!-- {block} -->\n).*?(\n<!-- end -->)"
-    if not re.search(pattern, text, re.DOTALL):
-        raise SystemExit(f"explanations.md has no block '{block}'")
-    return re.sub(pattern, lambda found: found[1] + content + found[2], text, flags=re.DOTALL)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -103,11 +96,9 @@ def main() -> None:
             for one in model.what_if(test, row=doubtful, immutable=["race", "sex", "native-country", "fnlwgt"])[:5]
         ],
     )
-    text = (HERE / "explanations.md").read_text()
     blocks = {"account": account, "importance": importance, "measured": measured, "changes": changes}
     for block, content in blocks.items():
-        text = fill(text, block, content)
-    (HERE / "explanations.md").write_text(text)
+        write_section(block, content, PAGE)
 
     save(e.plot(0), "waterfall")
     save(plots.importance(overview, n=18), "importance")

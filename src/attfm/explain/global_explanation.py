@@ -249,7 +249,7 @@ class GlobalExplanation:
     def shapes(self) -> Iterator[Shape]:
         """Yield all fields' shapes, the most important first."""
         for one in self.field_importance():
-            yield self.shape(*one.fields)
+            yield self.shape(one.fields[0])
 
     def surfaces(self) -> list[PairSurface]:
         """Return the pair surfaces at hand, the most important first."""
@@ -266,9 +266,9 @@ class GlobalExplanation:
         for surface in self.surfaces():
             if set(surface.fields) == {first, second}:
                 return surface
-        held = ", ".join(repr(surface.name) for surface in self.surfaces()) or "none"
+        names = ", ".join(repr(surface.name) for surface in self.surfaces()) or "none"
         raise ConfigError(
-            f"The surface of '{joined((first, second))}' is not at hand; it is for {held}. Ask for it by pairs=."
+            f"The surface of '{joined((first, second))}' is not at hand; it is for {names}. Ask for it by pairs=."
         )
 
     def stability(self) -> Stability | None:

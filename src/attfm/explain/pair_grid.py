@@ -71,13 +71,13 @@ def _axis(surface: PairSurface, side: int, *, ordered: bool) -> tuple[NDArray[np
     # Groups of neighbouring bins, each with about the same number of rows.
     values = rows[FIRST_VALUE:]
     group = ((np.cumsum(values) - values / 2) / values.sum() * MOST_GROUPS).astype(np.int64)
-    present = np.unique(group[values > 0])
+    occurs = values > 0
+    present = np.unique(group[occurs])
     numbers = np.searchsorted(present, group)
-    held = values > 0
-    place[FIRST_VALUE:][held] = numbers[held] + len(special)
+    place[FIRST_VALUE:][occurs] = numbers[occurs] + len(special)
     names = []
     for number in range(len(present)):
-        bins = np.flatnonzero(held & (numbers == number)) + FIRST_VALUE
+        bins = np.flatnonzero(occurs & (numbers == number)) + FIRST_VALUE
         names.append(_span(labels[bins[0]], labels[bins[-1]]))
     return place, [labels[level] for level in special] + names
 

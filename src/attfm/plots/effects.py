@@ -61,14 +61,14 @@ def waterfall(
     MissingExtraError
         matplotlib is not installed.
     """
-    one = explanation[row]
-    number = output_number(one.outputs, output)
-    effects = one.top(n, output=number)[0]
-    total = float(one.logits[0, number])
-    base = float(one.base[number])
+    account = explanation[row]
+    number = output_number(account.outputs, output)
+    effects = account.top(n, output=number)[0]
+    total = float(account.logits[0, number])
+    base = float(account.base[number])
     names = [f"{_short(effect.fields)} = {_short(effect.values)}" for effect in effects]
     sizes = [effect.effect for effect in effects]
-    others = len(one.names) - len(effects)
+    others = len(account.names) - len(effects)
     if others:
         names.append(f"{others:,} others")
         sizes.append(total - base - sum(sizes))
@@ -88,15 +88,15 @@ def waterfall(
         ax.text(end + (-room if size < 0 else room), position, _signed(size), va="center", ha=side, fontsize=8.5)
     for x, position in ((base, 0), (total, len(sizes) + 1)):
         ax.text(x + 1.6 * room, position, _amount(x), va="center", ha="left", fontsize=8.5)
-    start = "mean of training rows" if one.view == "centred" else "intercept"
-    unit = label(one.unit)
+    start = "mean of training rows" if account.view == "centred" else "intercept"
+    unit = label(account.unit)
     ax.set_yticks(np.arange(len(sizes) + 2), [start, *names, unit if unit != "logit" else "logit of this row"])
     ax.tick_params(axis="y", length=0, labelsize=tick_size(ax, len(sizes) + 2))
     ax.set_ylim(len(sizes) + 1.6, -0.6)
-    ax.set_xlabel(f"{unit} of {label(one.outputs[number])}" if unit == "logit" else unit)
-    title = f"row {one.rows[0]:,}: {unit} {_amount(total)}"
-    if unit == "logit" and len(one.outputs) == 1:
-        title += f", probability of {label(one.outputs[0], 20)} {1 / (1 + np.exp(-total)):.3f}"
+    ax.set_xlabel(f"{unit} of {label(account.outputs[number])}" if unit == "logit" else unit)
+    title = f"row {account.rows[0]:,}: {unit} {_amount(total)}"
+    if unit == "logit" and len(account.outputs) == 1:
+        title += f", probability of {label(account.outputs[0], 20)} {1 / (1 + np.exp(-total)):.3f}"
     ax.set_title(title, fontsize=9, loc="left")
     ax.locator_params(axis="x", nbins=5)
     quiet_frame(ax)
@@ -139,26 +139,27 @@ def shape(overview: GlobalExplanation, field: str, *, output: str | int | None =
     The bars are sorted by rows, at most 20 of them. The effect of missing values is a dotted line across a curve.
     The axis of a field whose rows crowd near 0, such as an income, is logarithmic away from 0.
     """
-    found = overview.shape(field)
+    field_shape = overview.shape(field)
     number = output_number(overview.outputs, output)
-    return _curve(found, number, overview, ax) if found.edges is not None else _bars(found, number, overview, ax)
+    draw = _bars if field_shape.edges is None else _curve
+    return draw(field_shape, number, overview, ax)
 
 
-def _curve(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | None) -> Axes:
+def _curve(shape: Shape, number: int, overview: GlobalExplanation, ax: Axes | None) -> Axes:
     ax = new_axes(ax, width=7, height=4.4)
-    edges = np.empty(0) if found.edges is None else found.edges
-    effect, rows = found.effect[FIRST_VALUE:, number], found.rows[FIRST_VALUE:]
+    edges = np.empty(0) if shape.edges is None else shape.edges
+    effect, rows = shape.effect[FIRST_VALUE:, number], shape.rows[FIRST_VALUE:]
     seen = np.where(rows > 0, effect, np.nan)
     if len(edges) == len(effect) + 1 and len(effect):
         ax.stairs(seen, edges, baseline=None, color=NEGATIVE, linewidth=1.8)
-        if found.spread is not None:
-            spread = found.spread[FIRST_VALUE:, number]
+        if shape.spread is not None:
+            spread = shape.spread[FIRST_VALUE:, number]
             ax.stairs(seen + 2 * spread, edges, baseline=seen - 2 * spread, fill=True, color=NEGATIVE, alpha=0.2)
     notes = []
     for level, name in ((MISSING, "missing"), (UNKNOWN, "unknown")):
-        if found.rows[level]:
-            ax.axhline(found.effect[level, number], color=POSITIVE, linestyle=":", linewidth=1.6)
-            notes.append(f"{name}: {found.effect[level, number]:+.3f}, {found.rows[level]:,} rows")
+        if shape.rows[level]:
+            ax.axhline(shape.effect[level, number], color=POSITIVE, linestyle=":", linewidth=1.6)
+            notes.append(f"{name}: {shape.effect[level, number]:+.3f}, {shape.rows[level]:,} rows")
     ax.axhline(0, color=NEUTRAL, linewidth=0.8)
     below = ax.inset_axes((0, -0.27, 1, 0.23), sharex=ax)
     if len(edges) == len(rows) + 1 and len(rows):
@@ -174,31 +175,31 @@ def _curve(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | No
     below.set_yticks([])
     below.set_ylabel("rows", fontsize=8)
     scale = "" if ax.get_xscale() == "linear" else " (logarithmic away from 0)"
-    below.set_xlabel(label(found.field) + scale)
+    below.set_xlabel(label(shape.field) + scale)
     below.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="x", labelbottom=False)
     ax.set_ylabel(_effect_label(overview, number))
-    title = f"{label(found.field)}, {int(rows.sum()):,} rows" + (f"; dotted: {'; '.join(notes)}" if notes else "")
+    title = f"{label(shape.field)}, {int(rows.sum()):,} rows" + (f"; dotted: {'; '.join(notes)}" if notes else "")
     ax.set_title(title, fontsize=9, loc="left")
     quiet_frame(ax, grid="y")
     return ax
 
 
-def _bars(found: Shape, number: int, overview: GlobalExplanation, ax: Axes | None) -> Axes:
-    order = np.argsort(-found.rows, kind="stable")
-    order = order[found.rows[order] > 0]
+def _bars(shape: Shape, number: int, overview: GlobalExplanation, ax: Axes | None) -> Axes:
+    order = np.argsort(-shape.rows, kind="stable")
+    order = order[shape.rows[order] > 0]
     left_out = max(len(order) - MOST_CATEGORIES, 0)
     order = order[:MOST_CATEGORIES]
     ax = new_axes(ax, width=7, height=1.3 + 0.27 * max(len(order), 2))
-    sizes, rows = found.effect[order, number], found.rows[order]
-    spread = None if found.spread is None else 2 * found.spread[order, number]
+    sizes, rows = shape.effect[order, number], shape.rows[order]
+    spread = None if shape.spread is None else 2 * shape.spread[order, number]
     colours = [NEGATIVE if size < 0 else POSITIVE for size in sizes]
-    names = [f"{label(found.labels[level], 26)}  ({count:,})" for level, count in zip(order, rows, strict=True)]
+    names = [f"{label(shape.labels[level], 26)}  ({count:,})" for level, count in zip(order, rows, strict=True)]
     _named_bars(ax, names, sizes, colours, spread)
     ax.axvline(0, color=NEUTRAL, linewidth=0.8)
     ax.set_xlabel(_effect_label(overview, number))
     more = f"; {left_out:,} rarer values not shown" if left_out else ""
-    ax.set_title(f"{label(found.field)} (rows){more}", fontsize=9, loc="left")
+    ax.set_title(f"{label(shape.field)} (rows){more}", fontsize=9, loc="left")
     quiet_frame(ax)
     return ax
 

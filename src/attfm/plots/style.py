@@ -103,12 +103,12 @@ def stretched_ticks(low: float, high: float, stretch: float, *, apart: float = 0
     most = int(np.ceil(np.log10(max(abs(low), abs(high)))))
     sizes = [times * 10.0**power for times in (1, 5, 2) for power in range(most, most - 12, -1)]
     least = apart * (np.arcsinh(high / stretch) - np.arcsinh(low / stretch))
-    found = list[float]()
+    ticks = list[float]()
     for tick in (0.0, *(sign * size for size in sizes for sign in (1, -1))):
-        far = all(abs(np.arcsinh(tick / stretch) - np.arcsinh(other / stretch)) >= least for other in found)
+        far = all(abs(np.arcsinh(tick / stretch) - np.arcsinh(other / stretch)) >= least for other in ticks)
         if low <= tick <= high and far:
-            found.append(tick)
-    return sorted(found)
+            ticks.append(tick)
+    return sorted(ticks)
 
 
 def as_float(array: Any) -> NDArray[np.float64]:

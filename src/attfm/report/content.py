@@ -107,9 +107,9 @@ def _facts(model: Model, examined: Examined | None) -> Content:
     }  # fmt: skip
     if examined is not None and examined.target is not None and len(examined) and examined.weight.sum() > 0:
         scores = model.task.scores(examined.logits)
-        threshold = model.config.train.threshold
-        found = with_intervals(model.task.name, examined.target, scores, examined.weight, threshold=threshold)
-        facts["metrics"] = [[name, *(_rounded(x, 6) for x in values)] for name, values in found.items()]
+        threshold = model.threshold
+        intervals = with_intervals(model.task.name, examined.target, scores, examined.weight, threshold=threshold)
+        facts["metrics"] = [[name, *(_rounded(x, 6) for x in values)] for name, values in intervals.items()]
         facts["curves"] = curves(model, examined.target, scores)
         facts["threshold"] = threshold if model.task.name == "binary" else None
     return facts
