@@ -111,8 +111,7 @@ def train(
         typer.Option(metavar="PART", help="rows to stop by: a fraction of the rows, a table, or none (default: 0.2)"),
     ] = None,
     test: Annotated[
-        str | None,
-        typer.Option(metavar="PART", help="rows to set aside: a fraction, a table, or none (default: 0.2)"),
+        str | None, typer.Option(metavar="PART", help="rows to set aside: a fraction, a table, or none (default: 0.2)")
     ] = None,
     split_seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="of the split into parts (default: 1234)")
@@ -159,13 +158,7 @@ def train(
 
 @_command
 def evaluate(
-    run: Run,
-    data: Data,
-    threshold: Threshold = None,
-    target: Target = None,
-    *,
-    reading: Reading,
-    output: Output,
+    run: Run, data: Data, threshold: Threshold = None, target: Target = None, *, reading: Reading, output: Output
 ) -> None:
     """Measure a saved model on a table that has the target.
 
@@ -223,8 +216,7 @@ def explain(
         bool, typer.Option("--raw", help="the formula's own terms, not effects relative to the training rows")
     ] = False,
     to: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="all rows, to .parquet, .csv, .tsv or .arrow"),
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="all rows, to .parquet, .csv, .tsv or .arrow")
     ] = None,
     global_: Annotated[bool, typer.Option("--global", help="importance of fields and pairs, over all rows")] = False,
     check: Annotated[bool, typer.Option("--check", help="measure how far the explanations can be trusted")] = False,
@@ -260,8 +252,7 @@ def explain(
 def report(
     run: Run,
     data: Annotated[
-        str | None,
-        typer.Option(metavar="TABLE", help="rows to measure and show: a bundled table, a file or a folder"),
+        str | None, typer.Option(metavar="TABLE", help="rows to measure and show: a bundled table, a file or a folder")
     ] = None,
     target: Target = None,
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="the HTML file to write")] = "report.html",

@@ -18,13 +18,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "paper": {"pairs": True, "attention": True, "scale": "one", "pair_gate": False, "pair_bias": False},
         "fwfm": {"pairs": True, "attention": False, "scale": "one", "pair_gate": True, "pair_bias": False},
         "fm": {"pairs": True, "attention": False, "scale": "one", "pair_gate": False, "pair_bias": False},
-        "linear": {
-            "pairs": False,
-            "attention": False,
-            "scale": "one",
-            "pair_gate": False,
-            "pair_bias": False,
-        },
+        "linear": {"pairs": False, "attention": False, "scale": "one", "pair_gate": False, "pair_bias": False},
     }
 )
 LEARNED_PROJECTION = frozenset({"nested", "paper"})

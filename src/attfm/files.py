@@ -18,8 +18,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Parameters
     ----------
-    path : pathlib.Path
-        The file to be; an older one is replaced.
+    path : pathlib.Path, the file to be; an older one is replaced
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

@@ -27,12 +27,9 @@ class Output:
 
     Attributes
     ----------
-    as_json : bool
-        The result is one JSON object on stdout, and messages go to stderr; else both go to stdout.
-    quiet : bool
-        Messages are left out.
-    started : float
-        When the command began, by `time.perf_counter`.
+    as_json : bool, the result is one JSON object on stdout, and messages go to stderr; else both go to stdout
+    quiet : bool, messages are left out
+    started : float, when the command began, by `time.perf_counter`
     """
 
     as_json: bool = False

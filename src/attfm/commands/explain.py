@@ -46,8 +46,7 @@ class Asked:
 
         Raises
         ------
-        ConfigError
-            Options that don't go together, or no table where one is needed.
+        ConfigError : options that don't go together, or no table where one is needed
         """
         some_rows, whole = self.rows is not None or bool(self.row), self.overall or self.check
         wanted: list[tuple[bool, Mode]] = [

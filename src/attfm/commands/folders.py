@@ -17,17 +17,13 @@ class NewFolder:
 
     Parameters
     ----------
-    out : str or None
-        Its path; None: the next free of runs/<stem>-1, runs/<stem>-2, ...
-    stem : str
-        What the folders of this table's runs are called.
-    force : bool
-        An older run folder at `out` may be replaced.
+    out : str or None, its path; None: the next free of runs/<stem>-1, runs/<stem>-2, ..
+    stem : str, what the folders of this table's runs are called
+    force : bool, an older run folder at `out` may be replaced
 
     Raises
     ------
-    ConfigError
-        There is something at `out`, or it can't be made.
+    ConfigError : there is something at `out`, or it can't be made
     """
 
     def __init__(self, out: str | None, *, stem: str, force: bool = False) -> None:

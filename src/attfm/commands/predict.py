@@ -25,12 +25,9 @@ class Scores:
 
     Attributes
     ----------
-    to : str or None
-        The file; None or "-": CSV on stdout.
-    ids : sequence of str
-        Columns of the table to keep beside the scores.
-    threshold : float or None
-        Probability above which the second class is predicted; None: the run's.
+    to : str or None, the file; None or "-": CSV on stdout
+    ids : sequence of str, columns of the table to keep beside the scores
+    threshold : float or None, probability above which the second class is predicted; None: the run's
     """
 
     to: str | None
@@ -61,14 +58,7 @@ def predict(run: str, data: str, scores: Scores, reading: Reading, output: Outpu
     if not to_stdout:
         output.result_lines(f"{rows:,} rows scored: {to}, {duration(output.seconds)}")
     output.result_json(
-        {
-            "run": run,
-            "data": data,
-            "rows": rows,
-            "scores": to,
-            "columns": [*ids, *names],
-            "seconds": output.seconds,
-        }
+        {"run": run, "data": data, "rows": rows, "scores": to, "columns": [*ids, *names], "seconds": output.seconds}
     )
 
 

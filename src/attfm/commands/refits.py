@@ -23,10 +23,8 @@ def refits_of_run(model: Model, data: str, reading: Reading, *, seeds: int, outp
 
     Raises
     ------
-    ConfigError
-        `data` is not the table that the run was trained on.
-    SchemaError
-        It lacks a column.
+    ConfigError : `data` is not the table that the run was trained on
+    SchemaError : it lacks a column
     """
     schema, facts = model.schema, model.facts
     if facts.split is None or schema.target is None or facts.rows is None:

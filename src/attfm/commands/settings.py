@@ -21,8 +21,7 @@ def read_settings(name: str) -> dict[str, Any]:
 
     Raises
     ------
-    ConfigError
-        There is none, or it is no TOML.
+    ConfigError : there is none, or it is no TOML
     """
     path = Path(name).expanduser()
     known = packaged_settings()
@@ -54,21 +53,16 @@ def gather_config(
 
     Parameters
     ----------
-    file : str or None
-        Path of a TOML file with the sections data, model and train, or the name of one in the package.
-    preset : str or None
-        Name of a preset.
+    file : str or None, path of a TOML file with the sections data, model and train, or the name of one in the package
+    preset : str or None, name of a preset
     assignments : sequence of str
         Each "key=value", where key is a setting ("dim"), with or without its section ("model.dim").
-    seed : int or None
-        Of all random numbers of training.
-    ignored : sequence of str
-        Columns that are no input.
+    seed : int or None, of all random numbers of training
+    ignored : sequence of str, columns that are no input
 
     Raises
     ------
-    ConfigError
-        A setting is unknown, of the wrong type or out of range.
+    ConfigError : a setting is unknown, of the wrong type or out of range
     """
     values: dict[str, Any] = {}
     if file is not None:

@@ -33,8 +33,7 @@ def open_inputs(model: Model, data: str, reading: Reading) -> Source:
 
     Raises
     ------
-    SchemaError
-        A column is absent.
+    SchemaError : a column is absent
     """
     source = open_table(data, reading)
     check_columns(source, model.input_names, why="of the training table")
@@ -46,10 +45,8 @@ def target_of(data: str, source: Source, target: str | None) -> str:
 
     Raises
     ------
-    ConfigError
-        It was not given and can't be known.
-    TargetError
-        There is no such column.
+    ConfigError : it was not given and can't be known
+    TargetError : there is no such column
     """
     if target is None and data in DATASETS:
         target = DATASETS[data].target
@@ -67,26 +64,19 @@ def labelled(model: Model, source: Source, target: str | None) -> tuple[NDArray[
 
     Parameters
     ----------
-    model : Model
-        What the labels are compared with.
-    source : Source
-        The table; without the column of weights all its rows weigh the same.
-    target : str or None
-        The column of labels; None: the one that the model was trained on.
+    model : Model, what the labels are compared with
+    source : Source, the table; without the column of weights all its rows weigh the same
+    target : str or None, the column of labels; None: the one that the model was trained on
 
     Returns
     -------
-    labels : int64 or float64 (rows,)
-        Class codes, or the values of a regression.
-    weight : float64 (rows,)
-        At least 0.
+    labels : int64 or float64 (rows,), class codes, or the values of a regression
+    weight : float64 (rows,), at least 0
 
     Raises
     ------
-    TargetError
-        There is no such column, or a label is missing or was not seen in training.
-    DataError
-        A weight is no number, missing, negative or infinite.
+    TargetError : there is no such column, or a label is missing or was not seen in training
+    DataError : a weight is no number, missing, negative or infinite
     """
     name = model.target.name if target is None else target
     if target is not None and name not in source.schema.names:

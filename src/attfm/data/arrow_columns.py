@@ -23,10 +23,8 @@ class Categories:
 
     Attributes
     ----------
-    codes : integer (rows,)
-        -1 where missing.
-    values : large_string array (distinct,)
-        Canonical text; null where missing.
+    codes : integer (rows,), -1 where missing
+    values : large_string array (distinct,), canonical text; null where missing
     """
 
     codes: NDArray[Any]
@@ -40,13 +38,7 @@ def is_text(t: pa.DataType) -> bool:
 
 def is_list(t: pa.DataType) -> bool:
     """Return whether a type holds lists (maps not counted)."""
-    tests = (
-        types.is_list,
-        types.is_large_list,
-        types.is_fixed_size_list,
-        types.is_list_view,
-        types.is_large_list_view,
-    )
+    tests = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
     return any(test(t) for test in tests)
 
 
@@ -117,14 +109,10 @@ def read_numbers(array: pa.Array, *, column: str, row: int, bad: BadValues) -> N
 
     Parameters
     ----------
-    array : pyarrow.Array (rows,)
-        Numbers, durations, times, booleans or text.
-    column : str
-        Its name, for messages.
-    row : int
-        Number of the first row, for messages.
-    bad : BadValues
-        Takes what is not a finite number; it counts as missing.
+    array : pyarrow.Array (rows,), numbers, durations, times, booleans or text
+    column : str, its name, for messages
+    row : int, number of the first row, for messages
+    bad : BadValues, takes what is not a finite number; it counts as missing
     """
     array = plain(array)
     if types.is_dictionary(array.type) or is_text(array.type):
@@ -171,12 +159,9 @@ def read_categories(array: pa.Array, *, column: str, bad: BadValues) -> Categori
 
     Parameters
     ----------
-    array : pyarrow.Array (rows,)
-        Of any type whose values can be one category.
-    column : str
-        Its name, for messages.
-    bad : BadValues
-        Takes what can't be read; it counts as missing.
+    array : pyarrow.Array (rows,), of any type whose values can be one category
+    column : str, its name, for messages
+    bad : BadValues, takes what can't be read; it counts as missing
     """
     array = plain(array)
     if not is_scalar(value_type(array.type)):
@@ -199,23 +184,16 @@ def read_members(
 
     Parameters
     ----------
-    array : pyarrow.Array (rows,)
-        Lists, maps or strings.
-    column : str
-        Its name, for messages.
-    separator : str or None
-        Between the members of a string.
-    row : int
-        Number of the first row, for messages.
-    bad : BadValues
-        Takes what can't be read.
+    array : pyarrow.Array (rows,), lists, maps or strings
+    column : str, its name, for messages
+    separator : str or None, between the members of a string
+    row : int, number of the first row, for messages
+    bad : BadValues, takes what can't be read
 
     Returns
     -------
-    bags : FieldFeatures
-        Codes instead of ids; weights of members only where the column has them.
-    members : large_string array (distinct,)
-        Canonical text.
+    bags : FieldFeatures, codes instead of ids; weights of members only where the column has them
+    members : large_string array (distinct,), canonical text
     """
     array = plain(array)
     t = value_type(array.type)
@@ -244,14 +222,10 @@ def read_seconds(
 
     Parameters
     ----------
-    array : pyarrow.Array (rows,)
-        Dates, timestamps or ISO 8601 text.
-    column : str
-        Its name, for messages.
-    row : int
-        Number of the first row, for messages.
-    bad : BadValues
-        Takes what is not a date; it counts as missing.
+    array : pyarrow.Array (rows,), dates, timestamps or ISO 8601 text
+    column : str, its name, for messages
+    row : int, number of the first row, for messages
+    bad : BadValues, takes what is not a date; it counts as missing
 
     Returns
     -------

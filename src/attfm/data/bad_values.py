@@ -32,18 +32,12 @@ class BadValues:
 
         Parameters
         ----------
-        column : str
-            Its name.
-        where : bool (rows,)
-            True where the value is bad.
-        array : pyarrow.Array (rows,)
-            The chunk.
-        row : int
-            Number of its first row in the table.
-        one, many : str
-            What the message says of one bad value, and of several.
-        advice : str
-            The sentence that says what to do.
+        column : str, its name
+        where : bool (rows,), true where the value is bad
+        array : pyarrow.Array (rows,), the chunk
+        row : int, number of its first row in the table
+        one, many : str, what the message says of one bad value, and of several
+        advice : str, the sentence that says what to do
         """
         positions = np.flatnonzero(where)
         if len(positions) == 0:

@@ -17,12 +17,9 @@ class FieldFeatures:
 
     Attributes
     ----------
-    ids : int32 (entries,)
-        Feature ids.
-    values : float32 (entries,) or None
-        The x that multiplies each feature's embedding and weight; None: 1.
-    counts : int64 (rows,) or None
-        How many features each row has; None: one each.
+    ids : int32 (entries,), feature ids
+    values : float32 (entries,) or None, the x that multiplies each feature's embedding and weight; None: 1
+    counts : int64 (rows,) or None, how many features each row has; None: one each
     """
 
     ids: NDArray[np.int32]
@@ -63,12 +60,9 @@ class Batch:
 
     Attributes
     ----------
-    ids : int32 (batch, fields), or (entries,) with offsets
-        Global feature ids.
-    values : float32, shaped as ids, or None
-        The x that multiplies each feature's embedding and weight; None: 1.
-    offsets : int64 (batch, fields) or None
-        Where the entries of each field of each row start; None: each has one.
+    ids : int32 (batch, fields), or (entries,) with offsets, global feature ids
+    values : float32, shaped as ids, or None, the x that multiplies each feature's embedding and weight; None: 1
+    offsets : int64 (batch, fields) or None, where the entries of each field of each row start; None: each has one
     """
 
     ids: Tensor
@@ -179,11 +173,7 @@ class Batch:
             if part.offsets is not None:
                 offsets.append(part.offsets + size)
             size += len(part.ids)
-        return cls(
-            torch.cat([part.ids for part in parts]),
-            values,
-            torch.cat(offsets) if offsets else None,
-        )
+        return cls(torch.cat([part.ids for part in parts]), values, torch.cat(offsets) if offsets else None)
 
     def to(self, device: torch.device | str) -> Self:
         """Return the rows on another device."""

@@ -18,12 +18,9 @@ class Examples:
 
     Attributes
     ----------
-    rows : Batch
-        The features.
-    target : int64 or float (rows,)
-        Class codes, or the values of a regression.
-    weight : float (rows,)
-        Relative importance of each row.
+    rows : Batch, the features
+    target : int64 or float (rows,), class codes, or the values of a regression
+    weight : float (rows,), relative importance of each row
     """
 
     rows: Batch
@@ -50,16 +47,12 @@ class Statistics:
 
     Attributes
     ----------
-    rows, entries : int
-        How many rows there are, and how many features in all of them.
+    rows, entries : int, how many rows there are, and how many features in all of them
     mean_weight, total_weight : scalar tensors
         Mean weight of a row, in the weights' dtype, and the sum of the weights in float64.
-    class_totals : float64 (classes,)
-        Summed weight of each class that occurs; empty of a regression.
-    mean, deviation : float64 scalar tensors
-        Weighted, of the values of a regression.
-    seen : bool (features,)
-        Whether some row has the feature, up to the highest that one has.
+    class_totals : float64 (classes,), summed weight of each class that occurs; empty of a regression
+    mean, deviation : float64 scalar tensors, weighted, of the values of a regression
+    seen : bool (features,), whether some row has the feature, up to the highest that one has
     """
 
     rows: int

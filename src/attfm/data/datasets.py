@@ -23,12 +23,9 @@ class Dataset:
 
     Attributes
     ----------
-    name, file, target : str
-        Of the table, of its file in the package, and of the target column.
-    rows : int
-        Their number.
-    about, licence : str
-        What the table is, and on what terms it may be used.
+    name, file, target : str, of the table, of its file in the package, and of the target column
+    rows : int, their number
+    about, licence : str, what the table is, and on what terms it may be used
     """
 
     name: str
@@ -71,8 +68,7 @@ def load_dataset(name: str) -> pa.Table:
 
     Raises
     ------
-    SourceError
-        There is no bundled table of that name.
+    SourceError : there is no bundled table of that name
 
     Examples
     --------
@@ -89,8 +85,7 @@ def adult_split(labels: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np
 
     Parameters
     ----------
-    labels : (32561,) of str
-        The column income, which the split is stratified by.
+    labels : (32561,) of str, the column income, which the split is stratified by
 
     Returns
     -------

@@ -25,22 +25,18 @@ class Encoder:
 
     Parameters
     ----------
-    schema : Schema
-        The columns.
-    codecs : sequence of Codec
-        One for each input column.
+    schema : Schema, the columns
+    codecs : sequence of Codec, one for each input column
 
     Attributes
     ----------
     schema : Schema
-    fields : tuple of Field
-        Those of all codecs, which share the feature ids 0 to n_features - 1 without a gap.
+    fields : tuple of Field, those of all codecs, which share the feature ids 0 to n_features - 1 without a gap
     n_features : int
 
     Raises
     ------
-    DataError
-        More than 2^31 features.
+    DataError : more than 2^31 features
 
     Examples
     --------
@@ -80,19 +76,15 @@ class Encoder:
 
         Parameters
         ----------
-        schema : Schema
-            The columns.
+        schema : Schema, the columns
         batches : iterable of pyarrow.RecordBatch
             The training rows, with at least the schema's input columns, in any order.
-        seed : int
-            Of the sample that numeric bins are cut on beyond a million rows.
+        seed : int, of the sample that numeric bins are cut on beyond a million rows
 
         Raises
         ------
-        SchemaError
-            A column is absent.
-        DataError
-            No rows; a value can't be read as its column's kind, or is infinite; more than 2^31 features.
+        SchemaError : a column is absent
+        DataError : no rows; a value can't be read as its column's kind, or is infinite; more than 2^31 features
         """
         inputs = schema.inputs
         learners = [KINDS[column.kind].learner(column, [seed, number]) for number, column in enumerate(inputs)]
@@ -118,15 +110,12 @@ class Encoder:
         ----------
         batch : pyarrow.RecordBatch or pyarrow.Table
             Columns by name, in any order; columns that the schema does not have are ignored.
-        first_row : int
-            Number of the first row in messages (rows count from 0).
+        first_row : int, number of the first row in messages (rows count from 0)
 
         Raises
         ------
-        SchemaError
-            A column is absent.
-        DataError
-            A value can't be read as its column's kind, or is infinite.
+        SchemaError : a column is absent
+        DataError : a value can't be read as its column's kind, or is infinite
         """
         arrays = self.schema.select(batch)
         bad = BadValues()

@@ -51,15 +51,12 @@ def codecs_from_table(schema: Schema, table: pa.Table) -> list[Codec]:
 
     Parameters
     ----------
-    schema : Schema
-        The columns.
-    table : pyarrow.Table
-        As `codecs_to_table` wrote it.
+    schema : Schema, the columns
+    table : pyarrow.Table, as `codecs_to_table` wrote it
 
     Raises
     ------
-    RunFolderError
-        The table does not fit the schema, or itself.
+    RunFolderError : the table does not fit the schema, or itself
     """
     names = _field_names(table)
     fields_of = _fields_of_columns(schema, names)

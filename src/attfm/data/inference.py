@@ -74,26 +74,18 @@ def infer_schema(
 
     Parameters
     ----------
-    batches : iterable of pyarrow.RecordBatch
-        The rows, each batch with the columns of `arrow_schema`.
-    arrow_schema : pyarrow.Schema
-        Names and types of the columns.
-    target, weight : str or None
-        Names of these two columns.
-    config : DataConfig
-        Defaults for all columns, and settings of single ones.
-    source : str
-        What messages call the table.
+    batches : iterable of pyarrow.RecordBatch, the rows, each batch with the columns of `arrow_schema`
+    arrow_schema : pyarrow.Schema, names and types of the columns
+    target, weight : str or None, names of these two columns
+    config : DataConfig, defaults for all columns, and settings of single ones
+    source : str, what messages call the table
 
     Raises
     ------
-    SchemaError
-        No rows or inputs; a column is doubled, has no values, or is of a type that can't be encoded; the weight column
-        is absent.
-    TargetError
-        The target column is absent.
-    ConfigError
-        A setting is for a column that does not exist, or does not fit its column.
+    SchemaError : no rows or inputs; a column is doubled, has no values, or is of a type that can't be encoded; the
+        weight column is absent
+    TargetError : the target column is absent
+    ConfigError : a setting is for a column that does not exist, or does not fit its column
     """
     names = list(arrow_schema.names)
     _check_names(names, target=target, weight=weight, config=config, source=source)

@@ -20,20 +20,14 @@ class Column(BaseModel):
     Attributes
     ----------
     name : str
-    kind : str
-        Of the input kinds, or "target", "weight" or "ignored".
-    arrow_type : str
-        The type in the table that the schema was inferred from.
-    reason : str
-        Why it is of its kind.
+    kind : str, of the input kinds, or "target", "weight" or "ignored"
+    arrow_type : str, the type in the table that the schema was inferred from
+    reason : str, why it is of its kind
     bins, max_bins, min_count, hash_buckets, separator
         Settings of its kind, see `attfm.data.codecs`; None where they do not apply or are not set.
-    distinct : int or None
-        Distinct values among at most the first 100,000 rows.
-    minimum, maximum : float or None
-        Of a numeric column, over all rows.
-    missing : float
-        Share of the rows without a value, 0 to 1.
+    distinct : int or None, distinct values among at most the first 100,000 rows
+    minimum, maximum : float or None, of a numeric column, over all rows
+    missing : float, share of the rows without a value, 0 to 1
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,8 +112,7 @@ class Schema(BaseModel):
 
         Raises
         ------
-        SchemaError
-            Columns are absent or doubled: the message names all of them.
+        SchemaError : columns are absent or doubled: the message names all of them
         """
         names = batch.schema.names
         inputs = [column.name for column in self.inputs]

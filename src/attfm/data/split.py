@@ -25,10 +25,8 @@ class Part:
 
     Attributes
     ----------
-    fraction : float
-        Of all rows, 0 to 1; 0 where it is no fraction.
-    data : str or None
-        Path or name of the table of its own.
+    fraction : float, of all rows, 0 to 1; 0 where it is no fraction
+    data : str or None, path or name of the table of its own
     """
 
     fraction: float = 0.0
@@ -45,15 +43,12 @@ class Part:
 
         Parameters
         ----------
-        text : str or None
-            As typed; None: a fifth of the rows.
-        option : str
-            What messages call it, as "--test".
+        text : str or None, as typed; None: a fifth of the rows
+        option : str, what messages call it, as "--test"
 
         Raises
         ------
-        ConfigError
-            The number is not between 0 and 1.
+        ConfigError : the number is not between 0 and 1
         """
         if text is None:
             return cls(DEFAULT_FRACTION)
@@ -74,10 +69,8 @@ class Split:
 
     Attributes
     ----------
-    train : int64 (training rows,) or None
-        None: all but the others.
-    valid, test : int64 (rows,) or None
-        None where the part does not come from the table.
+    train : int64 (training rows,) or None, none: all but the others
+    valid, test : int64 (rows,) or None, none where the part does not come from the table
     """
 
     train: RowNumbers | None = None
@@ -92,23 +85,16 @@ def split_table(
 
     Parameters
     ----------
-    labels : pyarrow.ChunkedArray (rows,)
-        The target column.
-    name : str
-        Of the target.
-    task : {"auto", "binary", "multiclass", "regression"}
-        Of the model; the parts of a classification are stratified.
-    valid, test : Part
-        What is asked for.
-    seed : int
-        Of the draw.
+    labels : pyarrow.ChunkedArray (rows,), the target column
+    name : str, of the target
+    task : {"auto", "binary", "multiclass", "regression"}, of the model; the parts of a classification are stratified
+    valid, test : Part, what is asked for
+    seed : int, of the draw
 
     Raises
     ------
-    TargetError
-        The column can't be the target of the task.
-    ConfigError
-        There are too few rows for these fractions.
+    TargetError : the column can't be the target of the task
+    ConfigError : there are too few rows for these fractions
     """
     target = Target.fit(labels, task=task, name=name)
     codes = target.encode(labels)
@@ -130,23 +116,16 @@ def hold_out(
 
     Parameters
     ----------
-    rows : int64 (training rows,)
-        Row numbers.
-    codes : (table rows,)
-        Of the target.
-    stratify : bool
-        Whether each class has its share in the part.
-    fraction : float
-        Of the rows, between 0 and 1.
-    seed : int
-        Of the draw.
+    rows : int64 (training rows,), row numbers
+    codes : (table rows,), of the target
+    stratify : bool, whether each class has its share in the part
+    fraction : float, of the rows, between 0 and 1
+    seed : int, of the draw
 
     Returns
     -------
-    rest : int64 (rows,)
-        In increasing order.
-    part : int64 (rows,) or None
-        In increasing order; None where fewer than 50 rows are given.
+    rest : int64 (rows,), in increasing order
+    part : int64 (rows,) or None, in increasing order; None where fewer than 50 rows are given
     """
     if len(rows) < LEAST_ROWS_TO_SPLIT:
         return rows, None
@@ -161,16 +140,11 @@ def split_rows(
 
     Parameters
     ----------
-    rows : int64 (rows,)
-        Row numbers.
-    codes : (table rows,)
-        Of the target.
-    stratify : bool
-        Whether each class has its share in the part.
-    fraction : float
-        Of the rows, between 0 and 1.
-    seed : int
-        Of the draw.
+    rows : int64 (rows,), row numbers
+    codes : (table rows,), of the target
+    stratify : bool, whether each class has its share in the part
+    fraction : float, of the rows, between 0 and 1
+    seed : int, of the draw
 
     Returns
     -------
@@ -178,8 +152,7 @@ def split_rows(
 
     Raises
     ------
-    ConfigError
-        There are too few rows.
+    ConfigError : there are too few rows
     """
     strata = None
     if stratify:

@@ -19,15 +19,12 @@ def parse_numbers(texts: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool
 
     Parameters
     ----------
-    texts : large_string array (rows,)
-        Spaces around a number do not matter; empty is missing.
+    texts : large_string array (rows,), spaces around a number do not matter; empty is missing
 
     Returns
     -------
-    numbers : float64 (rows,)
-        NaN where missing or no number.
-    unreadable : bool (rows,) or None
-        True where a text is no number; None: nowhere.
+    numbers : float64 (rows,), NaN where missing or no number
+    unreadable : bool (rows,) or None, true where a text is no number; None: nowhere
     """
     texts = pc.utf8_trim_whitespace(texts)
     texts = pc.if_else(pc.equal(texts, ""), None, texts)
@@ -46,17 +43,13 @@ def parse_dates(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_], 
 
     Parameters
     ----------
-    texts : large_string array (rows,)
-        Empty is missing.
+    texts : large_string array (rows,), empty is missing
 
     Returns
     -------
-    seconds : int64 (rows,)
-        0 where missing or no date.
-    missing : bool (rows,)
-        True where there is no date.
-    unreadable : bool (rows,)
-        True where a text is no date.
+    seconds : int64 (rows,), 0 where missing or no date
+    missing : bool (rows,), true where there is no date
+    unreadable : bool (rows,), true where a text is no date
     """
     texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
     found = pc.extract_regex(texts, _DATE)

@@ -21,12 +21,9 @@ class TrainingTable(NamedTuple):
 
     Attributes
     ----------
-    schema : Schema
-        What each column is.
-    labels : pyarrow.ChunkedArray (rows,)
-        The target column, as it is in the table.
-    weights : float64 (rows,) or None
-        The weight of each row; None without such a column.
+    schema : Schema, what each column is
+    labels : pyarrow.ChunkedArray (rows,), the target column, as it is in the table
+    weights : float64 (rows,) or None, the weight of each row; None without such a column
     """
 
     schema: Schema
@@ -39,21 +36,15 @@ def read_training_table(source: Source, *, target: str, weight: str | None = Non
 
     Parameters
     ----------
-    source : Source
-        The rows.
-    target : str
-        Name of the column to predict.
-    weight : str or None
-        Name of the column of row weights.
-    config : DataConfig
-        Defaults for all columns, and settings of single ones.
+    source : Source, the rows
+    target : str, name of the column to predict
+    weight : str or None, name of the column of row weights
+    config : DataConfig, defaults for all columns, and settings of single ones
 
     Raises
     ------
-    SchemaError, TargetError, ConfigError
-        See `attfm.data.inference.infer_schema`.
-    DataError
-        A weight is no number, missing, negative or infinite.
+    SchemaError, TargetError, ConfigError : see `attfm.data.inference.infer_schema`
+    DataError : a weight is no number, missing, negative or infinite
     """
     labels: list[pa.Array] = []
     weights = None if weight is None else WeightColumn(weight)
@@ -75,8 +66,7 @@ class WeightColumn:
 
     Parameters
     ----------
-    name : str
-        Of the column.
+    name : str, of the column
     """
 
     def __init__(self, name: str) -> None:
@@ -95,8 +85,7 @@ class WeightColumn:
 
         Raises
         ------
-        DataError
-            A weight is no number, missing, negative or infinite.
+        DataError : a weight is no number, missing, negative or infinite
         """
         self._bad.raise_if_any(self._rows)
         weights = np.concatenate(self._parts)
@@ -121,10 +110,8 @@ def weights_of(source: Source, name: str | None) -> NDArray[np.float64] | None:
 
     Parameters
     ----------
-    source : Source
-        The rows.
-    name : str or None
-        Of the column.
+    source : Source, the rows
+    name : str or None, of the column
 
     Returns
     -------
@@ -132,10 +119,8 @@ def weights_of(source: Source, name: str | None) -> NDArray[np.float64] | None:
 
     Raises
     ------
-    SchemaError
-        The column is absent.
-    DataError
-        A weight is no number, missing, negative or infinite.
+    SchemaError : the column is absent
+    DataError : a weight is no number, missing, negative or infinite
     """
     if name is None:
         return None

@@ -22,8 +22,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     ----------
     preset : "nested", "paper", "fwfm", "fm" or "linear"
         Formula of the model: the default, Xiao et al. 2017, or an older one.
-    dim, attention_dim : int
-        Sizes of an embedding and of the attention network.
+    dim, attention_dim : int, sizes of an embedding and of the attention network
     pairs, attention, scale, pair_gate, pair_bias, learned_projection : None, or as in `attfm.ModelConfig`
         Factors of the formula that depart from the preset; None: the preset's.
     pair_dropout, weight_dropout, pooled_dropout : float in [0, 1)
@@ -32,50 +31,32 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         Standard deviations of the first parameters; None: as `attfm.ModelConfig` says.
     numeric, max_bins : "quantile", "uniform" or "scaled"; int
         Quantile bins, bins of equal width, or one min-max scaled feature; and how many bins at most.
-    min_count : int
-        Training rows that a category needs to be a feature of its own.
-    columns : dict or None
-        Settings of single columns, such as {"zip": {"kind": "categorical"}}.
-    task : "auto", "binary" or "multiclass"
-        By itself: binary for two classes.
+    min_count : int, training rows that a category needs to be a feature of its own
+    columns : dict or None, settings of single columns, such as {"zip": {"kind": "categorical"}}
+    task : "auto", "binary" or "multiclass", by itself: binary for two classes
     epochs, batch_size, optimizer, learning_rate : int; int or "auto"; "adam", "sgd" or "adagrad"; float
         How the parameters are found.
-    embedding_decay, linear_decay : float
-        Decoupled weight decay of V and w.
-    attention_l2, smoothness : float
-        Penalty on the attention matrix W, and on the difference of neighbouring bins.
-    base_rate_start : bool
-        Whether w0 starts at the base rate.
-    averaging : float
-        Epochs over which the kept parameters are averaged; 0 for none.
+    embedding_decay, linear_decay : float, decoupled weight decay of V and w
+    attention_l2, smoothness : float, penalty on the attention matrix W, and on the difference of neighbouring bins
+    base_rate_start : bool, whether w0 starts at the base rate
+    averaging : float, epochs over which the kept parameters are averaged; 0 for none
     validation_fraction, early_stopping, patience : float, bool, int
         Rows held out where no eval_set is given, and when to stop.
-    warm_start_from : "fm" or None
-        Train an FM first and start from its embeddings (paper, section 3.3).
-    n_bags : int
-        Refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each takes as
-        long as the fit.
-    threshold : float in (0, 1)
-        Probability above which `predict` gives the second of two classes.
-    device : "auto", "cpu" or "cuda"
-        Where it is trained.
-    class_weight : "balanced", dict or None
-        A weight for each label.
-    verbose : bool or "auto"
-        Whether to show a progress bar; "auto": where standard error is a terminal.
-    random_state : int, RandomState or None
-        Seed; equal seeds give equal models, bit for bit, on the same machine.
+    warm_start_from : "fm" or None, train an FM first and start from its embeddings (paper, section 3.3)
+    n_bags : int, refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each
+        takes as long as the fit
+    threshold : float in (0, 1), probability above which `predict` gives the second of two classes
+    device : "auto", "cpu" or "cuda", where it is trained
+    class_weight : "balanced", dict or None, a weight for each label
+    verbose : bool or "auto", whether to show a progress bar; "auto": where standard error is a terminal
+    random_state : int, RandomState or None, seed; equal seeds give equal models, bit for bit, on the same machine
 
     Attributes
     ----------
-    classes_ : (classes,)
-        Sorted labels.
-    model_ : attfm.Model
-        The fitted model.
-    history_ : list of dict
-        One dictionary for each epoch.
-    n_features_in_, feature_names_in_ : int and (columns,)
-        The columns of the fit.
+    classes_ : (classes,), sorted labels
+    model_ : attfm.Model, the fitted model
+    history_ : list of dict, one dictionary for each epoch
+    n_features_in_, feature_names_in_ : int and (columns,), the columns of the fit
 
     Examples
     --------

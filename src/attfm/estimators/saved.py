@@ -12,8 +12,7 @@ def load(folder: str | Path) -> AFMClassifier | AFMRegressor:
 
     Raises
     ------
-    RunFolderError
-        The folder is absent, incomplete, damaged or of a newer format.
+    RunFolderError : the folder is absent, incomplete, damaged or of a newer format
     """
     model = load_model(folder)
     return AFMClassifier._of(model) if model.task.is_classification else AFMRegressor._of(model)

@@ -49,21 +49,14 @@ class Background:
 
     Attributes
     ----------
-    levels : Levels
-        Of each field.
-    pairs : int64 (pairs, 2)
-        Their field numbers.
-    counts : int64 (levels of all fields,)
-        Rows with each level.
-    main_mean, pair_mean : float64 (fields, outputs) and (pairs, outputs)
-        After `moved` was moved.
-    centred : bool (pairs,)
-        Whether the pair's conditional means are kept; else its overall mean only is moved.
-    moved : float64 (entries, outputs)
-        For each centred pair what is moved to its first field at each of that field's levels, and then to its second
-        field; of a multi-valued field the sum over a row's members, by weight.
-    rows, training_rows : int
-        Rows that were summarised, and how many there were.
+    levels : Levels, of each field
+    pairs : int64 (pairs, 2), their field numbers
+    counts : int64 (levels of all fields,), rows with each level
+    main_mean, pair_mean : float64 (fields, outputs) and (pairs, outputs), after `moved` was moved
+    centred : bool (pairs,), whether the pair's conditional means are kept; else its overall mean only is moved
+    moved : float64 (entries, outputs), for each centred pair what is moved to its first field at each of that field's
+        levels, and then to its second field; of a multi-valued field the sum over a row's members, by weight
+    rows, training_rows : int, rows that were summarised, and how many there were
     """
 
     levels: Levels

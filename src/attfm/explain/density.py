@@ -15,12 +15,9 @@ def density(
     Parameters
     ----------
     rows : int64 (bins,)
-    edges : float64 (bins + 1,)
-        Of the bins, rising.
-    groups : int
-        Number of intervals.
-    stretch : float or None
-        As of `stretch_of`; the widths are then equal on that axis.
+    edges : float64 (bins + 1,), of the bins, rising
+    groups : int, number of intervals
+    stretch : float or None, as of `stretch_of`; the widths are then equal on that axis
     """
     ends = edges[[0, -1]] if stretch is None else np.arcsinh(edges[[0, -1]] / stretch)
     bounds = np.linspace(ends[0], ends[1], groups + 1)

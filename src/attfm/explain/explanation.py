@@ -29,15 +29,11 @@ class Effect:
 
     Attributes
     ----------
-    fields : tuple of str
-        The field, ("age",), or the two of a pair, ("age", "job").
-    values : tuple of str
-        What each of them is in this row: "[37, 40)", "missing", ...
-    effect : float
-        Signed, in logits or in a regression target's unit.
-    attention, applied : float or None
-        Weights a_ij and A_ij of a pair, or summed over the pairs inside a group; None of a field in an explanation
-        without groups, attention also where the model has none.
+    fields : tuple of str, the field, ("age",), or the two of a pair, ("age", "job")
+    values : tuple of str, what each of them is in this row: "[37, 40)", "missing", ..
+    effect : float, signed, in logits or in a regression target's unit
+    attention, applied : float or None, weights a_ij and A_ij of a pair, or summed over the pairs inside a group; None
+        of a field in an explanation without groups, attention also where the model has none
 
     Examples
     --------
@@ -74,31 +70,21 @@ class Explanation:
 
     Attributes
     ----------
-    view : str
-        "centred": effects relative to their average over the training rows; "raw": the terms of the formula.
-    fields : tuple of str
-        Names of the fields.
-    pairs : int64 (pairs, 2)
-        Their field numbers.
+    view : str, "centred": effects relative to their average over the training rows; "raw": the terms of the formula
+    fields : tuple of str, names of the fields
+    pairs : int64 (pairs, 2), their field numbers
     outputs : tuple of str
         What each account is of: the second class of two, every class of more, or the target of a regression.
-    unit : str
-        "logit", or a regression's target.
-    base : float64 (outputs,)
-        The intercept in the raw view, the mean over the training rows in the centred one.
+    unit : str, "logit", or a regression's target
+    base : float64 (outputs,), the intercept in the raw view, the mean over the training rows in the centred one
     main : float64 (rows, fields, outputs)
     pair : float64 (rows, pairs, outputs)
-    attention : float32 (rows, pairs) or None
-        a_ij; None where the model has no attention.
-    applied : float32 (rows, pairs)
-        A_ij.
-    labels : str (rows, fields)
-        What each field's value is called.
-    rows : int64 (rows,)
-        Numbers of the rows in the table that was explained.
-    conditional : bool (pairs,)
-        In the centred view whether what is really a main effect was moved out of the pair; where false only its overall
-        mean was moved.
+    attention : float32 (rows, pairs) or None, a_ij; None where the model has no attention
+    applied : float32 (rows, pairs), a_ij
+    labels : str (rows, fields), what each field's value is called
+    rows : int64 (rows,), numbers of the rows in the table that was explained
+    conditional : bool (pairs,), in the centred view whether what is really a main effect was moved out of the pair;
+        where false only its overall mean was moved
     within_attention, within_applied : float32 (rows, fields) or None
         a_ij and A_ij summed over the pairs inside each group, 0 of a field in none; None where fields were not grouped
         (see `grouped`), attention also without attention.
@@ -204,8 +190,7 @@ class Explanation:
 
         Raises
         ------
-        ConfigError
-            A field does not exist or is in two groups, or a group is called like another field.
+        ConfigError : a field does not exist or is in two groups, or a group is called like another field
         """
         fields, group_of = group_fields(self.fields, groups)
         ends = np.sort(group_of[self.pairs], axis=1).reshape(-1, 2)
@@ -256,8 +241,7 @@ class Explanation:
 
         Raises
         ------
-        MissingExtraError
-            It is not installed.
+        MissingExtraError : it is not installed
         """
         if kind in ("auto", "pandas"):
             try:
@@ -278,15 +262,13 @@ class Explanation:
 
         Returns
         -------
-        shap.Explanation
-            values : (rows, effects), with several outputs (rows, effects, outputs); base_values : (rows,) or
-            (rows, outputs); display_data : what the values are called; data : numbers that colour the points: a field's
-            value among those of these rows in alphabetical order, 0 for pairs.
+        shap.Explanation : values : (rows, effects), with several outputs (rows, effects, outputs); base_values :
+            (rows,) or (rows, outputs); display_data : what the values are called; data : numbers that colour the
+            points: a field's value among those of these rows in alphabetical order, 0 for pairs
 
         Raises
         ------
-        MissingExtraError
-            shap is not installed.
+        MissingExtraError : shap is not installed
         """
         try:
             import shap
@@ -355,8 +337,7 @@ def output_number(outputs: Sequence[str], output: str | int | None) -> int:
 
     Raises
     ------
-    ConfigError
-        There is no such output, or none is named and there are several.
+    ConfigError : there is no such output, or none is named and there are several
     """
     listed = ", ".join(f"'{name}'" for name in outputs)
     if output is None and len(outputs) == 1:

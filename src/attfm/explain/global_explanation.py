@@ -24,18 +24,12 @@ class Shape:
 
     Attributes
     ----------
-    field, kind : str
-        Its name, and what kind of field it is.
-    labels : list of str (levels,)
-        Names of the values, "unknown" and "missing" first.
-    edges : float64 (levels − 1,) or None
-        Of the bins of an ordered field, which are the levels from the third on.
-    effect : float64 (levels, outputs)
-        Mean centred main effect of the rows with that value.
-    rows : int64 (levels,)
-        Rows with it; a row with several members of a multi-valued field is in several levels.
-    spread : float64 (levels, outputs) or None
-        Standard deviation over refits; None without refits.
+    field, kind : str, its name, and what kind of field it is
+    labels : list of str (levels,), names of the values, "unknown" and "missing" first
+    edges : float64 (levels − 1,) or None, of the bins of an ordered field, which are the levels from the third on
+    effect : float64 (levels, outputs), mean centred main effect of the rows with that value
+    rows : int64 (levels,), rows with it; a row with several members of a multi-valued field is in several levels
+    spread : float64 (levels, outputs) or None, standard deviation over refits; None without refits
 
     Examples
     --------
@@ -65,15 +59,11 @@ class PairSurface:
 
     Attributes
     ----------
-    fields : tuple of str
-        The two.
-    labels : tuple of list of str
-        Names of the levels of each.
-    first, second : int64 (cells,)
-        Level of the first and of the second field.
+    fields : tuple of str, the two
+    labels : tuple of list of str, names of the levels of each
+    first, second : int64 (cells,), level of the first and of the second field
     effect : float64 (cells, outputs)
-    rows : int64 (cells,)
-        A row with several members of a multi-valued field is in several cells.
+    rows : int64 (cells,), a row with several members of a multi-valued field is in several cells
 
     Examples
     --------
@@ -105,16 +95,11 @@ class Importance:
 
     Attributes
     ----------
-    fields : tuple of str
-        The field, ("age",), or the two of a pair, ("age", "job").
-    importance : float
-        In logits or in a regression target's unit.
-    share : float
-        Of the sum of all importances.
-    spread : float or None
-        Standard deviation over refits.
-    attention, attention_spread : float or None
-        Mean and standard deviation of a pair's a_ij over the rows.
+    fields : tuple of str, the field, ("age",), or the two of a pair, ("age", "job")
+    importance : float, in logits or in a regression target's unit
+    share : float, of the sum of all importances
+    spread : float or None, standard deviation over refits
+    attention, attention_spread : float or None, mean and standard deviation of a pair's a_ij over the rows
 
     Examples
     --------
@@ -145,12 +130,9 @@ class GlobalExplanation:
 
     Attributes
     ----------
-    levels : Levels
-        The values of each field.
-    summary : Summary
-        The averages as arrays.
-    pairs, outputs, unit, conditional
-        As in `Explanation`.
+    levels : Levels, the values of each field
+    summary : Summary, the averages as arrays
+    pairs, outputs, unit, conditional : as in `Explanation`
 
     Examples
     --------

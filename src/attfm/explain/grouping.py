@@ -16,8 +16,7 @@ def group_fields(
 
     Raises
     ------
-    ConfigError
-        A field does not exist or is in two groups, or a group is called like a field outside it.
+    ConfigError : a field does not exist or is in two groups, or a group is called like a field outside it
     """
     of_field: dict[str, str] = {}
     problems = []

@@ -24,19 +24,14 @@ class Levels:
 
     Parameters
     ----------
-    encoder : Encoder
-        Of the model.
-    cuts : float64 arrays by field number
-        Inner edges of the bins of each scaled field, in scaled units.
+    encoder : Encoder, of the model
+    cuts : float64 arrays by field number, inner edges of the bins of each scaled field, in scaled units
 
     Attributes
     ----------
-    names, kinds : tuples of str, (fields,)
-        Of the fields.
-    sizes : int64 (fields,)
-        Number of levels of each field.
-    offsets : int64 (fields,)
-        Place of each field's first level among all.
+    names, kinds : tuples of str, (fields,), of the fields
+    sizes : int64 (fields,), number of levels of each field
+    offsets : int64 (fields,), place of each field's first level among all
     """
 
     def __init__(self, encoder: Encoder, cuts: Mapping[int, Floats]) -> None:
@@ -143,8 +138,7 @@ def level_sums(levels: FieldFeatures, values: Floats) -> Floats:
 
     Parameters
     ----------
-    levels : FieldFeatures
-        Of one field.
+    levels : FieldFeatures, of one field
     values : float64 (levels, outputs)
 
     Returns

@@ -19,16 +19,11 @@ class PairGrid:
 
     Attributes
     ----------
-    fields : tuple of str
-        The two: of the rows of the grid and of its columns.
-    labels : tuple of list of str
-        What the rows and the columns are called.
-    mean : float64 (rows, columns)
-        NaN where no row of the table falls.
-    counts : float64 (rows, columns)
-        Rows of the table in each cell.
-    limit : float
-        The largest |mean| of a cell that is not thin, at which colours end; above 0.
+    fields : tuple of str, the two: of the rows of the grid and of its columns
+    labels : tuple of list of str, what the rows and the columns are called
+    mean : float64 (rows, columns), NaN where no row of the table falls
+    counts : float64 (rows, columns), rows of the table in each cell
+    limit : float, the largest |mean| of a cell that is not thin, at which colours end; above 0
     """
 
     fields: tuple[str, str]

@@ -20,15 +20,11 @@ class Stability:
 
     Attributes
     ----------
-    refits : int
-        How many.
-    fields, pairs : float or None
-        Mean Spearman correlation of the importances of fields and of pairs, over all two of the models compared; None
-        for fewer than two fields or pairs.
-    top : float
-        Mean share of the `largest` most important effects that two models have in common.
-    largest : int
-        Ten, or half of all where there are fewer than twenty.
+    refits : int, how many
+    fields, pairs : float or None, mean Spearman correlation of the importances of fields and of pairs, over all two of
+        the models compared; None for fewer than two fields or pairs
+    top : float, mean share of the `largest` most important effects that two models have in common
+    largest : int, ten, or half of all where there are fewer than twenty
     """
 
     refits: int

@@ -32,10 +32,8 @@ class Surface:
 
     Attributes
     ----------
-    pair : int
-        Its number.
-    first, second : int64 (cells,)
-        Levels of the two fields.
+    pair : int, its number
+    first, second : int64 (cells,), levels of the two fields
     effect : float64 (cells, outputs)
     rows : int64 (cells,)
     """
@@ -53,20 +51,14 @@ class Summary:
 
     Attributes
     ----------
-    rows : int
-        How many.
-    field_importance, pair_importance : float64 (fields, outputs) and (pairs, outputs)
-        Mean |centred effect|.
-    attention_mean, attention_std : float64 (pairs,)
-        Of a_ij, NaN without attention.
-    applied_mean : float64 (pairs,)
-        Of A_ij.
+    rows : int, how many
+    field_importance, pair_importance : float64 (fields, outputs) and (pairs, outputs), mean |centred effect|
+    attention_mean, attention_std : float64 (pairs,), of a_ij, NaN without attention
+    applied_mean : float64 (pairs,), of A_ij
     shape, shape_rows : float64 (points, outputs) and int64 (points,)
         Mean centred main effect of each level, and its rows; the levels of all fields one after the other.
-    surfaces : tuple of Surface
-        Of the most important pairs.
-    refits : tuple of Summary
-        The same figures of refits on bootstrap samples.
+    surfaces : tuple of Surface, of the most important pairs
+    refits : tuple of Summary, the same figures of refits on bootstrap samples
     """
 
     rows: int
@@ -206,8 +198,7 @@ def summarise(
 
     Parameters
     ----------
-    rows : Dataset
-        The training rows; a random sample of them is taken where they are many.
+    rows : Dataset, the training rows; a random sample of them is taken where they are many
     refits : sequence of FactorizationMachine
         Trained on bootstrap samples of the rows; their summaries show how far figures can be trusted.
     """

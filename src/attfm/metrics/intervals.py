@@ -28,16 +28,11 @@ def with_intervals(
     Parameters
     ----------
     task : str
-    target : (rows,)
-        Class codes or values.
-    scores : (rows, classes) or (rows,)
-        Probabilities, or the predictions of a regression.
-    weight : (rows,)
-        Relative importance of each row.
-    threshold : float
-        Of two classes the second is decided where its probability is above it.
-    seed : int
-        Of the resamples.
+    target : (rows,), class codes or values
+    scores : (rows, classes) or (rows,), probabilities, or the predictions of a regression
+    weight : (rows,), relative importance of each row
+    threshold : float, of two classes the second is decided where its probability is above it
+    seed : int, of the resamples
     """
     counted = weight > 0
     target, scores, weight = target[counted], scores[counted], weight[counted]
@@ -78,10 +73,8 @@ def calibration_interval(gaps: Floats, resampled: Floats) -> tuple[float, float]
 
     Parameters
     ----------
-    gaps : (bins,)
-        (Share of hits − mean confidence) times the bin's share of the rows.
-    resampled : (resamples, bins)
-        The same of bootstrap resamples.
+    gaps : (bins,), (share of hits − mean confidence) times the bin's share of the rows
+    resampled : (resamples, bins), the same of bootstrap resamples
     """
     value = float(np.abs(gaps).sum())
     chance = resampled - gaps
@@ -150,11 +143,9 @@ class _Classification:
 
     Parameters
     ----------
-    target, decided : int64 (rows,)
-        Class codes.
+    target, decided : int64 (rows,), class codes
     probability : (rows, classes)
-    averaged : sequence of int
-        The classes whose precision, recall, areas and squares are reported, averaged over them.
+    averaged : sequence of int, the classes whose precision, recall, areas and squares are reported, averaged over them
     calibration : Calibration
     """
 

@@ -26,14 +26,11 @@ def evaluate(
     Parameters
     ----------
     task : str
-    target : (rows,)
-        Class codes or values.
+    target : (rows,), class codes or values
     scores : (rows, classes) or (rows,)
         Probabilities, rows sum to 1; or the predictions of a regression, in the target's unit.
-    weight : (rows,) or None
-        Relative importance of each row.
-    threshold : float
-        Of two classes the second is decided where its probability is above it.
+    weight : (rows,) or None, relative importance of each row
+    threshold : float, of two classes the second is decided where its probability is above it
     """
     return _METRICS[task](target, scores, weight, threshold)
 
@@ -45,10 +42,8 @@ def curve_metrics(
 
     Parameters
     ----------
-    task, target, weight, threshold
-        As of `evaluate`.
-    logits : (rows, outputs)
-        Or the predictions (rows, 1) of a regression; all finite.
+    task, target, weight, threshold : as of `evaluate`
+    logits : (rows, outputs), or the predictions (rows, 1) of a regression; all finite
     """
     return _CURVE_METRICS[task](target, logits, weight, threshold)
 
@@ -58,10 +53,8 @@ class Calibration:
 
     Parameters
     ----------
-    hit : (rows,)
-        0 or 1.
-    confidence : (rows,)
-        In [0, 1].
+    hit : (rows,), 0 or 1
+    confidence : (rows,), in [0, 1]
     """
 
     def __init__(self, hit: NDArray[Any], confidence: Floats) -> None:

@@ -29,12 +29,9 @@ class EncodedRows:
 
     Attributes
     ----------
-    first : int
-        Number of the first row in the table, from 0.
-    batch : Batch
-        The rows.
-    columns : pyarrow.RecordBatch
-        The raw columns that were read.
+    first : int, number of the first row in the table, from 0
+    batch : Batch, the rows
+    columns : pyarrow.RecordBatch, the raw columns that were read
     """
 
     first: int
@@ -48,14 +45,10 @@ class Model:
 
     Attributes
     ----------
-    schema, encoder, target, module, config
-        The parts.
-    facts : RunFacts
-        Where the rows came from, and how training went.
-    metrics : by part ("valid", "test") and name
-        What was measured after training.
-    history : one dictionary for each epoch
-        The learning curve.
+    schema, encoder, target, module, config : the parts
+    facts : RunFacts, where the rows came from, and how training went
+    metrics : by part ("valid", "test") and name, what was measured after training
+    history : one dictionary for each epoch, the learning curve
     background : arrays by name
         Summary of the training rows that `attfm.explain` made and reads; empty where there is none.
     """
@@ -90,8 +83,7 @@ class Model:
 
         Parameters
         ----------
-        keep : sequence of str
-            Columns that are read besides the inputs.
+        keep : sequence of str, columns that are read besides the inputs
         """
         first = 0
         for columns in source.batches(list(dict.fromkeys([*self.input_names, *keep]))):
@@ -117,8 +109,7 @@ class Model:
 
         Parameters
         ----------
-        data : object
-            Whatever `attfm.data.sources.source.open_source` reads; columns by name, in any order.
+        data : object, whatever `attfm.data.sources.source.open_source` reads; columns by name, in any order
         """
         parts = [self.logits_of(rows.batch) for rows in self.encode(open_source(data))]
         return np.concatenate(parts) if parts else np.empty((0, self.module.outputs))
@@ -136,8 +127,7 @@ class Model:
 
         Parameters
         ----------
-        threshold : float or None
-            Probability above which the second of two classes is decided; None: that of training.
+        threshold : float or None, probability above which the second of two classes is decided; None: that of training
         """
         parts = [table["prediction"] for table in self.score_table(open_source(data), threshold=threshold)]
         labels: NDArray[Any] = pa.chunked_array([chunk for part in parts for chunk in part.chunks]).to_numpy()
@@ -150,10 +140,8 @@ class Model:
 
         Parameters
         ----------
-        keep : sequence of str
-            Columns of the table that stand before the scores.
-        threshold : float or None
-            As in `predict`.
+        keep : sequence of str, columns of the table that stand before the scores
+        threshold : float or None, as in `predict`
         """
         threshold = self.threshold if threshold is None else threshold
         for rows in self.encode(source, keep):

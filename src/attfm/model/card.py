@@ -44,8 +44,7 @@ def model_card(model: Model) -> str:
         "## Columns",
         "",
         _table(
-            ["column", "kind", "type", "why"],
-            [[f.name, f.kind, f.arrow_type, f.reason] for f in model.schema.columns],
+            ["column", "kind", "type", "why"], [[f.name, f.kind, f.arrow_type, f.reason] for f in model.schema.columns]
         ),
         "",
         "## Use",

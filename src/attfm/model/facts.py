@@ -10,10 +10,8 @@ class SplitFacts(BaseModel):
 
     Attributes
     ----------
-    valid, test : float, str or None
-        A share of the rows, the name of a table of its own, or nothing.
-    seed : int
-        Of the random parts.
+    valid, test : float, str or None, a share of the rows, the name of a table of its own, or nothing
+    seed : int, of the random parts
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,24 +38,15 @@ class RunFacts(BaseModel):
 
     Attributes
     ----------
-    variant, about : str
-        Which part of a reproduced experiment it is.
-    table : str
-        Name of the table that was trained on, with `rows` rows; `test_rows` were set aside.
-    split : SplitFacts or "adult"
-        How it was split; "adult": as all figures on Adult are.
-    reading : ReadingFacts
-        How its text was read.
-    training_rows, validation_rows, features, fields : int
-        Sizes of what was trained on.
-    epochs, best_epoch : int
-        How many passes over the rows were made, and whose parameters were kept.
-    stopped : str
-        Why training ended.
-    seconds : float
-        From the labels to the trained module.
-    class_weights : list of float
-        By which rows were weighted, in the order of the target's classes.
+    variant, about : str, which part of a reproduced experiment it is
+    table : str, name of the table that was trained on, with `rows` rows; `test_rows` were set aside
+    split : SplitFacts or "adult", how it was split; "adult": as all figures on Adult are
+    reading : ReadingFacts, how its text was read
+    training_rows, validation_rows, features, fields : int, sizes of what was trained on
+    epochs, best_epoch : int, how many passes over the rows were made, and whose parameters were kept
+    stopped : str, why training ended
+    seconds : float, from the labels to the trained module
+    class_weights : list of float, by which rows were weighted, in the order of the target's classes
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

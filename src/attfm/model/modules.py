@@ -35,8 +35,7 @@ class FeatureEmbedding(nn.Module):
 
         Parameters
         ----------
-        table : (rows, dim) or None
-            What the ids of a batch with one feature a field number, instead of V.
+        table : (rows, dim) or None, what the ids of a batch with one feature a field number, instead of V
         """
         sparse = self.sparse_gradient and table is None
         weight = self.weight if table is None else table
@@ -91,19 +90,14 @@ class PairAttention(nn.Module):
 
         Parameters
         ----------
-        batch : Batch
-            The rows.
-        embedding : FeatureEmbedding
-            V.
-        table : (rows, dim) or None
-            What the ids of a batch with one feature a field number, instead of V.
-        return_weights : bool
-            Whether the applied weights are wanted too.
+        batch : Batch, the rows
+        embedding : FeatureEmbedding, V
+        table : (rows, dim) or None, what the ids of a batch with one feature a field number, instead of V
+        return_weights : bool, whether the applied weights are wanted too
 
         Returns
         -------
-        pooled : Pooled
-            Vector (batch, dim), and applied weights (batch, pairs) or None.
+        pooled : Pooled, vector (batch, dim), and applied weights (batch, pairs) or None
         """
         options: dict[str, Any] = {
             "scale": self.scale,

@@ -37,13 +37,11 @@ def save_model(model: Model, folder: str | Path, *, report: str | None = None) -
 
     Parameters
     ----------
-    report : str or None
-        An HTML page for people to stand beside the model; loading does not look at it.
+    report : str or None, an HTML page for people to stand beside the model; loading does not look at it
 
     Raises
     ------
-    RunFolderError
-        The folder exists and is not a run folder, or can't be written.
+    RunFolderError : the folder exists and is not a run folder, or can't be written
     """
     path = Path(folder)
     check_writable(path)
@@ -100,8 +98,7 @@ def load_model(folder: str | Path) -> Model:
 
     Raises
     ------
-    RunFolderError
-        The folder is absent, incomplete, damaged or of a newer format.
+    RunFolderError : the folder is absent, incomplete, damaged or of a newer format
     """
     path = Path(folder)
     settings = _read_settings(path)

@@ -26,10 +26,8 @@ class Task(ABC):
 
     Attributes
     ----------
-    target : str
-        Name of the target column.
-    classes : tuple of labels
-        In the order of their codes; empty for regression.
+    target : str, name of the target column
+    classes : tuple of labels, in the order of their codes; empty for regression
     """
 
     target: str
@@ -66,11 +64,9 @@ class Task(ABC):
 
         Parameters
         ----------
-        logits : float64 (rows, outputs)
-            What the model gives.
-        threshold : float or None
-            Of two classes the probability above which the second is decided; of a regression the value that is to be
-            crossed; several classes have none.
+        logits : float64 (rows, outputs), what the model gives
+        threshold : float or None, of two classes the probability above which the second is decided; of a regression the
+            value that is to be crossed; several classes have none
         """
 
     @abstractmethod
@@ -113,8 +109,7 @@ class Task(ABC):
 
         Parameters
         ----------
-        called : str
-            How the message names it, such as "--threshold ".
+        called : str, how the message names it, such as "--threshold "
         """
         threshold = default if asked is None else asked
         if threshold is None or not 0 < threshold < 1:

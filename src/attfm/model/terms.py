@@ -24,16 +24,12 @@ class Terms:
 
     Attributes
     ----------
-    intercept : float64 (outputs,)
-        w0.
-    main : float64 (batch, fields, outputs)
-        Main effects, Σ_x x·w[feature] of each field.
-    pair : float64 or float32 (batch, pairs, outputs)
-        Pair effects, A_ij (p · q_ij).
+    intercept : float64 (outputs,), w0
+    main : float64 (batch, fields, outputs), main effects, Σ_x x·w[feature] of each field
+    pair : float64 or float32 (batch, pairs, outputs), pair effects, A_ij (p · q_ij)
     attention : float32 (batch, pairs) or None
         Attention weights a_ij, which sum to 1 over the pairs of a row; None without attention.
-    applied : float32 (batch, pairs)
-        Applied weights A_ij.
+    applied : float32 (batch, pairs), applied weights A_ij
     """
 
     intercept: Floats
@@ -125,8 +121,7 @@ def logits_without(
 
     Parameters
     ----------
-    fields, pairs : bool (batch, fields) and (batch, pairs)
-        True where the main effect or the pair is cut out.
+    fields, pairs : bool (batch, fields) and (batch, pairs), true where the main effect or the pair is cut out
     """
     module.eval()
     logit = module.intercept + (module.linear(batch) * torch.from_numpy(~fields)[..., None]).sum(1)

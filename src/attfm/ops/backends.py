@@ -30,8 +30,7 @@ def set_backend(name: Backend) -> None:
 
     Raises
     ------
-    ConfigError
-        An unknown name.
+    ConfigError : an unknown name
     """
     global _default
     _default = chosen(name)
@@ -72,8 +71,7 @@ def obstacle(tensors: Mapping[str, Tensor | None], backend: Backend | None = Non
 
     Raises
     ------
-    ConfigError
-        The backend is "native", and the kernels can't take the tensors as they are.
+    ConfigError : the backend is "native", and the kernels can't take the tensors as they are
     """
     backend = chosen(backend)
     if backend == "reference":

@@ -68,8 +68,7 @@ def pair_attention_pool(
     ------
     ConfigError
         An unknown backend, a dropout outside [0, 1), or backend="native" with tensors that the kernels can't take.
-    DataError
-        Shapes that don't fit each other, or pairs that don't name fields.
+    DataError : shapes that don't fit each other, or pairs that don't name fields
 
     Examples
     --------
@@ -141,8 +140,7 @@ def pair_attention_pool_ids(
 
     Raises
     ------
-    ConfigError, DataError
-        As `pair_attention_pool`; and ids outside the table, or not of shape (batch, fields).
+    ConfigError, DataError : as `pair_attention_pool`; and ids outside the table, or not of shape (batch, fields)
 
     Examples
     --------

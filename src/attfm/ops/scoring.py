@@ -54,10 +54,8 @@ def score(
 
     Raises
     ------
-    DataError
-        Shapes that don't fit, or ids outside the table.
-    ConfigError
-        The kernels can't take the tensors, or the backend is "reference".
+    DataError : shapes that don't fit, or ids outside the table
+    ConfigError : the kernels can't take the tensors, or the backend is "reference"
 
     Examples
     --------
@@ -111,8 +109,7 @@ def is_native(linear: Tensor) -> bool:
 
     Raises
     ------
-    ConfigError
-        The backend is "native", and they are something else.
+    ConfigError : the backend is "native", and they are something else
     """
     return backends.obstacle({"linear": linear}) is None
 

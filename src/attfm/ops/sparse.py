@@ -138,8 +138,7 @@ def adam_rows(
 
     Raises
     ------
-    DataError
-        Shapes that differ, or a gradient that is not sparse.
+    DataError : shapes that differ, or a gradient that is not sparse
     """
     rows, values = _touched(parameter, gradient, mean, square)
     corrections = [1 - beta**step for beta in betas]

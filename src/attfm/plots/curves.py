@@ -27,12 +27,9 @@ def reliability(y: ArrayLike, probability: ArrayLike, *, bins: int = _BINS, ax: 
 
     Parameters
     ----------
-    y : (rows,)
-        0 or 1.
-    probability : (rows,)
-        Of class 1.
-    bins : int
-        At most so many.
+    y : (rows,), 0 or 1
+    probability : (rows,), of class 1
+    bins : int, at most so many
     """
     observed, predicted = _checked(y, probability)
     ax = new_axes(ax, width=5, height=4.8)
@@ -93,8 +90,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = No
 
     Raises
     ------
-    ConfigError
-        There are no epochs.
+    ConfigError : there are no epochs
     """
     if not history:
         raise ConfigError("The model has no history of its training: there is no learning curve to draw.")

@@ -54,12 +54,9 @@ def waterfall(
 
     Raises
     ------
-    IndexError
-        There is no such row.
-    ConfigError
-        Several outputs and none named.
-    MissingExtraError
-        matplotlib is not installed.
+    IndexError : there is no such row
+    ConfigError : several outputs and none named
+    MissingExtraError : matplotlib is not installed
     """
     account = explanation[row]
     number = output_number(account.outputs, output)
@@ -104,11 +101,7 @@ def waterfall(
 
 
 def importance(
-    overview: GlobalExplanation,
-    *,
-    kind: Literal["all", "fields", "pairs"] = "all",
-    n: int = 20,
-    ax: Axes | None = None,
+    overview: GlobalExplanation, *, kind: Literal["all", "fields", "pairs"] = "all", n: int = 20, ax: Axes | None = None
 ) -> Axes:
     """Draw the n most important fields or pairs as bars, with their spread over refits where there are any."""
     importances = {
@@ -246,8 +239,7 @@ def attention_matrix(overview: GlobalExplanation, *, ax: Axes | None = None) -> 
 
     Raises
     ------
-    ConfigError
-        The model has no attention.
+    ConfigError : the model has no attention
     """
     matrix = overview.attention_matrix()
     fields = len(overview.fields)

@@ -24,8 +24,7 @@ def new_axes(ax: Axes | None, *, width: float, height: float) -> Axes:
 
     Raises
     ------
-    MissingExtraError
-        matplotlib is not installed.
+    MissingExtraError : matplotlib is not installed
     """
     try:
         import matplotlib.pyplot as plt
@@ -93,12 +92,9 @@ def stretched_ticks(low: float, high: float, stretch: float, *, apart: float = 0
 
     Parameters
     ----------
-    low, high : float
-        Ends of the axis.
-    stretch : float
-        As of `attfm.explain.density.stretch_of`.
-    apart : float
-        The least distance of two ticks, as a share of the axis.
+    low, high : float, ends of the axis
+    stretch : float, as of `attfm.explain.density.stretch_of`
+    apart : float, the least distance of two ticks, as a share of the axis
     """
     most = int(np.ceil(np.log10(max(abs(low), abs(high)))))
     sizes = [times * 10.0**power for times in (1, 5, 2) for power in range(most, most - 12, -1)]

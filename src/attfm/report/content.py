@@ -35,10 +35,8 @@ def report_content(model: Model, examined: Examined | None, *, detail: float = 1
     Parameters
     ----------
     model : Model
-    examined : Examined or None
-        Rows to measure and show.
-    detail : float
-        1, or less for a smaller page of a table with very many fields.
+    examined : Examined or None, rows to measure and show
+    detail : float, 1, or less for a smaller page of a table with very many fields
     """
     try:
         overview = explain_global(model)

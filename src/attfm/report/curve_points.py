@@ -20,10 +20,8 @@ def curves(model: Model, target: NDArray[Any], scores: Floats) -> dict[str, Any]
     Parameters
     ----------
     model : Model
-    target : (rows,)
-        Class codes or values.
-    scores : (rows, classes) or (rows,)
-        Probabilities, or the predictions of a regression.
+    target : (rows,), class codes or values
+    scores : (rows, classes) or (rows,), probabilities, or the predictions of a regression
     """
     return _CURVES[model.task.name](target, scores, list(model.target.classes or ()))
 

@@ -25,8 +25,7 @@ def render_report(model: Model, examined: Examined | None = None) -> str:
     Parameters
     ----------
     model : Model
-    examined : Examined or None
-        Rows to measure and show; None: only what the model holds of its training.
+    examined : Examined or None, rows to measure and show; None: only what the model holds of its training
     """
     text = ""
     for detail in _DETAILS:
@@ -41,8 +40,7 @@ def write_report(model: Model, path: str | Path, examined: Examined | None = Non
 
     Raises
     ------
-    ConfigError
-        The path is a folder, lies in no folder, or can't be written.
+    ConfigError : the path is a folder, lies in no folder, or can't be written
     """
     file = checked_path(path)
     text = render_report(model, examined)

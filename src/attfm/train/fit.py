@@ -39,21 +39,15 @@ def fit(
 
     Parameters
     ----------
-    tables : Tables
-        All rows.
-    config : Config
-        All settings; with `n_bags` the model gets a summary of refits too.
-    observer : Observer or None
-        Is told of batches, epochs and refits, and may ask to stop.
-    facts : RunFacts or None
-        What is known already of the run.
-    measured : bool
-        Whether the validation and test rows are measured, for `Model.metrics`.
+    tables : Tables, all rows
+    config : Config, all settings; with `n_bags` the model gets a summary of refits too
+    observer : Observer or None, is told of batches, epochs and refits, and may ask to stop
+    facts : RunFacts or None, what is known already of the run
+    measured : bool, whether the validation and test rows are measured, for `Model.metrics`
 
     Raises
     ------
-    AttfmError
-        Bad columns, labels, weights or settings, or a loss that is not finite.
+    AttfmError : bad columns, labels, weights or settings, or a loss that is not finite
     """
     prepared = prepare(tables, config)
     trained = train(prepared, config, observer)

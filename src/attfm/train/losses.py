@@ -19,14 +19,10 @@ class Penalties:
 
     Parameters
     ----------
-    module : FactorizationMachine
-        Whose gradients are added to.
-    neighbours : int64 (n,)
-        Features i of bins whose right neighbour is i + 1.
-    config : TrainConfig
-        Names the strengths.
-    rows : int
-        Training rows.
+    module : FactorizationMachine, whose gradients are added to
+    neighbours : int64 (n,), features i of bins whose right neighbour is i + 1
+    config : TrainConfig, names the strengths
+    rows : int, training rows
     """
 
     def __init__(

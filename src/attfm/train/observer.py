@@ -17,14 +17,10 @@ class Epoch:
 
     Attributes
     ----------
-    epoch : int
-        Its number, from 1.
-    train_loss, valid_loss : float
-        Mean loss of a weighted row; None without validation rows.
-    seconds, rows_per_second : float
-        Of the pass over the training rows.
-    valid_metrics : by name
-        Figures of the validation rows, see `attfm.metrics.scores.curve_metrics`.
+    epoch : int, its number, from 1
+    train_loss, valid_loss : float, mean loss of a weighted row; None without validation rows
+    seconds, rows_per_second : float, of the pass over the training rows
+    valid_metrics : by name, figures of the validation rows, see `attfm.metrics.scores.curve_metrics`
     """
 
     epoch: int
@@ -60,12 +56,10 @@ class FitProgress(Observer):
 
     Parameters
     ----------
-    epochs : int
-        The most that will be run.
+    epochs : int, the most that will be run
     show : bool or "auto"
         True: a bar on a terminal, a line for each epoch elsewhere; "auto": a bar on a terminal only; False: nothing.
-    stream : text file or None
-        Where it is shown; None: standard error.
+    stream : text file or None, where it is shown; None: standard error
     """
 
     def __init__(self, epochs: int, *, show: bool | Literal["auto"], stream: TextIO | None = None) -> None:

@@ -32,12 +32,9 @@ class LabelledTable:
 
     Attributes
     ----------
-    source : Source
-        The columns.
-    labels : pyarrow.ChunkedArray (rows,)
-        Raw labels.
-    weight : float64 (rows,) or None
-        Of each row.
+    source : Source, the columns
+    labels : pyarrow.ChunkedArray (rows,), raw labels
+    weight : float64 (rows,) or None, of each row
     """
 
     source: Source
@@ -51,19 +48,13 @@ class Tables:
 
     Attributes
     ----------
-    table : LabelledTable
-        All rows.
-    schema : Schema
-        What each column is.
-    target : str
-        Name of the target.
-    split : Split
-        Rows of `table`. Without validation rows, and without a table of them, a part of the training rows
+    table : LabelledTable, all rows
+    schema : Schema, what each column is
+    target : str, name of the target
+    split : Split, rows of `table`. Without validation rows, and without a table of them, a part of the training rows
         (`validation_fraction`) is held out if early stopping is on.
-    valid, test : LabelledTable or None
-        A second table to stop by, and one to set aside.
-    encoder_rows : int64 (rows,) or None
-        Rows that the encoder is fitted on; None: the training rows.
+    valid, test : LabelledTable or None, a second table to stop by, and one to set aside
+    encoder_rows : int64 (rows,) or None, rows that the encoder is fitted on; None: the training rows
     """
 
     table: LabelledTable
@@ -81,18 +72,12 @@ class Prepared:
 
     Attributes
     ----------
-    schema, encoder, target
-        How raw columns become what the module reads.
-    data : TrainingData
-        The rows to train on and to stop by.
-    test : Dataset or None
-        The rows set aside.
-    class_weights : float64 (classes,) or None
-        By which the rows were weighted.
-    training_rows : int
-        How many rows are trained on (equal ones of a tiny table are one in `data`).
-    seconds : float
-        That preparing took.
+    schema, encoder, target : how raw columns become what the module reads
+    data : TrainingData, the rows to train on and to stop by
+    test : Dataset or None, the rows set aside
+    class_weights : float64 (classes,) or None, by which the rows were weighted
+    training_rows : int, how many rows are trained on (equal ones of a tiny table are one in `data`)
+    seconds : float, that preparing took
     """
 
     schema: Schema
@@ -114,14 +99,12 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
 
     Parameters
     ----------
-    fitted : Model or None
-        Whose target, encoder and class weights are taken; None: they are fitted. Without `encoder_rows` the encoder
-        sees training rows only.
+    fitted : Model or None, whose target, encoder and class weights are taken; None: they are fitted. Without
+        `encoder_rows` the encoder sees training rows only.
 
     Raises
     ------
-    DataError, ConfigError
-        Bad columns, labels, weights or settings, each with its sentence.
+    DataError, ConfigError : bad columns, labels, weights or settings, each with its sentence
     """
     started = time.perf_counter()
     table, name = tables.table, tables.target

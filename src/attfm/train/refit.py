@@ -35,8 +35,7 @@ def train(prepared: Prepared, config: Config, observer: Observer | None = None) 
 
     Raises
     ------
-    TrainingError
-        The loss became NaN or infinite.
+    TrainingError : the loss became NaN or infinite
     """
     observer = Observer() if observer is None else observer
     started = time.perf_counter()
@@ -75,17 +74,13 @@ def refit_with_seeds(
 
     Parameters
     ----------
-    model : Model
-        As it was fitted on `tables`; the same rows are held out.
-    seeds : int
-        How many refits.
-    advice : str
-        Ends the message where the tables are others.
+    model : Model, as it was fitted on `tables`; the same rows are held out
+    seeds : int, how many refits
+    advice : str, ends the message where the tables are others
 
     Raises
     ------
-    ConfigError
-        The rows are not those that the model was trained on.
+    ConfigError : the rows are not those that the model was trained on
     """
     prepared = prepare(tables, model.config, fitted=model)
     train_rows = prepared.data.train

@@ -23,8 +23,7 @@ def is_lazy(module: FactorizationMachine, statistics: Statistics, batch_size: in
 
     Parameters
     ----------
-    statistics : Statistics
-        Of the training rows, for the number of features in one.
+    statistics : Statistics, of the training rows, for the number of features in one
     """
     table = (module.embedding if module.has_pairs else module.linear).weight
     touched = batch_size * statistics.entries / max(1, statistics.rows)

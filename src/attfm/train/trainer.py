@@ -50,14 +50,10 @@ class TrainingData:
 
     Attributes
     ----------
-    task : Task
-        What is predicted.
-    train : Dataset
-        The training rows.
-    valid : Dataset or None
-        The rows to stop by.
-    neighbours : int64 (n,)
-        Features i of bins whose right neighbour is i + 1, for the smoothness penalty.
+    task : Task, what is predicted
+    train : Dataset, the training rows
+    valid : Dataset or None, the rows to stop by
+    neighbours : int64 (n,), features i of bins whose right neighbour is i + 1, for the smoothness penalty
     """
 
     task: Task
@@ -125,16 +121,11 @@ class Trainer:
 
     Parameters
     ----------
-    module : FactorizationMachine
-        On the CPU; it is there again after `run`.
-    data : TrainingData
-        Rows to train on and to stop by.
-    config : TrainConfig
-        How.
-    observer : Observer
-        Is told of batches and epochs, and may ask to stop.
-    generator : torch.Generator or None
-        Of the dropout; None: a new one with the seed of the settings.
+    module : FactorizationMachine, on the CPU; it is there again after `run`
+    data : TrainingData, rows to train on and to stop by
+    config : TrainConfig, how
+    observer : Observer, is told of batches and epochs, and may ask to stop
+    generator : torch.Generator or None, of the dropout; None: a new one with the seed of the settings
     """
 
     def __init__(
@@ -186,8 +177,7 @@ class Trainer:
 
         Raises
         ------
-        TrainingError
-            The loss is NaN or infinite.
+        TrainingError : the loss is NaN or infinite
         """
         with self._threads(), drawn_from(self.dropout):
             started, total = time.perf_counter(), torch.zeros((), dtype=torch.float64, device=self.device)
@@ -240,8 +230,7 @@ class Trainer:
 
         Raises
         ------
-        TrainingError
-            The loss is NaN or infinite; the module then holds the last good parameters.
+        TrainingError : the loss is NaN or infinite; the module then holds the last good parameters
         """
         try:
             while not self.done:

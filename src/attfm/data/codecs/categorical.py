@@ -35,10 +35,8 @@ class Vocabulary:
 
     Attributes
     ----------
-    values : large_string array (size,)
-        Canonical and distinct.
-    counts : int64 (size,)
-        How often each occurred in training.
+    values : large_string array (size,), canonical and distinct
+    counts : int64 (size,), how often each occurred in training
     """
 
     values: pa.Array
@@ -176,8 +174,7 @@ class CategoricalCodec(Codec):
     Parameters
     ----------
     column : Column
-    values : Vocabulary or Buckets
-        Those that have a feature.
+    values : Vocabulary or Buckets, those that have a feature
     """
 
     def __init__(self, column: Column, values: Vocabulary | Buckets) -> None:

@@ -29,18 +29,12 @@ class Field:
 
     Attributes
     ----------
-    name : str
-        The column's name; "when.hour", "when.weekday", "when.month" for the parts of a date.
-    column : str
-        The column that it is read from.
-    kind : str
-        "categorical", "numeric" (bins), "scaled" or "multi-valued".
-    size : int
-        Number of its features, with unknown and missing.
-    ordered : bool
-        Whether neighbouring values are neighbouring features.
-    start : int
-        Its first feature id; a codec counts from 0, the encoder lays its fields one after the other.
+    name : str, the column's name; "when.hour", "when.weekday", "when.month" for the parts of a date
+    column : str, the column that it is read from
+    kind : str, "categorical", "numeric" (bins), "scaled" or "multi-valued"
+    size : int, number of its features, with unknown and missing
+    ordered : bool, whether neighbouring values are neighbouring features
+    start : int, its first feature id; a codec counts from 0, the encoder lays its fields one after the other
     """
 
     name: str
@@ -64,8 +58,7 @@ class Codec(ABC):
 
     Attributes
     ----------
-    fields : tuple of Field
-        Those that the column becomes, each with the start 0.
+    fields : tuple of Field, those that the column becomes, each with the start 0
     """
 
     fields: tuple[Field, ...]
@@ -76,12 +69,9 @@ class Codec(ABC):
 
         Parameters
         ----------
-        chunk : pyarrow.Array (rows,)
-            Values of the column.
-        row : int
-            Number of the first of them in the table, for messages.
-        bad : BadValues
-            Takes what can't be read.
+        chunk : pyarrow.Array (rows,), values of the column
+        row : int, number of the first of them in the table, for messages
+        bad : BadValues, takes what can't be read
 
         Returns
         -------
@@ -127,8 +117,7 @@ class ColumnKind(ABC):
 
     Attributes
     ----------
-    settings : mapping of str to Check
-        What a column of this kind may be set to, besides its kind.
+    settings : mapping of str to Check, what a column of this kind may be set to, besides its kind
     """
 
     settings: ClassVar[Mapping[str, Check]] = {}
@@ -155,8 +144,7 @@ class ColumnKind(ABC):
 
         Raises
         ------
-        RunFolderError
-            The rows are not those that a codec of this column writes.
+        RunFolderError : the rows are not those that a codec of this column writes
         """
 
 

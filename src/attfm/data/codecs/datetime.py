@@ -54,10 +54,8 @@ class DateCodec(Codec):
 
     Parameters
     ----------
-    column : str
-        Its name.
-    parts : sequence of str
-        Of CALENDAR, in its order.
+    column : str, its name
+    parts : sequence of str, of CALENDAR, in its order
     """
 
     def __init__(self, column: str, parts: Sequence[str]) -> None:

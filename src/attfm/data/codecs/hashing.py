@@ -19,8 +19,7 @@ class Buckets:
 
     Attributes
     ----------
-    size : int
-        Number of buckets.
+    size : int, number of buckets
     """
 
     size: int

@@ -43,15 +43,12 @@ class Sample:
 
     Parameters
     ----------
-    seed : list of int
-        Of the keys.
-    size : int
-        Most values that are kept.
+    seed : list of int, of the keys
+    size : int, most values that are kept
 
     Attributes
     ----------
-    low, high : float
-        Minimum and maximum of all values; low > high where there was none.
+    low, high : float, minimum and maximum of all values; low > high where there was none
     """
 
     def __init__(self, *, seed: list[int], size: int = SAMPLE_SIZE) -> None:
@@ -100,12 +97,9 @@ class Bins:
 
     Attributes
     ----------
-    edges : float64 (bins - 1,)
-        Increasing.
-    low, high : float
-        Smallest and greatest training value.
-    single : float64 (bins,)
-        The training value of a bin that holds only one, else NaN.
+    edges : float64 (bins - 1,), increasing
+    low, high : float, smallest and greatest training value
+    single : float64 (bins,), the training value of a bin that holds only one, else NaN
     """
 
     edges: Floats
@@ -273,10 +267,8 @@ class BinsCodec(Codec):
 
     Parameters
     ----------
-    column : str
-        Its name.
-    bins : Bins
-        None of them where the column had no value in training: any value is unknown then.
+    column : str, its name
+    bins : Bins, none of them where the column had no value in training: any value is unknown then
     """
 
     def __init__(self, column: str, bins: Bins) -> None:
@@ -311,10 +303,8 @@ class ScaledCodec(Codec):
 
     Parameters
     ----------
-    column : str
-        Its name.
-    low, high : float
-        Smallest and greatest training value; low > high where there was none.
+    column : str, its name
+    low, high : float, smallest and greatest training value; low > high where there was none
     """
 
     def __init__(self, column: str, low: float, high: float) -> None:

@@ -19,17 +19,13 @@ class ArrowDataset:
 
     Parameters
     ----------
-    name : str
-        What messages call it.
-    dataset : pyarrow.dataset.Dataset
-        Of files or of a table in memory.
+    name : str, what messages call it
+    dataset : pyarrow.dataset.Dataset, of files or of a table in memory
 
     Raises
     ------
-    SourceError
-        No rows or no columns.
-    SchemaError
-        Column names are empty or doubled.
+    SourceError : no rows or no columns
+    SchemaError : column names are empty or doubled
     """
 
     def __init__(self, name: str, dataset: pads.Dataset) -> None:

@@ -23,25 +23,17 @@ class DelimitedFile:
 
     Parameters
     ----------
-    file : DataFile
-        Where it is.
-    names : sequence of str or None
-        Column names of a file without a header; None: the first row holds them.
-    separator : str or None
-        One character; None: by the extension and the first rows.
-    null_values : sequence of str or None
-        Markers of a missing cell besides the usual.
-    encoding : str
-        Of the text, as Python names it.
-    skip_rows : int
-        Lines to pass over at the top.
+    file : DataFile, where it is
+    names : sequence of str or None, column names of a file without a header; None: the first row holds them
+    separator : str or None, one character; None: by the extension and the first rows
+    null_values : sequence of str or None, markers of a missing cell besides the usual
+    encoding : str, of the text, as Python names it
+    skip_rows : int, lines to pass over at the top
 
     Raises
     ------
-    SourceError
-        Empty, ragged, not text of that encoding, a quote never closed, wrong number of names.
-    SchemaError
-        Column names are empty or doubled.
+    SourceError : empty, ragged, not text of that encoding, a quote never closed, wrong number of names
+    SchemaError : column names are empty or doubled
     """
 
     def __init__(
@@ -95,10 +87,7 @@ class DelimitedFile:
                 delimiter=self._heading.separator, newlines_in_values=True, invalid_row_handler=on_bad_row
             ),
             convert_options=pacsv.ConvertOptions(
-                column_types=types,
-                include_columns=list(types),
-                null_values=self._null_values,
-                strings_can_be_null=True,
+                column_types=types, include_columns=list(types), null_values=self._null_values, strings_can_be_null=True
             ),
         )
 

@@ -24,12 +24,9 @@ class Heading:
 
     Attributes
     ----------
-    separator : str
-        One character.
-    names : list of str
-        Of the columns.
-    skip : int
-        Lines before the first row.
+    separator : str, one character
+    names : list of str, of the columns
+    skip : int, lines before the first row
     """
 
     separator: str
@@ -44,23 +41,16 @@ def read_heading(
 
     Parameters
     ----------
-    file : DataFile
-        Where it is.
-    stream : TextStream
-        The file from its start; it stays there.
-    names : sequence of str or None
-        Column names of a file without a header; None: the first row holds them.
-    separator : str or None
-        One character; None: by the extension and the first rows.
-    skip_rows : int
-        Lines to pass over at the top.
+    file : DataFile, where it is
+    stream : TextStream, the file from its start; it stays there
+    names : sequence of str or None, column names of a file without a header; None: the first row holds them
+    separator : str or None, one character; None: by the extension and the first rows
+    skip_rows : int, lines to pass over at the top
 
     Raises
     ------
-    SourceError
-        Empty, no such separator, another separator than given, names of the wrong number.
-    SchemaError
-        Column names are empty or doubled.
+    SourceError : empty, no such separator, another separator than given, names of the wrong number
+    SchemaError : column names are empty or doubled
     """
     separator = _SPELLED.get(separator or "", separator)
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):

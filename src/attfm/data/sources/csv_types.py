@@ -21,16 +21,13 @@ class TextColumn:
 
     Parameters
     ----------
-    name : str
-        Of the column.
-    null_values : sequence of str
-        Cells that are missing.
+    name : str, of the column
+    null_values : sequence of str, cells that are missing
 
     Attributes
     ----------
     name : str
-    type : pyarrow.DataType
-        The narrowest that holds all cells seen.
+    type : pyarrow.DataType, the narrowest that holds all cells seen
     """
 
     def __init__(self, name: str, null_values: Sequence[str]) -> None:

@@ -33,10 +33,8 @@ class DataFile:
 
     Attributes
     ----------
-    name : str
-        Its last part, for messages.
-    path : str
-        As `filesystem` wants it.
+    name : str, its last part, for messages
+    path : str, as `filesystem` wants it
     filesystem : pyarrow.fs.FileSystem
     is_folder : bool
     """
@@ -52,8 +50,7 @@ class DataFile:
 
         Raises
         ------
-        SourceError
-            Nothing is there, or the kind of URI is unknown.
+        SourceError : nothing is there, or the kind of URI is unknown
         """
         text = str(path)
         if not text.strip():
@@ -101,8 +98,7 @@ class DataFile:
 
         Raises
         ------
-        SourceError
-            It is not what its extension says, or can't be read.
+        SourceError : it is not what its extension says, or can't be read
         """
         head = self.raw_head(8)
         compression = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)

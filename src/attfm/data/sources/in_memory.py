@@ -24,17 +24,13 @@ def as_arrow(data: object, names: Sequence[str] | None = None) -> pa.Table:
 
     Parameters
     ----------
-    data : object
-        One of ACCEPTED, but no path.
-    names : sequence of str or None
-        Column names, for arrays and lists of rows.
+    data : object, one of ACCEPTED, but no path
+    names : sequence of str or None, column names, for arrays and lists of rows
 
     Raises
     ------
-    SourceError
-        Not a table, no rows, no columns.
-    SchemaError
-        Names are empty, doubled or of the wrong number, or a column holds what no field can hold.
+    SourceError : not a table, no rows, no columns
+    SchemaError : names are empty, doubled or of the wrong number, or a column holds what no field can hold
     """
     table = _convert(data, names)
     kind = type(data).__name__

@@ -25,10 +25,8 @@ class _Rows:
     Attributes
     ----------
     labels : float64 array (rows,)
-    counts : int64 (rows,)
-        How many entries each row has.
-    ids : string array (entries,)
-        Row after row.
+    counts : int64 (rows,), how many entries each row has
+    ids : string array (entries,), row after row
     weights : float32 array (entries,)
     """
 
@@ -46,15 +44,12 @@ class LibsvmFile:
 
     Parameters
     ----------
-    file : DataFile
-        Where it is.
-    layout : {"auto", "fields", "bag"}
-        "fields" or "bag" to have one or the other; "auto" looks.
+    file : DataFile, where it is
+    layout : {"auto", "fields", "bag"}, "fields" or "bag" to have one or the other; "auto" looks
 
     Raises
     ------
-    SourceError
-        A line is not `label id:value ...`, no rows, or not laid out in fields as asked.
+    SourceError : a line is not `label id:value ...`, no rows, or not laid out in fields as asked
     """
 
     def __init__(self, file: DataFile, *, layout: Layout = "auto") -> None:

@@ -24,10 +24,8 @@ class Reader(Protocol):
 
     Attributes
     ----------
-    schema : pyarrow.Schema
-        Of all columns.
-    num_rows : int or None
-        Where it is known.
+    schema : pyarrow.Schema, of all columns
+    num_rows : int or None, where it is known
     """
 
     @property
@@ -45,18 +43,14 @@ class Source:
 
     Parameters
     ----------
-    name : str
-        What messages call it, for example "churn.csv" or "DataFrame".
-    reader : Reader
-        Asked for each pass.
+    name : str, what messages call it, for example "churn.csv" or "DataFrame"
+    reader : Reader, asked for each pass
 
     Attributes
     ----------
     name : str
-    schema : pyarrow.Schema
-        Of all columns.
-    num_rows : int or None
-        Where it is known.
+    schema : pyarrow.Schema, of all columns
+    num_rows : int or None, where it is known
     """
 
     def __init__(self, name: str, reader: Reader) -> None:
@@ -74,15 +68,12 @@ class Source:
 
         Parameters
         ----------
-        columns : sequence of str or None
-            Those wanted, in that order; None for all.
+        columns : sequence of str or None, those wanted, in that order; None for all
 
         Raises
         ------
-        SchemaError
-            A column is not there.
-        SourceError
-            The file is damaged.
+        SchemaError : a column is not there
+        SourceError : the file is damaged
         """
         return self._sliced(self._checked(self.schema.names if columns is None else columns))
 
@@ -108,15 +99,12 @@ class Source:
 
         Parameters
         ----------
-        columns : sequence of str
-            Those that the source has.
-        most_bytes : int
-            What the rows may take in memory.
+        columns : sequence of str, those that the source has
+        most_bytes : int, what the rows may take in memory
 
         Raises
         ------
-        SchemaError
-            A column is not there.
+        SchemaError : a column is not there
         """
         return Source(self.name, _Kept(self, self._checked(columns), most_bytes))
 
@@ -168,35 +156,27 @@ def open_source(
 
     Parameters
     ----------
-    data : object
-        Path or URI of delimited text, Parquet, Arrow or libsvm/libfm (text also as .gz or .zst); path of a folder of
-        Parquet or Arrow files; pandas or polars DataFrame, pyarrow Table, RecordBatch, RecordBatchReader or Dataset,
-        2-D numpy array, dict of columns, list of dicts, list of rows, any object with `__arrow_c_stream__` or
-        `__dataframe__`; or a Source.
-    names : sequence of str or None
-        Column names of text without a header, or of an array (else x0, x1, ...).
-    separator : str or None
-        Of delimited text, one character; None: by extension and first rows, among , ; tab and |.
+    data : object, path or URI of delimited text, Parquet, Arrow or libsvm/libfm (text also as .gz or .zst); path of a
+        folder of Parquet or Arrow files; pandas or polars DataFrame, pyarrow Table, RecordBatch, RecordBatchReader or
+        Dataset, 2-D numpy array, dict of columns, list of dicts, list of rows, any object with `__arrow_c_stream__` or
+        `__dataframe__`; or a Source
+    names : sequence of str or None, column names of text without a header, or of an array (else x0, x1, ...)
+    separator : str or None, of delimited text, one character; None: by extension and first rows, among , ; tab and |
     null_values : sequence of str or None
         Markers of a missing cell in delimited text, besides the usual ("", NA, NaN, null, n/a, ...).
-    encoding : str
-        Of delimited text.
-    skip_rows : int
-        Lines of delimited text to pass over at the top.
+    encoding : str, of delimited text
+    skip_rows : int, lines of delimited text to pass over at the top
     layout : {"auto", "fields", "bag"}
         Of libsvm/libfm: "fields" gives columns f0, f1, ..., "bag" one column of maps; "auto" looks for fields.
 
     Returns
     -------
-    source : Source
-        Delimited text and libsvm files have been read once, to check them and find their types.
+    source : Source, delimited text and libsvm files have been read once, to check them and find their types
 
     Raises
     ------
-    SourceError
-        It can't be read, or is no table.
-    SchemaError
-        Column names are empty or doubled.
+    SourceError : it can't be read, or is no table
+    SchemaError : column names are empty or doubled
 
     Examples
     --------

@@ -14,19 +14,14 @@ class TextStream(io.RawIOBase):
 
     Parameters
     ----------
-    file : DataFile
-        Where it is.
-    encoding : str
-        Of the text, as `known_encoding` names it.
-    check : bool
-        Raise SourceError at the first byte that is not of the encoding, and at NUL bytes.
+    file : DataFile, where it is
+    encoding : str, of the text, as `known_encoding` names it
+    check : bool, raise SourceError at the first byte that is not of the encoding, and at NUL bytes
 
     Attributes
     ----------
-    ending : bytes
-        What follows the bytes of the file; to be set before the end is read.
-    lines : int
-        Line ends so far.
+    ending : bytes, what follows the bytes of the file; to be set before the end is read
+    lines : int, line ends so far
     """
 
     def __init__(self, file: DataFile, encoding: str, *, check: bool = False) -> None:

@@ -34,13 +34,11 @@ class TableWriter:
 
     Parameters
     ----------
-    path : str or pathlib.Path
-        Ends in .csv or .tsv (also .gz, .zst), .parquet, .arrow or .feather.
+    path : str or pathlib.Path, ends in .csv or .tsv (also .gz, .zst), .parquet, .arrow or .feather
 
     Raises
     ------
-    SourceError
-        Unknown extension, no such folder, or it can't be written.
+    SourceError : unknown extension, no such folder, or it can't be written
 
     Examples
     --------
@@ -73,10 +71,8 @@ class TableWriter:
 
         Raises
         ------
-        SchemaError
-            Other columns than before, or a type that the file can't hold.
-        SourceError
-            The disk is full, say.
+        SchemaError : other columns than before, or a type that the file can't hold
+        SourceError : the disk is full, say
         """
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         if self._suffix in _DELIMITERS:
