@@ -140,7 +140,7 @@ def what_if(
     if explainer.background is None:
         raise TypeError("the centred view has a background")
     background, task = explainer.background, model.task
-    limit = task.checked_threshold(threshold, default=model.threshold)
+    limit = task.threshold_of(threshold, default=model.threshold)
     one = explainer.encoded_row(source, row)
     labels = background.levels.row_labels(one)[0]
     start = model.logits_of(one)
@@ -156,7 +156,7 @@ def what_if(
         tried += len(decided)
         for c in _best(candidates, np.flatnonzero(decided != before), ordered=field.ordered or field.kind == "scaled"):
             after = int(decided[c])
-            output = task.decided_output(after)
+            output = after if len(task.outputs) > 1 else 0
             found.append(
                 Change(
                     field.name,
