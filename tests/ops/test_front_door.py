@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from pool_cases import arguments, needs_native
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attfm.errors import ConfigError, DataError
 from attfm.ops import native_info, pair_attention_pool, pair_attention_pool_ids, set_backend, use_backend
+from tests.ops.pool_cases import arguments, needs_native
 
 
 def values(*shape: int) -> list[Tensor]:
