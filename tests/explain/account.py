@@ -1,5 +1,6 @@
 """A small table of all kinds of columns, and models of it with random parameters, shared by the tests."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,16 +8,25 @@ import pyarrow as pa
 import torch
 
 from attfm.config import Config, PresetName
+from attfm.data.batch import Batch
+from attfm.data.dataset import Examples, InMemoryDataset
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
-from attfm.explain.training import summarise
+from attfm.explain.summary import summarise
 from attfm.model.bundle import Model, build_module
-from attfm.model.rows import Rows
 
 ROWS = 150
 TARGETS = {"binary": ["no", "yes"], "multiclass": ["a", "b", "c"], "regression": [1.5, 250.25, 90.125]}
+
+
+ENCODINGS = {
+    "binned": {},
+    "scaled": {"numeric": "scaled"},
+    "hashed": {"columns": {"job": {"hash_buckets": 4}, "langs": {"hash_buckets": 8}}},
+    "single-valued": {"columns": {"langs": {"kind": "ignored"}}},
+}
 
 
 def mixed(rows: int = ROWS, *, seed: int = 0) -> pa.Table:
@@ -52,7 +62,7 @@ def model(
     table: pa.Table | None = None,
     background: bool = True,
     seed: int = 0,
-    bags: int = 0,
+    refits: int = 0,
     target_mean: float = 1000.0,
     **data: Any,
 ) -> Model:
@@ -80,13 +90,18 @@ def model(
 
     made = Model(schema, encoder, target, random_module(seed), config)
     if background:
-        refits = [random_module(seed + 1 + number) for number in range(bags)]
-        made.background = summarise(made.module, encoder, encoded(made, rows), bags=refits)
+        others = [random_module(seed + 1 + number) for number in range(refits)]
+        made = replace(made, background=summarise(made.module, encoder, dataset(made, rows), refits=others))
     return made
 
 
-def encoded(made: Model, rows: Source) -> Rows:
-    return Rows.from_encoded(made.encoder.transform(pa.Table.from_batches(rows.batches())))
+def encoded(made: Model, rows: Source) -> Batch:
+    return Batch.concatenate([part.batch for part in made.encode(rows)])
+
+
+def dataset(made: Model, rows: Source) -> InMemoryDataset:
+    batch = encoded(made, rows)
+    return InMemoryDataset(Examples(batch, torch.zeros(len(batch), dtype=torch.int64), torch.ones(len(batch))))
 
 
 def assert_adds_up(total: np.ndarray, logits: np.ndarray, *, relative: float = 1e-5) -> None:

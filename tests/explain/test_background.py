@@ -1,5 +1,7 @@
 """The averages that the centred view shows effects against."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,14 +10,13 @@ import torch
 from attfm.config import PRESETS
 from attfm.errors import ConfigError
 from attfm.explain import background as background_module
-from attfm.explain.background import Background, sample
-from attfm.explain.effects import effects_of
+from attfm.explain.background import Background, sample_size
 from attfm.explain.explainer import Explainer
-from attfm.explain.levels import States
-from attfm.explain.training import summarise
-from attfm.model.bundle import Model
-from tests.explain.account import assert_adds_up, encoded, mixed, model, source
-from tests.explain.test_effects import ENCODINGS
+from attfm.explain.levels import Levels, field_weights
+from attfm.explain.summary import summarise
+from attfm.model.run_folder import load_model, save_model
+from attfm.model.terms import terms_of
+from tests.explain.account import ENCODINGS, assert_adds_up, dataset, encoded, mixed, model, source
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
@@ -36,12 +37,12 @@ def test_pair_effects_have_mean_zero_given_either_value(encoding: str) -> None:
     made = model(**ENCODINGS[encoding])
     explanation = Explainer(made).of_rows(source(), None)
     background = Background.from_arrays(made.background, made.encoder, made.module)
-    states = background.states.of(encoded(made, source()))
+    levels = background.levels.of(encoded(made, source()))
     assert background.centred.all()
     for p, ends in enumerate(background.pairs):
         for f in ends:
-            held = states.of_field(int(f))
-            sums = np.bincount(held.state, held.weight * explanation.pair[held.row, p, 0])
+            of_field = levels.field(int(f))
+            sums = np.bincount(of_field.ids, field_weights(of_field) * explanation.pair[of_field.rows, p, 0])
             np.testing.assert_allclose(sums, 0, atol=2e-4 * np.abs(explanation.logits).max())
 
 
@@ -59,13 +60,13 @@ def test_an_effect_that_does_not_depend_on_one_field_leaves_its_pair() -> None:
     with torch.no_grad():
         made.module.embedding.weight[job.start : job.stop] = made.module.embedding.weight[job.start]
     rows = encoded(made, source())
-    states = States.of_rows(made.encoder, rows)
-    effects = effects_of(made.module, rows)
-    background = Background.of_sample(effects, states, states.of(rows), training_rows=len(rows))
-    centred = background.centre(effects, states.of(rows))
-    assert np.abs(effects.pair).max() > 0.5
+    levels = Levels.of_rows(made.encoder, rows)
+    terms = terms_of(made.module, rows)
+    background = Background.of_sample(terms, levels, levels.of(rows), training_rows=len(rows))
+    centred = background.centre(terms, levels.of(rows))
+    assert np.abs(terms.pair).max() > 0.5
     np.testing.assert_allclose(centred.pair, 0, atol=1e-5)
-    age = effects.main[:, 1] + effects.pair[:, 0]
+    age = terms.main[:, 1] + terms.pair[:, 0]
     np.testing.assert_allclose(centred.main[:, 1], age - age.mean(0), atol=1e-5)
 
 
@@ -75,8 +76,7 @@ def test_an_effect_that_depends_on_the_members_alone_leaves_its_pair() -> None:
     job = made.encoder.fields[0]
     with torch.no_grad():
         made.module.embedding.weight[job.start : job.stop] = made.module.embedding.weight[job.start]
-    rows = encoded(made, source())
-    made.background = summarise(made.module, made.encoder, rows)
+    made = replace(made, background=summarise(made.module, made.encoder, dataset(made, source())))
     explanation = Explainer(made).of_rows(source(), None)
     raw = Explainer(made, view="raw").of_rows(source(), None)
     assert raw.pair.std() > 0.5
@@ -88,7 +88,7 @@ def test_an_effect_that_depends_on_the_members_alone_leaves_its_pair() -> None:
 
 def test_a_background_that_does_not_fit_the_fields_is_told_of() -> None:
     made = model()
-    made.background = {**made.background, "counts": made.background["counts"][1:]}
+    made = replace(made, background={**made.background, "counts": made.background["counts"][1:]})
     with pytest.raises(ConfigError, match=r"of another version of attfm.*ask for the raw view"):
         Explainer(made)
 
@@ -102,11 +102,11 @@ def test_above_the_limit_only_the_mean_is_moved_and_the_output_says_so(monkeypat
     assert_adds_up(explanation.logits, made.logits(mixed()))
     np.testing.assert_allclose(explanation.pair.mean(0), 0, atol=1e-4)
     # The ones that vary most were chosen.
-    spread = effects_of(made.module, encoded(made, source())).pair.var(0)[:, 0]
+    spread = terms_of(made.module, encoded(made, source())).pair.var(0)[:, 0]
     assert spread[explanation.conditional].min() >= spread[~explanation.conditional].max()
 
 
-@pytest.mark.parametrize("limit", ["_MOST_MEANS", "_MOST_STATES"])
+@pytest.mark.parametrize("limit", ["_MOST_MEANS", "_MOST_LEVELS"])
 def test_the_limits_of_size_hold(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background_module, limit, 30)
     made = model()
@@ -120,16 +120,14 @@ def test_many_rows_are_sampled_and_the_numbers_are_kept(monkeypatch: pytest.Monk
     monkeypatch.setattr(background_module, "_LEAST_ROWS", 20)
     monkeypatch.setattr(background_module, "_MOST_EFFECTS", 10 * 60)
     made = model()
-    rows = encoded(made, source())
-    assert len(sample(made.module, rows)) == 60
+    assert len(dataset(made, source()).sample(sample_size(made.module))) == 60
     background = Background.from_arrays(made.background, made.encoder, made.module)
     assert (background.rows, background.training_rows) == (60, 150)
 
 
 def test_a_saved_model_keeps_its_background(tmp_path_factory: pytest.TempPathFactory) -> None:
-    made = model(bags=2)
-    folder = made.save(tmp_path_factory.mktemp("run") / "run")
-    again = Model.load(folder)
+    made = model(refits=2)
+    again = load_model(save_model(made, tmp_path_factory.mktemp("run") / "run"))
     assert made.background.keys() == again.background.keys()
     for name, array in made.background.items():
         np.testing.assert_array_equal(again.background[name], array)
@@ -140,9 +138,9 @@ def test_a_saved_model_keeps_its_background(tmp_path_factory: pytest.TempPathFac
 def test_without_a_background_the_raw_view_works_and_the_centred_one_says_why_not(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    folder = model(background=False).save(tmp_path_factory.mktemp("run") / "run")
+    folder = save_model(model(background=False), tmp_path_factory.mktemp("run") / "run")
     assert not (folder / "background.safetensors").exists()
-    made = Model.load(folder)
+    made = load_model(folder)
     assert_adds_up(Explainer(made, view="raw").of_rows(source(), None).logits, made.logits(mixed()))
     with pytest.raises(ConfigError, match=r"no background stored.*view='raw'"):
         Explainer(made)

@@ -1,22 +1,24 @@
 """The front door: rows chosen from a table, and the model as a whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from attfm.errors import ConfigError, DataError
-from attfm.explain import effects as effects_module
 from attfm.explain import summary as summary_module
-from attfm.explain import training as training_module
 from attfm.explain.explainer import Explainer, explain_global
 from attfm.explain.global_explanation import GlobalExplanation
+from attfm.explain.summary import summarise
+from attfm.model import terms as terms_module
 from attfm.model.bundle import Model
-from tests.explain.account import encoded, mixed, model, source
+from tests.explain.account import dataset, mixed, model, source
 
 
 @pytest.fixture(scope="module")
 def made() -> Model:
-    return model(bags=3)
+    return model(refits=3)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def overview(made: Model) -> GlobalExplanation:
 
 def test_rows_come_in_the_order_asked_for_whatever_the_chunks(made: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Explainer(made).of_rows(source(), None)
-    monkeypatch.setattr(effects_module, "_CHUNK_NUMBERS", 1)
+    monkeypatch.setattr(terms_module, "_CHUNK_NUMBERS", 1)
     explainer = Explainer(made)
     chosen = explainer.of_rows(source(), [149, 3, 20, 3])
     assert chosen.rows.tolist() == [149, 3, 20, 3]
@@ -150,7 +152,7 @@ def test_a_pair_without_a_surface_is_named(made: Model, monkeypatch: pytest.Monk
     half = explain_global(made, source(), pairs=[("age", "job")])
     with pytest.raises(ConfigError, match="'job × langs' is not at hand; it is for 'job × age'"):
         half.surface("job", "langs")
-    monkeypatch.setattr(training_module, "STORED_SURFACES", 1)
+    monkeypatch.setattr(summary_module, "STORED_SURFACES", 1)
     few = model()
     (held,) = explain_global(few).surfaces()
     other = next(pair for pair in (("job", "langs"), ("job", "age")) if pair != held.fields)
@@ -187,7 +189,7 @@ def test_refits_give_spread_and_stability(made: Model, overview: GlobalExplanati
     assert stability.refits == 3
     assert -1 <= stability.fields <= 1
     assert 0 < stability.top <= 1
-    sizes = np.array([bag.field_importance[:, 0] for bag in overview.summary.bags])
+    sizes = np.array([refit.field_importance[:, 0] for refit in overview.summary.refits])
     for one in overview.field_importance():
         f = overview.fields.index(one.name)
         assert one.spread == pytest.approx(sizes[:, f].std(ddof=1))
@@ -199,11 +201,9 @@ def test_refits_give_spread_and_stability(made: Model, overview: GlobalExplanati
 
 
 def test_equal_refits_are_perfectly_stable(made: Model) -> None:
-    from attfm.explain.training import summarise
-
-    rows = encoded(made, source())
-    arrays = summarise(made.module, made.encoder, rows, bags=[made.module, made.module])
-    same = explain_global(Model(**{**vars(made), "background": arrays}))
+    rows = dataset(made, source())
+    arrays = summarise(made.module, made.encoder, rows, refits=[made.module, made.module])
+    same = explain_global(replace(made, background=arrays))
     stability = same.stability()
     assert stability is not None
     assert (stability.fields, stability.pairs, stability.top) == pytest.approx((1, 1, 1))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from attfm.explain import faithfulness
-from attfm.explain.effects import Effects, effects_of
 from attfm.explain.faithfulness import Refits, check
+from attfm.model.terms import Terms, terms_of
 from tests.explain.account import encoded, model, source
 
 
@@ -24,11 +24,11 @@ def test_a_right_account_passes(task: str, preset: str) -> None:
 
 @pytest.mark.parametrize("term", ["main", "pair"])
 def test_a_wrong_account_is_found_out(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*arguments: Any) -> Effects:
-        effects = effects_of(*arguments)
-        return replace(effects, **{term: getattr(effects, term) * 1.01})
+    def wrong(*arguments: Any) -> Terms:
+        terms = terms_of(*arguments)
+        return replace(terms, **{term: getattr(terms, term) * 1.01})
 
-    monkeypatch.setattr(faithfulness, "effects_of", wrong)
+    monkeypatch.setattr(faithfulness, "terms_of", wrong)
     found = check(model(), source())
     assert found.sum_error > 1e-4
     assert found.removal_error > 1e-4
@@ -37,11 +37,11 @@ def test_a_wrong_account_is_found_out(term: str, monkeypatch: pytest.MonkeyPatch
 def test_effects_on_the_wrong_pairs_are_found_out_by_removal(monkeypatch: pytest.MonkeyPatch) -> None:
     """They still add up, so that only cutting them out of the model tells."""
 
-    def shuffled(*arguments: Any) -> Effects:
-        effects = effects_of(*arguments)
-        return replace(effects, pair=np.roll(effects.pair, 1, axis=1))
+    def shuffled(*arguments: Any) -> Terms:
+        terms = terms_of(*arguments)
+        return replace(terms, pair=np.roll(terms.pair, 1, axis=1))
 
-    monkeypatch.setattr(faithfulness, "effects_of", shuffled)
+    monkeypatch.setattr(faithfulness, "terms_of", shuffled)
     found = check(model(background=False), source())
     assert found.sum_error < 1e-5
     assert found.removal_error > 1e-2
@@ -68,7 +68,7 @@ def test_without_a_background_the_sums_are_checked_all_the_same() -> None:
 
 
 def test_the_stability_is_that_of_the_stored_refits() -> None:
-    stability = check(model(bags=2), source()).stability
+    stability = check(model(refits=2), source()).stability
     assert stability is not None
     assert stability.refits == 2
 

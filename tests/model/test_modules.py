@@ -2,15 +2,16 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from attfm.config import PRESETS, ModelConfig
+from attfm.data.batch import Batch, FieldFeatures
 from attfm.errors import ConfigError
 from attfm.model import modules
 from attfm.model.modules import FactorizationMachine
-from attfm.model.rows import BagRows, Rows
 from attfm.ops import use_backend
 
 FEATURES, FIELDS = 12, 4
@@ -25,37 +26,46 @@ def build(preset: str, outputs: int = 1, **settings: object) -> FactorizationMac
     return module
 
 
-def draw_rows(batch: int = 7) -> Rows:
+def draw_rows(batch: int = 7) -> Batch:
     generator = torch.Generator().manual_seed(1)
     start = torch.arange(FIELDS) * 3
-    return Rows((start + torch.randint(0, 3, (batch, FIELDS), generator=generator)).int())
+    return Batch((start + torch.randint(0, 3, (batch, FIELDS), generator=generator)).int())
 
 
-def rows_of(kind: str) -> Rows:
+def rows_of(kind: str) -> Batch:
     """Return 7 rows: of ids alone, with values, or with bags of 0 to 3 features in the third field."""
     rows, generator = draw_rows(), torch.Generator().manual_seed(2)
     if kind == "ids":
         return rows
     values = torch.rand(rows.ids.shape, generator=generator) + 0.5
     if kind == "values":
-        return Rows(rows.ids, values)
-    ids, values = rows.ids.clone(), values
-    ids[:, 2], values[:, 2] = 6, 0
-    offsets = torch.tensor([0, 0, 3, 4, 6, 7, 7, 9])
-    bag = BagRows(6 + torch.randint(0, 3, (9,), generator=generator).int(), torch.rand(9, generator=generator), offsets)
-    return Rows(ids, values, {2: bag})
+        return Batch(rows.ids, values)
+    counts = torch.tensor([0, 3, 1, 2, 1, 0, 2])
+    bag = FieldFeatures(
+        (6 + torch.randint(0, 3, (9,), generator=generator)).int().numpy(),
+        torch.rand(9, generator=generator).numpy(),
+        counts.numpy(),
+    )
+    fields = [FieldFeatures(rows.ids[:, f].numpy(), values[:, f].numpy()) for f in range(FIELDS)]
+    return Batch.of_fields([*fields[:2], bag, *fields[3:]])
 
 
-def entries(rows: Rows, n: int, field: int) -> list[tuple[int, float]]:
+def with_bag(single: list[list[int]], ids: list[int], values: list[float] | None, counts: list[int]) -> Batch:
+    """Return rows whose third of four fields is multi-valued."""
+    weights = None if values is None else np.array(values, np.float32)
+    fields = [FieldFeatures(np.array(column, np.int32)) for column in single]
+    bag = FieldFeatures(np.array(ids, np.int32), weights, np.array(counts))
+    return Batch.of_fields([*fields[:2], bag, fields[2]])
+
+
+def entries(rows: Batch, n: int, field: int) -> list[tuple[int, float]]:
     """Return the features of a field of row n and what multiplies each."""
-    if field not in rows.bags:
-        return [(int(rows.ids[n, field]), 1.0 if rows.values is None else float(rows.values[n, field]))]
-    bag = rows.bags[field]
-    span = range(int(bag.offsets[n]), int(bag.offsets[n + 1]))
-    return [(int(bag.ids[e]), float(bag.weights[e])) for e in span]
+    features = rows.field(field)
+    values = np.ones(len(features.ids)) if features.values is None else features.values
+    return [(int(features.ids[e]), float(values[e])) for e in np.flatnonzero(features.rows == n)]
 
 
-def by_hand(module: FactorizationMachine, rows: Rows) -> Tensor:
+def by_hand(module: FactorizationMachine, rows: Batch) -> Tensor:
     """The model's equation, row by row, feature by feature and pair by pair."""
     logits = []
     for n in range(len(rows)):
@@ -135,7 +145,7 @@ def test_presets_learn_what_they_say_and_nothing_else() -> None:
 
 def test_values_multiply_embedding_and_weight() -> None:
     module, rows = build("nested"), draw_rows()
-    scaled = Rows(rows.ids, torch.full(rows.ids.shape, 2.0))
+    scaled = Batch(rows.ids, torch.full(rows.ids.shape, 2.0))
     doubled = build("nested")
     with torch.no_grad():
         doubled.embedding.weight.mul_(2)
@@ -146,26 +156,20 @@ def test_values_multiply_embedding_and_weight() -> None:
 
 def test_a_bag_is_the_weighted_sum_of_its_features() -> None:
     module = build("fwfm")
-    ids = torch.tensor([[0, 3, 6, 9], [1, 4, 6, 9]], dtype=torch.int32)
-    values = torch.tensor([[1.0, 1, 0, 1], [1, 1, 0, 1]])
-    bag = BagRows(torch.tensor([7, 8, 8], dtype=torch.int32), torch.tensor([0.5, 2.0, 1.0]), torch.tensor([0, 2, 3]))
-    rows = Rows(ids, values, {2: bag})
+    rows = with_bag([[0, 1], [3, 4], [9, 9]], [7, 8, 8], [0.5, 2.0, 1.0], [2, 1])
     v = module.embedding.weight
     vectors = [[v[0], v[3], 0.5 * v[7] + 2 * v[8], v[9]], [v[1], v[4], v[8], v[9]]]
     torch.testing.assert_close(
         module.embedding(rows), torch.stack([torch.stack(row) for row in vectors]), rtol=1e-12, atol=1e-12
     )
     # One feature of weight 1 in the bag is the same as that feature in a single-valued field.
-    single = Rows(torch.tensor([[1, 4, 8, 9]], dtype=torch.int32))
+    single = Batch(torch.tensor([[1, 4, 8, 9]], dtype=torch.int32))
     torch.testing.assert_close(module(rows)[1:], module(single), rtol=1e-12, atol=1e-12)
 
 
 def test_rows_taken_in_another_order_score_the_same_with_bags() -> None:
     module = build("nested")
-    bag = BagRows(torch.tensor([6, 7, 8, 8], dtype=torch.int32), torch.ones(4), torch.tensor([0, 1, 1, 4]))
-    ids = torch.tensor([[0, 3, 6, 9], [1, 4, 6, 9], [2, 5, 6, 10]], dtype=torch.int32)
-    values = torch.tensor([[1.0, 1, 0, 1]] * 3)
-    rows = Rows(ids, values, {2: bag})
+    rows = with_bag([[0, 1, 2], [3, 4, 5], [9, 9, 10]], [6, 7, 8, 8], None, [1, 0, 3])
     order = torch.tensor([2, 0, 1, 2])
     torch.testing.assert_close(module(rows.take(order)), module(rows)[order], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(module.predict(rows.slice(1, 3)), module(rows)[1:3], rtol=1e-12, atol=1e-12)
@@ -185,9 +189,9 @@ def test_one_field_has_no_pairs_and_is_linear() -> None:
     assert not module.has_pairs
     torch.nn.init.normal_(module.linear.weight)
     torch.testing.assert_close(
-        module(Rows(torch.tensor([[2]], dtype=torch.int32))), module.intercept + module.linear.weight[2:]
+        module(Batch(torch.tensor([[2]], dtype=torch.int32))), module.intercept + module.linear.weight[2:]
     )
 
 
 def test_no_rows_give_no_predictions() -> None:
-    assert build("nested", 3).predict(Rows(torch.empty(0, FIELDS, dtype=torch.int32))).shape == (0, 3)
+    assert build("nested", 3).predict(Batch(torch.empty(0, FIELDS, dtype=torch.int32))).shape == (0, 3)

@@ -5,19 +5,30 @@ import pyarrow as pa
 import pytest
 
 from attfm.config import Config
+from attfm.data.dataset import Dataset, Examples, InMemoryDataset
 from attfm.data.schema import Schema
 from attfm.data.sources.source import open_source
+from attfm.data.split import Split, hold_out, split_rows
 from attfm.errors import ConfigError, TargetError
-from attfm.train.fit import Fitted, LabelledTable, fit, hold_out, measure, split_rows
-from attfm.train.refit import choose_batch_size
+from attfm.train.fit import Fitted, fit, measure
+from attfm.train.prepare import LabelledTable, Tables
+from attfm.train.trainer import choose_batch_size
 
 
-def run(table: pa.Table, labels: list[object], weight: object = None, **options: object) -> Fitted:
-    config = Config.parse(options.pop("config", {"train": {"epochs": 2}}))  # type: ignore[arg-type]
+def run(
+    table: pa.Table, labels: list[object], weight: object = None, split: Split | None = None, **settings: object
+) -> Fitted:
+    config = Config.parse(settings or {"train": {"epochs": 2}})
     source = open_source(table)
     schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data)
     labelled = LabelledTable(source, pa.chunked_array([pa.array(labels)]), None if weight is None else np.array(weight))
-    return fit(labelled, schema=schema, config=config, **options)  # type: ignore[arg-type]
+    return fit(Tables(labelled, schema, split=split or Split()), config)
+
+
+def examples(rows: Dataset | None) -> Examples:
+    assert rows is not None
+    (part,) = rows.ordered()
+    return part
 
 
 def letters(rows: int) -> pa.Table:
@@ -26,43 +37,45 @@ def letters(rows: int) -> pa.Table:
 
 def test_the_encoder_sees_training_rows_only() -> None:
     train_rows = np.arange(0, 100, 2)
-    fitted = run(letters(100), [0, 1, 1, 0] * 25, train_rows=train_rows, valid_rows=np.arange(1, 100, 2))
+    fitted = run(letters(100), [0, 1, 1, 0] * 25, split=Split(train_rows, np.arange(1, 100, 2)))
     names = fitted.model.encoder.feature_names(0)
     assert set(names[2:]) == {f"v{i}" for i in train_rows}
-    assert fitted.valid is not None
-    assert (fitted.valid.rows.ids[:, 0] == fitted.model.encoder.fields[0].start).all()  # all unknown
-    assert fitted.train.target.tolist() == [0, 1] * 25
-    assert len(fitted.valid) == 50
+    valid = examples(fitted.prepared.data.valid)
+    assert (valid.rows.ids[:, 0] == fitted.model.encoder.fields[0].start).all()  # all unknown
+    assert examples(fitted.prepared.data.train).target.tolist() == [0, 1] * 25
+    assert len(valid) == 50
 
 
 def test_all_rows_but_the_validation_rows_are_trained_on() -> None:
-    fitted = run(letters(100), [0, 1] * 50, valid_rows=np.arange(10))
-    assert (len(fitted.train), len(fitted.valid or ())) == (90, 10)
+    data = run(letters(100), [0, 1] * 50, split=Split(valid=np.arange(10))).prepared.data
+    assert (len(data.train), len(data.valid or ())) == (90, 10)
+    parts = run(letters(100), [0, 1] * 50, split=Split(valid=np.arange(10), test=np.arange(10, 30))).prepared
+    assert (len(parts.data.train), len(parts.test or ())) == (70, 20)
 
 
 def test_a_part_is_held_out_stratified_and_the_same_for_a_seed() -> None:
     codes = np.repeat([0, 1], [900, 100])
-    rows, held = hold_out(np.arange(1000), codes, "binary", Config())
+    rows, held = hold_out(np.arange(1000), codes, stratify=True, fraction=0.1, seed=0)
     assert held is not None
     assert (len(rows), len(held), codes[held].sum()) == (900, 100, 10)
     assert not set(rows) & set(held)
-    again = hold_out(np.arange(1000), codes, "binary", Config())
+    again = hold_out(np.arange(1000), codes, stratify=True, fraction=0.1, seed=0)
     np.testing.assert_array_equal(rows, again[0])
-    other = hold_out(np.arange(1000), codes, "binary", Config.parse({"train": {"seed": 1}}))
+    other = hold_out(np.arange(1000), codes, stratify=True, fraction=0.1, seed=1)
     assert (other[0] != rows).any()
 
 
 def test_few_rows_are_all_trained_on() -> None:
-    fitted = run(letters(40), [0, 1] * 20)
-    assert (len(fitted.train), fitted.valid) == (40, None)
+    data = run(letters(40), [0, 1] * 20).prepared.data
+    assert (len(data.train), data.valid) == (40, None)
 
 
 def test_a_class_of_one_row_does_not_stop_the_split() -> None:
     codes = np.array([0] * 99 + [1])
-    rest, part = split_rows(np.arange(100), codes, "binary", fraction=0.2, seed=0)
+    rest, part = split_rows(np.arange(100), codes, stratify=True, fraction=0.2, seed=0)
     assert (len(rest), len(part)) == (80, 20)
     with pytest.raises(ConfigError, match=r"1 rows can't be split"):
-        split_rows(np.arange(1), codes[:1], "binary", fraction=0.2, seed=0)
+        split_rows(np.arange(1), codes[:1], stratify=True, fraction=0.2, seed=0)
 
 
 def test_in_a_small_table_a_weight_of_two_is_two_rows_to_the_last_bit() -> None:
@@ -77,29 +90,27 @@ def test_in_a_small_table_a_weight_of_two_is_two_rows_to_the_last_bit() -> None:
 
 def test_class_weights_enter_training_validation_and_metrics() -> None:
     labels = [0] * 75 + [1] * 25
-    fitted = run(letters(100), labels, config={"train": {"epochs": 2, "class_weight": "balanced"}})
-    for part in (fitted.train, fitted.valid):
-        assert part is not None
+    fitted = run(letters(100), labels, train={"epochs": 2, "class_weight": "balanced"})
+    data, module = fitted.prepared.data, fitted.model.module
+    valid = examples(data.valid)
+    for part in (examples(data.train), valid):
         assert set(np.round(part.weight.numpy(), 5)) == {np.float32(0.66667), np.float32(2.0)}
-    assert fitted.valid is not None
-    plain = fitted.valid.__class__(fitted.valid.rows, fitted.valid.target, fitted.valid.weight * 0 + 1)
-    assert measure(fitted.model, fitted.valid)["log_loss"] != pytest.approx(measure(fitted.model, plain)["log_loss"])
+    plain = InMemoryDataset(Examples(valid.rows, valid.target, valid.weight * 0 + 1))
+    losses = [measure(module, part, data.task, threshold=0.5)["log_loss"] for part in (InMemoryDataset(valid), plain)]
+    assert losses[0] != pytest.approx(losses[1])
+    assert fitted.model.facts.class_weights == pytest.approx([2 / 3, 2])
 
 
 def test_a_class_without_training_rows_and_weights_of_zero_are_named() -> None:
     labels = ["a", "b"] * 49 + ["c", "c"]
     with pytest.raises(TargetError, match="no training row has the class 'c'"):
-        run(letters(100), labels, valid_rows=np.array([98, 99]))
+        run(letters(100), labels, split=Split(valid=np.array([98, 99])))
     with pytest.raises(TargetError, match="weights of the training rows are zero"):
         run(letters(20), [0, 1] * 10, np.zeros(20))
     with pytest.raises(TargetError, match=r"sample_weight has the shape \(19,\), expected \(20,\)"):
         run(letters(20), [0, 1] * 10, np.ones(19))
     with pytest.raises(ConfigError, match="'class_weight' is for classification"):
-        run(
-            letters(20),
-            [float(i) for i in range(20)],
-            config={"train": {"class_weight": "balanced", "task": "regression"}},
-        )
+        run(letters(20), [float(i) for i in range(20)], train={"class_weight": "balanced", "task": "regression"})
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 16), (600, 16), (20_000, 512), (10**6, 1024)])

@@ -10,14 +10,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attfm.config import ModelConfig, TrainConfig
+from attfm.data.batch import Batch, FieldFeatures
+from attfm.data.dataset import Examples, InMemoryDataset, Statistics
 from attfm.model.modules import FactorizationMachine
-from attfm.model.rows import BagRows, Rows
+from attfm.model.task import Binary
 from attfm.ops.sparse import distinct_rows
 from attfm.train import sparse_optimizer as lazy
 from attfm.train import trainer
+from attfm.train.losses import Penalties
 from attfm.train.optimizer import Optimizer, ParameterAverage
 from attfm.train.sparse_optimizer import is_lazy
-from attfm.train.trainer import Examples, Penalties, train
+from attfm.train.trainer import Trainer, TrainingData
 
 SIZES = (5, 4, 6)
 FEATURES = sum(SIZES)
@@ -31,26 +34,25 @@ def examples(kind: str, rows: int = 600) -> Examples:
     target = (ids.sum(1) + torch.randint(0, 6, (rows,), generator=g) > 8).long()
     ids = (ids + STARTS).int()
     if kind == "ids":
-        return Examples(Rows(ids), target, torch.ones(rows))
+        return Examples(Batch(ids), target, torch.ones(rows))
     values = torch.rand(rows, 3, generator=g) + 0.5
     if kind == "values":
-        return Examples(Rows(ids, values), target, torch.ones(rows))
+        return Examples(Batch(ids, values), target, torch.ones(rows))
     counts = torch.randint(0, 4, (rows,), generator=g)
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    entries = (9 + torch.randint(0, 6, (int(offsets[-1]),), generator=g)).int()
-    ids[:, 2], values[:, 2] = 9, 0
-    bag = BagRows(entries, torch.rand(len(entries), generator=g), offsets)
-    return Examples(Rows(ids, values, {2: bag}), target, torch.ones(rows))
+    entries = (9 + torch.randint(0, 6, (int(counts.sum()),), generator=g)).int()
+    bag = FieldFeatures(entries.numpy(), torch.rand(len(entries), generator=g).numpy(), counts.numpy())
+    single = [FieldFeatures(ids[:, f].numpy(), values[:, f].numpy()) for f in range(2)]
+    return Examples(Batch.of_fields([*single, bag]), target, torch.ones(rows))
 
 
 def learn(kind: str, batch_size: int, **settings: Any) -> FactorizationMachine:
     torch.manual_seed(3)
     model = {"dim": 4, "preset": settings.pop("preset", "nested"), "embedding_std": 0.5, "weight_dropout": 0.0}
     module = FactorizationMachine(FEATURES, 3, 1, ModelConfig.parse(model))
-    config = TrainConfig.parse({"epochs": 3, "learning_rate": 0.05, "averaging": 0.5, **settings})
+    usual = {"epochs": 3, "learning_rate": 0.05, "averaging": 0.5, "batch_size": batch_size}
     neighbours = np.array([0, 1, 2, 5, 6])
-    data = examples(kind)
-    train(module, data, None, task="binary", config=config, batch_size=batch_size, neighbours=neighbours)
+    data = TrainingData(Binary("y", (0, 1)), InMemoryDataset(examples(kind)), None, neighbours)
+    Trainer(module, data, TrainConfig.parse(usual | settings)).run()
     return module
 
 
@@ -95,7 +97,7 @@ def test_sgd_is_equal_to_dense_whatever_features_a_batch_has(averaging: float, m
 
 def test_the_tests_tolerance_tells_a_wrong_decay(monkeypatch: pytest.MonkeyPatch) -> None:
     dense, _ = both(monkeypatch, "ids", 2, optimizer="sgd", embedding_decay=2.0)
-    monkeypatch.setattr(lazy, "batch_features", lambda rows, features: torch.arange(features))
+    monkeypatch.setattr(lazy, "distinct_rows", lambda rows, features: torch.arange(features))
     assert difference(dense, learn("ids", 2, optimizer="sgd", embedding_decay=2.0).state_dict()) > 1e-3
 
 
@@ -159,13 +161,13 @@ def test_no_operation_of_a_step_writes_the_whole_table(optimizer: str, on: bool)
 
 def test_only_big_tables_of_which_a_batch_has_a_part_are_moved_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lazy, "_BIG_TABLE", 4 * FEATURES)
-    rows = examples("ids").rows
+    rows = Statistics.of(examples("ids"))
     big, small = (FactorizationMachine(FEATURES, 3, 1, ModelConfig.parse({"dim": dim})) for dim in (4, 3))
     assert is_lazy(big, rows, batch_size=4)
     assert not is_lazy(small, rows, batch_size=4)
     assert not is_lazy(big, rows, batch_size=5)  # 15 ids a batch, and 15 features
-    assert is_lazy(big, examples("bags").rows, batch_size=3)
-    assert not is_lazy(big, examples("bags").rows, batch_size=4)  # about 4.5 entries a row
+    assert is_lazy(big, Statistics.of(examples("bags")), batch_size=4)
+    assert not is_lazy(big, Statistics.of(examples("bags")), batch_size=5)  # about 3.5 entries a row
 
 
 def test_training_leaves_the_module_with_dense_gradients(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,8 +45,9 @@ class FeatureEmbedding(nn.Module):
             vectors = F.embedding(batch.ids, weight, sparse=sparse)
             return vectors if values is None else vectors * values[..., None]
         # Each field's first feature at once, as if it had no other; then the sums of the fields that have several.
-        vectors = F.embedding(batch.ids[batch.offsets], weight, sparse=sparse)
-        columns = list((vectors if values is None else vectors * values[batch.offsets][..., None]).unbind(1))
+        first = batch.offsets.clamp(max=max(len(batch.ids) - 1, 0))  # a field without features may be the last
+        vectors = F.embedding(batch.ids[first], weight, sparse=sparse)
+        columns = list((vectors if values is None else vectors * values[first][..., None]).unbind(1))
         for f in (batch.counts != 1).any(0).nonzero()[:, 0].tolist():
             place, starts = batch.entries(f)
             columns[f] = F.embedding_bag(

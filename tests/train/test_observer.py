@@ -9,8 +9,7 @@ import pytest
 from attfm import AFMClassifier
 from attfm.config import ModelConfig
 from attfm.model.modules import FactorizationMachine
-from attfm.train.progress import FitProgress
-from attfm.train.trainer import Epoch
+from attfm.train.observer import Epoch, FitProgress
 
 
 class Terminal(io.StringIO):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ import pyarrow as pa
 import pytest
 
 from attfm.config import Config
+from attfm.data.batch import Batch
 from attfm.data.schema import Schema
 from attfm.data.sources.source import open_source
 from attfm.errors import RunFolderError
-from attfm.model.bundle import Model, probabilities
-from attfm.model.rows import Rows
-from attfm.train.fit import LabelledTable, fit
+from attfm.model.bundle import Model
+from attfm.model.run_folder import load_model, save_model
+from attfm.model.task import Binary, Multiclass
+from attfm.train.fit import fit
+from attfm.train.prepare import LabelledTable, Tables
 
 ROWS = 120
 
@@ -36,15 +40,14 @@ def train_model(labels: list[object], **settings: object) -> Model:
     config = Config.parse({"train": {"epochs": 2}, **settings})
     schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data)
     values = pa.chunked_array([pa.array([labels[i % len(labels)] for i in range(ROWS)])])
-    model = fit(LabelledTable(source, values), schema=schema, config=config).model
-    model.metrics = {"valid": {"log_loss": 0.5, "auc": float("nan")}}
-    return model
+    model = fit(Tables(LabelledTable(source, values), schema), config).model
+    return replace(model, metrics={"valid": {"log_loss": 0.5, "auc": float("nan")}})
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
     model = train_model(["no", "yes"])
-    return model, model.save(tmp_path_factory.mktemp("models") / "run")
+    return model, save_model(model, tmp_path_factory.mktemp("models") / "run")
 
 
 @pytest.fixture
@@ -66,11 +69,11 @@ def test_every_task_and_encoding_comes_back_bit_for_bit(
     labels: list[object], settings: dict[str, object], tmp_path: Path
 ) -> None:
     model = train_model(labels, **settings)
-    again = Model.load(model.save(tmp_path / "run"))
+    again = load_model(save_model(model, tmp_path / "run"))
     np.testing.assert_array_equal(again.logits(table()), model.logits(table()))
     assert again.target.classes == model.target.classes
     assert again.config == model.config
-    assert (again.schema, again.history, again.training) == (model.schema, model.history, model.training)
+    assert (again.schema, again.history, again.facts) == (model.schema, model.history, model.facts)
 
 
 def test_the_score_of_a_row_does_not_depend_on_the_rows_beside_it(saved: tuple[Model, Path]) -> None:
@@ -94,8 +97,8 @@ def test_without_multi_valued_fields_the_score_of_a_row_is_the_same_bits_in_any_
         np.testing.assert_allclose(part, whole[start:stop], rtol=1e-12)
 
 
-def encoded(model: Model) -> Rows:
-    return Rows.from_encoded(model.encoder.transform(table().combine_chunks().to_batches()[0]))
+def encoded(model: Model) -> Batch:
+    return model.encoder.transform(table().combine_chunks().to_batches()[0])
 
 
 def test_the_folder_has_no_code_and_no_half_written_files(saved: tuple[Model, Path]) -> None:
@@ -119,33 +122,33 @@ def test_a_changed_file_is_found(folder: Path, name: str) -> None:
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
     with pytest.raises(RunFolderError, match=rf"'{name}' in the run folder .*its sha256 differs"):
-        Model.load(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize("name", ["schema.json", "vocabulary.arrow", "weights.safetensors", "history.jsonl"])
 def test_a_lost_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(RunFolderError, match=f"lacks '{name}'"):
-        Model.load(folder)
+        load_model(folder)
 
 
 def test_the_readme_may_be_edited(folder: Path) -> None:
     (folder / "README.md").write_text("my notes")
-    Model.load(folder)
+    load_model(folder)
 
 
 def test_a_newer_format_asks_for_a_newer_attfm(folder: Path) -> None:
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**settings, "format": 99}))
     with pytest.raises(RunFolderError, match=r"has format 99, this attfm reads up to 1: install a newer attfm"):
-        Model.load(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "sha256": {}}'])
 def test_damaged_settings_are_named(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(RunFolderError, match=r"config\.json' is damaged"):
-        Model.load(folder)
+        load_model(folder)
 
 
 def test_settings_that_do_not_fit_the_weights_are_found(folder: Path) -> None:
@@ -153,23 +156,23 @@ def test_settings_that_do_not_fit_the_weights_are_found(folder: Path) -> None:
     settings["settings"]["model"]["dim"] = 3
     (folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(RunFolderError, match=r"is damaged .*size mismatch"):
-        Model.load(folder)
+        load_model(folder)
 
 
 def test_no_folder_and_another_folder_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="There is no run folder"):
-        Model.load(tmp_path / "absent")
+        load_model(tmp_path / "absent")
     with pytest.raises(RunFolderError, match="is not a run folder: it has no"):
-        Model.load(tmp_path)
+        load_model(tmp_path)
 
 
 def test_saving_replaces_a_run_folder_and_nothing_else(saved: tuple[Model, Path], folder: Path) -> None:
     (folder / "schema.json").write_text("old")
-    saved[0].save(folder)
-    Model.load(folder)
+    save_model(saved[0], folder)
+    load_model(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["run"]
     with pytest.raises(RunFolderError, match="exists and is not a run folder"):
-        saved[0].save(folder.parent)
+        save_model(saved[0], folder.parent)
 
 
 def test_a_failed_save_leaves_the_old_folder_and_no_rubbish(
@@ -178,17 +181,17 @@ def test_a_failed_save_leaves_the_old_folder_and_no_rubbish(
     def interrupted(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("attfm.model.bundle.model_card", interrupted)
+    monkeypatch.setattr("attfm.model.run_folder.model_card", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        saved[0].save(folder)
-    Model.load(folder)
+        save_model(saved[0], folder)
+    load_model(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["run"]
 
 
 def test_probabilities_hold_at_the_ends_of_the_scale() -> None:
-    far = probabilities(np.array([[-800.0], [0.0], [800.0]]))
+    far = Binary("y", (0, 1)).scores(np.array([[-800.0], [0.0], [800.0]]))
     np.testing.assert_array_equal(far[:, 1], [0, 0.5, 1])
-    three = probabilities(np.array([[1000.0, 0, 0], [0, 0, 0]]))
+    three = Multiclass("y", (0, 1, 2)).scores(np.array([[1000.0, 0, 0], [0, 0, 0]]))
     np.testing.assert_allclose(three, [[1, 0, 0], [1 / 3] * 3])
 
 
@@ -196,16 +199,16 @@ def test_the_background_is_checked_like_all_files(folder: Path) -> None:
     file = folder / "background.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(RunFolderError, match=r"'background\.safetensors' in the run folder .* is not what was saved"):
-        Model.load(folder)
+        load_model(folder)
     file.unlink()
     with pytest.raises(RunFolderError, match=r"lacks 'background\.safetensors'"):
-        Model.load(folder)
+        load_model(folder)
 
 
 def test_a_model_without_a_background_is_saved_and_loaded(saved: tuple[Model, Path], tmp_path: Path) -> None:
-    model = Model(**{**{f: getattr(saved[0], f) for f in Model.__dataclass_fields__}, "background": {}})
-    path = model.save(tmp_path / "bare")
+    model = replace(saved[0], background={})
+    path = save_model(model, tmp_path / "bare")
     assert not (path / "background.safetensors").exists()
-    again = Model.load(path)
+    again = load_model(path)
     assert again.background == {}
     np.testing.assert_array_equal(again.logits(table()), saved[0].logits(table()))
