@@ -195,8 +195,8 @@ def test_seeds_refit_the_run_on_the_rows_of_its_training(
     found = run_json(capsys, "run", table, "--check", "--seeds", "2")["check"]
     facts = load_model("run").facts
     assert [settings.seed for settings, _ in trained_on] == [1, 2]
-    for settings, rows in trained_on:
-        assert len(rows) == facts.training_rows
+    for settings, dataset in trained_on:
+        assert len(dataset) == facts.training_rows
         assert settings.early_stopping == (split not in ("no validation", "a table of its own"))
         if split == "a table of its own":
             assert settings.epochs == facts.best_epoch
