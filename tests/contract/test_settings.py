@@ -155,7 +155,7 @@ def test_a_run_of_the_command_is_refitted_with_its_settings(tmp_path: Path) -> N
     options = [part for one in given for part in ("--set", one)]
     assert main(["train", shop, "--target", "bought", "--out", run, "--no-report", *FAST, *options]) == 0
     config = load_model(run).config
-    assert not (config.model.attention or config.model.pair_gate or config.train.base_rate_start)
+    assert (config.model.attention, config.model.pair_gate, config.train.base_rate_start) == (False, False, False)
     rows = pa.Table.from_batches(list(open_source(shop).batches()))
     fitted = clone(load(run)).fit(rows.drop_columns(["bought"]), rows["bought"].to_pylist()).model_
     assert settings(fitted.config) == settings(config)
