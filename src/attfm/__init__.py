@@ -16,20 +16,47 @@ from attfm.errors import (
 )
 
 if TYPE_CHECKING:
+    from attfm.config import Config, DataConfig, ModelConfig, TrainConfig
     from attfm.data.datasets import load_dataset
+    from attfm.data.schema import Schema
     from attfm.estimators import AFMClassifier, AFMRegressor, load
+    from attfm.explain.explanation import Effect, Explanation
+    from attfm.explain.faithfulness import Deletion, Faithfulness
+    from attfm.explain.global_explanation import GlobalExplanation, Importance, PairSurface, Shape
+    from attfm.explain.stability import Stability
+    from attfm.explain.what_if import Change, Changes
+    from attfm.model.bundle import Model
+    from attfm.model.facts import RunFacts
 
 __all__ = [
     "AFMClassifier",
     "AFMRegressor",
     "AttfmError",
+    "Change",
+    "Changes",
+    "Config",
     "ConfigError",
+    "DataConfig",
     "DataError",
+    "Deletion",
+    "Effect",
+    "Explanation",
+    "Faithfulness",
+    "GlobalExplanation",
+    "Importance",
     "MissingExtraError",
+    "Model",
+    "ModelConfig",
+    "PairSurface",
+    "RunFacts",
     "RunFolderError",
+    "Schema",
     "SchemaError",
+    "Shape",
     "SourceError",
+    "Stability",
     "TargetError",
+    "TrainConfig",
     "TrainingError",
     "load",
     "load_dataset",
@@ -39,6 +66,24 @@ __all__ = [
 _LAZY = {
     "AFMClassifier": "attfm.estimators",
     "AFMRegressor": "attfm.estimators",
+    "Change": "attfm.explain.what_if",
+    "Changes": "attfm.explain.what_if",
+    "Config": "attfm.config",
+    "DataConfig": "attfm.config",
+    "Deletion": "attfm.explain.faithfulness",
+    "Effect": "attfm.explain.explanation",
+    "Explanation": "attfm.explain.explanation",
+    "Faithfulness": "attfm.explain.faithfulness",
+    "GlobalExplanation": "attfm.explain.global_explanation",
+    "Importance": "attfm.explain.global_explanation",
+    "Model": "attfm.model.bundle",
+    "ModelConfig": "attfm.config",
+    "PairSurface": "attfm.explain.global_explanation",
+    "RunFacts": "attfm.model.facts",
+    "Schema": "attfm.data.schema",
+    "Shape": "attfm.explain.global_explanation",
+    "Stability": "attfm.explain.stability",
+    "TrainConfig": "attfm.config",
     "load": "attfm.estimators",
     "load_dataset": "attfm.data.datasets",
 }

@@ -105,7 +105,8 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     def predict_proba(self, X: object) -> NDArray[np.float64]:
         """Return (rows, classes) probabilities in the order of `classes_`."""
-        return self.model_.task.scores(self._logits(X))
+        logits = self._logits(X)
+        return self.model_.task.scores(logits)
 
     def predict(self, X: object) -> NDArray[Any]:
         """Return the label of each row, (rows,): of two classes the second where its probability is above `threshold`.

@@ -93,7 +93,7 @@ def check(
     ----------
     rows : at most so many
     seed : of the random orders of deletion
-    refits : with other seeds, see `attfm.train.reseeded`
+    refits : with other seeds, see `attfm.train.refit.reseeded`
 
     Examples
     --------

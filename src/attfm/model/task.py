@@ -98,7 +98,7 @@ class Task(ABC):
         return (shares / statistics.total_weight).clamp(1e-6, 1 - 1e-6)
 
     def threshold_of(self, asked: float | None, *, default: float, called: str = "threshold=") -> float:
-        """Return the threshold asked for, or the default; raise ConfigError, naming it so, for what is no probability."""
+        """Return the threshold asked for, or the default; raise ConfigError for what is no probability."""
         threshold = default if asked is None else asked
         if not 0 < threshold < 1:
             raise ConfigError(f"{called}{threshold:g} is not a probability: give a number between 0 and 1.")
