@@ -12,7 +12,7 @@ from sklearn.base import clone
 from attfm import AFMClassifier, AFMRegressor, load
 from attfm.cli import main
 from attfm.config import Config, DataConfig, ModelConfig, TrainConfig
-from attfm.data.schema import Schema
+from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.model.run_folder import load_model, save_model
 from attfm.train.fit import fit
@@ -79,7 +79,7 @@ def run_of(config: Config, folder: Path) -> None:
     """Train with these settings and save the run."""
     X, y = table()
     source = open_source(X)
-    schema = Schema.infer(source.batches(), source.schema, target=None, config=config.data)
+    schema = infer_schema(source.batches(), source.schema, target=None, config=config.data)
     labelled = LabelledTable(source, pa.chunked_array([pa.array(y)]))
     save_model(fit(Tables(labelled, schema), config).model, folder)
 
