@@ -18,7 +18,7 @@ from attfm.errors import (
 if TYPE_CHECKING:
     from attfm.config import Config, DataConfig, ModelConfig, TrainConfig
     from attfm.data.datasets import load_dataset
-    from attfm.data.schema import Schema
+    from attfm.data.schema import Column, Schema
     from attfm.estimators import AFMClassifier, AFMRegressor, load
     from attfm.explain.explanation import Effect, Explanation
     from attfm.explain.faithfulness import Deletion, Faithfulness
@@ -34,6 +34,7 @@ __all__ = [
     "AttfmError",
     "Change",
     "Changes",
+    "Column",
     "Config",
     "ConfigError",
     "DataConfig",
@@ -63,30 +64,20 @@ __all__ = [
 ]
 
 # Loaded at first use, so that `attfm --help` does not wait for torch.
-_LAZY = {
-    "AFMClassifier": "attfm.estimators",
-    "AFMRegressor": "attfm.estimators",
-    "Change": "attfm.explain.what_if",
-    "Changes": "attfm.explain.what_if",
-    "Config": "attfm.config",
-    "DataConfig": "attfm.config",
-    "Deletion": "attfm.explain.faithfulness",
-    "Effect": "attfm.explain.explanation",
-    "Explanation": "attfm.explain.explanation",
-    "Faithfulness": "attfm.explain.faithfulness",
-    "GlobalExplanation": "attfm.explain.global_explanation",
-    "Importance": "attfm.explain.global_explanation",
-    "Model": "attfm.model.bundle",
-    "ModelConfig": "attfm.config",
-    "PairSurface": "attfm.explain.global_explanation",
-    "RunFacts": "attfm.model.facts",
-    "Schema": "attfm.data.schema",
-    "Shape": "attfm.explain.global_explanation",
-    "Stability": "attfm.explain.stability",
-    "TrainConfig": "attfm.config",
-    "load": "attfm.estimators",
-    "load_dataset": "attfm.data.datasets",
+_HOMES = {
+    "attfm.config": ("Config", "DataConfig", "ModelConfig", "TrainConfig"),
+    "attfm.data.datasets": ("load_dataset",),
+    "attfm.data.schema": ("Column", "Schema"),
+    "attfm.estimators": ("AFMClassifier", "AFMRegressor", "load"),
+    "attfm.explain.explanation": ("Effect", "Explanation"),
+    "attfm.explain.faithfulness": ("Deletion", "Faithfulness"),
+    "attfm.explain.global_explanation": ("GlobalExplanation", "Importance", "PairSurface", "Shape"),
+    "attfm.explain.stability": ("Stability",),
+    "attfm.explain.what_if": ("Change", "Changes"),
+    "attfm.model.bundle": ("Model",),
+    "attfm.model.facts": ("RunFacts",),
 }
+_LAZY = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -61,6 +61,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "threshold": 0.9,
         "seed": 5,
         "device": "cpu",
+        "backend": "reference",
     },
 }
 ONE_BY_ONE = [(section, name, value) for section, values in OTHER.items() for name, value in values.items()]
