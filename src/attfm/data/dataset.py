@@ -14,14 +14,7 @@ from attfm.data.batch import Batch
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded rows with their targets and weights.
-
-    Attributes
-    ----------
-    rows : Batch, the features
-    target : int64 or float (rows,), class codes, or the values of a regression
-    weight : float (rows,), relative importance of each row
-    """
+    """Encoded rows with their targets, int64 class codes or float values (rows,), and relative weights (rows,)."""
 
     rows: Batch
     target: Tensor
@@ -45,13 +38,10 @@ class Examples:
 class Statistics:
     """What training must know of all rows before the first step.
 
-    Attributes
-    ----------
-    rows, entries : int, how many rows there are, and how many features in all of them
-    mean_weight, total_weight : scalar tensors
-        Mean weight of a row, in the weights' dtype, and the sum of the weights in float64.
+    entries : how many features all rows have
+    mean_weight, total_weight : scalars, in the weights' dtype, and in float64
     class_totals : float64 (classes,), summed weight of each class that occurs; empty of a regression
-    mean, deviation : float64 scalar tensors, weighted, of the values of a regression
+    mean, deviation : float64 scalars, weighted, of the values of a regression
     seen : bool (features,), whether some row has the feature, up to the highest that one has
     """
 
@@ -113,29 +103,24 @@ class InMemoryDataset:
 
     @cached_property
     def statistics(self) -> Statistics:
-        """Of all rows."""
         return Statistics.of(self.examples)
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Examples]:
-        """Yield all rows once in random order, in batches of about `size` rows."""
         order = torch.randperm(len(self), generator=generator)
         # A last batch of a few rows would make a noisy step, so it is spread over the others.
         for numbers in torch.tensor_split(order, batch_count(len(self), size)):
             yield self.examples.take(numbers)
 
     def ordered(self) -> Iterator[Examples]:
-        """Yield all rows, at once."""
         yield self.examples
 
     def sample(self, most: int) -> Batch:
-        """Return all rows, or `most` of them by chance, always the same ones, in their order."""
         if len(self) <= most:
             return self.examples.rows
         kept = np.sort(np.random.default_rng(0).choice(len(self), most, replace=False))
         return self.examples.rows.take(torch.from_numpy(kept))
 
     def bootstrap(self, seed: int) -> "InMemoryDataset":
-        """Return a bootstrap sample: the rows that were drawn, weighted by how often."""
         drawn = np.random.default_rng(seed).integers(0, len(self), len(self))
         times = torch.from_numpy(np.bincount(drawn, minlength=len(self)))
         kept = times.nonzero()[:, 0]

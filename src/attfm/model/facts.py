@@ -6,13 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class SplitFacts(BaseModel):
-    """How a table was split: what was asked for, and the seed.
-
-    Attributes
-    ----------
-    valid, test : float, str or None, a share of the rows, the name of a table of its own, or nothing
-    seed : int, of the random parts
-    """
+    """How a table was split: shares of the rows or names of tables of their own, and the seed of the random parts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -17,12 +17,7 @@ class Penalties:
     smoothness / rows · (Σ‖V[i+1] − V[i]‖² + Σ(w[i+1] − w[i])²) over neighbouring bins, and attention_l2 · ‖W‖²
     (paper, eq. 9). The first is divided by the training rows as a prior is: the more rows, the more they decide.
 
-    Parameters
-    ----------
-    module : FactorizationMachine, whose gradients are added to
-    neighbours : int64 (n,), features i of bins whose right neighbour is i + 1
-    config : TrainConfig, names the strengths
-    rows : int, training rows
+    Neighbours are features i, int64 (n,), of bins whose right neighbour is i + 1.
     """
 
     def __init__(

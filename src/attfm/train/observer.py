@@ -13,15 +13,7 @@ from attfm.model.modules import FactorizationMachine
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training rows gave.
-
-    Attributes
-    ----------
-    epoch : int, its number, from 1
-    train_loss, valid_loss : float, mean loss of a weighted row; None without validation rows
-    seconds, rows_per_second : float, of the pass over the training rows
-    valid_metrics : by name, figures of the validation rows, see `attfm.metrics.scores.curve_metrics`
-    """
+    """What one pass over the training rows gave: mean losses of a weighted row, and figures of the validation rows."""
 
     epoch: int
     train_loss: float

@@ -11,19 +11,18 @@ from attfm.config import TrainConfig
 from attfm.data.batch import Batch
 from attfm.model.modules import FactorizationMachine
 from attfm.ops import RowAverage
-from attfm.train.sparse_optimizer import LazyTable
+from attfm.train.sparse_optimizer import LazyTable, Stateful
 
 
-class DenseMethod:
+class DenseMethod(Stateful):
     """Adam (Kingma and Ba 2015), Adagrad (Duchi et al. 2011) or plain SGD, of whole tensors.
 
     The same as those of torch.optim with its defaults, whose first use takes a second: it imports torch's compiler.
 
-    Parameters
-    ----------
-    parameters : changed in place where they have a gradient
-    config : names the method and the learning rate
+    Parameters are changed in place where they have a gradient; the settings name the method and the learning rate.
     """
+
+    _state = ("_steps", "_means", "_squares")
 
     def __init__(self, parameters: Sequence[nn.Parameter], config: TrainConfig) -> None:
         self._method, self._rate, self._steps = config.optimizer, config.learning_rate, 0
@@ -53,17 +52,6 @@ class DenseMethod:
                 square.mul_(betas[1])
             square.addcmul_(gradient, gradient, value=1 - betas[1] if self._method == "adam" else 1.0)
             parameter.addcdiv_(mean, square.sqrt().div_(root).add_(eps), value=-rate)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the number of steps and the moments."""
-        return copy.deepcopy({"steps": self._steps, "means": self._means, "squares": self._squares})
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken."""
-        self._steps = state["steps"]
-        for held, kept in zip([*self._means, *self._squares], [*state["means"], *state["squares"]], strict=True):
-            held.copy_(kept)
 
 
 class Optimizer:

@@ -28,14 +28,7 @@ Weights = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LabelledTable:
-    """A table with its labels.
-
-    Attributes
-    ----------
-    source : Source, the columns
-    labels : pyarrow.ChunkedArray (rows,), raw labels
-    weight : float64 (rows,) or None, of each row
-    """
+    """A table with its raw labels and, where they are given, weights of its rows."""
 
     source: Source
     labels: pa.ChunkedArray
@@ -68,16 +61,11 @@ class Tables:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Encoded rows, ready to be trained on.
+    """Encoded rows, ready to be trained on, and how raw columns become what the module reads.
 
-    Attributes
-    ----------
-    schema, encoder, target : how raw columns become what the module reads
-    data : TrainingData, the rows to train on and to stop by
-    test : Dataset or None, the rows set aside
-    class_weights : float64 (classes,) or None, by which the rows were weighted
-    training_rows : int, how many rows are trained on (equal ones of a tiny table are one in `data`)
-    seconds : float, that preparing took
+    class_weights : float64 (classes,), by which the rows were weighted
+    training_rows : how many rows are trained on (equal ones of a tiny table are one in `data`)
+    seconds : that preparing took
     """
 
     schema: Schema

@@ -31,12 +31,7 @@ class Trained:
 
 
 def train(prepared: Prepared, config: Config, observer: Observer | None = None) -> Trained:
-    """Return a module trained on prepared rows, and `n_bags` refits on bootstrap samples of its rows.
-
-    Raises
-    ------
-    TrainingError : the loss became NaN or infinite
-    """
+    """Return a module trained on prepared rows, and `n_bags` refits on bootstrap samples of its rows."""
     observer = Observer() if observer is None else observer
     started = time.perf_counter()
     module, history = train_module(prepared, config, observer)
@@ -70,17 +65,11 @@ def refit_with_seeds(
     model: Model, tables: Tables, seeds: int, *, advice: str = "Give the table of the training.",
     observer: Observer | None = None,
 ) -> Refits:  # fmt: skip
-    """Return modules trained as the model was, with the same encoding and rows and other seeds.
-
-    Parameters
-    ----------
-    model : Model, as it was fitted on `tables`; the same rows are held out
-    seeds : int, how many refits
-    advice : str, ends the message where the tables are others
+    """Return modules trained as the model was on these tables, with the same encoding and rows and other seeds.
 
     Raises
     ------
-    ConfigError : the rows are not those that the model was trained on
+    ConfigError : the rows are not those that the model was trained on; `advice` ends the message
     """
     prepared = prepare(tables, model.config, fitted=model)
     train_rows = prepared.data.train

@@ -19,28 +19,37 @@ _BIG_TABLE = 4_000_000
 
 
 def is_lazy(module: FactorizationMachine, statistics: Statistics, batch_size: int) -> bool:
-    """Return whether the tables are moved by rows: they are big, and a batch can't touch most of them.
-
-    Parameters
-    ----------
-    statistics : Statistics, of the training rows, for the number of features in one
-    """
+    """Return whether the tables are moved by rows: they are big, and a batch can't touch most of them."""
     table = (module.embedding if module.has_pairs else module.linear).weight
     touched = batch_size * statistics.entries / max(1, statistics.rows)
     return table.numel() >= _BIG_TABLE and touched < len(table)
 
 
-class LazyTable:
+class Stateful:
+    """Something that goes on from a state, which is the attributes that `_state` names."""
+
+    _state: tuple[str, ...] = ()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state."""
+        return {name: copy.deepcopy(getattr(self, name)) for name in self._state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        for name in self._state:
+            setattr(self, name, copy.deepcopy(state[name]))
+
+
+class LazyTable(Stateful):
     """A table whose rows move only in the steps of whose gradient they are part.
 
     Where all rows are, this is the dense method. Other rows keep their moments as they are: their momentum neither
     moves them nor fades, as in TensorFlow's LazyAdam and `torch.optim.SparseAdam`.
 
-    Parameters
-    ----------
-    parameter : (features, dim), changed in place; its gradient is sparse
-    config : names the method and its learning rate
+    The parameter, (features, dim), is changed in place; its gradient is sparse.
     """
+
+    _state = ("_steps", "_mean", "_square")
 
     def __init__(self, parameter: nn.Parameter, config: TrainConfig) -> None:
         self.parameter = parameter
@@ -84,13 +93,3 @@ class LazyTable:
             self.parameter.index_add_(0, rows, values, alpha=-self._rate)
             if self.average is not None:
                 self.average.take(rows)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the number of steps and the moments."""
-        return copy.deepcopy({"steps": self._steps, "mean": self._mean, "square": self._square})
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken."""
-        self._steps = state["steps"]
-        self._mean.copy_(state["mean"])
-        self._square.copy_(state["square"])

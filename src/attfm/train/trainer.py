@@ -47,15 +47,7 @@ class History:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a module is trained on.
-
-    Attributes
-    ----------
-    task : Task, what is predicted
-    train : Dataset, the training rows
-    valid : Dataset or None, the rows to stop by
-    neighbours : int64 (n,), features i of bins whose right neighbour is i + 1, for the smoothness penalty
-    """
+    """What is predicted, the rows to train on and to stop by, and features i, int64 (n,), of bins beside i + 1."""
 
     task: Task
     train: Dataset
@@ -120,13 +112,7 @@ class Trainer:
     validation loss, and the parameters of the best epoch are restored; otherwise all epochs are run and the last kept.
     What is validated and kept is the average of the parameters over the last `config.averaging` epochs.
 
-    Parameters
-    ----------
-    module : FactorizationMachine, on the CPU; it is there again after `run`
-    data : TrainingData, rows to train on and to stop by
-    config : TrainConfig, how
-    observer : Observer, is told of batches and epochs, and may ask to stop
-    generator : torch.Generator or None, of the dropout; None: a new one with the seed of the settings
+    The module is on the CPU, and there again after `run`. The generator is that of the dropout.
     """
 
     def __init__(
@@ -174,12 +160,7 @@ class Trainer:
         return loss.detach()
 
     def run_epoch(self) -> Epoch:
-        """Pass over the training rows once, measure on the validation rows, and note whether it is the best so far.
-
-        Raises
-        ------
-        TrainingError : the loss is NaN or infinite
-        """
+        """Pass over the training rows once, measure on the validation rows, and note whether it is the best so far."""
         with self._threads(), use_backend(self.config.backend), drawn_from(self.dropout):
             started, total = time.perf_counter(), torch.zeros((), dtype=torch.float64, device=self.device)
             dtype = self.module.intercept.dtype
