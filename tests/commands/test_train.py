@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from attfm.cli import main
 from attfm.commands.folders import NewFolder
 from attfm.data.datasets import adult_split, load_dataset
+from attfm.data.sources.files import DataFile
 from attfm.data.split import Part, split_table
 from attfm.errors import ConfigError, TrainingError
 from attfm.model.run_folder import load_model
@@ -248,3 +249,16 @@ def test_parts_are_parsed() -> None:
 
 def test_training_errors_are_not_bad_input() -> None:
     assert not issubclass(TrainingError, ValueError)
+
+
+def test_a_csv_is_read_three_times(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    open_text = DataFile.open_text
+
+    def counted(file: DataFile) -> object:
+        opened.append(file.name)
+        return open_text(file)
+
+    monkeypatch.setattr(DataFile, "open_text", counted)
+    assert main(["train", shop, "--target", "bought", "--out", "run", *FAST]) == 0
+    assert len(opened) == 3  # checked and typed; surveyed, with labels; encoded, for fitting and training

@@ -117,3 +117,11 @@ def test_a_class_without_training_rows_and_weights_of_zero_are_named() -> None:
 def test_the_batch_grows_with_the_table(rows: int, size: int) -> None:
     assert choose_batch_size("auto", rows) == size
     assert choose_batch_size(7, rows) == 7
+
+
+def test_a_value_that_no_training_row_has_adds_nothing_in_a_multi_valued_field_too() -> None:
+    lists = pa.table({"langs": pa.array([["de", "en"][: 1 + i % 2] for i in range(60)]), "n": np.arange(60.0) % 7})
+    module = (model := run(lists, [0, 1] * 30).model).module
+    unknown, known = model.encoder.fields[0].start, model.encoder.fields[0].start + 2
+    assert module.embedding.weight[unknown].abs().max() == 0
+    assert module.embedding.weight[known].abs().min() > 0
