@@ -1,7 +1,6 @@
 """Arrow columns as numbers, categories, bags and dates: the one place that knows Arrow's types."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,25 +9,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import types
 
-from attfm.data.bad_values import BadValues
+from attfm.data.bad_values import BadValues, Fault
 from attfm.data.batch import FieldFeatures
 from attfm.data.texts import parse_dates, parse_numbers
+from attfm.errors import AttfmError, DataError
 
 _TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per second
-
-
-@dataclass(frozen=True)
-class Categories:
-    """A column as codes into its distinct values.
-
-    Attributes
-    ----------
-    codes : integer (rows,), -1 where missing
-    values : large_string array (distinct,), canonical text; null where missing
-    """
-
-    codes: NDArray[Any]
-    values: pa.Array
+_NOT_NUMBERS = Fault("is not a number", "are not numbers", "Clean them, or declare the column categorical.")
+_INFINITE = Fault("is infinite", "are infinite", "Replace them by finite numbers, or leave them empty.")
+_NOT_DATES = Fault(
+    "is not a date",
+    "are not dates",
+    "Write them as ISO 8601 (2024-03-01 or 2024-03-01T12:30:00), or declare the column categorical.",
+)
+_WEIGHTS = Fault("has a weight that is not finite", "have a weight that is not finite", "Give finite weights.")
 
 
 def is_text(t: pa.DataType) -> bool:
@@ -79,24 +73,15 @@ def plain(array: pa.Array) -> pa.Array:
     return array
 
 
-def chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
-    """Return the contiguous pieces of a column, at least one."""
-    if not isinstance(column, pa.ChunkedArray):
-        return [column]
-    return list(column.chunks) or [pa.array([], column.type)]
+def chunks(column: pa.Array | pa.ChunkedArray, row: int = 0) -> Iterator[tuple[int, pa.Array]]:
+    """Yield the contiguous pieces of a column, at least one, each with the number of its first row, from `row` on."""
+    pieces = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    for piece in pieces or [pa.array([], column.type)]:
+        yield row, piece
+        row += len(piece)
 
 
-def value_range(array: pa.Array) -> tuple[float, float] | None:
-    """Return the smallest and greatest value of a numeric array, None where it holds none or an infinite one."""
-    array = plain(array)
-    if not is_number(array.type):
-        return None
-    ends = pc.min_max(array)
-    low, high = ends["min"].as_py(), ends["max"].as_py()
-    return (float(low), float(high)) if low is not None and math.isfinite(low) and math.isfinite(high) else None
-
-
-def missing_count(array: pa.Array) -> int:
+def n_missing(array: pa.Array) -> int:
     """Return how many values are null or NaN."""
     array = plain(array)
     if types.is_floating(array.type):
@@ -105,14 +90,9 @@ def missing_count(array: pa.Array) -> int:
 
 
 def read_numbers(array: pa.Array, *, column: str, row: int, bad: BadValues) -> NDArray[np.float64]:
-    """Return a numeric column as float64 (rows,), NaN where missing.
+    """Return numbers, durations, times, booleans or text as float64 (rows,), NaN where missing or not a finite number.
 
-    Parameters
-    ----------
-    array : pyarrow.Array (rows,), numbers, durations, times, booleans or text
-    column : str, its name, for messages
-    row : int, number of the first row, for messages
-    bad : BadValues, takes what is not a finite number; it counts as missing
+    Here and below, `column` and `row`, the number of the first row, are for the messages that `bad` gathers.
     """
     array = plain(array)
     if types.is_dictionary(array.type) or is_text(array.type):
@@ -130,38 +110,28 @@ def read_numbers(array: pa.Array, *, column: str, row: int, bad: BadValues) -> N
         )
         return np.full(len(array), np.nan)
     if unreadable is not None:
-        bad.add_values(
-            column,
-            unreadable,
-            array,
-            row=row,
-            one="is not a number",
-            many="are not numbers",
-            advice="Clean them, or declare the column categorical.",
-        )
+        bad.add_values(column, unreadable, array, row=row, fault=_NOT_NUMBERS)
     infinite = np.isinf(x)
     if infinite.any():
-        bad.add_values(
-            column,
-            infinite,
-            array,
-            row=row,
-            one="is infinite",
-            many="are infinite",
-            advice="Replace them by finite numbers, or leave them empty.",
-        )
+        bad.add_values(column, infinite, array, row=row, fault=_INFINITE)
         x = np.where(infinite, np.nan, x)
     return x
 
 
-def read_categories(array: pa.Array, *, column: str, bad: BadValues) -> Categories:
-    """Return a column's values as categories: int 3, float 3.0 and "3" are the same one.
+def read_column(
+    column: pa.Array | pa.ChunkedArray, *, name: str, error: type[AttfmError] = DataError, before: str = ""
+) -> NDArray[np.float64]:
+    """Return all numbers of a column; raise an error, whose message begins with `before`, where some can't be read."""
+    bad = BadValues()
+    numbers = [read_numbers(chunk, column=name, row=row, bad=bad) for row, chunk in chunks(column)]
+    bad.raise_if_any(len(column), error, before=before)
+    return np.concatenate(numbers)
 
-    Parameters
-    ----------
-    array : pyarrow.Array (rows,), of any type whose values can be one category
-    column : str, its name, for messages
-    bad : BadValues, takes what can't be read; it counts as missing
+
+def read_categories(array: pa.Array, *, column: str, bad: BadValues) -> tuple[NDArray[Any], pa.Array]:
+    """Return codes (-1 where missing) and the values that they stand for, large_string, null where missing.
+
+    The values are canonical and distinct: int 3, float 3.0 and "3" are the same one.
     """
     array = plain(array)
     if not is_scalar(value_type(array.type)):
@@ -171,7 +141,7 @@ def read_categories(array: pa.Array, *, column: str, bad: BadValues) -> Categori
         )
         array = pa.nulls(len(array))
     codes, values = _encoded(array)
-    return Categories(codes, _canonical(values, column, bad))
+    return codes, _canonical(values, column, bad)
 
 
 def read_members(
@@ -180,20 +150,8 @@ def read_members(
     """Return a multi-valued column as bags of codes into its distinct members, and those members.
 
     Lists and maps to weights are read as they are, strings are split at `separator`. Null and empty members
-    are left out, so a missing value is an empty bag.
-
-    Parameters
-    ----------
-    array : pyarrow.Array (rows,), lists, maps or strings
-    column : str, its name, for messages
-    separator : str or None, between the members of a string
-    row : int, number of the first row, for messages
-    bad : BadValues, takes what can't be read
-
-    Returns
-    -------
-    bags : FieldFeatures, codes instead of ids; weights of members only where the column has them
-    members : large_string array (distinct,), canonical text
+    are left out, so a missing value is an empty bag. The bags have codes instead of ids, and weights only where the
+    column has them; the members are large_string, canonical.
     """
     array = plain(array)
     t = value_type(array.type)
@@ -216,21 +174,9 @@ def read_members(
 def read_seconds(
     array: pa.Array, *, column: str, row: int, bad: BadValues
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return dates and times as local seconds since 1970, and which are missing.
+    """Return dates, timestamps or ISO 8601 text as local seconds since 1970, int64 (rows,), and which are missing.
 
     Local: an hour is the hour in the column's time zone, or as written in an ISO 8601 string.
-
-    Parameters
-    ----------
-    array : pyarrow.Array (rows,), dates, timestamps or ISO 8601 text
-    column : str, its name, for messages
-    row : int, number of the first row, for messages
-    bad : BadValues, takes what is not a date; it counts as missing
-
-    Returns
-    -------
-    seconds : int64 (rows,)
-    missing : bool (rows,)
     """
     array = plain(array)
     t = array.type
@@ -238,24 +184,16 @@ def read_seconds(
         codes, values = _encoded(array)
         if is_text(values.type) or types.is_null(values.type):
             seconds, missing, unreadable = parse_dates(values.cast(pa.large_string()))
-            bad.add_values(
-                column,
-                np.append(unreadable, False)[codes],
-                array,
-                row=row,
-                one="is not a date",
-                many="are not dates",
-                advice="Write them as ISO 8601 (2024-03-01 or 2024-03-01T12:30:00), or declare the column categorical.",
-            )
+            bad.add_values(column, np.append(unreadable, False)[codes], array, row=row, fault=_NOT_DATES)
         else:
             seconds, missing = read_seconds(values, column=column, row=row, bad=bad)
         return np.append(seconds, 0)[codes], np.append(missing, True)[codes]
-    if types.is_null(t):
-        return np.zeros(len(array), np.int64), np.ones(len(array), np.bool_)
     if types.is_date(t):
         array = array.cast(pa.timestamp("ms"))
     if not types.is_timestamp(array.type):
-        bad.add(f"Column '{column}' is of type {t}, not dates. Convert it, or declare it ignored or of another kind.")
+        if not types.is_null(t):
+            sentence = f"Column '{column}' is of type {t}, not dates."
+            bad.add(f"{sentence} Convert it, or declare it ignored or of another kind.")
         return np.zeros(len(array), np.int64), np.ones(len(array), np.bool_)
     local = array if array.type.tz is None else pc.local_timestamp(array)
     ticks = pc.fill_null(local.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
@@ -342,15 +280,7 @@ def _map_members(array: pa.Array, column: str, row: int, bad: BadValues) -> tupl
     missing = items.is_null().to_numpy(zero_copy_only=False)
     bad_rows = np.zeros(len(array), np.bool_)
     bad_rows[np.repeat(np.arange(len(array)), counts)[~np.isfinite(weights) & ~missing]] = True
-    bad.add_values(
-        column,
-        bad_rows,
-        array,
-        row=row,
-        one="has a weight that is not finite",
-        many="have a weight that is not finite",
-        advice="Give finite weights.",
-    )
+    bad.add_values(column, bad_rows, array, row=row, fault=_WEIGHTS)
     codes, values = _encoded(plain(array.keys.take(pa.array(entries))))
     return _bags(codes, np.where(missing, 1, weights).astype(np.float32), counts, _canonical(values, column, bad))
 

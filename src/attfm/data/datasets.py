@@ -19,14 +19,7 @@ _SPLIT_SEED = 1234
 
 @dataclass(frozen=True)
 class Dataset:
-    """A bundled table.
-
-    Attributes
-    ----------
-    name, file, target : str, of the table, of its file in the package, and of the target column
-    rows : int, their number
-    about, licence : str, what the table is, and on what terms it may be used
-    """
+    """A bundled table: its file in the package, its target column, and on what terms it may be used."""
 
     name: str
     file: str
@@ -83,13 +76,7 @@ def load_dataset(name: str) -> pa.Table:
 def adult_split(labels: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return the row numbers of the 60/20/20 split that all figures on Adult use: training, validation, test.
 
-    Parameters
-    ----------
-    labels : (32561,) of str, the column income, which the split is stratified by
-
-    Returns
-    -------
-    train, valid, test : int64 (rows,)
+    It is stratified by `labels`, the column income.
     """
     rest, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=_SPLIT_SEED)
     train, valid = train_test_split(rest, test_size=0.25, stratify=labels[rest], random_state=_SPLIT_SEED)

@@ -23,20 +23,11 @@ _MOST_FEATURES = 2**31
 class Encoder:
     """Turns rows of columns into feature ids (DESIGN section 2): the loop over the codecs of the columns.
 
-    Parameters
-    ----------
-    schema : Schema, the columns
-    codecs : sequence of Codec, one for each input column
-
     Attributes
     ----------
-    schema : Schema
+    schema : Schema, the columns, of which each input column has one codec
     fields : tuple of Field, those of all codecs, which share the feature ids 0 to n_features - 1 without a gap
-    n_features : int
-
-    Raises
-    ------
-    DataError : more than 2^31 features
+    n_features : int, at most 2^31; more of them raise DataError
 
     Examples
     --------
@@ -76,7 +67,6 @@ class Encoder:
 
         Parameters
         ----------
-        schema : Schema, the columns
         batches : iterable of pyarrow.RecordBatch
             The training rows, with at least the schema's input columns, in any order.
         seed : int, of the sample that numeric bins are cut on beyond a million rows
@@ -93,10 +83,8 @@ class Encoder:
         for batch in batches:
             arrays = schema.select(batch)
             for column, learner in zip(inputs, learners, strict=True):
-                row = rows
-                for chunk in chunks(arrays[column.name]):
+                for row, chunk in chunks(arrays[column.name], rows):
                     learner.add(chunk, row=row, bad=bad)
-                    row += len(chunk)
             rows += batch.num_rows
         if rows == 0:
             raise DataError("There are no training rows to learn features from.")
@@ -121,11 +109,8 @@ class Encoder:
         bad = BadValues()
         features: list[FieldFeatures] = []
         for column, codec in zip(self.schema.inputs, self._codecs, strict=True):
-            encoded = []
-            row = first_row
-            for chunk in chunks(arrays[column.name]):
-                encoded.append(codec.encode(chunk, row=row, bad=bad))
-                row += len(chunk)
+            pieces = chunks(arrays[column.name], first_row)
+            encoded = [codec.encode(chunk, row=row, bad=bad) for row, chunk in pieces]
             features += encoded[0] if len(encoded) == 1 else map(FieldFeatures.concatenate, zip(*encoded, strict=True))
         bad.raise_if_any(batch.num_rows)
         for field, of_field in zip(self.fields, features, strict=True):

@@ -1,15 +1,15 @@
 """What an encoder learned as one Arrow table, and back."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from attfm.data.codecs import KINDS
-from attfm.data.codecs.codec import Codec, damaged
-from attfm.data.schema import Schema
+from attfm.data.codecs.codec import Codec
+from attfm.data.schema import Schema, damaged
 
 _FORMAT = "1"
 # value and count: a category and how often it occurred. lower and upper: of a bin (outermost: the smallest and the
@@ -30,34 +30,17 @@ def codecs_to_table(codecs: Sequence[Codec]) -> pa.Table:
     """Return the table: fields in order, and in each field its values in the order of their features."""
     names = [field.name for codec in codecs for field in codec.fields]
     rows = [codec.rows(f) for codec in codecs for f in range(len(codec.fields))]
-    parts = [_of_field(number, names, columns) for number, columns in enumerate(rows)]
-    table = pa.concat_tables([_COLUMNS.empty_table(), *parts]).unify_dictionaries()  # an IPC file takes one
+    parts = [_COLUMNS.empty_table()]
+    for number, columns in enumerate(rows):
+        size = len(next(iter(columns.values()), ()))
+        field = pa.DictionaryArray.from_arrays(pa.array(np.full(size, number, np.int32)), pa.array(names, pa.string()))
+        parts.append(pa.table({"field": field, **columns}))
+    table = pa.concat_tables(parts, promote_options="default").unify_dictionaries()  # an IPC file takes one
     return table.replace_schema_metadata({"attfm.format": _FORMAT, "attfm.fields": json.dumps(names)})
 
 
-def _of_field(number: int, names: Sequence[str], columns: Mapping[str, pa.Array]) -> pa.Table:
-    """Return the rows of one field with all columns of the file."""
-    size = max((len(column) for column in columns.values()), default=0)
-    field = pa.DictionaryArray.from_arrays(pa.array(np.full(size, number, np.int32)), pa.array(names, pa.string()))
-    given = {"field": field, **columns}
-    return pa.table(
-        [given[column.name] if column.name in given else pa.nulls(size, column.type) for column in _COLUMNS],
-        schema=_COLUMNS,
-    )
-
-
 def codecs_from_table(schema: Schema, table: pa.Table) -> list[Codec]:
-    """Return the codec of each input column.
-
-    Parameters
-    ----------
-    schema : Schema, the columns
-    table : pyarrow.Table, as `codecs_to_table` wrote it
-
-    Raises
-    ------
-    RunFolderError : the table does not fit the schema, or itself
-    """
+    """Return the codec of each input column; raise RunFolderError where the table fits not the schema, or itself."""
     names = _field_names(table)
     fields_of = _fields_of_columns(schema, names)
     rows_of = _rows_by_field(table, names)

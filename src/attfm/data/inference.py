@@ -1,5 +1,6 @@
 """Which kind each column of a table is: read off its type and values, or declared in the settings."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,9 @@ from attfm.data.arrow_columns import (
     is_number,
     is_scalar,
     is_text,
-    missing_count,
+    n_missing,
     plain,
     read_categories,
-    value_range,
     value_type,
 )
 from attfm.data.bad_values import BadValues
@@ -39,24 +39,25 @@ class _Survey:
 
     arrow_type: pa.DataType
     missing: int = 0
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: float = math.inf  # of numbers; greater than the maximum where there was none
+    maximum: float = -math.inf
     distinct: int | None = None
     sampled: int = 0  # values in the sample that are not missing
     partial: bool = False  # the sample is not all rows
     long: tuple[int, int] | None = None  # size in bytes and row of the first value that is too long
 
     def widen(self, array: pa.Array, row: int) -> None:
-        self.missing += missing_count(array)
+        self.missing += n_missing(array)
         if self.long is None and is_text(array.type):
             sizes = pc.binary_length(array.cast(pa.large_string()))  # which does not take string views
             if (pc.max(sizes).as_py() or 0) > _LONGEST:
                 first = pc.index(pc.greater(sizes, _LONGEST), True).as_py()
                 self.long = sizes[first].as_py(), row + first
-        ends = value_range(array)
-        if ends is not None:
-            self.minimum = ends[0] if self.minimum is None else min(self.minimum, ends[0])
-            self.maximum = ends[1] if self.maximum is None else max(self.maximum, ends[1])
+        array = plain(array)
+        if is_number(array.type):
+            low, high = pc.min_max(array).as_py().values()
+            if low is not None and math.isfinite(low) and math.isfinite(high):
+                self.minimum, self.maximum = min(self.minimum, float(low)), max(self.maximum, float(high))
 
 
 def infer_schema(
@@ -70,22 +71,9 @@ def infer_schema(
 ) -> Schema:
     """Return the schema of a table, from the types of its columns, its values and the settings.
 
-    One pass over all rows for missing values and ranges; distinct values are counted on the first 100,000.
-
-    Parameters
-    ----------
-    batches : iterable of pyarrow.RecordBatch, the rows, each batch with the columns of `arrow_schema`
-    arrow_schema : pyarrow.Schema, names and types of the columns
-    target, weight : str or None, names of these two columns
-    config : DataConfig, defaults for all columns, and settings of single ones
-    source : str, what messages call the table
-
-    Raises
-    ------
-    SchemaError : no rows or inputs; a column is doubled, has no values, or is of a type that can't be encoded; the
-        weight column is absent
-    TargetError : the target column is absent
-    ConfigError : a setting is for a column that does not exist, or does not fit its column
+    One pass over all rows for missing values and ranges; distinct values are counted on the first 100,000. `target`
+    and `weight` name these two columns; messages call the table `source`. Raises TargetError without the target
+    column, ConfigError for a setting that does not fit its column, SchemaError for all else that is wrong.
     """
     names = list(arrow_schema.names)
     _check_names(names, target=target, weight=weight, config=config, source=source)
@@ -95,8 +83,7 @@ def infer_schema(
     sentences: list[str] = []
     columns = []
     for name, survey in zip(names, surveys, strict=True):
-        settings = dict(config.columns.get(name, {}))
-        settings.pop("kind", None)
+        settings = {key: value for key, value in config.columns.get(name, {}).items() if key != "kind"}
         kind, reason = _kind(name, survey, target=target, weight=weight, config=config)
         if kind is None:
             sentences.append(
@@ -114,6 +101,7 @@ def infer_schema(
                 f"Column '{name}' has a value of {size:,} bytes in {source}, row {row:,}: at most {_LONGEST:,} are "
                 "taken. Look for a quote that is never closed, shorten the value, or mark the column ignored."
             )
+        has_range = survey.minimum <= survey.maximum
         columns.append(
             Column(
                 name=name,
@@ -121,8 +109,8 @@ def infer_schema(
                 arrow_type=str(survey.arrow_type),
                 reason=reason,
                 distinct=survey.distinct,
-                minimum=survey.minimum,
-                maximum=survey.maximum,
+                minimum=survey.minimum if has_range else None,
+                maximum=survey.maximum if has_range else None,
                 missing=survey.missing / rows,
                 **_settings(name, kind, settings, survey, config),
             )
@@ -140,14 +128,9 @@ def _check_names(names: list[str], *, target: str | None, weight: str | None, co
         listed = ", ".join(f"'{name}'" for name in doubled)
         raise SchemaError(f"Column name {listed} occurs more than once in {source}. Rename the columns.")
     known = ", ".join(f"'{name}'" for name in names[:20]) + (", ..." if len(names) > 20 else "")
-    if target is not None and target not in names:
-        raise TargetError(
-            f"There is no target column '{target}' in {source}{nearest(target, names)}. Its columns: {known}."
-        )
-    if weight is not None and weight not in names:
-        raise SchemaError(
-            f"There is no weight column '{weight}' in {source}{nearest(weight, names)}. Its columns: {known}."
-        )
+    for role, name, error in (("target", target, TargetError), ("weight", weight, SchemaError)):
+        if name is not None and name not in names:
+            raise error(f"There is no {role} column '{name}' in {source}{nearest(name, names)}. Its columns: {known}.")
     if weight is not None and weight == target:
         raise SchemaError(f"Column '{weight}' can't be both the target and the weight.")
     sentences = []
@@ -204,23 +187,20 @@ def _count_distinct(survey: _Survey, arrays: list[pa.Array]) -> None:
     t = value_type(survey.arrow_type)
     if is_list(t):
         arrays, t = [pc.list_flatten(array) for array in arrays], value_type(t.value_type)
-    elif types.is_map(t):
-        return
     if not is_scalar(t):
         return
     if arrays and is_number(arrays[0].type):
         values = pa.chunked_array(arrays)
         survey.sampled = len(values) - values.null_count
         unique = values.unique()
-        survey.distinct = len(unique) - missing_count(unique)
+        survey.distinct = len(unique) - n_missing(unique)
         return
     bad = BadValues()  # what can't be read counts as missing here, and is an error when it is encoded
     texts = []
     for array in arrays:
-        categories = read_categories(array, column="", bad=bad)
-        survey.sampled += int((categories.codes >= 0).sum())
-        used = np.unique(categories.codes[categories.codes >= 0])
-        texts.append(categories.values.take(pa.array(used)))
+        codes, values = read_categories(array, column="", bad=bad)
+        survey.sampled += int((codes >= 0).sum())
+        texts.append(values.take(pa.array(np.unique(codes[codes >= 0]))))
     survey.distinct = len(pa.chunked_array(texts, pa.large_string()).unique().drop_null())
 
 
@@ -233,9 +213,7 @@ def _kind(
     if name == weight:
         return "weight", "declared"
     found, reason = _kind_of_type(survey)
-    if (survey.distinct == 1 and not survey.partial) or (
-        survey.minimum is not None and survey.minimum == survey.maximum
-    ):
+    if (survey.distinct == 1 and not survey.partial) or survey.minimum == survey.maximum:
         reason += ", constant"
     declared: Kind | None = config.columns.get(name, {}).get("kind")
     if declared is None:

@@ -14,6 +14,11 @@ Kind = Literal["categorical", "numeric", "multi-valued", "datetime", "target", "
 INPUT_KINDS = frozenset({"categorical", "numeric", "multi-valued", "datetime"})
 
 
+def damaged(what: str, *, part: str = "vocabulary") -> RunFolderError:
+    """Return the error for a part of a saved model that is not what was written."""
+    return RunFolderError(f"The {part} is damaged: {what}. Save the model again, or take another copy.")
+
+
 class Column(BaseModel):
     """One column of a table: what it is, how it becomes features, and why it is of its kind.
 
@@ -141,9 +146,7 @@ class Schema(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise RunFolderError(
-                f"The schema is damaged: {where}: {first['msg']}. Save the model again, or take another copy."
-            ) from None
+            raise damaged(f"{where}: {first['msg']}", part="schema") from None
 
     def rows(self) -> list[tuple[str, str, str, str, str, str]]:
         """Return a printed table's rows: name, kind, type, distinct values or range, missing share, reason."""

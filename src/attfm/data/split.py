@@ -21,13 +21,7 @@ RowNumbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Part:
-    """What is asked for as validation or test rows: a fraction of the table, a table of its own, or nothing.
-
-    Attributes
-    ----------
-    fraction : float, of all rows, 0 to 1; 0 where it is no fraction
-    data : str or None, path or name of the table of its own
-    """
+    """What is asked for as validation or test rows: a fraction of the table, a table of its own, or nothing."""
 
     fraction: float = 0.0
     data: str | None = None
@@ -39,17 +33,7 @@ class Part:
 
     @classmethod
     def parse(cls, text: str | None, option: str) -> "Part":
-        """Return the part that an option asks for; a number is a fraction, "none" nothing, all else a table.
-
-        Parameters
-        ----------
-        text : str or None, as typed; None: a fifth of the rows
-        option : str, what messages call it, as "--test"
-
-        Raises
-        ------
-        ConfigError : the number is not between 0 and 1
-        """
+        """Return the part that an option asks for: a number is a fraction, "none" nothing, all else a table."""
         if text is None:
             return cls(DEFAULT_FRACTION)
         if text.lower() == "none":
@@ -65,13 +49,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """The row numbers of each part that comes from the table itself.
-
-    Attributes
-    ----------
-    train : int64 (training rows,) or None, none: all but the others
-    valid, test : int64 (rows,) or None, none where the part does not come from the table
-    """
+    """The row numbers of each part that comes from the table itself; no training rows mean all but the others."""
 
     train: RowNumbers | None = None
     valid: RowNumbers | None = None
@@ -83,18 +61,7 @@ def split_table(
 ) -> Split:
     """Return the parts that are taken from a table: the test rows first, then the validation rows.
 
-    Parameters
-    ----------
-    labels : pyarrow.ChunkedArray (rows,), the target column
-    name : str, of the target
-    task : {"auto", "binary", "multiclass", "regression"}, of the model; the parts of a classification are stratified
-    valid, test : Part, what is asked for
-    seed : int, of the draw
-
-    Raises
-    ------
-    TargetError : the column can't be the target of the task
-    ConfigError : there are too few rows for these fractions
+    The labels are the target column; the parts of a classification are stratified.
     """
     target = Target.fit(labels, task=task, name=name)
     codes = target.encode(labels)
@@ -112,20 +79,9 @@ def split_table(
 def hold_out(
     rows: RowNumbers, codes: NDArray[Any], *, stratify: bool, fraction: float, seed: int
 ) -> tuple[RowNumbers, RowNumbers | None]:
-    """Return training rows without a part, and that part to stop the training by; too few rows are left whole.
+    """Return training rows without a part (see `split_rows`), and that part to stop the training by, both increasing.
 
-    Parameters
-    ----------
-    rows : int64 (training rows,), row numbers
-    codes : (table rows,), of the target
-    stratify : bool, whether each class has its share in the part
-    fraction : float, of the rows, between 0 and 1
-    seed : int, of the draw
-
-    Returns
-    -------
-    rest : int64 (rows,), in increasing order
-    part : int64 (rows,) or None, in increasing order; None where fewer than 50 rows are given
+    Fewer than 50 rows are left whole.
     """
     if len(rows) < LEAST_ROWS_TO_SPLIT:
         return rows, None
@@ -138,29 +94,14 @@ def split_rows(
 ) -> tuple[RowNumbers, RowNumbers]:
     """Return the rest and a random part of some rows, stratified as far as each class has rows for both.
 
-    Parameters
-    ----------
-    rows : int64 (rows,), row numbers
-    codes : (table rows,), of the target
-    stratify : bool, whether each class has its share in the part
-    fraction : float, of the rows, between 0 and 1
-    seed : int, of the draw
-
-    Returns
-    -------
-    rest, part : int64 (rows,)
-
-    Raises
-    ------
-    ConfigError : there are too few rows
+    The codes are the target's of the whole table. Raises ConfigError where there are too few rows.
     """
     strata = None
     if stratify:
         labels = codes[rows]
-        smallest = int(np.unique(labels, return_counts=True)[1].min())
-        classes = len(np.unique(labels))
+        counts = np.unique(labels, return_counts=True)[1]
         size = round(fraction * len(rows))
-        strata = labels if smallest >= 2 and size >= classes and len(rows) - size >= classes else None
+        strata = labels if counts.min() >= 2 and len(counts) <= min(size, len(rows) - size) else None
     try:
         rest, part = train_test_split(rows, test_size=fraction, stratify=strata, random_state=seed)
     except ValueError as error:

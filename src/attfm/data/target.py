@@ -1,7 +1,8 @@
 """The target: which task it makes, which classes it has, and its values as numbers."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -11,49 +12,25 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from attfm.config import TaskName
-from attfm.data.arrow_columns import (
-    Categories,
-    is_number,
-    is_scalar,
-    is_text,
-    missing_count,
-    read_categories,
-    read_numbers,
-    value_type,
-)
+from attfm.data.arrow_columns import is_number, is_scalar, is_text, n_missing, read_categories, read_column, value_type
 from attfm.data.bad_values import BadValues
 from attfm.data.codecs.categorical import Vocabulary
 from attfm.data.codecs.codec import FIRST_VALUE
-from attfm.errors import DataError, RunFolderError, TargetError
+from attfm.data.schema import damaged
+from attfm.errors import TargetError
 
 MOST_CLASSES = 20  # integers with more distinct values are amounts, not classes
 _SHOWN = 10  # classes listed in a message
 _TASKS = ("binary", "multiclass", "regression")
+_SAVED = "saved target"
 
 Column: TypeAlias = "pa.Array | pa.ChunkedArray"
 Label = str | bool | int | float
 
 
-def infer_task(column: Column) -> TaskName:
-    """Return the task that a target column makes.
-
-    Strings, booleans, categories and integers of at most 20 distinct values are classes, and so are any two
-    distinct values; all else is regression.
-
-    Raises
-    ------
-    TargetError : the column's type can't be a target
-    """
-    return _infer_task(column, "the target")
-
-
 @dataclass(frozen=True)
 class Target:
-    """The target column as the model sees it.
-
-    name : of the column
-    task : "binary", "multiclass" or "regression"
-    classes : the labels in the order of their codes, as numpy.unique sorts them; None for regression
+    """The target column as the model sees it, its classes (None for regression) as numpy.unique sorts them.
 
     >>> target = Target.fit(pa.array(["no", "yes", "no"]), task="auto", name="churn")
     >>> target.task, target.classes, target.encode(pa.array(["yes", "no"])).tolist()
@@ -63,38 +40,36 @@ class Target:
     name: str
     task: TaskName
     classes: tuple[Label, ...] | None
-    _codes: Vocabulary | None = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        codes = None
-        if self.classes is not None:
-            texts = read_categories(pa.array(self.classes), column=self.name, bad=BadValues())
-            codes = Vocabulary(texts.values, np.zeros(len(texts.values), np.int64))
-        object.__setattr__(self, "_codes", codes)
+    @cached_property
+    def _codes(self) -> Vocabulary:
+        _, texts = read_categories(pa.array(self.classes), column=self.name, bad=BadValues())
+        return Vocabulary(texts, np.zeros(len(texts), np.int64))
 
     @classmethod
     def fit(cls, column: Column, *, task: TaskName | Literal["auto"], name: str) -> Self:
         """Return the target of the training rows.
 
-        Raises
-        ------
-        TargetError : no rows; missing or infinite values; one value only; of a type or with a number of classes
-            that the task does not allow
+        Raises TargetError where there are none, where values are missing or infinite or all the same, and where their
+        type or the number of classes is not what the task allows.
         """
         if len(column) == 0:
             raise TargetError(f"Target '{name}' has no rows.")
         _check_type(column, f"target '{name}'")
         _check_present(column, name)
-        chosen = _infer_task(column, f"target '{name}'") if task == "auto" else task
+        chosen = infer_task(column, f"target '{name}'") if task == "auto" else task
         if chosen == "regression":
-            numbers = _numbers(column, name)
-            if (numbers == numbers[0]).all():
-                raise _constant(name, str(column[0].as_py()), len(column))
-            return cls(name, "regression", None)
-        labels = _labels(_categories(column, f"target '{name}'").values, value_type(column.type))
-        if len(labels) == 1:
-            raise _constant(name, str(column[0].as_py()), len(column))
-        if chosen == "binary" and len(labels) != 2:
+            numbers, labels = _numbers(column, name), None
+            is_constant = bool((numbers == numbers[0]).all())
+        else:
+            labels = _labels(_categories(column, f"target '{name}'")[1], value_type(column.type))
+            is_constant = len(labels) == 1
+        if is_constant:
+            raise TargetError(
+                f"Target '{name}' has one value only: '{column[0].as_py()}' in all {len(column):,} rows. "
+                "Nothing can be learned from it: choose another target, or add rows with other values."
+            )
+        if labels is not None and chosen == "binary" and len(labels) != 2:
             raise TargetError(
                 f"Target '{name}' has {len(labels):,} classes ({_listed(labels)}), but the task is binary. "
                 "Set the task to multiclass, or join classes."
@@ -104,19 +79,15 @@ class Target:
     def encode(self, column: Column) -> NDArray[Any]:
         """Return the values as numbers: class codes 0 to classes - 1, int64 (rows,), or float64 for regression.
 
-        The labels 1, 1.0 and "1" are the same class.
-
-        Raises
-        ------
-        TargetError : a value is missing, is not one of the classes, or is not a finite number (regression)
+        The labels 1, 1.0 and "1" are the same class. Raises TargetError where a value is missing, is not one of the
+        classes, or is not a finite number (regression).
         """
         _check_type(column, f"target '{self.name}'")
         _check_present(column, self.name)
-        if self._codes is None or self.classes is None:
+        if self.classes is None:
             return _numbers(column, self.name)
-        categories = _categories(column, f"target '{self.name}'")
-        code_of = self._codes.find(categories.values).astype(np.int64) - FIRST_VALUE
-        codes: NDArray[np.int64] = code_of[categories.codes]
+        numbers, texts = _categories(column, f"target '{self.name}'")
+        codes: NDArray[np.int64] = (self._codes.find(texts).astype(np.int64) - FIRST_VALUE)[numbers]
         unseen = codes < 0
         if unseen.any():
             row = int(unseen.argmax())
@@ -137,18 +108,17 @@ class Target:
             saved = json.loads(text)
             name, task, classes = saved["name"], saved["task"], saved["classes"]
         except (ValueError, KeyError, TypeError):
-            raise _damaged("it is not the JSON that was written") from None
+            raise damaged("it is not the JSON that was written", part=_SAVED) from None
         if not isinstance(name, str) or task not in _TASKS:
-            raise _damaged(f"its name is {name!r} and its task {task!r}")
+            raise damaged(f"its name is {name!r} and its task {task!r}", part=_SAVED)
         if task == "regression":
             if classes is not None:
-                raise _damaged("a regression target has no classes")
+                raise damaged("a regression target has no classes", part=_SAVED)
             return cls(name, task, None)
-        if not isinstance(classes, list) or len(classes) < 2 or (task == "binary" and len(classes) != 2):
-            raise _damaged(f"its classes are {classes!r}")
-        kinds = {type(label) for label in classes}
+        wrong = not isinstance(classes, list) or len(classes) < 2 or (task == "binary" and len(classes) != 2)
+        kinds = set() if wrong else {type(label) for label in classes}
         if len(kinds) != 1 or kinds.pop() not in (str, bool, int, float) or sorted(set(classes)) != classes:
-            raise _damaged(f"its classes are {classes!r}")
+            raise damaged(f"its classes are {classes!r}", part=_SAVED)
         return cls(name, task, tuple(classes))
 
 
@@ -158,13 +128,18 @@ def _check_type(column: Column, what: str) -> None:
         raise TargetError(f"The type of {what} is {column.type}; a target is numbers, strings or booleans. Convert it.")
 
 
-def _infer_task(column: Column, what: str) -> TaskName:
+def infer_task(column: Column, what: str = "the target") -> TaskName:
+    """Return the task that a target column makes; raise TargetError where its type can't be a target.
+
+    Strings, booleans, categories and integers of at most 20 distinct values are classes, and so are any two
+    distinct values; all else is regression.
+    """
     _check_type(column, what)
     t = value_type(column.type)
     is_plain_number = is_number(t) and t == column.type
     if is_plain_number and len(column.unique()) > MOST_CLASSES + 2:  # two more: null and NaN
         return "regression"
-    distinct = len(_categories(column, what).values.unique().drop_null())
+    distinct = len(_categories(column, what)[1].unique().drop_null())
     if distinct == 2:
         return "binary"
     if is_text(t) or types.is_boolean(t) or types.is_dictionary(column.type):
@@ -172,7 +147,7 @@ def _infer_task(column: Column, what: str) -> TaskName:
     return "multiclass" if types.is_integer(t) and distinct <= MOST_CLASSES else "regression"
 
 
-def _categories(column: Column, what: str) -> Categories:
+def _categories(column: Column, what: str) -> tuple[NDArray[Any], pa.Array]:
     """Return the labels of a column as categories."""
     array = column
     if isinstance(column, pa.ChunkedArray):
@@ -181,10 +156,7 @@ def _categories(column: Column, what: str) -> Categories:
         array = column.combine_chunks()
     bad = BadValues()
     categories = read_categories(array, column=what, bad=bad)
-    try:
-        bad.raise_if_any(len(column))
-    except DataError as error:
-        raise TargetError(str(error)) from None
+    bad.raise_if_any(len(column), TargetError)
     return categories
 
 
@@ -193,30 +165,19 @@ def _labels(values: pa.Array, t: pa.DataType) -> tuple[Label, ...]:
     texts = values.unique().drop_null().to_pylist()
     if types.is_boolean(t):
         return tuple(sorted(text == "true" for text in texts))
-    if types.is_integer(t):
-        return tuple(sorted(int(text) for text in texts))
-    if is_number(t):
-        return tuple(sorted(float(text) for text in texts))
-    return tuple(sorted(texts))
+    python_type = int if types.is_integer(t) else float if is_number(t) else str
+    return tuple(sorted(python_type(text) for text in texts))
 
 
 def _numbers(column: Column, name: str) -> NDArray[np.float64]:
-    bad = BadValues()
-    parts, row = [np.empty(0)], 0
-    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
-        parts.append(read_numbers(chunk, column=name, row=row, bad=bad))
-        row += len(chunk)
-    try:
-        bad.raise_if_any(len(column))
-    except DataError as error:
-        raise TargetError(f"The target of a regression must be finite numbers. {error}") from None
-    return np.concatenate(parts)
+    before = "The target of a regression must be finite numbers. "
+    return read_column(column, name=name, error=TargetError, before=before)
 
 
 def _check_present(column: Column, name: str) -> None:
     """Raise TargetError where a value of the target is missing."""
     array = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
-    count = sum(missing_count(chunk) for chunk in array.chunks)
+    count = sum(n_missing(chunk) for chunk in array.chunks)
     if count:
         floating = types.is_floating(array.type)
         missing = pc.is_null(array, nan_is_null=True) if floating else array.is_null()
@@ -226,17 +187,6 @@ def _check_present(column: Column, name: str) -> None:
         )
 
 
-def _constant(name: str, shown: str, rows: int) -> TargetError:
-    return TargetError(
-        f"Target '{name}' has one value only: '{shown}' in all {rows:,} rows. "
-        "Nothing can be learned from it: choose another target, or add rows with other values."
-    )
-
-
 def _listed(labels: tuple[Label, ...]) -> str:
     shown = ", ".join(repr(label) for label in labels[:_SHOWN])
     return shown + (f" and {len(labels) - _SHOWN:,} more" if len(labels) > _SHOWN else "")
-
-
-def _damaged(what: str) -> RunFolderError:
-    return RunFolderError(f"The saved target is damaged: {what}. Save the model again, or take another copy.")

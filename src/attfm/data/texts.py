@@ -15,16 +15,9 @@ DAY_SECONDS = 86_400
 
 
 def parse_numbers(texts: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Return texts as numbers.
+    """Return texts as numbers, NaN where missing (empty) or no number, and where a text is no number (None: nowhere).
 
-    Parameters
-    ----------
-    texts : large_string array (rows,), spaces around a number do not matter; empty is missing
-
-    Returns
-    -------
-    numbers : float64 (rows,), NaN where missing or no number
-    unreadable : bool (rows,) or None, true where a text is no number; None: nowhere
+    Spaces around a number do not matter.
     """
     texts = pc.utf8_trim_whitespace(texts)
     texts = pc.if_else(pc.equal(texts, ""), None, texts)
@@ -33,23 +26,14 @@ def parse_numbers(texts: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool
     except pa.ArrowInvalid:
         readable = pc.match_substring_regex(texts, _NUMBER)
         numbers = pc.if_else(readable, texts, None).cast(pa.float64())
-        return numbers.to_numpy(zero_copy_only=False), pc.fill_null(pc.invert(readable), False).to_numpy(
-            zero_copy_only=False
-        )
+        unreadable = pc.fill_null(pc.invert(readable), False)
+        return numbers.to_numpy(zero_copy_only=False), unreadable.to_numpy(zero_copy_only=False)
 
 
 def parse_dates(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return ISO 8601 texts as seconds since 1970, of the day and time as written whatever the zone.
 
-    Parameters
-    ----------
-    texts : large_string array (rows,), empty is missing
-
-    Returns
-    -------
-    seconds : int64 (rows,), 0 where missing or no date
-    missing : bool (rows,), true where there is no date
-    unreadable : bool (rows,), true where a text is no date
+    Beside them: where there is no date (the seconds are 0), and where a text that is not empty is no date.
     """
     texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
     found = pc.extract_regex(texts, _DATE)

@@ -8,8 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from attfm.config import DataConfig
-from attfm.data.arrow_columns import read_numbers
-from attfm.data.bad_values import BadValues
+from attfm.data.arrow_columns import read_column
 from attfm.data.inference import infer_schema
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
@@ -17,14 +16,7 @@ from attfm.errors import DataError
 
 
 class TrainingTable(NamedTuple):
-    """What one pass over a table gives.
-
-    Attributes
-    ----------
-    schema : Schema, what each column is
-    labels : pyarrow.ChunkedArray (rows,), the target column, as it is in the table
-    weights : float64 (rows,) or None, the weight of each row; None without such a column
-    """
+    """What one pass over a table gives: its schema, its target column as it is, and the weights of its rows, if any."""
 
     schema: Schema
     labels: pa.ChunkedArray
@@ -34,69 +26,32 @@ class TrainingTable(NamedTuple):
 def read_training_table(source: Source, *, target: str, weight: str | None = None, config: DataConfig) -> TrainingTable:
     """Return the schema, the labels and the weights of a table, read once.
 
-    Parameters
-    ----------
-    source : Source, the rows
-    target : str, name of the column to predict
-    weight : str or None, name of the column of row weights
-    config : DataConfig, defaults for all columns, and settings of single ones
-
-    Raises
-    ------
-    SchemaError, TargetError, ConfigError : see `attfm.data.inference.infer_schema`
-    DataError : a weight is no number, missing, negative or infinite
+    Raises what `infer_schema` raises, and DataError where a weight is no number, missing, negative or infinite.
     """
-    labels: list[pa.Array] = []
-    weights = None if weight is None else WeightColumn(weight)
+    gathered: dict[str, list[pa.Array]] = {name: [] for name in (target, weight) if name is not None}
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in source.batches():
-            label = batch.column(target)
-            labels.append(pa.concat_arrays([label, label[:0]]))  # a copy: a slice could keep the whole batch
-            if weights is not None:
-                weights.add(batch.column(weights.name))
+            for name, parts in gathered.items():
+                part = batch.column(name)
+                parts.append(pa.concat_arrays([part, part[:0]]))  # a copy: a slice could keep the whole batch
             yield batch
 
     schema = infer_schema(batches(), source.schema, target=target, weight=weight, config=config, source=source.name)
-    return TrainingTable(schema, pa.chunked_array(labels), None if weights is None else weights.values())
+    weights = None if weight is None else _weights(pa.chunked_array(gathered[weight]), weight)
+    return TrainingTable(schema, pa.chunked_array(gathered[target]), weights)
 
 
-class WeightColumn:
-    """Gathers the weights of rows, chunk after chunk.
-
-    Parameters
-    ----------
-    name : str, of the column
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._parts = [np.empty(0)]
-        self._rows = 0
-        self._bad = BadValues()
-
-    def add(self, chunk: pa.Array) -> None:
-        """Take in the next rows."""
-        self._parts.append(read_numbers(chunk, column=self.name, row=self._rows, bad=self._bad))
-        self._rows += len(chunk)
-
-    def values(self) -> NDArray[np.float64]:
-        """Return all weights, float64 (rows,).
-
-        Raises
-        ------
-        DataError : a weight is no number, missing, negative or infinite
-        """
-        self._bad.raise_if_any(self._rows)
-        weights = np.concatenate(self._parts)
-        wrong = np.flatnonzero(~(weights >= 0))
-        if len(wrong):
-            first = "missing" if np.isnan(weights[wrong[0]]) else f"{weights[wrong[0]]:g}"
-            raise DataError(
-                f"Weight column '{self.name}': {len(wrong):,} of {self._rows:,} weights are missing or negative "
-                f"(first: {first}, row {wrong[0]:,}). Give a number of at least 0 in every row."
-            )
-        return weights
+def _weights(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
+    weights = read_column(column, name=name)
+    wrong = np.flatnonzero(~(weights >= 0))
+    if len(wrong):
+        first = "missing" if np.isnan(weights[wrong[0]]) else f"{weights[wrong[0]]:g}"
+        raise DataError(
+            f"Weight column '{name}': {len(wrong):,} of {len(weights):,} weights are missing or negative "
+            f"(first: {first}, row {wrong[0]:,}). Give a number of at least 0 in every row."
+        )
+    return weights
 
 
 def column_of(source: Source, name: str) -> pa.ChunkedArray:
@@ -106,25 +61,5 @@ def column_of(source: Source, name: str) -> pa.ChunkedArray:
 
 
 def weights_of(source: Source, name: str | None) -> NDArray[np.float64] | None:
-    """Return the weights of the rows, or None without such a column.
-
-    Parameters
-    ----------
-    source : Source, the rows
-    name : str or None, of the column
-
-    Returns
-    -------
-    weights : float64 (rows,) or None
-
-    Raises
-    ------
-    SchemaError : the column is absent
-    DataError : a weight is no number, missing, negative or infinite
-    """
-    if name is None:
-        return None
-    weights = WeightColumn(name)
-    for batch in source.batches([name]):
-        weights.add(batch.column(0))
-    return weights.values()
+    """Return the weights of the rows, None without such a column; raise DataError where some can't be weights."""
+    return None if name is None else _weights(column_of(source, name), name)

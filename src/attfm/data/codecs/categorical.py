@@ -1,7 +1,8 @@
 """Categorical columns: one feature for each distinct value of the training rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,45 +14,25 @@ from attfm.config import DataConfig
 from attfm.data.arrow_columns import read_categories
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import FieldFeatures
-from attfm.data.codecs.codec import (
-    FIRST_VALUE,
-    MISSING,
-    UNKNOWN,
-    Check,
-    Codec,
-    ColumnKind,
-    Field,
-    Learner,
-    damaged,
-    integer,
-)
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN, Check, Codec, ColumnKind, Field, integer
 from attfm.data.codecs.hashing import Buckets, hash_strings
-from attfm.data.schema import Column
+from attfm.data.schema import Column, damaged
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The known values of a field.
-
-    Attributes
-    ----------
-    values : large_string array (size,), canonical and distinct
-    counts : int64 (size,), how often each occurred in training
-    """
+    """The known values of a field, large_string (size,), canonical and distinct, and how often each occurred."""
 
     values: pa.Array
     counts: NDArray[np.int64]
-    _hashes: NDArray[np.uint64] = field(init=False, repr=False)
-    _order: NDArray[np.int64] = field(init=False, repr=False)
-    _collides: bool = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        # Sorted hashes are a lookup table that costs a small batch nothing to use, unlike pyarrow's index_in.
+    @cached_property
+    def _lookup(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], bool]:
+        # Sorted hashes (with their order, and whether some are the same) cost a small batch nothing to use, unlike
+        # pyarrow's index_in.
         hashes = hash_strings(self.values)
         order = np.argsort(hashes)
-        object.__setattr__(self, "_hashes", hashes[order])
-        object.__setattr__(self, "_order", order)
-        object.__setattr__(self, "_collides", bool((hashes[order[1:]] == hashes[order[:-1]]).any()))
+        return hashes[order], order, bool((hashes[order[1:]] == hashes[order[:-1]]).any())
 
     @property
     def size(self) -> int:
@@ -59,7 +40,7 @@ class Vocabulary:
         return len(self.values)
 
     def find(self, values: pa.Array) -> NDArray[np.int32]:
-        """Return the number of each value's feature, int32 (distinct,): UNKNOWN, MISSING, or from FIRST_VALUE on."""
+        """Return the number of each value's feature: UNKNOWN, MISSING, or from FIRST_VALUE on."""
         found = self._positions(values) + FIRST_VALUE
         found[found < FIRST_VALUE] = UNKNOWN
         if values.null_count:
@@ -67,15 +48,15 @@ class Vocabulary:
         return found.astype(np.int32)
 
     def _positions(self, values: pa.Array) -> NDArray[np.int64]:
-        """Return the position of each value, int64 (distinct,), -1 where it is not in the vocabulary."""
+        """Return the position of each value, -1 where it is not in the vocabulary."""
         if self.size == 0:
             return np.full(len(values), -1, np.int64)
-        if self._collides:
-            positions = pc.fill_null(pc.index_in(values, self.values), -1)
-            return np.array(positions, np.int64)
+        known, order, collides = self._lookup
+        if collides:
+            return np.array(pc.fill_null(pc.index_in(values, self.values), -1), np.int64)
         hashes = hash_strings(values)
-        slots = np.minimum(np.searchsorted(self._hashes, hashes), self.size - 1)
-        positions = np.where(self._hashes[slots] == hashes, self._order[slots], -1)
+        slots = np.minimum(np.searchsorted(known, hashes), self.size - 1)
+        positions = np.where(known[slots] == hashes, order[slots], -1)
         # An unseen value may have the hash of a known one.
         hits = np.flatnonzero(positions >= 0)
         same = pc.equal(self.values.take(pa.array(positions[hits])), values.take(pa.array(hits)))
@@ -84,8 +65,7 @@ class Vocabulary:
 
     def labels(self) -> list[str]:
         """Return the values as they are."""
-        labels: list[str] = self.values.to_pylist()
-        return labels
+        return list(self.values.to_pylist())
 
     def rows(self) -> dict[str, pa.Array]:
         """Return the columns value and count of the encoder file."""
@@ -138,44 +118,8 @@ class Counter:
         return Vocabulary(values, table["count"].to_numpy())
 
 
-class ValueCounter:
-    """Learns the values of a categorical column, or the members of a multi-valued one."""
-
-    def __init__(self, column: Column) -> None:
-        self.column = column
-        self._counter = Counter()
-
-    def count(self, codes: NDArray[Any], values: pa.Array) -> None:
-        """Take in the codes of a chunk (-1 is missing) into its distinct values."""
-        if self.column.hash_buckets is None:
-            self._counter.add(codes, values)
-
-    def values(self) -> Vocabulary | Buckets:
-        """Return the values that have a feature."""
-        if self.column.hash_buckets is None:
-            return self._counter.vocabulary(min_count=self.column.min_count or 1)
-        return Buckets(self.column.hash_buckets)
-
-
-class CategoricalLearner(ValueCounter):
-    """Counts the values of a categorical column."""
-
-    def add(self, chunk: pa.Array, *, row: int, bad: BadValues) -> None:
-        categories = read_categories(chunk, column=self.column.name, bad=bad)
-        self.count(categories.codes, categories.values)
-
-    def codec(self) -> Codec:
-        return CategoricalCodec(self.column, self.values())
-
-
 class CategoricalCodec(Codec):
-    """One feature for each value of a vocabulary, or for each hash bucket.
-
-    Parameters
-    ----------
-    column : Column
-    values : Vocabulary or Buckets, those that have a feature
-    """
+    """One feature for each value of a vocabulary, or for each hash bucket."""
 
     def __init__(self, column: Column, values: Vocabulary | Buckets) -> None:
         self.column = column
@@ -183,9 +127,9 @@ class CategoricalCodec(Codec):
         self.fields = (Field(column.name, column.name, column.kind, FIRST_VALUE + values.size),)
 
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
-        categories = read_categories(chunk, column=self.column.name, bad=bad)
-        feature_of = np.append(self.values.find(categories.values), np.int32(MISSING))
-        return [FieldFeatures(feature_of[categories.codes])]
+        codes, values = read_categories(chunk, column=self.column.name, bad=bad)
+        feature_of = np.append(self.values.find(values), np.int32(MISSING))
+        return [FieldFeatures(feature_of[codes])]
 
     def labels(self, field: int = 0) -> list[str]:
         return self.values.labels()
@@ -194,23 +138,42 @@ class CategoricalCodec(Codec):
         return self.values.rows()
 
 
+class CategoricalLearner:
+    """Counts the values of a categorical column."""
+
+    codec_type: ClassVar[type[CategoricalCodec]] = CategoricalCodec
+
+    def __init__(self, column: Column) -> None:
+        self.column = column
+        self._counter = Counter()
+
+    def add(self, chunk: pa.Array, *, row: int, bad: BadValues) -> None:
+        self.count(*read_categories(chunk, column=self.column.name, bad=bad))
+
+    def count(self, codes: NDArray[Any], values: pa.Array) -> None:
+        """Take in the codes of a chunk (-1 is missing) into its distinct values."""
+        if self.column.hash_buckets is None:
+            self._counter.add(codes, values)
+
+    def codec(self) -> Codec:
+        least, buckets = self.column.min_count or 1, self.column.hash_buckets
+        known = self._counter.vocabulary(min_count=least) if buckets is None else Buckets(buckets)
+        return self.codec_type(self.column, known)
+
+
 class Categorical(ColumnKind):
     """Columns whose values have no order."""
 
+    learner_type: ClassVar[type[CategoricalLearner]] = CategoricalLearner
     settings: ClassVar[Mapping[str, Check]] = {"min_count": integer(1, 2**31), "hash_buckets": integer(1, 2**31)}
 
     def defaults(self, config: DataConfig) -> dict[str, Any]:
         return {"min_count": config.min_count}
 
-    def learner(self, column: Column, seed: list[int]) -> Learner:
-        return CategoricalLearner(column)
+    def learner(self, column: Column, seed: list[int]) -> CategoricalLearner:
+        return self.learner_type(column)
 
     def codec(self, column: Column, rows: Mapping[str, pa.Table]) -> Codec:
-        return CategoricalCodec(column, values_from_rows(column, rows[column.name]))
-
-
-def values_from_rows(column: Column, rows: pa.Table) -> Vocabulary | Buckets:
-    """Return the values that have a feature, from the encoder file."""
-    if column.hash_buckets is not None:
-        return Buckets(column.hash_buckets)
-    return Vocabulary.from_rows(column.name, rows)
+        name, buckets = column.name, column.hash_buckets
+        known = Vocabulary.from_rows(name, rows[name]) if buckets is None else Buckets(buckets)
+        return self.learner_type.codec_type(column, known)

@@ -13,7 +13,7 @@ from attfm.config import DataConfig
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import FieldFeatures
 from attfm.data.schema import Column
-from attfm.errors import RunFolderError, nearest
+from attfm.errors import nearest
 
 UNKNOWN, MISSING, FIRST_VALUE = 0, 1, 2  # the numbers of a field's features, from its start
 
@@ -29,8 +29,7 @@ class Field:
 
     Attributes
     ----------
-    name : str, the column's name; "when.hour", "when.weekday", "when.month" for the parts of a date
-    column : str, the column that it is read from
+    name, column : str, of the field, and of the column that it is read from: of a date, "when.hour" of "when"
     kind : str, "categorical", "numeric" (bins), "scaled" or "multi-valued"
     size : int, number of its features, with unknown and missing
     ordered : bool, whether neighbouring values are neighbouring features
@@ -51,32 +50,19 @@ class Field:
 
 
 class Codec(ABC):
-    """How one column becomes the features of its fields, as learned from the training rows.
+    """How one column becomes the features of its fields (each with the start 0), as learned from the training rows.
 
     Most columns have one field; a date has up to three. A field may have several features a row
     (`FieldFeatures.counts`).
-
-    Attributes
-    ----------
-    fields : tuple of Field, those that the column becomes, each with the start 0
     """
 
     fields: tuple[Field, ...]
 
     @abstractmethod
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
-        """Return the features of some rows.
+        """Return the features of some rows of the column, for each field, with ids counted from the field's start.
 
-        Parameters
-        ----------
-        chunk : pyarrow.Array (rows,), values of the column
-        row : int, number of the first of them in the table, for messages
-        bad : BadValues, takes what can't be read
-
-        Returns
-        -------
-        features : list of FieldFeatures
-            For each field, ids counted from the field's start, in arrays that the caller may change.
+        `row` is the number of the first of them in the table. The caller may change the arrays.
         """
 
     @abstractmethod
@@ -100,9 +86,7 @@ class Learner(Protocol):
     """Learns the codec of one column from the training rows, in one pass.
 
     A kind that uses the target encodes a training row otherwise than a new one: with what the other folds say. Its
-    learner will keep what it needs of each row in `add`, and give beside `codec` a `fit_transform(rows, target, folds)`
-    that returns the training rows' features field by field, as `Codec.encode` does; the encoder will ask a learner for
-    that, and the codec where there is none.
+    learner will give a `fit_transform(rows, target, folds)` beside `codec`, which the encoder will ask for first.
     """
 
     def add(self, chunk: pa.Array, *, row: int, bad: BadValues) -> None:
@@ -113,12 +97,7 @@ class Learner(Protocol):
 
 
 class ColumnKind(ABC):
-    """A kind of column.
-
-    Attributes
-    ----------
-    settings : mapping of str to Check, what a column of this kind may be set to, besides its kind
-    """
+    """A kind of column, and the checks of what it may be set to, besides its kind."""
 
     settings: ClassVar[Mapping[str, Check]] = {}
 
@@ -140,12 +119,7 @@ class ColumnKind(ABC):
 
     @abstractmethod
     def codec(self, column: Column, rows: Mapping[str, pa.Table]) -> Codec:
-        """Return the codec of which the encoder file has the given rows, by field name.
-
-        Raises
-        ------
-        RunFolderError : the rows are not those that a codec of this column writes
-        """
+        """Return the codec of these rows of the encoder file, by field name, or raise RunFolderError."""
 
 
 def integer(low: int, high: int) -> Check:
@@ -161,8 +135,3 @@ def one_of(*names: str) -> Check:
 def text(value: Any) -> str:
     """Check that a setting is a string that is not empty."""
     return "" if isinstance(value, str) and value else "a string of at least one character"
-
-
-def damaged(what: str) -> RunFolderError:
-    """Return the error for an encoder file that is not what was written."""
-    return RunFolderError(f"The vocabulary is damaged: {what}. Save the model again, or take another copy.")

@@ -18,18 +18,8 @@ CALENDAR: dict[str, tuple[str, ...]] = {
     "hour": tuple(str(hour) for hour in range(24)),
     "weekday": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
     "month": (
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
+        *("January", "February", "March", "April", "May", "June"),
+        *("July", "August", "September", "October", "November", "December"),
     ),
 }
 
@@ -43,20 +33,14 @@ class DateLearner:
 
     def add(self, chunk: pa.Array, *, row: int, bad: BadValues) -> None:
         seconds, _ = read_seconds(chunk, column=self._column.name, row=row, bad=bad)
-        self._has_time = self._has_time or _has_time(seconds)
+        self._has_time = self._has_time or bool((seconds % DAY_SECONDS).any())
 
     def codec(self) -> Codec:
         return DateCodec(self._column.name, [part for part in CALENDAR if part != "hour" or self._has_time])
 
 
 class DateCodec(Codec):
-    """A field for each part of the date, whose values the calendar knows.
-
-    Parameters
-    ----------
-    column : str, its name
-    parts : sequence of str, of CALENDAR, in its order
-    """
+    """A field for each part of the date, whose values the calendar knows."""
 
     def __init__(self, column: str, parts: Sequence[str]) -> None:
         self._column = column
@@ -88,11 +72,6 @@ class DateTime(ColumnKind):
 
     def codec(self, column: Column, rows: Mapping[str, pa.Table]) -> Codec:
         return DateCodec(column.name, [part for part in CALENDAR if f"{column.name}.{part}" in rows])
-
-
-def _has_time(seconds: NDArray[np.int64]) -> bool:
-    """Return whether any of the local seconds is not at midnight."""
-    return bool((seconds % DAY_SECONDS).any())
 
 
 def _calendar_parts(seconds: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:

@@ -15,17 +15,12 @@ _BLOCK_BYTES = 1 << 20  # a block and its powers stay in the cache
 
 @dataclass(frozen=True)
 class Buckets:
-    """Hash buckets in place of a vocabulary that would be too large.
-
-    Attributes
-    ----------
-    size : int, number of buckets
-    """
+    """So many hash buckets in place of a vocabulary that would be too large."""
 
     size: int
 
     def find(self, values: pa.Array) -> NDArray[np.int32]:
-        """Return the number of each value's feature, int32 (distinct,): MISSING, or from FIRST_VALUE on."""
+        """Return the number of each value's feature: MISSING, or from FIRST_VALUE on."""
         found = (hash_strings(values) % np.uint64(self.size)).astype(np.int64) + FIRST_VALUE
         if values.null_count:
             found[values.is_null().to_numpy(zero_copy_only=False)] = MISSING
@@ -41,18 +36,10 @@ class Buckets:
 
 
 def hash_strings(strings: pa.Array) -> NDArray[np.uint64]:
-    """Return a 64-bit hash of each string's UTF-8 bytes (nulls hash as the empty string).
+    """Return a 64-bit hash of the UTF-8 bytes of each string, of a large_string array (nulls hash as the empty string).
 
     A byte polynomial modulo 2^64 with a final mixer: h(s) = mix(Σ_i (s_i + 1) · B^i). All strings are hashed at
     once, from differences of one running sum over their concatenated bytes.
-
-    Parameters
-    ----------
-    strings : large_string array (rows,)
-
-    Returns
-    -------
-    hashes : uint64 (rows,)
     """
     _, offsets_buffer, bytes_buffer = strings.buffers()
     rows = len(strings)

@@ -9,21 +9,8 @@ import pyarrow as pa
 from attfm.data.arrow_columns import is_text, read_members, value_type
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import FieldFeatures
-from attfm.data.codecs.categorical import Categorical, CategoricalCodec, ValueCounter, values_from_rows
-from attfm.data.codecs.codec import MISSING, Check, Codec, Learner, text
-from attfm.data.schema import Column
-
-
-class MultiValuedLearner(ValueCounter):
-    """Counts the members of a multi-valued column."""
-
-    def add(self, chunk: pa.Array, *, row: int, bad: BadValues) -> None:
-        name, separator = self.column.name, self.column.separator
-        bags, members = read_members(chunk, column=name, separator=separator, row=row, bad=bad)
-        self.count(bags.ids, members)
-
-    def codec(self) -> Codec:
-        return MultiValuedCodec(self.column, self.values())
+from attfm.data.codecs.categorical import Categorical, CategoricalCodec, CategoricalLearner
+from attfm.data.codecs.codec import MISSING, Check, text
 
 
 class MultiValuedCodec(CategoricalCodec):
@@ -45,9 +32,21 @@ class MultiValuedCodec(CategoricalCodec):
         return [FieldFeatures(ids, weights, filled)]
 
 
+class MultiValuedLearner(CategoricalLearner):
+    """Counts the members of a multi-valued column."""
+
+    codec_type = MultiValuedCodec
+
+    def add(self, chunk: pa.Array, *, row: int, bad: BadValues) -> None:
+        name, separator = self.column.name, self.column.separator
+        bags, members = read_members(chunk, column=name, separator=separator, row=row, bad=bad)
+        self.count(bags.ids, members)
+
+
 class MultiValued(Categorical):
     """Columns whose values are lists, maps from members to weights, or strings of members with a separator."""
 
+    learner_type = MultiValuedLearner
     settings: ClassVar[Mapping[str, Check]] = {**Categorical.settings, "separator": text}
 
     def lacking(self, name: str, arrow_type: pa.DataType, settings: Mapping[str, Any]) -> str:
@@ -57,9 +56,3 @@ class MultiValued(Categorical):
             f"Column '{name}' is declared multi-valued and holds strings: "
             "give the separator of their members too, as {'kind': 'multi-valued', 'separator': '|'}."
         )
-
-    def learner(self, column: Column, seed: list[int]) -> Learner:
-        return MultiValuedLearner(column)
-
-    def codec(self, column: Column, rows: Mapping[str, pa.Table]) -> Codec:
-        return MultiValuedCodec(column, values_from_rows(column, rows[column.name]))

@@ -13,22 +13,10 @@ from numpy.typing import NDArray
 
 from attfm.config import DataConfig
 from attfm.data.arrow_columns import read_numbers
-from attfm.data.bad_values import BadValues
+from attfm.data.bad_values import BadValues, Fault
 from attfm.data.batch import FieldFeatures
-from attfm.data.codecs.codec import (
-    FIRST_VALUE,
-    MISSING,
-    UNKNOWN,
-    Check,
-    Codec,
-    ColumnKind,
-    Field,
-    Learner,
-    damaged,
-    integer,
-    one_of,
-)
-from attfm.data.schema import Column
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN, Check, Codec, ColumnKind, Field, integer, one_of
+from attfm.data.schema import Column, damaged
 from attfm.data.texts import short_numbers
 
 Floats = NDArray[np.float64]
@@ -39,16 +27,8 @@ class Sample:
     """All values of a column while there are at most `size`; beyond that a uniform random sample of them.
 
     Each value gets a random key, and the values with the smallest keys stay. The keys follow the order of the values,
-    so the sample does not depend on how the rows are cut into batches.
-
-    Parameters
-    ----------
-    seed : list of int, of the keys
-    size : int, most values that are kept
-
-    Attributes
-    ----------
-    low, high : float, minimum and maximum of all values; low > high where there was none
+    so the sample does not depend on how the rows are cut into batches. The minimum `low` and the maximum `high` are
+    of all values; low > high where there was none.
     """
 
     def __init__(self, *, seed: list[int], size: int = SAMPLE_SIZE) -> None:
@@ -61,7 +41,7 @@ class Sample:
         self._limit = np.inf
 
     def add(self, values: Floats) -> None:
-        """Take in float64 (rows,) values, all finite."""
+        """Take in values, all finite."""
         self.widen(values)
         keys = self._rng.random(len(values))
         if self._limit < np.inf:
@@ -97,8 +77,7 @@ class Bins:
 
     Attributes
     ----------
-    edges : float64 (bins - 1,), increasing
-    low, high : float, smallest and greatest training value
+    edges : float64 (bins - 1,), increasing; `low` and `high` are the smallest and the greatest training value
     single : float64 (bins,), the training value of a bin that holds only one, else NaN
     """
 
@@ -113,7 +92,7 @@ class Bins:
         return len(self.single)
 
     def find(self, x: Floats) -> NDArray[np.int64]:
-        """Return the bin of each value, int64 (rows,)."""
+        """Return the bin of each value."""
         return np.searchsorted(self.edges, x, side="right")
 
     def labels(self) -> list[str]:
@@ -162,6 +141,8 @@ def quantile_bins(values: Floats, *, low: float, high: float, max_bins: int) -> 
     values, rounded up to an integer where all values are integers.
     """
     distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) == 0:
+        return Bins(np.empty(0), low, high, np.empty(0))
     bin_of = np.arange(len(distinct)) if len(distinct) <= max_bins else _share(counts, max_bins)
     cuts = np.flatnonzero(np.diff(bin_of)) + 1  # the first value of each bin but the first
     below, above = distinct[cuts - 1], distinct[cuts]
@@ -169,9 +150,7 @@ def quantile_bins(values: Floats, *, low: float, high: float, max_bins: int) -> 
     if (distinct == np.trunc(distinct)).all():
         edges = np.ceil(edges)
     edges = np.where((edges > below) & (edges <= above), edges, above)  # the midpoint of two neighbouring floats
-    starts = np.concatenate([[0], cuts, [len(distinct)]])[: len(cuts) + 2]
-    if len(distinct) == 0:
-        return Bins(np.empty(0), low, high, np.empty(0))
+    starts = np.concatenate([[0], cuts, [len(distinct)]])
     single = np.where(np.diff(starts) == 1, distinct[starts[:-1]], np.nan)
     return Bins(edges, low, high, single)
 
@@ -214,10 +193,8 @@ def uniform_bins(*, low: float, high: float, bins: int) -> Bins:
     scaled value reaches the edge of the scaled range, found by bisection. (pandas.cut closes its bins on the right:
     a value that is exactly on an edge is one bin lower there.)
     """
-    if low > high:
-        return Bins(np.empty(0), low, high, np.empty(0))
-    if low == high:
-        return Bins(np.empty(0), low, high, np.array([low]))
+    if low >= high:  # one value, or none
+        return Bins(np.empty(0), low, high, np.array([low] if low == high else []))
     scale = 1 / (high - low)
 
     def scaled(x: Floats | float) -> Floats:
@@ -263,13 +240,7 @@ class NumericLearner:
 
 
 class BinsCodec(Codec):
-    """One feature for each bin.
-
-    Parameters
-    ----------
-    column : str, its name
-    bins : Bins, none of them where the column had no value in training: any value is unknown then
-    """
+    """One feature for each bin; any value is unknown where the column had no value in training, and so no bins."""
 
     def __init__(self, column: str, bins: Bins) -> None:
         self._column = column
@@ -284,8 +255,7 @@ class BinsCodec(Codec):
             ids += FIRST_VALUE
         else:
             ids = np.full(len(x), UNKNOWN, np.int32)
-        if missing.any():
-            ids[missing] = MISSING
+        ids[missing] = MISSING
         return [FieldFeatures(ids)]
 
     def labels(self, field: int = 0) -> list[str]:
@@ -299,18 +269,15 @@ class BinsCodec(Codec):
 
 
 class ScaledCodec(Codec):
-    """One feature whose x is the value, scaled so that training values lie in 0 to 1.
-
-    Parameters
-    ----------
-    column : str, its name
-    low, high : float, smallest and greatest training value; low > high where there was none
-    """
+    """One feature whose x is the value, scaled so that training values lie in 0 to 1; low > high: there was none."""
 
     def __init__(self, column: str, low: float, high: float) -> None:
         self._column = column
         self._low = low
         self._high = high
+        advice = f"It is {low:.6g} to {high:.6g}: correct or clip the values."
+        what = "too far outside the training range"
+        self._fault = Fault(f"is {what}", f"are {what}", advice)
         self.fields = (Field(column, column, "scaled", FIRST_VALUE + 1),)
 
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
@@ -321,15 +288,7 @@ class ScaledCodec(Codec):
                 scaled = np.where(missing, 1, (x - self._low) / (self._high - self._low)).astype(np.float32)
         else:  # constant, or without a value in training
             scaled = missing.astype(np.float32)
-        bad.add_values(
-            self._column,
-            ~np.isfinite(scaled),
-            chunk,
-            row=row,
-            one="is too far outside the training range",
-            many="are too far outside the training range",
-            advice=f"It is {self._low:.6g} to {self._high:.6g}: correct or clip the values.",
-        )
+        bad.add_values(self._column, ~np.isfinite(scaled), chunk, row=row, fault=self._fault)
         return [FieldFeatures(np.where(missing, MISSING, FIRST_VALUE).astype(np.int32), scaled)]
 
     def labels(self, field: int = 0) -> list[str]:
@@ -363,7 +322,7 @@ class Numeric(ColumnKind):
     def defaults(self, config: DataConfig) -> dict[str, Any]:
         return {"bins": config.numeric, "max_bins": config.max_bins}
 
-    def learner(self, column: Column, seed: list[int]) -> Learner:
+    def learner(self, column: Column, seed: list[int]) -> NumericLearner:
         return NumericLearner(column, seed)
 
     def codec(self, column: Column, rows: Mapping[str, pa.Table]) -> Codec:

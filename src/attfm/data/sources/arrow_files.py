@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
-from attfm.data.sources.files import DataFile, damaged
+from attfm.data.sources.files import DataFile, reading
 from attfm.data.sources.in_memory import check_names, is_pandas_index
 from attfm.errors import SchemaError, SourceError
 
@@ -15,18 +15,7 @@ _BATCH_ROWS, _READAHEAD = 65_536, 4
 
 
 class ArrowDataset:
-    """A pyarrow Dataset that has rows and columns.
-
-    Parameters
-    ----------
-    name : str, what messages call it
-    dataset : pyarrow.dataset.Dataset, of files or of a table in memory
-
-    Raises
-    ------
-    SourceError : no rows or no columns
-    SchemaError : column names are empty or doubled
-    """
+    """A pyarrow Dataset that has rows, and columns with names; raises SourceError or SchemaError where it has not."""
 
     def __init__(self, name: str, dataset: pads.Dataset) -> None:
         self._name = name
@@ -35,34 +24,28 @@ class ArrowDataset:
         if not self.schema.names:
             raise SourceError(f"{name} has no columns.")
         check_names(self.schema.names, name)
-        try:
+        with reading(name):
             self.num_rows = dataset.count_rows()
-        except (pa.ArrowException, OSError) as error:
-            raise damaged(name, error) from error
         if self.num_rows == 0:
             raise SourceError(f"{name} has 0 rows: a table needs at least one.")
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows from the top, with the given columns."""
-        try:
+        with reading(self._name):
             yield from self._dataset.to_batches(
                 columns=list(columns), batch_size=_BATCH_ROWS, batch_readahead=_READAHEAD
             )
-        except (pa.ArrowException, OSError) as error:
-            raise damaged(self._name, error) from error
 
 
 def open_arrow_file(file: DataFile, kind: str) -> "ArrowDataset":
     """Open one Parquet or Arrow file; raise SourceError or SchemaError where it is no table."""
     if file.raw_head(1) == b"":
         raise SourceError(f"{file.name} is empty: a table needs at least one row.")
-    try:
+    with reading(file.name):
         if kind == "arrow" and not file.raw_head(6).startswith(b"ARROW1"):
             with file.filesystem.open_input_stream(file.path) as stream, pa.ipc.open_stream(stream) as reader:
                 return ArrowDataset(file.name, pads.dataset(reader.read_all()))
         return ArrowDataset(file.name, _dataset([file.path], kind, file.filesystem, None))
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(file.name, error) from error
 
 
 def open_folder(folder: DataFile) -> "ArrowDataset":
@@ -85,10 +68,8 @@ def open_folder(folder: DataFile) -> "ArrowDataset":
     if len(tables) > 1:
         raise SourceError(f"The folder {folder.name} holds both Parquet and Arrow files: keep one kind.")
     ((kind, paths),) = tables.items()
-    try:
+    with reading(folder.name):
         return ArrowDataset(folder.name, _dataset(paths, kind, folder.filesystem, folder.path))
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(folder.name, error) from error
 
 
 def _dataset(paths: list[str], kind: str, filesystem: pafs.FileSystem, base: str | None) -> pads.Dataset:
@@ -97,10 +78,8 @@ def _dataset(paths: list[str], kind: str, filesystem: pafs.FileSystem, base: str
     schema = pa.schema([])
     for path in paths:
         name = path.replace("\\", "/").rpartition("/")[2]
-        try:
+        with reading(name):
             new = format_.inspect(path, filesystem)
-        except (pa.ArrowException, OSError) as error:
-            raise damaged(name, error) from error
         check_names(new.names, name)
         try:
             schema = pa.unify_schemas([schema, new], promote_options="permissive")

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -19,21 +20,9 @@ _BLOCK_SIZES = (1 << 23, 1 << 26, 1 << 29)
 
 
 class DelimitedFile:
-    """A text file of rows, checked and typed by one pass when it is opened.
+    """A text file of rows, checked and typed by one pass when it is opened; options as of `open_source`.
 
-    Parameters
-    ----------
-    file : DataFile, where it is
-    names : sequence of str or None, column names of a file without a header; None: the first row holds them
-    separator : str or None, one character; None: by the extension and the first rows
-    null_values : sequence of str or None, markers of a missing cell besides the usual
-    encoding : str, of the text, as Python names it
-    skip_rows : int, lines to pass over at the top
-
-    Raises
-    ------
-    SourceError : empty, ragged, not text of that encoding, a quote never closed, wrong number of names
-    SchemaError : column names are empty or doubled
+    Raises SourceError where it is empty, ragged, not text of that encoding, or has a quote that is never closed.
     """
 
     def __init__(
@@ -49,7 +38,7 @@ class DelimitedFile:
         self._file = file
         self._encoding = known_encoding(encoding)
         self._null_values = [*NULL_VALUES, *(null_values or ())]
-        with self._opened() as stream:
+        with TextStream(file, self._encoding, check=True) as stream:
             self._heading = read_heading(file, stream, names=names, separator=separator, skip_rows=skip_rows)
             columns, self.num_rows = self._scan(stream)
         self._columns = {column.name: column for column in columns}
@@ -77,9 +66,14 @@ class DelimitedFile:
     ) -> pacsv.CSVStreamingReader:
         # pyarrow reads ahead in threads of its own. One that still holds a Python object when the process ends aborts
         # it, and a command that refuses a small file ends that fast: so they get memory of Arrow's where that is cheap.
-        text = stream.whole(self._block_size)
+        text = stream.peek(self._block_size)
+        source: Any = stream
+        if len(text) < self._block_size:
+            memory = pa.BufferOutputStream()
+            memory.write(text)
+            source = pa.BufferReader(memory.getvalue())
         return pacsv.open_csv(
-            stream if text is None else pa.BufferReader(_in_arrow(text)),
+            source,
             read_options=pacsv.ReadOptions(
                 block_size=self._block_size, skip_rows=self._heading.skip, column_names=self._heading.names
             ),
@@ -91,15 +85,13 @@ class DelimitedFile:
             ),
         )
 
-    def _opened(self) -> TextStream:
-        return TextStream(self._file, self._encoding, check=True)
-
     def _scan(self, stream: TextStream) -> tuple[list[TextColumn], int]:
         """Return the typed columns and the number of rows, with blocks as long as the longest row needs."""
         for self._block_size in _BLOCK_SIZES:
             try:
-                with self._opened() if stream.closed else stream as opened:
-                    return self._scan_blocks(opened)
+                stream = TextStream(self._file, self._encoding, check=True) if stream.closed else stream
+                with stream:
+                    return self._scan_blocks(stream)
             except pa.ArrowInvalid as error:
                 # A row longer than a block; no other message of pyarrow has this word (a test pins it).
                 if "straddl" not in str(error):
@@ -178,13 +170,6 @@ class DelimitedFile:
             except (csv.Error, UnicodeDecodeError):  # pyarrow takes some rows that the csv module doesn't
                 return None
         return None
-
-
-def _in_arrow(text: bytes) -> pa.Buffer:
-    """Return a copy in memory of Arrow's own, which any thread may free."""
-    sink = pa.BufferOutputStream()
-    sink.write(text)
-    return sink.getvalue()
 
 
 def _observe(columns: Sequence[TextColumn], batch: pa.RecordBatch) -> None:

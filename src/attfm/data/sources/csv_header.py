@@ -13,21 +13,17 @@ from attfm.data.sources.text_stream import TextStream
 from attfm.errors import SourceError
 
 SEPARATORS = (",", ";", "\t", "|")
+_OF_SUFFIX = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _SPELLED = {"\\t": "\t", "tab": "\t", "space": " "}  # as they come from a command line
+_INDEX_HINT = " If it is a pandas index, write the file by to_csv(..., index=False)."
+_NAMES_HINT = " If the first row of the file is no header, pass names=."
 _SAMPLE = 1 << 20
 _LONGEST = 1 << 26
 
 
 @dataclass(frozen=True)
 class Heading:
-    """How the rows are to be read.
-
-    Attributes
-    ----------
-    separator : str, one character
-    names : list of str, of the columns
-    skip : int, lines before the first row
-    """
+    """How the rows are to be read: their separator, the names of their columns, and how many lines lie before them."""
 
     separator: str
     names: list[str]
@@ -37,20 +33,9 @@ class Heading:
 def read_heading(
     file: DataFile, stream: TextStream, *, names: Sequence[str] | None, separator: str | None, skip_rows: int
 ) -> Heading:
-    """Look at the first rows of a file.
+    """Look at the first rows of a file, whose stream stays at its start; options as of `open_source`.
 
-    Parameters
-    ----------
-    file : DataFile, where it is
-    stream : TextStream, the file from its start; it stays there
-    names : sequence of str or None, column names of a file without a header; None: the first row holds them
-    separator : str or None, one character; None: by the extension and the first rows
-    skip_rows : int, lines to pass over at the top
-
-    Raises
-    ------
-    SourceError : empty, no such separator, another separator than given, names of the wrong number
-    SchemaError : column names are empty or doubled
+    Raises SourceError where it is empty or the options don't fit it, SchemaError where names are empty or doubled.
     """
     separator = _SPELLED.get(separator or "", separator)
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
@@ -67,7 +52,8 @@ def read_heading(
     if names is None:
         if len(cells) == 1:
             _check_one_column(stripped[0], lines, found, file.name)
-        check_names(stripped, f"the header of {file.name}", _header_hint(stripped))
+        is_index = stripped[0] == "" and all(stripped[1:])  # as pandas writes it
+        check_names(stripped, f"the header of {file.name}", _INDEX_HINT if is_index else _NAMES_HINT)
         return Heading(found, stripped, skip_rows + line_count)
     given = [str(name) for name in names]
     check_names(given, "names=")
@@ -107,18 +93,10 @@ def _sample(stream: TextStream, skip_rows: int) -> list[str]:
         size *= 4
 
 
-def _header_hint(names: Sequence[str]) -> str:
-    if names[0] == "" and all(names[1:]):  # as pandas writes its index
-        return " If it is a pandas index, write the file by to_csv(..., index=False)."
-    return " If the first row of the file is no header, pass names=."
-
-
 def _detect_separator(lines: Sequence[str], suffix: str) -> str:
     """Return the separator that gives the same, largest number of cells in the first rows."""
-    if suffix in (".tsv", ".tab"):
-        return "\t"
-    if suffix == ".psv":
-        return "|"
+    if suffix in _OF_SUFFIX:
+        return _OF_SUFFIX[suffix]
     best, most = ",", 1
     for separator in SEPARATORS:
         sizes = [len(cells) for cells in _records(lines[:50], separator)]

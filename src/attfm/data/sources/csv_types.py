@@ -18,16 +18,6 @@ class TextColumn:
     """One column, whose type widens to hold all cells seen: null, then the narrowest of
 
     int64 < float64, bool, timestamp (ISO 8601, without a zone or in UTC), and string for anything else.
-
-    Parameters
-    ----------
-    name : str, of the column
-    null_values : sequence of str, cells that are missing
-
-    Attributes
-    ----------
-    name : str
-    type : pyarrow.DataType, the narrowest that holds all cells seen
     """
 
     def __init__(self, name: str, null_values: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
 """Finding and opening files: what kind a name says it is, decompressed bytes, and errors that help."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -29,15 +31,7 @@ _FOREIGN = {
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file or folder that exists, on this machine or in an object store.
-
-    Attributes
-    ----------
-    name : str, its last part, for messages
-    path : str, as `filesystem` wants it
-    filesystem : pyarrow.fs.FileSystem
-    is_folder : bool
-    """
+    """A file or folder that exists, on this machine or in an object store; messages call it `name`, its last part."""
 
     name: str
     path: str
@@ -46,12 +40,7 @@ class DataFile:
 
     @classmethod
     def locate(cls, path: str | Path) -> Self:
-        """Return the file or folder at a path or URI (s3://, gs://, file://).
-
-        Raises
-        ------
-        SourceError : nothing is there, or the kind of URI is unknown
-        """
+        """Return what lies at a path or URI (s3://, gs://, file://); raise SourceError where nothing does."""
         text = str(path)
         if not text.strip():
             raise SourceError("The path of the table is empty: give a file or a folder.")
@@ -94,12 +83,7 @@ class DataFile:
             raise SourceError(f"{self.name} can't be read: {_one_line(error)}.") from error
 
     def open_text(self) -> pa.NativeFile:
-        """Open for reading the decompressed bytes of a text file.
-
-        Raises
-        ------
-        SourceError : it is not what its extension says, or can't be read
-        """
+        """Open the decompressed bytes of a text file; raise SourceError where it is not what its extension says."""
         head = self.raw_head(8)
         compression = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
         claimed = COMPRESSIONS.get(self.suffixes[1])
@@ -116,9 +100,13 @@ class DataFile:
             raise SourceError(f"{self.name} can't be read: {_one_line(error)}.") from error
 
 
-def damaged(name: str, error: Exception) -> SourceError:
-    """Return the error for a file whose bytes can't be read to their end."""
-    return SourceError(f"{name} is damaged or cut short: {_one_line(error)}. Copy or download it again.")
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Raise SourceError where the bytes of a file can't be read to their end."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{name} is damaged or cut short: {_one_line(error)}. Copy or download it again.") from error
 
 
 def known_kinds() -> str:

@@ -20,31 +20,20 @@ _FAILED = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
 def as_arrow(data: object, names: Sequence[str] | None = None) -> pa.Table:
-    """Return a table object as a pyarrow Table.
+    """Return a table object (see ACCEPTED) as a pyarrow Table; `names` are for arrays and lists of rows.
 
-    Parameters
-    ----------
-    data : object, one of ACCEPTED, but no path
-    names : sequence of str or None, column names, for arrays and lists of rows
-
-    Raises
-    ------
-    SourceError : not a table, no rows, no columns
-    SchemaError : names are empty, doubled or of the wrong number, or a column holds what no field can hold
+    Raises SourceError where it is no table or has no rows or columns, SchemaError where a name or a column is wrong.
     """
     table = _convert(data, names)
     kind = type(data).__name__
     if table.num_columns == 0:
-        shape = f"0 feature(s) (shape=({_row_count(data, table)}, 0)) while a minimum of 1 is required"
+        rows = len(data) if hasattr(data, "__len__") and not isinstance(data, Mapping) else table.num_rows
+        shape = f"0 feature(s) (shape=({rows}, 0)) while a minimum of 1 is required"
         raise SourceError(f"The {kind} has no columns: {shape}.")
     check_names(table.schema.names, f"the {kind}")
     if table.num_rows == 0:
         raise SourceError(f"The {kind} has 0 rows: a table needs at least one.")
-    return _without_views(table)
-
-
-def _without_views(table: pa.Table) -> pa.Table:
-    """Return the table with plain strings for string views, which polars gives and Arrow can't filter."""
+    # Plain strings for string views, which polars gives and Arrow can't filter.
     types = [_plain(kind) for kind in table.schema.types]
     return table.cast(pa.schema(zip(table.schema.names, types, strict=True))) if types != table.schema.types else table
 
@@ -224,7 +213,3 @@ def _is_missing(cell: object) -> bool:
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):  # of pandas
         return True
     return isinstance(cell, (float, np.floating)) and bool(np.isnan(cell))
-
-
-def _row_count(data: Any, table: pa.Table) -> int:
-    return len(data) if hasattr(data, "__len__") and not isinstance(data, Mapping) else table.num_rows

@@ -1,6 +1,7 @@
 """libsvm and libfm text (`label id:value id:value ...`), parsed by array operations alone."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from attfm.data.sources.files import DataFile, damaged
+from attfm.data.sources.files import DataFile, reading
 from attfm.errors import SourceError
 
 Layout = Literal["auto", "fields", "bag"]
@@ -20,15 +21,7 @@ _BAG = pa.map_(pa.string(), pa.float32())
 
 @dataclass(frozen=True)
 class _Rows:
-    """Parsed rows.
-
-    Attributes
-    ----------
-    labels : float64 array (rows,)
-    counts : int64 (rows,), how many entries each row has
-    ids : string array (entries,), row after row
-    weights : float32 array (entries,)
-    """
+    """Parsed rows: labels and numbers of entries of the rows, ids and weights of the entries, row after row."""
 
     labels: pa.Array
     counts: NDArray[np.int64]
@@ -40,16 +33,8 @@ class LibsvmFile:
     """A libsvm or libfm file, checked by one pass when it is opened.
 
     Its columns are `label` (float64), and either f0 .. f{n-1} (ids as strings) where each row has n entries of
-    value 1 whose ids belong to their position, or `features` (map<string, float32>).
-
-    Parameters
-    ----------
-    file : DataFile, where it is
-    layout : {"auto", "fields", "bag"}, "fields" or "bag" to have one or the other; "auto" looks
-
-    Raises
-    ------
-    SourceError : a line is not `label id:value ...`, no rows, or not laid out in fields as asked
+    value 1 whose ids belong to their position, or `features` (map<string, float32>). A line that is not
+    `label id:value ...` raises SourceError, as do rows that are not laid out in fields as asked.
     """
 
     def __init__(self, file: DataFile, *, layout: Layout = "auto") -> None:
@@ -66,10 +51,8 @@ class LibsvmFile:
         if layout == "fields" and reason:
             raise SourceError(f"{file.name} can't be read as fields: {reason}.")
         self._fields = None if layout == "bag" or reason else look.fields
-        columns = (
-            [("features", _BAG)] if self._fields is None else [(f"f{i}", pa.string()) for i in range(self._fields)]
-        )
-        self.schema = pa.schema([("label", pa.float64()), *columns])
+        fields = [(f"f{i}", pa.string()) for i in range(self._fields or 0)]
+        self.schema = pa.schema([("label", pa.float64()), *(fields or [("features", _BAG)])])
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows from the top, with the given columns."""
@@ -121,14 +104,9 @@ class _FieldLook:
                 new = rows.ids.take(pa.array(np.arange(i, len(rows.ids), self.fields)))
                 self._ids[i] = pc.unique(pa.concat_arrays([self._ids[i], pc.unique(new)]))
 
-    def _check(self) -> None:
-        if self._ids and len(pc.unique(pa.concat_arrays(self._ids))) < sum(len(ids) for ids in self._ids):
-            self._reason = "an id stands at several positions"
-
     def why_not(self) -> str:
-        if not self._reason:
-            self._check()
-        return self._reason
+        several = self._ids and len(pc.unique(pa.concat_arrays(self._ids))) < sum(len(ids) for ids in self._ids)
+        return self._reason or ("an id stands at several positions" if several else "")
 
 
 def _whole_lines(file: DataFile) -> Iterator[bytes]:
@@ -136,10 +114,8 @@ def _whole_lines(file: DataFile) -> Iterator[bytes]:
     rest = b""
     with file.open_text() as stream:
         while True:
-            try:
+            with reading(file.name):
                 chunk = bytes(stream.read(_BLOCK))
-            except OSError as error:
-                raise damaged(file.name, error) from error
             if not chunk:
                 break
             end = chunk.rfind(b"\n") + 1
@@ -180,7 +156,8 @@ def _parse(text: bytes, first_line: int, file: str) -> _Rows:
     if not one_each:
         in_token = np.bincount(np.searchsorted(starts, colons, side="right") - 1, minlength=len(starts))
         wrong = int(np.flatnonzero(in_token != ~is_label)[0])
-        raise bad(wrong, _what_is_wrong(bool(is_label[wrong]), int(in_token[wrong])))
+        other = "has more than one colon (libffm files are not supported)" if in_token[wrong] else "has no colon"
+        raise bad(wrong, "stands where the label should be" if is_label[wrong] else other)
     # Token boundaries and colons as one rising sequence: every other slice of the text is a piece to keep.
     labels = _slices(raw, starts[is_label], ends[is_label])
     ids = _slices(raw, starts[entries], colons)
@@ -227,20 +204,5 @@ def _numbers(texts: pa.StringArray, type_: pa.DataType) -> Any:
 
 
 def _first_bad(texts: pa.StringArray) -> int:
-    """Return the place of the first text that is no number, by halving."""
-    start, stop = 0, len(texts)
-    while stop - start > 1:
-        middle = (start + stop) // 2
-        if _numbers(texts[start:middle], pa.float64()) is None:
-            stop = middle
-        else:
-            start = middle
-    return start
-
-
-def _what_is_wrong(label: bool, colons: int) -> str:
-    if label:
-        return "stands where the label should be"
-    if colons == 0:
-        return "has no colon"
-    return "has more than one colon (libffm files are not supported)"
+    """Return the place of the first text that is no number, by halving: the texts up to it can't be read."""
+    return bisect_left(range(1, len(texts)), True, key=lambda stop: _numbers(texts[:stop], pa.float64()) is None)

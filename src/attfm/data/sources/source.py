@@ -20,13 +20,7 @@ MOST_KEPT_BYTES = 1 << 28
 
 
 class Reader(Protocol):
-    """What a kind of table gives: its columns, its rows, and a pass over them.
-
-    Attributes
-    ----------
-    schema : pyarrow.Schema, of all columns
-    num_rows : int or None, where it is known
-    """
+    """What a kind of table gives: its columns, its rows where their number is known, and a pass over them."""
 
     @property
     def schema(self) -> pa.Schema: ...
@@ -39,16 +33,11 @@ class Reader(Protocol):
 
 
 class Source:
-    """A table that can be read again and again, batch after batch.
-
-    Parameters
-    ----------
-    name : str, what messages call it, for example "churn.csv" or "DataFrame"
-    reader : Reader, asked for each pass
+    """A table that can be read again and again, batch after batch; its reader is asked for each pass.
 
     Attributes
     ----------
-    name : str
+    name : str, what messages call it, for example "churn.csv" or "DataFrame"
     schema : pyarrow.Schema, of all columns
     num_rows : int or None, where it is known
     """
@@ -96,15 +85,6 @@ class Source:
         """Return the source of some columns that keeps its rows in memory when they are first read, if they fit.
 
         A small file is then read once for any number of passes; a large one is read for each pass, as ever.
-
-        Parameters
-        ----------
-        columns : sequence of str, those that the source has
-        most_bytes : int, what the rows may take in memory
-
-        Raises
-        ------
-        SchemaError : a column is not there
         """
         return Source(self.name, _Kept(self, self._checked(columns), most_bytes))
 
@@ -121,10 +101,8 @@ class _Kept:
         self._fits = True  # as far as is known
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        if self._batches is not None:
-            yield from (batch.select(columns) for batch in self._batches)
-        elif self._fits:
-            yield from (batch.select(columns) for batch in self._keeping())
+        if self._fits:
+            yield from (batch.select(columns) for batch in self._batches or self._keeping())
         else:
             yield from self._source.batches(columns)
 
@@ -187,7 +165,12 @@ def open_source(
     if isinstance(data, Source):
         return data
     if not isinstance(data, (str, Path)):
-        return _object_source(data, names)
+        name = type(data).__name__
+        if type(data).__module__ == "pyarrow._dataset" and names is None:
+            from attfm.data.sources.arrow_files import ArrowDataset
+
+            return Source(name, ArrowDataset(f"the {name}", data))
+        return Source(name, _TableReader(as_arrow(data, names)))
     file = DataFile.locate(data)
     kind = "folder" if file.is_folder else file.kind
     if kind is None and (names is not None or separator is not None):
@@ -212,15 +195,6 @@ def open_source(
 
         reader = open_folder(file) if kind == "folder" else open_arrow_file(file, kind)
     return Source(file.name, reader)
-
-
-def _object_source(data: object, names: Sequence[str] | None) -> Source:
-    kind = type(data).__name__
-    if type(data).__module__ == "pyarrow._dataset" and names is None:
-        from attfm.data.sources.arrow_files import ArrowDataset
-
-        return Source(kind, ArrowDataset(f"the {kind}", data))
-    return Source(kind, _TableReader(as_arrow(data, names)))
 
 
 class _TableReader:

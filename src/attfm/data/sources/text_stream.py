@@ -3,25 +3,16 @@
 import codecs
 import io
 
-from attfm.data.sources.files import DataFile, damaged
+from attfm.data.sources.files import DataFile, reading
 from attfm.errors import SourceError
 
 _CHUNK = 1 << 20
 
 
 class TextStream(io.RawIOBase):
-    """A file opened for reading.
+    """A file opened for reading, with `ending` after its bytes; `lines` counts the line ends so far.
 
-    Parameters
-    ----------
-    file : DataFile, where it is
-    encoding : str, of the text, as `known_encoding` names it
-    check : bool, raise SourceError at the first byte that is not of the encoding, and at NUL bytes
-
-    Attributes
-    ----------
-    ending : bytes, what follows the bytes of the file; to be set before the end is read
-    lines : int, line ends so far
+    With `check`, it raises SourceError at the first byte that is not of the encoding, and at NUL bytes.
     """
 
     def __init__(self, file: DataFile, encoding: str, *, check: bool = False) -> None:
@@ -70,21 +61,11 @@ class TextStream(io.RawIOBase):
         self._ready = text + self._ready
         return text
 
-    def whole(self, limit: int) -> bytes | None:
-        """Return all that is left if it is less than `limit` bytes; else None, and nothing is lost."""
-        text = self.read(limit)
-        if len(text) < limit:
-            return text
-        self._ready = text + self._ready
-        return None
-
     def _next(self, size: int) -> bytes:
         """Return about `size` more bytes; none at the end."""
         while True:
-            try:
+            with reading(self._name):
                 chunk = bytes(self._raw.read(size))
-            except OSError as error:
-                raise damaged(self._name, error) from error
             text = self._text(chunk) if chunk else self._end()
             if text or not chunk:
                 return text

@@ -4,7 +4,6 @@ import csv
 import io
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
@@ -17,28 +16,16 @@ from attfm.errors import SchemaError, SourceError
 from attfm.files import written_whole
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_KNOWN = (
-    *_DELIMITERS,
-    *(f"{text}{packed}" for text in _DELIMITERS for packed in COMPRESSIONS),
-    ".parquet",
-    ".arrow",
-    ".feather",
-)
+_PACKED = [text + packed for text in _DELIMITERS for packed in COMPRESSIONS]
+_KNOWN = (*_DELIMITERS, *_PACKED, ".parquet", ".arrow", ".feather")
 
 
 class TableWriter:
     """Write a table to a file, batch after batch; the file appears when the last one is written.
 
     The rows go to a temporary name in the same folder, which is renamed when the `with` block ends, and removed
-    when it ends by an exception. A writer to which nothing was written leaves no file.
-
-    Parameters
-    ----------
-    path : str or pathlib.Path, ends in .csv or .tsv (also .gz, .zst), .parquet, .arrow or .feather
-
-    Raises
-    ------
-    SourceError : unknown extension, no such folder, or it can't be written
+    when it ends by an exception. A writer to which nothing was written leaves no file. The path ends in .csv or .tsv
+    (also .gz, .zst), .parquet, .arrow or .feather; any other raises SourceError, as one that can't be written does.
 
     Examples
     --------
@@ -50,8 +37,7 @@ class TableWriter:
         self._path = Path(path).expanduser()
         name = self._path.name.lower()
         self._compression = next((c for suffix, c in COMPRESSIONS.items() if name.endswith(suffix)), None)
-        stem = Path(name).stem if self._compression else name
-        self._suffix = Path(stem).suffix
+        self._suffix = Path(Path(name).stem if self._compression else name).suffix
         if not name.endswith(_KNOWN):
             raise SourceError(f"{path} can't be written: its name must end in one of {', '.join(_KNOWN)}.")
         if not self._path.parent.is_dir():
@@ -67,13 +53,7 @@ class TableWriter:
         return self
 
     def write(self, rows: pa.Table | pa.RecordBatch) -> None:
-        """Append rows; all must have the columns of the first.
-
-        Raises
-        ------
-        SchemaError : other columns than before, or a type that the file can't hold
-        SourceError : the disk is full, say
-        """
+        """Append rows; raise SchemaError where they lack the first ones' columns, or a type can't be written."""
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         if self._suffix in _DELIMITERS:
             table = _flat(table, self._path.name)
@@ -104,11 +84,9 @@ class TableWriter:
         self._open.callback(self._writer.close)
         self._schema = schema
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *details: Any) -> None:
         try:
-            self._open.__exit__(kind, error, traceback)
+            self._open.__exit__(kind, *details)
         except OSError as problem:
             if kind is None:
                 raise SourceError(f"{self._path} can't be written: {problem}.") from problem
