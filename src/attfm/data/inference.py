@@ -24,7 +24,7 @@ from attfm.data.arrow_columns import (
 from attfm.data.bad_values import BadValues
 from attfm.data.codecs import KINDS
 from attfm.data.schema import INPUT_KINDS, Column, Kind, Schema
-from attfm.errors import ConfigError, SchemaError, TargetError, nearest
+from attfm.errors import ConfigError, SchemaError, TargetError, nearest, no_column
 
 SAMPLE_ROWS = 100_000
 _LONGEST = 1 << 20  # bytes of a value
@@ -139,15 +139,10 @@ def _check_names(names: list[str], *, target: str | None, weight: str | None, co
     if doubled:
         listed = ", ".join(f"'{name}'" for name in doubled)
         raise SchemaError(f"Column name {listed} occurs more than once in {source}. Rename the columns.")
-    known = ", ".join(f"'{name}'" for name in names[:20]) + (", ..." if len(names) > 20 else "")
     if target is not None and target not in names:
-        raise TargetError(
-            f"There is no target column '{target}' in {source}{nearest(target, names)}. Its columns: {known}."
-        )
+        raise TargetError(no_column("target", target, names, source))
     if weight is not None and weight not in names:
-        raise SchemaError(
-            f"There is no weight column '{weight}' in {source}{nearest(weight, names)}. Its columns: {known}."
-        )
+        raise SchemaError(no_column("weight", weight, names, source))
     if weight is not None and weight == target:
         raise SchemaError(f"Column '{weight}' can't be both the target and the weight.")
     sentences = []
