@@ -84,22 +84,21 @@ def _reported(debug: bool) -> Iterator[None]:
         raise typer.Exit(FAILED) from None
 
 
-@app.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=lambda asked: _show_version(asked), is_eager=True, help="print the version"),
-    ] = False,
-) -> None:
-    """What stands before a command's name."""
-
-
 def _show_version(asked: bool) -> None:
     if asked:
         from attfm import __version__
 
         print(f"attfm {__version__}")
         raise typer.Exit(DONE)
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """What stands before a command's name."""
 
 
 @_command
@@ -149,11 +148,10 @@ def train(
     from attfm.commands.settings import gather_config
 
     settings = gather_config(file=config, preset=preset, assignments=set_ or (), seed=seed, ignored=id_ or ())
-    from attfm.commands.train import Asked
-    from attfm.commands.train import train as run
+    from attfm.commands import train as command
 
-    asked = Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report)
-    run(asked, settings, output)
+    asked = command.Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report)
+    command.train(asked, settings, output)
 
 
 @_command
@@ -195,10 +193,9 @@ def predict(
 
     attfm predict runs/clicks new.parquet --id user -o scores.parquet
     """
-    from attfm.commands.predict import Scores
     from attfm.commands.predict import predict as run_predict
 
-    run_predict(run, data, Scores(out, id_ or (), threshold), reading, output)
+    run_predict(run, data, to=out, ids=id_ or (), threshold=threshold, reading=reading, output=output)
 
 
 @_command
@@ -238,14 +235,13 @@ def explain(
 
     attfm explain runs/clicks new.parquet --output effects.parquet
     """
-    from attfm.commands.explain import Asked
-    from attfm.commands.explain import explain as run_explain
+    from attfm.commands import explain as command
 
-    asked = Asked(
+    asked = command.Asked(
         data, reading, rows, row or (), top, raw=raw, to=to, overall=global_, check=check, seeds=seeds,
         train_table=train_table,
     )  # fmt: skip
-    run_explain(run, asked, output)
+    command.explain(run, asked, output)
 
 
 @_command
@@ -313,12 +309,7 @@ def datasets(json: Json = False) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command `attfm` and return its exit code.
-
-    Parameters
-    ----------
-    arguments : without the command's name; None: those of the process
-    """
+    """Run the command `attfm` with these arguments, or those of the process, and return its exit code."""
     # Before torch is loaded: threads of OpenMP that spin after each operation would hold up those of the kernels.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:

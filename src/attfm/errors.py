@@ -14,7 +14,7 @@ Each message is one or two sentences: what is wrong, where, and what to do.
 The command line prints it and exits with code 2 (1 for TrainingError and RunFolderError).
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -63,6 +63,16 @@ def near_names(name: str, known: Iterable[str], *, most: int = 1, cutoff: float 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the known name nearest to `name`, or "" where none is near."""
     return "".join(f" (did you mean '{other}'?)" for other in near_names(name, known))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a message: quoted, and twenty at most."""
+    return ", ".join(f"'{name}'" for name in names[:20]) + (", ..." if len(names) > 20 else "")
+
+
+def no_column(role: str, name: str, known: Sequence[str], table: str) -> str:
+    """Return the sentences about a column of this role ("target") that a table lacks."""
+    return f"There is no {role} column '{name}' in {table}{nearest(name, known)}. Its columns: {listed(known)}."
 
 
 def absent(names: Iterable[str], known: Collection[str]) -> list[str]:

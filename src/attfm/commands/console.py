@@ -25,11 +25,8 @@ from attfm.files import finite
 class Output:
     """Where a command's messages and its result go, and how long it has taken.
 
-    Attributes
-    ----------
-    as_json : bool, the result is one JSON object on stdout, and messages go to stderr; else both go to stdout
-    quiet : bool, messages are left out
-    started : float, when the command began, by `time.perf_counter`
+    With `as_json` the result is one JSON object on stdout, and messages go to stderr; else both go to stdout. With
+    `quiet` there are no messages.
     """
 
     as_json: bool = False
@@ -76,15 +73,15 @@ def print_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, stream: TextIO, right: Sequence[int] = ()
 ) -> None:
     """Print a table: drawn on a terminal, as aligned plain lines elsewhere."""
+    lines = [[_printable(cell) for cell in line] for line in (header, *rows)]
     if stream.isatty():
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for number, name in enumerate(header):
-            table.add_column(Text(_printable(name)), justify="right" if number in right else "left")
-        for row in rows:
-            table.add_row(*(Text(_printable(cell)) for cell in row))  # no markup and no emoji codes in a Text
+        for number, name in enumerate(lines[0]):
+            table.add_column(Text(name), justify="right" if number in right else "left")
+        for line in lines[1:]:
+            table.add_row(*map(Text, line))  # no markup and no emoji codes in a Text
         Console(file=stream).print(table)
         return
-    lines = [[_printable(name) for name in header], *([_printable(cell) for cell in row] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     for line in lines:
         cells = [

@@ -10,12 +10,5 @@ def datasets(*, output: Output) -> None:
     output.result_table(("name", "rows", "target", "what it is"), rows, right=(1,))
     output.result_lines("", *dict.fromkeys(f"licence: {d.licence}" for d in DATASETS.values()))
     output.result_lines("", "next:  attfm train adult")
-    output.result_json(
-        {
-            "datasets": [
-                {"name": d.name, "rows": d.rows, "target": d.target, "about": d.about, "licence": d.licence,
-                 "path": str(d.path)}
-                for d in DATASETS.values()
-            ]
-        }
-    )  # fmt: skip
+    told = ("name", "rows", "target", "about", "licence", "path")
+    output.result_json({"datasets": [{name: getattr(d, name) for name in told} for d in DATASETS.values()]})

@@ -25,14 +25,7 @@ def evaluate(
     output.say(f"{len(labels):,} rows of {source.name}, {duration(output.seconds)}")
     output.say()
     output.result_table(*metric_rows({"value": metrics}), right=(1,))
-    output.result_json(
-        {
-            "run": run,
-            "data": data,
-            "rows": len(labels),
-            "task": model.task.name,
-            "threshold": threshold if model.task.name == "binary" else None,
-            "metrics": metrics,
-            "seconds": output.seconds,
-        }
-    )
+    output.result_json({
+        "run": run, "data": data, "rows": len(labels), "task": model.task.name,
+        "threshold": threshold if model.task.name == "binary" else None, "metrics": metrics, "seconds": output.seconds,
+    })  # fmt: skip

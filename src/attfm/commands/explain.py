@@ -13,7 +13,7 @@ from attfm.commands.tables import open_inputs
 from attfm.data.sources.source import Source, TableWriter
 from attfm.errors import ConfigError
 from attfm.explain.explainer import Explainer, explain_global
-from attfm.explain.explanation import Effect, Explanation
+from attfm.explain.explanation import Explanation
 from attfm.explain.faithfulness import check
 from attfm.explain.global_explanation import Importance
 from attfm.explain.stability import Stability
@@ -27,7 +27,7 @@ _MOST_NAMED = 5  # pairs listed in a sentence
 
 @dataclass(frozen=True)
 class Asked:
-    """What `attfm explain` is asked for: its options, see `attfm.cli.explain`."""
+    """The options of `attfm.cli.explain`."""
 
     data: str | None
     reading: Reading
@@ -44,9 +44,7 @@ class Asked:
     def modes(self) -> "list[Mode]":
         """Return what is to be done, in order: --global, --check, a file of all rows, rows printed.
 
-        Raises
-        ------
-        ConfigError : options that don't go together, or no table where one is needed
+        Options that don't go together, and no table where one is needed, raise ConfigError.
         """
         some_rows, whole = self.rows is not None or bool(self.row), self.overall or self.check
         wanted: list[tuple[bool, Mode]] = [
@@ -85,8 +83,7 @@ class Subject:
     @property
     def table(self) -> Source:
         """The rows of the table, which all modes but --global have."""
-        if self.source is None:
-            raise TypeError("this mode needs a table")
+        assert self.source is not None
         return self.source
 
     def explainer(self) -> Explainer:
@@ -138,7 +135,9 @@ def _print_accounts(model: Model, explanation: Explanation, top: int, output: Ou
             f"  {explanation.base[number]:+.4g} {what}, {effects.sum():+.4g} effects of this row",
             "",
         )
-        lines, others = _effect_rows(account), len(effects) - len(account)
+        largest = max((abs(effect.effect) for effect in account), default=0.0)
+        lines = [[one.name, one.value, f"{one.effect:+.4f}", bar(one.effect, largest)] for one in account]
+        others = len(effects) - len(account)
         if others:
             rest = float(effects.sum() - sum(effect.effect for effect in account))
             lines.append([f"{others:,} others", "", f"{rest:+.4f}", ""])
@@ -165,11 +164,6 @@ def _prediction(model: Model, logits: Any, explanation: Explanation, number: int
     share = shares[number] if several else shares[-1]
     probability, logit = ("", f" of {of}") if several else (f" of {of}", "")
     return f"{model.task.decisions[decided]}, probability{probability} {share:.4f}, logit{logit} {logits[number]:+.4f}"
-
-
-def _effect_rows(effects: Sequence[Effect]) -> list[list[str]]:
-    largest = max((abs(effect.effect) for effect in effects), default=0.0)
-    return [[one.name, one.value, f"{one.effect:+.4f}", bar(one.effect, largest)] for one in effects]
 
 
 def bar(effect: float, largest: float) -> str:

@@ -15,15 +15,8 @@ RUNS = Path("runs")
 class NewFolder:
     """Context manager that makes an empty folder; if nothing was written into it, it is removed at the end.
 
-    Parameters
-    ----------
-    out : str or None, its path; None: the next free of runs/<stem>-1, runs/<stem>-2, ..
-    stem : str, what the folders of this table's runs are called
-    force : bool, an older run folder at `out` may be replaced
-
-    Raises
-    ------
-    ConfigError : there is something at `out`, or it can't be made
+    It is `out`, where with `force` an older run may be replaced, or else the next free of runs/<stem>-1,
+    runs/<stem>-2, ..
     """
 
     def __init__(self, out: str | None, *, stem: str, force: bool = False) -> None:

@@ -71,7 +71,5 @@ def arguments_of(command: Callable[..., None], options: Mapping[str, Any]) -> di
     arguments = dict(options)
     for name, bundle in _BUNDLES.items():
         if name in inspect.signature(command).parameters:
-            arguments[name] = bundle(
-                **{option: arguments.pop(option) for option in inspect.signature(bundle).parameters}
-            )
+            arguments[name] = bundle(**{key: arguments.pop(key) for key in inspect.signature(bundle).parameters})
     return arguments

@@ -4,8 +4,7 @@ import csv
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from contextlib import nullcontext
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -19,30 +18,16 @@ from attfm.model.bundle import Model
 from attfm.model.run_folder import load_model
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What is written of each row, and where.
-
-    Attributes
-    ----------
-    to : str or None, the file; None or "-": CSV on stdout
-    ids : sequence of str, columns of the table to keep beside the scores
-    threshold : float or None, probability above which the second class is predicted; None: the run's
-    """
-
-    to: str | None
-    ids: Sequence[str] = ()
-    threshold: float | None = None
-
-
-def predict(run: str, data: str, scores: Scores, reading: Reading, output: Output) -> None:
-    """Write the scores of a table; see `attfm.cli.predict` for the options."""
-    to, ids = scores.to, scores.ids
+def predict(
+    run: str, data: str, *, to: str | None, ids: Sequence[str], threshold: float | None, reading: Reading,
+    output: Output,
+) -> None:  # fmt: skip
+    """Write the scores of a table, beside its columns `ids`; see `attfm.cli.predict` for the options."""
     to_stdout = to in (None, "-")
     if to_stdout and output.as_json:
         raise ConfigError("--json writes its object to stdout, where the scores would go: give -o FILE too.")
     model = load_model(run)
-    threshold = threshold_of(model, scores.threshold)
+    threshold = threshold_of(model, threshold)
     source = open_inputs(model, data, reading)
     check_columns(source, ids, why="named by --id")
     names = model.task.score_names
@@ -51,7 +36,7 @@ def predict(run: str, data: str, scores: Scores, reading: Reading, output: Outpu
         name = clashing[0] if clashing else max(ids, key=list(ids).count)
         raise ConfigError(f"--id {name} would make two columns of that name in the scores: leave it out or rename it.")
     rows = 0
-    with _StdoutCsv() if to is None or to == "-" else TableWriter(to) as writer:
+    with nullcontext(_StdoutCsv()) if to is None or to == "-" else TableWriter(to) as writer:
         for table in model.score_table(source, keep=ids, threshold=threshold):
             writer.write(table)
             rows += table.num_rows
@@ -75,28 +60,16 @@ class _StdoutCsv:
     def __init__(self) -> None:
         self._started = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
-
     def write(self, rows: pa.Table) -> None:
         """Write rows, and the header before the first."""
+        text, header = io.BytesIO(), io.StringIO()
         if not self._started:
-            header = io.StringIO()
             csv.writer(header, lineterminator="\n").writerow(rows.schema.names)
-            self._put(header.getvalue().encode())
+            text.write(header.getvalue().encode())
             self._started = True
         # pyarrow does not tell a broken pipe from other failures, so Python writes what it formats.
-        text = io.BytesIO()
         pacsv.write_csv(rows, text, pacsv.WriteOptions(include_header=False))
-        self._put(text.getvalue())
-
-    @staticmethod
-    def _put(text: bytes) -> None:
-        """Write all of it: an unbuffered stdout may take a part only, when its reader goes."""
-        rest = memoryview(text)
-        while rest:
+        rest = memoryview(text.getvalue())
+        while rest:  # an unbuffered stdout may take a part only, when its reader goes
             rest = rest[sys.stdout.buffer.write(rest) :]
         sys.stdout.buffer.flush()

@@ -20,11 +20,6 @@ def refits_of_run(model: Model, data: str, reading: Reading, *, seeds: int, outp
     """Return refits of a run with other seeds, on the rows of `data` that it was trained on.
 
     A run that was stopped by a table of its own is refitted for as many epochs as it kept.
-
-    Raises
-    ------
-    ConfigError : `data` is not the table that the run was trained on
-    SchemaError : it lacks a column
     """
     schema, facts = model.schema, model.facts
     if facts.split is None or schema.target is None or facts.rows is None:
@@ -43,9 +38,8 @@ def refits_of_run(model: Model, data: str, reading: Reading, *, seeds: int, outp
             model = replace(model, config=model.config.model_copy(update={"train": settings}))
     else:
         split = Split(*adult_split(table.labels.to_numpy()))
-    output.say(
-        f"{seeds} refits on the {0 if split.train is None else len(split.train):,} training rows of {table.source.name}"
-    )
+    count = 0 if split.train is None else len(split.train)
+    output.say(f"{seeds} refits on the {count:,} training rows of {table.source.name}")
     tables = Tables(table, schema, schema.target, split)
     with FitProgress(model.config.train.epochs, show=not output.quiet) as progress:
         return refit_with_seeds(model, tables, seeds, advice=advice, observer=progress)

@@ -29,13 +29,7 @@ def report(run: str, data: str | None, *, to: str, target: str | None, reading: 
         output.say("no table is given, so the report has no curves and no rows: --data TABLE adds them")
     size = file.stat().st_size
     output.result_lines(f"report: {file} ({size / 1e6:.2g} MB), {duration(output.seconds)}")
-    output.result_json(
-        {
-            "run": run,
-            "data": data,
-            "report": str(file),
-            "bytes": size,
-            "rows": None if examined is None else len(examined),
-            "seconds": output.seconds,
-        }
-    )
+    output.result_json({
+        "run": run, "data": data, "report": str(file), "bytes": size,
+        "rows": None if examined is None else len(examined), "seconds": output.seconds,
+    })  # fmt: skip

@@ -3,32 +3,23 @@
 from attfm.commands.console import Output, duration, number, uninterrupted
 from attfm.commands.folders import NewFolder
 from attfm.model.run_folder import save_model
-from attfm.reproduce.adult import (
-    WRITE_UP,
-    WRITE_UP_EPOCHS,
-    WRITE_UP_SECONDS,
-    Numeric,
-    Row,
-    Variant,
-    adult_variants,
-    reproduce_adult,
-)
+from attfm.reproduce import adult
 from attfm.train.observer import FitProgress
 
 METRICS = ("accuracy", "auc", "precision", "recall", "log_loss")
 
 
-def reproduce(*, epochs: int | None, numeric: Numeric, seed: int | None, out: str | None, output: Output) -> None:
+def reproduce(*, epochs: int | None, numeric: adult.Numeric, seed: int | None, out: str | None, output: Output) -> None:
     """Run the protocol on Adult; see `attfm.cli.reproduce` for the options."""
-    variants = adult_variants(epochs=epochs, numeric=numeric, seed=seed or 0)
+    variants = adult.adult_variants(epochs=epochs, numeric=numeric, seed=seed or 0)
 
-    def progress(variant: Variant) -> FitProgress:
+    def progress(variant: adult.Variant) -> FitProgress:
         output.say(f"{variant.title}: {variant.about}")
         return FitProgress(variant.config.train.epochs, show=not output.quiet)
 
-    rows: list[Row] = []
+    rows: list[adult.Row] = []
     with NewFolder(out, stem="reproduce-adult") as folder:
-        for row in reproduce_adult(variants, progress=progress):
+        for row in adult.reproduce_adult(variants, progress=progress):
             with uninterrupted():
                 save_model(row.model, folder.path / row.variant.name)
             rows.append(row)
@@ -40,30 +31,24 @@ def reproduce(*, epochs: int | None, numeric: Numeric, seed: int | None, out: st
         )
         output.result_table(*_table(rows), right=range(2, 9))
         output.result_lines("", f"time: {duration(output.seconds)}", f"saved: {folder.path}")
-        output.result_json(
-            {
-                "run": str(folder.path),
-                "features": size.features,
-                "fields": size.fields,
-                "sparsity": round(size.sparsity, 6),
-                "rows": [
-                    {
-                        "name": row.variant.title,
-                        "about": row.variant.about,
-                        "run": str(folder.path / row.variant.name),
-                        "epochs": row.model.facts.epochs,
-                        "seconds": row.model.facts.seconds,
-                        "metrics": row.model.metrics,
-                    }
-                    for row in rows
-                ],
-                "write_up": {"test": dict(WRITE_UP), "epochs": WRITE_UP_EPOCHS, "seconds": WRITE_UP_SECONDS},
-                "seconds": output.seconds,
-            }
-        )
+        output.result_json({
+            "run": str(folder.path),
+            "features": size.features, "fields": size.fields, "sparsity": round(size.sparsity, 6),
+            "rows": [
+                {
+                    "name": row.variant.title, "about": row.variant.about, "run": str(folder.path / row.variant.name),
+                    "epochs": row.model.facts.epochs, "seconds": row.model.facts.seconds, "metrics": row.model.metrics,
+                }
+                for row in rows
+            ],
+            "write_up": {
+                "test": dict(adult.WRITE_UP), "epochs": adult.WRITE_UP_EPOCHS, "seconds": adult.WRITE_UP_SECONDS,
+            },
+            "seconds": output.seconds,
+        })  # fmt: skip
 
 
-def _table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+def _table(rows: list[adult.Row]) -> tuple[list[str], list[list[str]]]:
     header = ["model", "part", *(name.replace("_", " ") for name in METRICS), "epochs", "seconds"]
     lines = []
     for row in rows:
@@ -71,6 +56,7 @@ def _table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
         for part, values in row.model.metrics.items():
             ends = [str(facts.epochs), f"{facts.seconds:.1f}"] if part == "test" else ["", ""]
             lines.append([row.variant.title, part, *(number(values[name]) for name in METRICS), *ends])
-    published = [f"{WRITE_UP[name]:.3f}" if name in WRITE_UP else "-" for name in METRICS]
-    lines.append(["the write-up itself", "test", *published, str(WRITE_UP_EPOCHS), f"{WRITE_UP_SECONDS:.1f}"])
+    published = [f"{adult.WRITE_UP[name]:.3f}" if name in adult.WRITE_UP else "-" for name in METRICS]
+    ends = [str(adult.WRITE_UP_EPOCHS), f"{adult.WRITE_UP_SECONDS:.1f}"]
+    lines.append(["the write-up itself", "test", *published, *ends])
     return header, lines

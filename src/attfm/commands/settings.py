@@ -17,12 +17,7 @@ SECTIONS: dict[str, type[DataConfig | ModelConfig | TrainConfig]] = {
 
 
 def read_settings(name: str) -> dict[str, Any]:
-    """Return a settings file's sections, given its path or the name of one in the package.
-
-    Raises
-    ------
-    ConfigError : there is none, or it is no TOML
-    """
+    """Return a settings file's sections, given its path or the name of one in the package."""
     path = Path(name).expanduser()
     known = packaged_settings()
     if path.is_file():
@@ -51,18 +46,8 @@ def gather_config(
 ) -> Config:
     """Return the settings of a run; later ones win: defaults, file, preset, assignments, seed.
 
-    Parameters
-    ----------
-    file : str or None, path of a TOML file with the sections data, model and train, or the name of one in the package
-    preset : str or None, name of a preset
-    assignments : sequence of str
-        Each "key=value", where key is a setting ("dim"), with or without its section ("model.dim").
-    seed : int or None, of all random numbers of training
-    ignored : sequence of str, columns that are no input
-
-    Raises
-    ------
-    ConfigError : a setting is unknown, of the wrong type or out of range
+    An assignment is "key=value", where key is a setting ("dim"), with or without its section ("model.dim").
+    `ignored` are the columns that are no input.
     """
     values: dict[str, Any] = {}
     if file is not None:
@@ -102,11 +87,10 @@ def _assign(values: dict[str, Any], text: str) -> None:
 
 
 def _section_of(name: str) -> str:
-    for section, kind in SECTIONS.items():
-        if name in kind.model_fields:
-            return section
-    known = [name for kind in SECTIONS.values() for name in kind.model_fields]
-    raise ConfigError(unknown_setting(name, known, where="--set"))
+    sections = {setting: section for section, kind in SECTIONS.items() for setting in kind.model_fields}
+    if name not in sections:
+        raise ConfigError(unknown_setting(name, sections, where="--set"))
+    return sections[name]
 
 
 def _scalar(text: str) -> Any:

@@ -12,7 +12,7 @@ from attfm.data.datasets import DATASETS
 from attfm.data.sources.files import DataFile
 from attfm.data.sources.source import Source, open_source
 from attfm.data.training_table import column_of, weights_of
-from attfm.errors import ConfigError, SchemaError, TargetError, absent, nearest
+from attfm.errors import ConfigError, SchemaError, TargetError, absent, listed, no_column
 from attfm.model.bundle import Model
 
 LIBSVM_LABEL = "label"  # the column that holds the labels of a libsvm or libfm file
@@ -29,58 +29,35 @@ def open_table(data: str, reading: Reading) -> Source:
 
 
 def open_inputs(model: Model, data: str, reading: Reading) -> Source:
-    """Return a table that holds all columns that a model reads.
-
-    Raises
-    ------
-    SchemaError : a column is absent
-    """
+    """Return a table that holds all columns that a model reads."""
     source = open_table(data, reading)
     check_columns(source, model.input_names, why="of the training table")
     return source
 
 
 def target_of(data: str, source: Source, target: str | None) -> str:
-    """Return the name of the target column: as given, or that of a bundled table or a libsvm file.
-
-    Raises
-    ------
-    ConfigError : it was not given and can't be known
-    TargetError : there is no such column
-    """
+    """Return the name of the target column: as given, or that of a bundled table or a libsvm file."""
+    names = source.schema.names
     if target is None and data in DATASETS:
         target = DATASETS[data].target
-    if target is None and data not in DATASETS and DataFile.locate(data).kind == "libsvm":
+    if target is None and DataFile.locate(data).kind == "libsvm":
         target = LIBSVM_LABEL
     if target is None:
-        raise ConfigError(f"Which column of {source.name} is to be predicted? Give --target, one of {_names(source)}.")
-    if target not in source.schema.names:
-        raise _no_target(target, source)
+        raise ConfigError(f"Which column of {source.name} is to be predicted? Give --target, one of {listed(names)}.")
+    if target not in names:
+        raise TargetError(no_column("target", target, names, source.name))
     return target
 
 
 def labelled(model: Model, source: Source, target: str | None) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return the labels of a table's rows and their weights, which count rows and classes as training did.
+    """Return the labels of a table's rows and their weights (rows,), which count rows and classes as training did.
 
-    Parameters
-    ----------
-    model : Model, what the labels are compared with
-    source : Source, the table; without the column of weights all its rows weigh the same
-    target : str or None, the column of labels; None: the one that the model was trained on
-
-    Returns
-    -------
-    labels : int64 or float64 (rows,), class codes, or the values of a regression
-    weight : float64 (rows,), at least 0
-
-    Raises
-    ------
-    TargetError : there is no such column, or a label is missing or was not seen in training
-    DataError : a weight is no number, missing, negative or infinite
+    The labels are class codes, or the values of a regression. `target` is their column (None: that of the training);
+    without the column of weights all rows weigh the same.
     """
     name = model.target.name if target is None else target
     if target is not None and name not in source.schema.names:
-        raise _no_target(name, source)
+        raise TargetError(no_column("target", name, source.schema.names, source.name))
     if name not in source.schema.names:
         raise TargetError(
             f"{source.name} has no column '{name}', the target that the predictions are compared with: add it, "
@@ -100,13 +77,3 @@ def check_columns(source: Source, needed: Sequence[str], *, why: str) -> None:
         raise SchemaError(
             f"{source.name} lacks {len(lacking)} of the {len(needed)} columns {why}: {', '.join(lacking)}. Add them."
         )
-
-
-def _no_target(name: str, source: Source) -> TargetError:
-    hint = nearest(name, source.schema.names)
-    return TargetError(f"There is no target column '{name}' in {source.name}{hint}. Its columns: {_names(source)}.")
-
-
-def _names(source: Source) -> str:
-    names = source.schema.names
-    return ", ".join(f"'{name}'" for name in names[:20]) + (", ..." if len(names) > 20 else "")

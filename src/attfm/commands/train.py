@@ -29,7 +29,7 @@ SPLIT_SEED = 1234
 
 @dataclass(frozen=True)
 class Asked:
-    """What `attfm train` is asked for, settings apart: its options, see `attfm.cli.train`."""
+    """The options of `attfm.cli.train`, settings apart."""
 
     data: str
     reading: Reading
@@ -58,7 +58,8 @@ def train(asked: Asked, config: Config, output: Output) -> None:
         target_name = target_of(asked.data, source, asked.target)
         read = read_training_table(source, target=target_name, weight=asked.weight, config=config.data)
         schema, table = read.schema, LabelledTable(source, read.labels, read.weights)
-        output.say(f"{source.name}: {_count(source.num_rows)} rows, target '{target_name}'")
+        count = "?" if source.num_rows is None else f"{source.num_rows:,}"
+        output.say(f"{source.name}: {count} rows, target '{target_name}'")
         output.say()
         output.table(("column", "kind", "type", "values", "missing", "why"), schema.rows(), right=(4,))
         output.say()
@@ -68,21 +69,19 @@ def train(asked: Asked, config: Config, output: Output) -> None:
         )
         own_split = (asked.data, asked.valid, asked.test, asked.split_seed) == ("adult", None, None, None)
         seed = SPLIT_SEED if asked.split_seed is None else asked.split_seed
-        split = (
-            Split(*adult_split(table.labels.to_numpy()))
-            if own_split
-            else split_table(
-                table.labels, name=target_name, task=config.train.task, valid=valid_part, test=test_part, seed=seed
-            )
-        )
-        output.say(_describe(split, valid_part, test_part, valid_table, test_table, seed))
+        if own_split:
+            split = Split(*adult_split(table.labels.to_numpy()))
+        else:
+            task = config.train.task
+            split = split_table(table.labels, name=target_name, task=task, valid=valid_part, test=test_part, seed=seed)
+        tables = Tables(table, schema, target_name, split, valid_table, test_table)
+        output.say(_describe(tables, valid_part, test_part, seed))
         facts = RunFacts(
             table=source.name,
             rows=len(table.labels),
             split="adult" if own_split else SplitFacts(valid=valid_part.asked, test=test_part.asked, seed=seed),
             reading=ReadingFacts.model_validate(vars(asked.reading)),
         )
-        tables = Tables(table, schema, target_name, split, valid_table, test_table)
         with FitProgress(config.train.epochs, show=not output.quiet) as progress:
             fitted = fit(tables, config, progress, facts=facts, measured=True)
         page = _page(fitted, tables) if asked.report else None
@@ -126,20 +125,14 @@ def report(model: Model, path: Path, output: Output, *, again: str) -> None:
         f"next:  attfm evaluate {run} {table}",
         f"       attfm predict {run} {table} -o scores.csv",
     )
-    output.result_json(
-        {
-            "run": str(path),
-            "report": page,
-            "task": model.task.name,
-            "target": model.target.name,
-            "classes": model.target.classes,
-            "metrics": model.metrics,
-            "training": facts.known(),
-            "columns": [column.model_dump(exclude_none=True) for column in model.schema.columns],
-            "settings": model.config.model_dump(mode="json"),
-            "seconds": {"whole": whole, "training": facts.seconds},
-        }
-    )
+    output.result_json({
+        "run": str(path), "report": page,
+        "task": model.task.name, "target": model.target.name, "classes": model.target.classes,
+        "metrics": model.metrics, "training": facts.known(),
+        "columns": [column.model_dump(exclude_none=True) for column in model.schema.columns],
+        "settings": model.config.model_dump(mode="json"),
+        "seconds": {"whole": whole, "training": facts.seconds},
+    })  # fmt: skip
 
 
 def labelled_table(data: str, reading: Reading, schema: Schema) -> LabelledTable:
@@ -150,30 +143,19 @@ def labelled_table(data: str, reading: Reading, schema: Schema) -> LabelledTable
     return LabelledTable(source, column_of(source, target), weights_of(source, schema.weight))
 
 
-def _describe(
-    split: Split,
-    valid: Part,
-    test: Part,
-    valid_table: LabelledTable | None,
-    test_table: LabelledTable | None,
-    seed: int,
-) -> str:
+def _describe(tables: Tables, valid: Part, test: Part, seed: int) -> str:
     """Return the sentence that says how many rows each part has and where they come from."""
+    split = tables.split
     texts = [f"{0 if split.train is None else len(split.train):,} rows to train on"]
-    own = False
+    own = split.valid is not None or split.test is not None
     for name, rows, part, table in (
-        ("validation", split.valid, valid, valid_table),
-        ("test", split.test, test, test_table),
+        ("validation", split.valid, valid, tables.valid),
+        ("test", split.test, test, tables.test),
     ):
         if rows is not None:
-            own = True
             texts.append(f"{len(rows):,} for {name} ({100 * part.fraction:g} %)")
         elif table is not None:
             texts.append(f"{len(table.labels):,} for {name} (all of {table.source.name})")
         else:
             texts.append(f"none for {name}")
     return "; ".join(texts) + (f"; split with seed {seed}" if own else "")
-
-
-def _count(rows: int | None) -> str:
-    return "?" if rows is None else f"{rows:,}"

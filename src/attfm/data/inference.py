@@ -24,7 +24,7 @@ from attfm.data.arrow_columns import (
 from attfm.data.bad_values import BadValues
 from attfm.data.codecs import KINDS
 from attfm.data.schema import INPUT_KINDS, Column, Kind, Schema
-from attfm.errors import ConfigError, SchemaError, TargetError, nearest
+from attfm.errors import ConfigError, SchemaError, TargetError, nearest, no_column
 
 SAMPLE_ROWS = 100_000
 _LONGEST = 1 << 20  # bytes of a value
@@ -127,10 +127,9 @@ def _check_names(names: list[str], *, target: str | None, weight: str | None, co
     if doubled:
         listed = ", ".join(f"'{name}'" for name in doubled)
         raise SchemaError(f"Column name {listed} occurs more than once in {source}. Rename the columns.")
-    known = ", ".join(f"'{name}'" for name in names[:20]) + (", ..." if len(names) > 20 else "")
     for role, name, error in (("target", target, TargetError), ("weight", weight, SchemaError)):
         if name is not None and name not in names:
-            raise error(f"There is no {role} column '{name}' in {source}{nearest(name, names)}. Its columns: {known}.")
+            raise error(no_column(role, name, names, source))
     if weight is not None and weight == target:
         raise SchemaError(f"Column '{weight}' can't be both the target and the weight.")
     sentences = []

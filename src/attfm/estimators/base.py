@@ -9,13 +9,12 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from attfm.config import Config, DataConfig, ModelConfig, PresetName, TaskName, TrainConfig
 from attfm.data.inference import infer_schema
 from attfm.errors import TargetError
 from attfm.estimators.explained import Explained
-from attfm.estimators.inputs import target_name, weights
+from attfm.estimators.inputs import weights
 from attfm.model.bundle import Model
 from attfm.model.run_folder import save_model
 from attfm.train.fit import fit
@@ -38,47 +37,28 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         self,
         *,
         preset: PresetName = _MODEL.preset,
-        dim: int = _MODEL.dim,
-        attention_dim: int = _MODEL.attention_dim,
-        pairs: bool | None = None,
-        attention: bool | None = None,
-        scale: Literal["one", "pairs"] | None = None,
-        pair_gate: bool | None = None,
-        pair_bias: bool | None = None,
-        learned_projection: bool | None = None,
-        pair_dropout: float = _MODEL.pair_dropout,
-        weight_dropout: float = _MODEL.weight_dropout,
-        pooled_dropout: float = _MODEL.pooled_dropout,
-        embedding_std: float = _MODEL.embedding_std,
-        attention_std: float | None = _MODEL.attention_std,
-        projection_std: float | None = _MODEL.projection_std,
-        numeric: Literal["quantile", "uniform", "scaled"] = _DATA.numeric,
-        max_bins: int = _DATA.max_bins,
-        min_count: int = _DATA.min_count,
-        columns: dict[str, dict[str, Any]] | None = None,
+        dim: int = _MODEL.dim, attention_dim: int = _MODEL.attention_dim,
+        pairs: bool | None = None, attention: bool | None = None, scale: Literal["one", "pairs"] | None = None,
+        pair_gate: bool | None = None, pair_bias: bool | None = None, learned_projection: bool | None = None,
+        pair_dropout: float = _MODEL.pair_dropout, weight_dropout: float = _MODEL.weight_dropout,
+        pooled_dropout: float = _MODEL.pooled_dropout, embedding_std: float = _MODEL.embedding_std,
+        attention_std: float | None = _MODEL.attention_std, projection_std: float | None = _MODEL.projection_std,
+        numeric: Literal["quantile", "uniform", "scaled"] = _DATA.numeric, max_bins: int = _DATA.max_bins,
+        min_count: int = _DATA.min_count, columns: dict[str, dict[str, Any]] | None = None,
         task: TaskName | Literal["auto"] = _TRAIN.task,
-        epochs: int = _TRAIN.epochs,
-        batch_size: int | Literal["auto"] = _TRAIN.batch_size,
-        optimizer: Literal["adam", "sgd", "adagrad"] = _TRAIN.optimizer,
-        learning_rate: float = _TRAIN.learning_rate,
-        embedding_decay: float = _TRAIN.embedding_decay,
-        linear_decay: float = _TRAIN.linear_decay,
-        attention_l2: float = _TRAIN.attention_l2,
-        smoothness: float = _TRAIN.smoothness,
-        base_rate_start: bool = _TRAIN.base_rate_start,
-        averaging: float = _TRAIN.averaging,
+        epochs: int = _TRAIN.epochs, batch_size: int | Literal["auto"] = _TRAIN.batch_size,
+        optimizer: Literal["adam", "sgd", "adagrad"] = _TRAIN.optimizer, learning_rate: float = _TRAIN.learning_rate,
+        embedding_decay: float = _TRAIN.embedding_decay, linear_decay: float = _TRAIN.linear_decay,
+        attention_l2: float = _TRAIN.attention_l2, smoothness: float = _TRAIN.smoothness,
+        base_rate_start: bool = _TRAIN.base_rate_start, averaging: float = _TRAIN.averaging,
         validation_fraction: float = _TRAIN.validation_fraction,
-        early_stopping: bool = _TRAIN.early_stopping,
-        patience: int = _TRAIN.patience,
-        warm_start_from: Literal["fm"] | None = _TRAIN.warm_start_from,
-        n_bags: int = _TRAIN.n_bags,
-        threshold: float = _TRAIN.threshold,
-        device: Literal["auto", "cpu", "cuda"] = _TRAIN.device,
+        early_stopping: bool = _TRAIN.early_stopping, patience: int = _TRAIN.patience,
+        warm_start_from: Literal["fm"] | None = _TRAIN.warm_start_from, n_bags: int = _TRAIN.n_bags,
+        threshold: float = _TRAIN.threshold, device: Literal["auto", "cpu", "cuda"] = _TRAIN.device,
         backend: Literal["auto", "native", "reference"] = _TRAIN.backend,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
-        verbose: bool | Literal["auto"] = "auto",
-        random_state: int | np.random.RandomState | None = 0,
-    ) -> None:
+        verbose: bool | Literal["auto"] = "auto", random_state: int | np.random.RandomState | None = 0,
+    ) -> None:  # fmt: skip
         given = dict(locals())
         given.pop("self")
         for name, value in given.items():  # all as they are, as scikit-learn wants it
@@ -138,7 +118,8 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
         schema = infer_schema(source.batches(), source.schema, target=None, config=config.data, source=source.name)
         table = LabelledTable(source, pa.chunked_array([pa.array(labels)]), weights(sample_weight))
-        tables = Tables(table, schema, target_name(y), valid=valid)
+        name = getattr(y, "name", None)  # where y was a column
+        tables = Tables(table, schema, name if isinstance(name, str) and name else "target", valid=valid)
         with FitProgress(config.train.epochs, show=self.verbose) as progress:
             fitted = fit(tables, config, progress)
         return self._take(fitted.model, labels)
@@ -156,8 +137,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         ------
         RunFolderError : the folder exists and is no run folder, or can't be written
         """
-        check_is_fitted(self, "model_")
-        return save_model(self.model_, folder)
+        return save_model(self._fitted, folder)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
 from attfm.errors import ConfigError
 from attfm.estimators.inputs import Inputs, weights
@@ -41,8 +40,7 @@ class Explained(Inputs):
         DataError : a row is outside X
         ConfigError : the centred view of a model that has no background
         """
-        check_is_fitted(self, "model_")
-        return Explainer(self.model_, view=view).of_rows(self._source(X), rows)
+        return Explainer(self._fitted, view=view).of_rows(self._source(X), rows)
 
     def explain_global(self, X: object = None, *, pairs: Sequence[tuple[str, str]] | None = None) -> GlobalExplanation:
         """Return importance, attention, shape curves and pair surfaces.
@@ -56,8 +54,7 @@ class Explained(Inputs):
         ------
         ConfigError : the model has no background; a pair does not exist, or its surface is not stored
         """
-        check_is_fitted(self, "model_")
-        return explain_global(self.model_, None if X is None else self._source(X), pairs=pairs)
+        return explain_global(self._fitted, None if X is None else self._source(X), pairs=pairs)
 
     def check_explanations(
         self, X: object, *, seed: int = 0, seeds: int = 0, refit_on: Any = None, eval_set: Any = None
@@ -75,10 +72,9 @@ class Explained(Inputs):
         ------
         ConfigError : seeds without refit_on, or refit_on is not what the model was fitted on
         """
-        check_is_fitted(self, "model_")
-        source = self._source(X)
+        model, source = self._fitted, self._source(X)
         if seeds < 1:
-            return check(self.model_, source, seed=seed)
+            return check(model, source, seed=seed)
         if refit_on is None:
             raise ConfigError(
                 f"seeds={seeds} fits the model again, and needs the rows of the fit: give refit_on=(X, y), "
@@ -86,12 +82,11 @@ class Explained(Inputs):
             )
         table = self._labelled(refit_on, "refit_on")
         valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
-        with FitProgress(self.model_.config.train.epochs, show=self.verbose) as progress:
-            refits = refit_with_seeds(
-                self.model_, Tables(table, self.model_.schema, self.model_.target.name, valid=valid), seeds,
-                advice="Give refit_on=, and eval_set= if there was one, as fit() got them.", observer=progress,
-            )  # fmt: skip
-        return check(self.model_, source, seed=seed, refits=refits)
+        tables = Tables(table, model.schema, model.target.name, valid=valid)
+        advice = "Give refit_on=, and eval_set= if there was one, as fit() got them."
+        with FitProgress(model.config.train.epochs, show=self.verbose) as progress:
+            refits = refit_with_seeds(model, tables, seeds, advice=advice, observer=progress)
+        return check(model, source, seed=seed, refits=refits)
 
     def what_if(
         self, X: object, *, row: int = 0, immutable: Sequence[str] = (), threshold: float | None = None
@@ -112,8 +107,7 @@ class Explained(Inputs):
         DataError : the row is outside X
         ConfigError : an immutable column does not exist; a regression without a threshold
         """
-        check_is_fitted(self, "model_")
-        return what_if(self.model_, self._source(X), row=row, immutable=immutable, threshold=threshold)
+        return what_if(self._fitted, self._source(X), row=row, immutable=immutable, threshold=threshold)
 
     def report(
         self, path: str | Path, X: object = None, y: ArrayLike | None = None, *, sample_weight: ArrayLike | None = None
@@ -131,13 +125,13 @@ class Explained(Inputs):
         ConfigError : y or sample_weight without X; the path is no HTML file or can't be written
         TargetError : y has labels that the fit did not see
         """
-        check_is_fitted(self, "model_")
+        model = self._fitted
         checked_path(path)
         if X is None:
             if y is not None or sample_weight is not None:
                 raise ConfigError("report() has y or sample_weight, but no X: give the rows that they belong to.")
-            return write_report(self.model_, path)
+            return write_report(model, path)
         source = self._source(X)
-        target = None if y is None else self.model_.target.encode(pa.array(self._labels(y, source)))
-        examined = Examined.of_table(self.model_, source, target, weights(sample_weight), "the table given")
-        return write_report(self.model_, path, examined)
+        target = None if y is None else model.target.encode(pa.array(self._labels(y, source)))
+        examined = Examined.of_table(model, source, target, weights(sample_weight), "the table given")
+        return write_report(model, path, examined)

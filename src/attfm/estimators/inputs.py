@@ -10,7 +10,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from attfm.data.sources.source import Source, open_source
-from attfm.errors import ConfigError, SchemaError
+from attfm.errors import ConfigError, SchemaError, absent
 from attfm.model.bundle import Model
 from attfm.train.prepare import LabelledTable
 
@@ -22,11 +22,16 @@ class Inputs:
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
 
+    @property
+    def _fitted(self) -> Model:
+        """The fitted model; scikit-learn's error where there is none."""
+        check_is_fitted(self, "model_")
+        return self.model_
+
     def _training_source(self, X: object) -> Source:
         """Return X as a source, and remember the names and the number of its columns."""
         if not is_frame(X):
-            X = validate_data(self, X, dtype=None, ensure_all_finite="allow-nan")
-            return open_source(X)
+            return open_source(validate_data(self, X, dtype=None, ensure_all_finite="allow-nan"))
         source = open_source(X)
         self.n_features_in_ = len(source.schema.names)
         self.feature_names_in_ = np.asarray(source.schema.names, dtype=object)
@@ -42,7 +47,7 @@ class Inputs:
                     "its columns are taken in the order of the fit.",
                     stacklevel=4,
                 )
-            array: NDArray[Any] = check_array(X, dtype=None, ensure_all_finite="allow-nan")
+            array = checked_array(X)
             if array.shape[1] != len(names):
                 raise SchemaError(
                     f"X has {array.shape[1]} features, but {type(self).__name__} is expecting {len(names)} features "
@@ -50,12 +55,12 @@ class Inputs:
                 )
             return open_source(array, names=names)
         source = open_source(X)
-        missing = [name for name in names if name not in source.schema.names]
+        missing = absent(names, source.schema.names)
         seen = {column.name for column in self.model_.schema.columns}  # with ignored ones, and a file's own target
         extra = [name for name in source.schema.names if name not in seen]
         if missing:
             raise SchemaError(
-                f"X lacks {len(missing)} of the {len(names)} columns of the fit: {', '.join(map(repr, missing))}. "
+                f"X lacks {len(missing)} of the {len(names)} columns of the fit: {', '.join(missing)}. "
                 "Add them, or fit again without them."
             )
         if extra:
@@ -70,9 +75,7 @@ class Inputs:
         if not isinstance(table, tuple | list) or len(table) not in (2, 3):
             raise ConfigError(f"{argument} is not (X, y) or (X, y, sample_weight): give one tuple.")
         X, y, weight = (*table, None)[:3]
-        source = (
-            open_source(X) if is_frame(X) else open_source(check_array(X, dtype=None, ensure_all_finite="allow-nan"))
-        )
+        source = open_source(X if is_frame(X) else checked_array(X))
         return LabelledTable(source, pa.chunked_array([pa.array(self._labels(y, source))]), weights(weight))
 
     def _labels(self, y: ArrayLike, source: Source) -> NDArray[Any]:
@@ -89,8 +92,13 @@ class Inputs:
         return labels
 
     def _logits(self, X: object) -> NDArray[np.float64]:
-        check_is_fitted(self, "model_")
-        return self.model_.logits(self._source(X))
+        return self._fitted.logits(self._source(X))
+
+
+def checked_array(X: object) -> NDArray[Any]:
+    """Return an array or a list as an array with two axes, or raise what scikit-learn raises."""
+    array: NDArray[Any] = check_array(X, dtype=None, ensure_all_finite="allow-nan")
+    return array
 
 
 def is_frame(X: object) -> bool:
@@ -101,9 +109,3 @@ def is_frame(X: object) -> bool:
 def weights(sample_weight: ArrayLike | None) -> NDArray[np.float64] | None:
     """Return weights as an array, None for none."""
     return None if sample_weight is None else np.asarray(sample_weight, np.float64)
-
-
-def target_name(y: object) -> str:
-    """Return what the target is called: as the column that it was, or "target" where it has no name."""
-    name = getattr(y, "name", None)
-    return name if isinstance(name, str) and name else "target"

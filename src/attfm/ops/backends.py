@@ -21,16 +21,11 @@ _warned = False
 
 
 def set_backend(name: Backend) -> None:
-    """Choose the backend of all calls of this process that name none.
+    """Choose the backend of all calls of this process that name none; raise ConfigError for an unknown one.
 
     Parameters
     ----------
-    name : str, "native" (float32 on the CPU; raises where it can't), "reference" (plain torch), or "auto": native
-        where it can
-
-    Raises
-    ------
-    ConfigError : an unknown name
+    name : "native" (float32 on the CPU; raises where it can't), "reference" (plain torch), "auto" (native where it can)
     """
     global _default
     _default = chosen(name)
@@ -62,16 +57,9 @@ def is_compiled() -> bool:
 
 
 def obstacle(tensors: Mapping[str, Tensor | None], backend: Backend | None = None) -> str | None:
-    """Return why the compiled kernels don't compute with these tensors, or None where they do.
+    """Return why the compiled kernels don't compute with these tensors, by name, or None where they do.
 
-    Parameters
-    ----------
-    tensors : mapping of str to Tensor, by the names that a message should give them
-    backend : str, or None for that of the process
-
-    Raises
-    ------
-    ConfigError : the backend is "native", and the kernels can't take the tensors as they are
+    Raise ConfigError where they don't and the backend (None: that of the process) is "native".
     """
     backend = chosen(backend)
     if backend == "reference":

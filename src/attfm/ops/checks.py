@@ -23,15 +23,7 @@ def check_embeddings(embeddings: Tensor) -> None:
 
 
 def check_parameters(parameters: Parameters, pairs: Tensor | None, *, fields: int, dim: int) -> None:
-    """Raise DataError, naming every parameter whose shape does not fit.
-
-    Parameters
-    ----------
-    parameters : tuple of Tensor or None, W, b, h, pair_bias and pair_gate of `pair_attention_pool`
-    pairs : Tensor of (2, pairs), or None for all
-    fields : int, of a row
-    dim : int, of a field's vector
-    """
+    """Raise DataError, naming each of W, b, h, pair_bias and pair_gate whose shape does not fit."""
     W, b, h, pair_bias, pair_gate = parameters
     if pairs is not None and (pairs.ndim != 2 or pairs.shape[0] != 2):
         raise DataError(f"pairs must be an integer tensor (2, pairs); its shape is {tuple(pairs.shape)}.")

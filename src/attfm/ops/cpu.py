@@ -3,6 +3,7 @@
 The arithmetic is in native/*.cpp; `reference.py` says what it must be.
 """
 
+import contextlib
 import importlib
 import os
 from collections.abc import Mapping
@@ -15,15 +16,9 @@ from attfm.errors import DataError
 from attfm.ops.reference import all_pairs
 from attfm.ops.schema import PoolCall, library, new_gradients, new_outputs
 
-
-def _import_compiled() -> Any:
-    try:
-        return importlib.import_module("attfm.ops._native")
-    except ModuleNotFoundError:  # a pure-Python install: no compiler was there
-        return None
-
-
-compiled = _import_compiled()
+compiled: Any = None
+with contextlib.suppress(ModuleNotFoundError):  # a pure-Python install: no compiler was there
+    compiled = importlib.import_module("attfm.ops._native")
 
 # Below this many multiply-adds a second thread costs more than it brings.
 WORK_PER_THREAD = 100_000
@@ -66,11 +61,8 @@ def obstacle(tensors: Mapping[str, Tensor | None]) -> str | None:
 
 def id_range(ids: Tensor) -> tuple[int, int]:
     """Return the lowest and the highest of ids on the CPU, at least one."""
-    if compiled is None:
-        low, high = torch.aminmax(ids)
-        return int(low), int(high)
-    found: tuple[int, int] = compiled.id_range(ids.contiguous())
-    return found
+    low, high = torch.aminmax(ids) if compiled is None else compiled.id_range(ids.contiguous())
+    return int(low), int(high)
 
 
 def thread_count(batch: int, work: int) -> int:
@@ -115,20 +107,10 @@ def ends(offsets: Tensor | None, entries: int) -> Tensor | None:
 
 
 def pool(call: PoolCall, *, return_weights: bool) -> tuple[Tensor, Tensor]:
-    """Pool by the operator; shapes as in `reference.pair_attention_pool`, float32 on the CPU.
+    """Return the pooled vectors and the applied weights, empty unless wanted, as `reference.pair_attention_pool` does.
 
     Each weight and each entry of a pair vector is kept or not by a counter-based random number, seeded by one draw
     from torch's generator, so `torch.manual_seed` repeats a step bit for bit.
-
-    Parameters
-    ----------
-    call : PoolCall without a seed
-    return_weights : bool, without it the second tensor is empty
-
-    Returns
-    -------
-    pooled : Tensor of (batch, dim)
-    weights : Tensor of (batch, pairs), or empty
     """
     if call.weight_dropout > 0 or call.pair_dropout > 0:
         call = call._replace(seed=torch.randint(2**63 - 1, ()))

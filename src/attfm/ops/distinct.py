@@ -76,20 +76,9 @@ class _DenseGradient(torch.autograd.Function):
 
 
 def pool_ids(call: PoolCall, *, sparse: bool, distinct: bool | None, return_weights: bool) -> tuple[Tensor, Tensor]:
-    """Pool by the compiled kernels, by row or by distinct pairs.
+    """Pool a call with ids as `cpu.pool` does, by row or by distinct pairs (`distinct` forces a path, None chooses).
 
     It is by row always where a pair vector is not that of two features alone: with values, bags or pair_dropout.
-
-    Parameters
-    ----------
-    call : PoolCall with ids, of a table
-    sparse : bool, whether the table's gradient is a sparse tensor
-    distinct : bool, which forces a path, or None, which chooses
-    return_weights : bool
-
-    Returns
-    -------
-    pooled, weights : as of `cpu.pool`
     """
     ids, table, W = call.ids, call.embeddings, call.W
     assert ids is not None

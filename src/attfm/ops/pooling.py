@@ -60,14 +60,9 @@ def pair_attention_pool(
     backend : "native" (float32 on the CPU; raises where it can't), "reference" (plain torch), "auto" (native where it
         can), or None for what `use_backend` says, at first "auto"
 
-    Returns
-    -------
-    Pooled
-
     Raises
     ------
-    ConfigError
-        An unknown backend, a dropout outside [0, 1), or backend="native" with tensors that the kernels can't take.
+    ConfigError : unknown backend, dropout outside [0, 1), or backend="native" with tensors that the kernels can't take
     DataError : shapes that don't fit each other, or pairs that don't name fields
 
     Examples
@@ -133,10 +128,6 @@ def pair_attention_pool_ids(
         `torch.nn.Embedding(sparse=True)`), or each distinct one; what a table of millions of rows needs
     distinct : bool, run the network on distinct pairs or row by row; None: as measured costs say. With values, offsets
         or pair_dropout it is row by row always: a pair vector is not that of two ids alone
-
-    Returns
-    -------
-    Pooled
 
     Raises
     ------

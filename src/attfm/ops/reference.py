@@ -25,25 +25,9 @@ def pair_attention_pool(
     pair_dropout: float = 0.0,
     weight_dropout: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Pool the pair vectors of each row by attention (Xiao et al. 2017, eq. 4 to 6).
+    """Return Σ A_ij q_ij (batch, dim) and the applied weights A_ij (batch, pairs) (Xiao et al. 2017, eq. 4 to 6).
 
-    Parameters
-    ----------
-    embeddings : Tensor of (batch, fields, dim), any floating dtype
-    W : Tensor of (dim, attention_dim), or None, as b and h: no attention, A = scale · g
-    b : Tensor of (attention_dim,)
-    h : Tensor of (attention_dim,)
-    pair_bias : Tensor of (pairs,), or None for 0
-    pair_gate : Tensor of (pairs,), or None for 1
-    scale : float, factor on all applied weights
-    pairs : integer Tensor of (2, pairs), field numbers; or None for all i < j
-    pair_dropout : float in [0, 1), chance to drop an entry of a pair vector
-    weight_dropout : float in [0, 1), chance to drop an applied weight
-
-    Returns
-    -------
-    pooled : Tensor of (batch, dim), Σ A_ij q_ij
-    weights : Tensor of (batch, pairs), the applied weights A_ij
+    The arguments are those of `attfm.ops.pair_attention_pool`.
     """
     i, j = (all_pairs(embeddings.shape[1]) if pairs is None else pairs).to(embeddings.device)
     q = embeddings[:, i] * embeddings[:, j]  # q_ij = v_i ⊙ v_j
@@ -63,27 +47,16 @@ def pair_attention_pool(
 def field_vectors(
     ids: Tensor, table: Tensor, *, values: Tensor | None = None, offsets: Tensor | None = None, sparse: bool = False
 ) -> Tensor:
-    """Return each field's vector, Σ x · table[id] over its entries.
+    """Return each field's vector (batch, fields, dim), Σ x · table[id] over its entries.
 
-    Parameters
-    ----------
-    ids : integer Tensor of (batch, fields), or (entries,) with offsets
-    table : Tensor of (features, dim)
-    values : Tensor as ids, or None for 1
-    offsets : integer Tensor of (batch, fields), where each field's entries start
-    sparse : bool, whether the table's gradient is sparse
-
-    Returns
-    -------
-    vectors : Tensor of (batch, fields, dim)
+    The arguments are those of `attfm.ops.pair_attention_pool_ids`.
     """
-    if offsets is None:
-        vectors = F.embedding(ids, table, sparse=sparse)
-        return vectors if values is None else vectors * values[..., None]
-    counts = torch.diff(offsets.flatten().to(ids.device), append=torch.tensor([len(ids)], device=ids.device))
-    place = torch.repeat_interleave(torch.arange(len(counts), device=ids.device), counts)
     entries = F.embedding(ids, table, sparse=sparse)
     if values is not None:
-        entries = entries * values[:, None]
+        entries = entries * values[..., None]
+    if offsets is None:
+        return entries
+    counts = torch.diff(offsets.flatten().to(ids.device), append=torch.tensor([len(ids)], device=ids.device))
+    place = torch.repeat_interleave(torch.arange(len(counts), device=ids.device), counts)
     sums = entries.new_zeros((len(counts), table.shape[1])).index_add(0, place, entries)
     return sums.reshape(*offsets.shape, table.shape[1])

@@ -22,26 +22,18 @@ class PoolCall(NamedTuple):
 
     Attributes
     ----------
-    embeddings : Tensor of (batch, fields, dim), or (features, dim) with ids
-    pairs : int32 Tensor of (2, pairs), fields of each pair
-    W : Tensor of (dim, attention_dim), or None, as b and h: no attention
-    b : Tensor of (attention_dim,)
-    h : Tensor of (attention_dim,)
-    pair_bias : Tensor of (pairs,), or None for 0
-    pair_gate : Tensor of (pairs,), or None for 1
-    ids : int32 Tensor of (batch, fields), or (entries,) with offsets
-    values : Tensor as ids, or None for 1
-    offsets : int64 Tensor of (batch · fields + 1,), where the entries of each field of each row start, and the end
-    pair_index : int16 Tensor of (pairs, batch), the distinct pair of each row, as of `find_pairs`
-    starts : int32 Tensor of (pairs + 1,), where the distinct pairs of each pair of fields start
-    members : int32 Tensor of (distinct pairs, 2), their two ids
-    seed : int64 Tensor of (), for dropout
-    fields : int
-    all_pairs : bool, whether `pairs` are all i < j, in the order of itertools.combinations
-    scale : float
-    weight_dropout : float
-    pair_dropout : float
-    by_entry : bool, the gradient of the table is sparse, of one row for each entry of ids
+    embeddings : (batch, fields, dim), or (features, dim) with ids
+    pairs : int32 (2, pairs), fields of each pair
+    W, b, h : (dim, attention_dim) and twice (attention_dim,); all None: no attention
+    pair_bias, pair_gate : (pairs,), or None for 0 and for 1
+    ids, values : int32 and floating (batch, fields), or (entries,) with offsets; no values: 1
+    offsets : int64 (batch · fields + 1,), where the entries of each field of each row start, and the end
+    pair_index : int16 (pairs, batch), the distinct pair of each row, as of `find_pairs`
+    starts : int32 (pairs + 1,), where the distinct pairs of each pair of fields start
+    members : int32 (distinct pairs, 2), their two ids
+    seed : int64 (), for dropout
+    all_pairs : `pairs` are all i < j, in the order of itertools.combinations
+    by_entry : the gradient of the table is sparse, of one row for each entry of ids
     """
 
     embeddings: Tensor
@@ -181,11 +173,7 @@ def _find_slots_shapes(ids: Tensor, features: int) -> tuple[Tensor, Tensor]:
 def _find_pairs_shapes(slots: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     size = torch.library.get_ctx().new_dynamic_size()
     batch, count = slots.shape[0], pairs.shape[1]
-    return (
-        slots.new_empty((count, batch), dtype=torch.int16),
-        slots.new_empty((count + 1,)),
-        slots.new_empty((size, 2)),
-    )
+    return slots.new_empty((count, batch), dtype=torch.int16), slots.new_empty((count + 1,)), slots.new_empty((size, 2))
 
 
 for _name, _shapes in (

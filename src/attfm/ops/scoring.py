@@ -105,12 +105,7 @@ def score(
 
 
 def is_native(linear: Tensor) -> bool:
-    """Return whether `score` takes these parameters: float32, on the CPU, and the backend is not "reference".
-
-    Raises
-    ------
-    ConfigError : the backend is "native", and they are something else
-    """
+    """Return whether `score` takes these parameters: float32, on the CPU, and the backend is not "reference"."""
     return backends.obstacle({"linear": linear}) is None
 
 

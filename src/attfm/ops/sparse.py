@@ -127,13 +127,9 @@ def adam_rows(
     ----------
     parameter : Tensor of (features, dim), contiguous
     gradient : sparse Tensor of (features, dim), as `torch.nn.Embedding(sparse=True)` makes it
-    mean : Tensor of (features, dim), contiguous, 0 at the start
-    square : Tensor of (features, dim), contiguous, 0 at the start
+    mean, square : Tensors of (features, dim), contiguous, 0 at the start
     step : int, number of this step, from 1
-    rate : float, torch.optim.AdamW's lr
-    betas : tuple of two floats, as AdamW's
-    eps : float, as AdamW's
-    decay : float, AdamW's weight_decay
+    rate, betas, eps, decay : float; two floats; float; float; torch.optim.AdamW's lr, betas, eps and weight_decay
     average : RowAverage of the parameter, into which the moved rows are taken, or None
 
     Raises
@@ -142,8 +138,7 @@ def adam_rows(
     """
     rows, values = _touched(parameter, gradient, mean, square)
     corrections = [1 - beta**step for beta in betas]
-    if _takes(parameter, values, mean, square, average):
-        _update(rows, values, (parameter, mean, square), (rate, decay, eps, *betas, *corrections), average)
+    if _updated(rows, values, (parameter, mean, square), (rate, decay, eps, *betas, *corrections), average):
         return
     if average is not None:
         average.catch_up(rows)
@@ -173,8 +168,7 @@ def adagrad_rows(
     Parameters and errors are those of `adam_rows`.
     """
     rows, values = _touched(parameter, gradient, square)
-    if _takes(parameter, values, square, average):
-        _update(rows, values, (parameter, None, square), (rate, decay, eps, 0.0, 0.0, 1.0, 1.0), average)
+    if _updated(rows, values, (parameter, None, square), (rate, decay, eps, 0.0, 0.0, 1.0, 1.0), average):
         return
     if average is not None:
         average.catch_up(rows)
@@ -196,33 +190,27 @@ def _touched(parameter: Tensor, gradient: Tensor, *state: Tensor) -> tuple[Tenso
     return sum_rows(gradient)
 
 
-def _takes(*parts: Tensor | RowAverage | None) -> bool:
-    tensors = [part.average if isinstance(part, RowAverage) else part for part in parts if part is not None]
-    named: dict[str, Tensor | None] = {str(n): t for n, t in enumerate(tensors)}
-    return backends.obstacle(named) is None and all(t.is_contiguous() for t in tensors)
-
-
-def _update(
+def _updated(
     rows: Tensor,
     values: Tensor,
     state: tuple[Tensor, Tensor | None, Tensor],
     settings: tuple[float, ...],
     average: RowAverage | None,
-) -> None:
-    """Do the step by the kernel.
+) -> bool:
+    """Do the step by the kernel and return True, or return False where it can't take the tensors.
 
-    Parameters
-    ----------
-    rows : int64 Tensor of (rows,)
-    values : Tensor of (rows, dim), their gradient
-    state : tuple of parameter, mean (None: Adagrad) and square
-    settings : tuple of rate, decay, eps, both betas, both corrections
-    average : RowAverage of the parameter, or None
+    `values` (rows, dim) is the gradient of `rows`; `state` is parameter, mean (None: Adagrad) and square; `settings`
+    are rate, decay, eps, both betas and both corrections.
     """
     parameter, mean, square = state
+    parts = (parameter, values, mean, square, None if average is None else average.average)
+    tensors = {str(n): t for n, t in enumerate(t for t in parts if t is not None)}
+    if backends.obstacle(tensors) is not None or not all(t.is_contiguous() for t in tensors.values()):
+        return False
     cpu.compiled.update_rows(
         rows.contiguous(), parameter.detach(), mean, square, values.detach(), *settings,
         cpu.thread_count(max(1, len(rows)), values.numel() * 20),
         *(() if average is None else (average.average, average.seen, average.log_factors, average.keep)),
     )  # fmt: skip
     torch.autograd.graph.increment_version(parameter)
+    return True

@@ -33,11 +33,7 @@ Progress = Callable[["Variant"], AbstractContextManager[FitProgress]]
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the comparison.
-
-    name : of its folder; title, about : what people read
-    on_all_rows : whether the encoder is fitted on all rows, as the write-up did, or on the training rows only
-    """
+    """One row of the comparison; `on_all_rows` fits the encoder on the test rows too, as the write-up did."""
 
     name: str
     title: str
@@ -67,10 +63,8 @@ class Row:
 def adult_variants(*, epochs: int | None = None, numeric: Numeric = "uniform", seed: int = 0) -> list[Variant]:
     """Return the three rows: the protocol with constant attention, with attention over pairs, and the defaults.
 
-    Parameters
-    ----------
-    epochs : of each; None: 100 for the protocol, early stopping for the defaults
-    numeric : "uniform": 10 bins of equal width for each numeric column; "scaled": none, the value itself
+    Without `epochs` they are 100 for the protocol, and the defaults stop early. Numeric columns are cut into 10 bins of
+    equal width ("uniform"), or enter as their values ("scaled").
     """
     protocol = tomllib.loads(packaged_settings()["adult_2021"])
     protocol["data"]["numeric"] = numeric
@@ -88,12 +82,7 @@ def adult_variants(*, epochs: int | None = None, numeric: Numeric = "uniform", s
 
 
 def reproduce_adult(variants: list[Variant], *, progress: Progress) -> Iterator[Row]:
-    """Train and measure each variant on the same training, validation and test rows of Adult, one after the other.
-
-    Parameters
-    ----------
-    progress : gives what shows the epochs of a variant
-    """
+    """Train and measure each variant on the same training, validation and test rows of Adult, one after the other."""
     dataset = DATASETS["adult"]
     source = open_source(dataset.path)
     labels = dataset.table()[dataset.target]
