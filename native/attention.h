@@ -261,19 +261,14 @@ void attention_logits(const Network& net, const float* q, int64_t count, float* 
   const int64_t bytes = bit_bytes(net.attention_dim);
   for_panels(net.padded_hidden, [&](int64_t c, auto panel) {
     constexpr int WIDTH = Network::width_of(panel);
-    const float* w = net.W + c * net.dim;
-    const int64_t used = net.attention_dim - c;
     for_row_tiles<WIDTH>(count, [&]<int ROWS>(int64_t r, Rows<WIDTH, ROWS>) {
-      logit_tile<ROWS, WIDTH, KEEP_BITS>(net, c, q + r * net.padded_dim, w, used, partial + r * LANES, count - r,
+      logit_tile<ROWS, WIDTH, KEEP_BITS>(net, c, q + r * net.padded_dim, net.W + c * net.dim, net.attention_dim - c,
+                                         partial + r * LANES, count - r,
                                          KEEP_BITS ? bits + r * bytes + c / 8 : nullptr);
     });
   });
-  if constexpr (KEEP_BITS) {
-    // A pair's bytes are whole words of 16 bits; narrow vectors leave the last byte of an odd number alone.
-    const int64_t written = (net.padded_hidden + 7) / 8;
-    if (written < bytes)
-      for (int64_t n = 0; n < count; ++n) bits[n * bytes + written] = 0;
-  }
+  if constexpr (KEEP_BITS)  // a pair's bytes are words of 16 bits: narrow vectors leave the last of an odd number alone
+    for (int64_t n = 0, last = (net.padded_hidden + 7) / 8; last < bytes && n < count; ++n) bits[n * bytes + last] = 0;
   for (int64_t n = 0; n < count; n += LANES) store(e + n, sum_each(partial + n * LANES));
 }
 
