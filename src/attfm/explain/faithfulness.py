@@ -71,8 +71,8 @@ class Faithfulness:
     >>> from attfm import AFMClassifier
     >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
     >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
-    >>> found = model.check_explanations(X)
-    >>> found.rows, found.sum_error < 1e-5, found.removal_error < 1e-5, found.seeds
+    >>> checked = model.check_explanations(X)
+    >>> checked.rows, checked.sum_error < 1e-5, checked.removal_error < 1e-5, checked.seeds
     (80, True, True, None)
     """
 
@@ -87,13 +87,9 @@ class Faithfulness:
 def check(
     model: Model, source: Source, *, rows: int = MOST_ROWS, seed: int = 0, refits: Refits | None = None
 ) -> Faithfulness:
-    """Return how far the explanations of a model can be trusted, measured on the first rows of a table.
+    """Return how far the explanations of a model can be trusted, measured on at most so many first rows of a table.
 
-    Parameters
-    ----------
-    rows : at most so many
-    seed : of the random orders of deletion
-    refits : with other seeds, see `attfm.train.reseeded`
+    The seed is that of the random orders of deletion, the refits have other seeds; see `attfm.train.reseeded`.
 
     Examples
     --------
@@ -131,9 +127,8 @@ def check(
         stored = Summary.from_arrays(model.background).refits
         stability = Stability.between(stored, refits=len(stored)) if len(stored) > 1 else None
     if refits is not None and refits.modules:
-        modules = [model.module, *refits.modules]
-        found = [importances(module, model.encoder, refits.rows) for module in modules]
-        seeds = Stability.between(found, refits=len(refits.modules))
+        summaries = [importances(m, model.encoder, refits.rows) for m in (model.module, *refits.modules)]
+        seeds = Stability.between(summaries, refits=len(refits.modules))
     return Faithfulness(total, sum_error, removal_error, deletion, stability, seeds)
 
 
@@ -154,12 +149,9 @@ def _removal_error(model: Model, rows: Batch, terms: Terms, whole: Floats, k: in
 
 def _deletion_sums(centred: Centred, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Return Σ over rows (and the mean over outputs) of |sum of the first k effects|, for k = 0 ... effects."""
-    both = (
-        np.concatenate([centred.main, centred.pair], axis=1)
-        .transpose(0, 2, 1)
-        .reshape(-1, centred.main.shape[1] + centred.pair.shape[1])
-    )
-    outputs = centred.main.shape[2]
+    effects = np.concatenate([centred.main, centred.pair], axis=1)
+    outputs = effects.shape[2]
+    both = effects.transpose(0, 2, 1).reshape(-1, effects.shape[1])
 
     def curve(order: NDArray[np.int64]) -> Floats:
         removed = np.abs(np.cumsum(np.take_along_axis(both, order, axis=1), axis=1))
