@@ -62,7 +62,7 @@ def test_an_effect_that_does_not_depend_on_one_field_leaves_its_pair() -> None:
     rows = encoded(made, source())
     levels = Levels.of_rows(made.encoder, rows)
     terms = terms_of(made.module, rows)
-    background = Background.of_sample(terms, levels, levels.of(rows), training_rows=len(rows))
+    background = Background.of_sample(terms, levels, levels.of(rows))
     centred = background.centre(terms, levels.of(rows))
     assert np.abs(terms.pair).max() > 0.5
     np.testing.assert_allclose(centred.pair, 0, atol=1e-5)

@@ -1,7 +1,7 @@
 """The background: means over the training rows, against which the centred view shows its effects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -36,15 +36,6 @@ OTHER_BACKGROUND = (
 
 
 @dataclass(frozen=True)
-class Centred:
-    """Centred effects of some rows: base + Σ main + Σ pair is the logit; shapes as in `attfm.model.terms.Terms`."""
-
-    base: Floats
-    main: Floats
-    pair: Floats
-
-
-@dataclass(frozen=True)
 class Background:
     """Means of effects over training rows.
 
@@ -74,13 +65,8 @@ class Background:
         start = np.concatenate([[0], np.cumsum(sizes[first] + sizes[second])])[:-1].astype(np.int64)
         return start, start + sizes[first]
 
-    @property
-    def base(self) -> Floats:
-        """What is added to the intercept: the sum of all means, (outputs,)."""
-        return np.asarray(self.main_mean.sum(0) + self.pair_mean.sum(0), np.float64)
-
-    def centre(self, terms: Terms, levels: Batch) -> Centred:
-        """Return the terms relative to their averages; levels : of the same rows, see `Levels.of`."""
+    def centre(self, terms: Terms, levels: Batch) -> Terms:
+        """Return the terms relative to their averages, whose sum goes to the intercept; levels : of the same rows."""
         main = terms.main - self.main_mean
         pair = terms.pair - self.pair_mean
         pairs = self.pairs[self.centred]
@@ -89,7 +75,8 @@ class Background:
         for place, (i, j) in enumerate(pairs):
             main[:, i] += to_first[:, place]
             main[:, j] += to_second[:, place]
-        return Centred(terms.intercept + self.base, main, pair)
+        base = self.main_mean.sum(0) + self.pair_mean.sum(0)
+        return replace(terms, intercept=terms.intercept + base, main=main, pair=pair)
 
     def _moved(self, starts: NDArray[np.int64], fields: NDArray[np.int64], levels: Batch) -> Floats:
         """Return what each centred pair gives to one of its fields, (rows, centred pairs, outputs)."""
@@ -122,7 +109,7 @@ class Background:
         return cls(levels, field_pairs(model.module), **means, rows=rows, training_rows=training_rows)
 
     @classmethod
-    def of_sample(cls, terms: Terms, levels: Levels, of_rows: Batch, *, training_rows: int) -> Self:
+    def of_sample(cls, terms: Terms, levels: Levels, of_rows: Batch) -> Self:
         """Return the background of the given terms; of_rows : the levels of their rows."""
         fields = range(len(levels.names))
         pairs = all_field_pairs(len(fields)) if terms.pair.shape[1] else np.empty((0, 2), np.int64)
@@ -140,9 +127,8 @@ class Background:
                 main_mean[f] += design.mean @ part
                 pair_mean[p] -= design.mean @ part
             moved += parts
-        return cls(
-            levels, pairs, counts, main_mean, pair_mean, centred, np.concatenate(moved), len(of_rows), training_rows
-        )
+        rows = len(of_rows)
+        return cls(levels, pairs, counts, main_mean, pair_mean, centred, np.concatenate(moved), rows, rows)
 
 
 def sample_size(module: FactorizationMachine) -> int:

@@ -32,9 +32,8 @@ class Explainer:
     >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
     >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
     >>> from attfm.data.sources.source import open_source
-    >>> explainer = Explainer(model.model_, view="raw")
-    >>> sum(len(part) for part in explainer.chunks(open_source(X)))
-    80
+    >>> Explainer(model.model_, view="raw").of_rows(open_source(X), [3, 1])
+    Explanation(2 rows, 2 fields, 1 pairs, view='raw')
     """
 
     def __init__(self, model: Model, *, view: View = "centred") -> None:
@@ -89,15 +88,13 @@ class Explainer:
     def explain(self, rows: Batch, numbers: NDArray[np.int64]) -> Explanation:
         """Return the explanation of encoded rows; numbers : int64 (rows,), theirs in the table."""
         terms, task = terms_of(self.model.module, rows), self.model.task
-        base, main, pair = terms.intercept, terms.main, terms.pair.astype(np.float64, copy=False)
         conditional = np.zeros(len(self.pairs), np.bool_)
         if self.background is not None:
-            centred = self.background.centre(terms, self.levels.of(rows))
-            base, main, pair = centred.base, centred.main, centred.pair
-            conditional = self.background.centred
+            terms, conditional = self.background.centre(terms, self.levels.of(rows)), self.background.centred
         return Explanation(
-            self.view, self.levels.names, self.pairs, task.outputs, task.unit, base, main, pair,
-            terms.attention, terms.applied, self.levels.row_labels(rows), numbers, conditional,
+            self.view, self.levels.names, self.pairs, task.outputs, task.unit, terms.intercept, terms.main,
+            terms.pair.astype(np.float64, copy=False), terms.attention, terms.applied, self.levels.row_labels(rows),
+            numbers, conditional,
         )  # fmt: skip
 
 

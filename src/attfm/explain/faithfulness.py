@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from attfm.data.batch import Batch
 from attfm.data.sources.source import Source
-from attfm.explain.background import Centred
 from attfm.explain.explainer import Explainer
 from attfm.explain.stability import Stability
-from attfm.explain.summary import Summary, importances
+from attfm.explain.summary import Summary, averaged
 from attfm.model.bundle import Model
 from attfm.model.modules import FactorizationMachine
 from attfm.model.terms import Terms, logits_without, terms_of
@@ -104,19 +103,17 @@ def check(
     total, sum_error, removal_error = 0, 0.0, 0.0
     curves: list[tuple[Floats, Floats]] = []
     rng = np.random.default_rng(seed)
-    scorer = model.scorer
     for _, part in explainer.encoded(source):
         part = part.slice(0, min(len(part), rows - total))
         total += len(part)
         terms = terms_of(model.module, part)
         size = np.abs(terms.intercept) + np.abs(terms.main).sum(1) + np.abs(terms.pair).sum(1) + 1e-12
-        whole = scorer.predict(part).double().numpy()
-        shown = terms.total()
+        whole = model.scorer.predict(part).double().numpy()
+        shown = terms
         if explainer.background is not None:
-            centred = explainer.background.centre(terms, explainer.levels.of(part))
-            shown = centred.base + centred.main.sum(1) + centred.pair.sum(1)
-            curves.append(_deletion_sums(centred, rng))
-        sum_error = max(sum_error, float((np.abs(shown - whole) / size).max(initial=0)))
+            shown = explainer.background.centre(terms, explainer.levels.of(part))
+            curves.append(_deletion_sums(shown, rng))
+        sum_error = max(sum_error, float((np.abs(shown.total() - whole) / size).max(initial=0)))
         removal_error = max(removal_error, *(_removal_error(model, part, terms, whole, k, size) for k in _REMOVED))
         if total >= rows:
             break
@@ -127,7 +124,7 @@ def check(
         stored = Summary.from_arrays(model.background).refits
         stability = Stability.between(stored, refits=len(stored)) if len(stored) > 1 else None
     if refits is not None and refits.modules:
-        summaries = [importances(m, model.encoder, refits.rows) for m in (model.module, *refits.modules)]
+        summaries = [averaged(m, model.encoder, refits.rows)[1] for m in (model.module, *refits.modules)]
         seeds = Stability.between(summaries, refits=len(refits.modules))
     return Faithfulness(total, sum_error, removal_error, deletion, stability, seeds)
 
@@ -147,7 +144,7 @@ def _removal_error(model: Model, rows: Batch, terms: Terms, whole: Floats, k: in
     return worst
 
 
-def _deletion_sums(centred: Centred, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _deletion_sums(centred: Terms, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Return Σ over rows (and the mean over outputs) of |sum of the first k effects|, for k = 0 ... effects."""
     effects = np.concatenate([centred.main, centred.pair], axis=1)
     outputs = effects.shape[2]

@@ -86,6 +86,7 @@ class Summary:
         return cls(rows, **own, surfaces=surfaces, refits=tuple(cls(rows, **figures) for figures in of_refits))
 
 
+# The names in a run folder; there a refit is called "bag".
 _ARRAYS = (
     "field_importance", "pair_importance", "attention_mean", "attention_std", "applied_mean", "shape", "shape_rows"
 )  # fmt: skip
@@ -97,7 +98,6 @@ class Tally:
 
     def __init__(self, background: Background, surfaces: Sequence[int] = ()) -> None:
         self.background = background
-        self.levels = background.levels
         pairs, outputs = len(background.pairs), background.main_mean.shape[1]
         self._rows = 0
         self._field, self._pair = np.zeros_like(background.main_mean), np.zeros_like(background.pair_mean)
@@ -116,7 +116,8 @@ class Tally:
             self._attention += attention.sum(0)
             self._squares += (attention**2).sum(0)
         self._applied += terms.applied.sum(0, dtype=np.float64)
-        for f, (start, size) in enumerate(zip(self.levels.offsets, self.levels.sizes, strict=True)):
+        sizes = self.background.levels.sizes
+        for f, (start, size) in enumerate(zip(self.background.levels.offsets, sizes, strict=True)):
             of_field = levels.field(f)
             part = slice(int(start), int(start + size))
             self._counts[part] += np.bincount(of_field.ids, minlength=int(size))
@@ -128,7 +129,7 @@ class Tally:
             for first in range(0, len(levels), _JOINED_ROWS):
                 piece = levels.slice(first, first + _JOINED_ROWS)
                 row, u, v = cells(piece.field(i), piece.field(j))
-                surface.add(u * self.levels.sizes[j] + v, centred.pair[first + row, p])
+                surface.add(u * sizes[j] + v, centred.pair[first + row, p])
 
     def summary(self) -> Summary:
         """Return the averages of all rows so far."""
@@ -144,7 +145,7 @@ class Tally:
     def _surface(self, p: int, surface: "_Cells") -> Surface:
         code, rows, sums = surface.merged()
         most = np.sort(np.argsort(-rows, kind="stable")[:_MOST_CELLS])
-        first, second = np.divmod(code[most], self.levels.sizes[self.background.pairs[p][1]])
+        first, second = np.divmod(code[most], self.background.levels.sizes[self.background.pairs[p][1]])
         return Surface(p, first, second, sums[most] / rows[most, None], rows[most])
 
 
@@ -176,9 +177,9 @@ def summarise(
     summaries show how far figures can be trusted.
     """
     part = rows.sample(sample_size(module))
-    background, summary = _summary(module, encoder, part, training_rows=len(rows), surfaces=STORED_SURFACES)
-    others = tuple(_summary(refit, encoder, part, training_rows=len(rows), surfaces=0)[1] for refit in refits)
-    return background.to_arrays() | replace(summary, refits=others).to_arrays()
+    background, summary = averaged(module, encoder, part, surfaces=STORED_SURFACES)
+    others = tuple(averaged(refit, encoder, part)[1] for refit in refits)
+    return replace(background, training_rows=len(rows)).to_arrays() | replace(summary, refits=others).to_arrays()
 
 
 def is_of(model: Model, rows: Dataset) -> bool:
@@ -193,18 +194,14 @@ def is_of(model: Model, rows: Dataset) -> bool:
     return np.array_equal(np.concatenate(counts), stored.counts)
 
 
-def importances(module: FactorizationMachine, encoder: Encoder, rows: Batch) -> Summary:
-    """Return the summary of a module without surfaces, for comparison with another module's of the same rows."""
-    return _summary(module, encoder, rows, training_rows=len(rows), surfaces=0)[1]
-
-
-def _summary(
-    module: FactorizationMachine, encoder: Encoder, rows: Batch, *, training_rows: int, surfaces: int
+def averaged(
+    module: FactorizationMachine, encoder: Encoder, rows: Batch, *, surfaces: int = 0
 ) -> tuple[Background, Summary]:
+    """Return background and summary of some rows, with the surfaces of so many of the most important pairs."""
     levels = Levels.of_rows(encoder, rows)
     of_rows = levels.of(rows)
     terms = Terms.concatenate([terms_of(module, chunk) for chunk in chunks(module, rows)])
-    background = Background.of_sample(terms, levels, of_rows, training_rows=training_rows)
+    background = Background.of_sample(terms, levels, of_rows)
     step = terms_chunk(module)
 
     def tally(pairs: Sequence[int]) -> Summary:
@@ -214,7 +211,5 @@ def _summary(
         return sums.summary()
 
     summary = tally(())
-    top = np.argsort(-summary.pair_importance.sum(1), kind="stable")[:surfaces]
-    if surfaces and len(top):
-        summary = replace(summary, surfaces=tally(top.tolist()).surfaces)
-    return background, summary
+    top = np.argsort(-summary.pair_importance.sum(1), kind="stable")[:surfaces].tolist()
+    return background, replace(summary, surfaces=tally(top).surfaces) if top else summary
