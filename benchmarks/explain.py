@@ -19,10 +19,10 @@ import torch
 
 import attfm
 from attfm import AFMClassifier, load_dataset
+from attfm.data.dataset import Examples, InMemoryDataset
 from attfm.data.sources.source import open_source
 from attfm.explain.explainer import Explainer
-from attfm.explain.training import summarise
-from attfm.model.rows import Rows
+from attfm.explain.summary import summarise
 from attfm.ops import native_info
 
 
@@ -82,9 +82,10 @@ def main() -> None:
     start = time.perf_counter()
     Explainer(model).of_rows(source, None)
     held, held_growth = time.perf_counter() - start, memory("VmHWM") - before
-    encoded = Rows.from_encoded(model.encoder.transform(X))
+    encoded = model.encoder.transform(X)
+    dataset = InMemoryDataset(Examples(encoded, torch.zeros(len(encoded)), torch.ones(len(encoded))))
     start = time.perf_counter()
-    summarise(model.module, model.encoder, encoded)
+    summarise(model.module, model.encoder, dataset)
     summary = time.perf_counter() - start
 
     seconds = statistics.median(streamed)

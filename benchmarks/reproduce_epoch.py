@@ -21,31 +21,48 @@ import torch
 from attfm.data.datasets import DATASETS, adult_split
 from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
+from attfm.data.split import Split
+from attfm.model.modules import FactorizationMachine
 from attfm.ops import Backend, native_info, use_backend
 from attfm.reproduce.adult import Variant, adult_variants
-from attfm.train.fit import LabelledTable, fit
+from attfm.train.fit import fit
+from attfm.train.observer import Epoch, Observer
+from attfm.train.prepare import LabelledTable, Tables
 from benchmarks.pages import circumstances, table, write_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class Stamps(Observer):
+    """Notes when each step of each epoch was done."""
+
+    def __init__(self, clock: "Callable[[], float]") -> None:
+        self.clock = clock
+        self.epochs: list[list[float]] = [[]]
+
+    def on_batch(self, rows: int) -> None:
+        self.epochs[-1].append(self.clock())
+
+    def on_epoch(self, epoch: Epoch, module: FactorizationMachine) -> bool:
+        self.epochs.append([])
+        return False
+
+
 def step_seconds(variant: Variant, backend: Backend, clock: "Callable[[], float]") -> tuple[list[float], int]:
     """Return the seconds of each step but the first of an epoch, and the steps of an epoch."""
-    stamps: list[list[float]] = [[]]
     dataset = DATASETS["adult"]
     source, labels = open_source(dataset.path), dataset.table()[dataset.target]
     train_rows, valid_rows, _ = adult_split(labels.to_numpy())
+    split, everything = Split(train_rows, valid_rows), np.arange(len(labels))
     schema = infer_schema(
         source.batches(), source.schema, target=dataset.target, config=variant.config.data, source=source.name
     )
+    table = LabelledTable(source, labels)
+    stamps = Stamps(clock)
     with use_backend(backend):
-        fit(
-            LabelledTable(source, labels), schema=schema, config=variant.config, target_name=dataset.target,
-            train_rows=train_rows, valid_rows=valid_rows, encoder_rows=np.arange(len(labels)),
-            on_batch=lambda rows: stamps[-1].append(clock()), on_epoch=lambda epoch, module: stamps.append([]),
-        )  # fmt: skip
-    return [later - earlier for epoch in stamps for earlier, later in pairwise(epoch)], len(stamps[0])
+        fit(Tables(table, schema, dataset.target, split, encoder_rows=everything), variant.config, stamps)
+    return [later - earlier for epoch in stamps.epochs for earlier, later in pairwise(epoch)], len(stamps.epochs[0])
 
 
 def in_own_process(backend: str, variant: int, options: argparse.Namespace) -> tuple[list[float], int]:

@@ -29,7 +29,9 @@ from attfm.config import Config, ModelConfig
 from attfm.data.datasets import adult_split, load_dataset
 from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
-from attfm.train.fit import LabelledTable, fit, measure
+from attfm.data.split import Split
+from attfm.train.fit import fit, measure
+from attfm.train.prepare import LabelledTable, Tables
 
 FLIGHT_ROWS = 60_000
 
@@ -175,14 +177,13 @@ def run(name: str, table: pa.Table, labels: object, train_rows: object, valid_ro
     source = open_source(table)
     schema = infer_schema(source.batches(), source.schema, target=None, config=config.data, source=name)
     started = time.perf_counter()
-    fitted = fit(
-        LabelledTable(source, pa.chunked_array(labels.chunks if hasattr(labels, "chunks") else [labels])),
-        schema=schema, config=config, train_rows=train_rows, valid_rows=valid_rows,
-    )  # fmt: skip
-    metrics = measure(fitted.model, fitted.valid)
+    labelled = LabelledTable(source, pa.chunked_array(labels.chunks if hasattr(labels, "chunks") else [labels]))
+    fitted = fit(Tables(labelled, schema, split=Split(train_rows, valid_rows)), config)
+    model, data, history = fitted.model, fitted.prepared.data, fitted.trained.history
+    metrics = measure(model.module, data.valid, data.task, threshold=model.threshold)
     shown = {k: round(metrics[k], 5) for k in ("log_loss", "auc", "rmse") if k in metrics}
-    record = {"table": name, **chosen, "seed": seed, **shown, "best_epoch": fitted.history.best_epoch,
-              "epochs": len(fitted.history.epochs), "seconds": round(time.perf_counter() - started, 1)}  # fmt: skip
+    record = {"table": name, **chosen, "seed": seed, **shown, "best_epoch": history.best_epoch,
+              "epochs": len(history.epochs), "seconds": round(time.perf_counter() - started, 1)}  # fmt: skip
     print(json.dumps({"stage": "unnamed", **record}), flush=True)
 
 

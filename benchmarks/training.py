@@ -24,10 +24,12 @@ import torch
 from torch import Tensor
 
 from attfm.config import ModelConfig, TrainConfig
+from attfm.data.batch import Batch
+from attfm.data.dataset import Examples, InMemoryDataset
 from attfm.model.modules import FactorizationMachine
-from attfm.model.rows import Rows
+from attfm.model.task import Binary
 from attfm.ops import adam_rows, native_info
-from attfm.train.trainer import Examples, train
+from attfm.train.trainer import Trainer, TrainingData
 from benchmarks.pages import circumstances, processor, table, write_section
 
 ADULT_SIZES = [74, 8, 255, 16, 16, 7, 15, 6, 5, 2, 120, 99, 96, 42]
@@ -51,12 +53,11 @@ def measure_criteo(rows: int) -> dict[str, Any]:
     torch.manual_seed(0)
     target = (ids[:, 0] % 2 ^ torch.randint(0, 4, (rows,)).eq(0)).long()
     module = FactorizationMachine(features, 39, 1, ModelConfig.parse({"dim": 16, "attention_dim": 16}))
-    config = TrainConfig.parse({"epochs": 1, "early_stopping": False, "device": "cpu"})
+    config = TrainConfig.parse({"epochs": 1, "batch_size": 4096, "early_stopping": False, "device": "cpu"})
     start = time.perf_counter()
-    history = train(
-        module, Examples(Rows(ids), target, torch.ones(rows)), None, task="binary", config=config,
-        batch_size=4096, neighbours=np.empty(0, np.int64),
-    )  # fmt: skip
+    dataset = InMemoryDataset(Examples(Batch(ids), target, torch.ones(rows)))
+    data = TrainingData(Binary("clicked", (0, 1)), dataset, None, np.empty(0, np.int64))
+    history = Trainer(module, data, config).run()
     return {
         "rows": rows, "features": features, "epoch_seconds": history.epochs[0].seconds,
         "with_preparation_seconds": time.perf_counter() - start, "train_loss": history.epochs[0].train_loss,
@@ -83,7 +84,7 @@ def measure_score(attention_dim: int) -> dict[str, Any]:
     torch.manual_seed(0)
     config = ModelConfig.parse({"dim": 16, "attention_dim": attention_dim})
     module = FactorizationMachine(sum(ADULT_SIZES), 14, 1, config)
-    encoded = Rows(ids)
+    encoded = Batch(ids)
     in_float64 = copy.deepcopy(module).double()
     result: dict[str, Any] = {"rows": rows, "attention_dim": attention_dim, "at_least": {"rows_per_second": 1e6}}
     result["rows_per_second"] = rows / fastest(lambda: module.predict(encoded))

@@ -16,32 +16,68 @@ from attfm.errors import (
 )
 
 if TYPE_CHECKING:
+    from attfm.config import Config, DataConfig, ModelConfig, TrainConfig
     from attfm.data.datasets import load_dataset
+    from attfm.data.schema import Column, Schema
     from attfm.estimators import AFMClassifier, AFMRegressor, load
+    from attfm.explain.explanation import Effect, Explanation
+    from attfm.explain.faithfulness import Deletion, Faithfulness
+    from attfm.explain.global_explanation import GlobalExplanation, Importance, PairSurface, Shape
+    from attfm.explain.stability import Stability
+    from attfm.explain.what_if import Change, Changes
+    from attfm.model.bundle import Model
+    from attfm.model.facts import RunFacts
 
 __all__ = [
     "AFMClassifier",
     "AFMRegressor",
     "AttfmError",
+    "Change",
+    "Changes",
+    "Column",
+    "Config",
     "ConfigError",
+    "DataConfig",
     "DataError",
+    "Deletion",
+    "Effect",
+    "Explanation",
+    "Faithfulness",
+    "GlobalExplanation",
+    "Importance",
     "MissingExtraError",
+    "Model",
+    "ModelConfig",
+    "PairSurface",
+    "RunFacts",
     "RunFolderError",
+    "Schema",
     "SchemaError",
+    "Shape",
     "SourceError",
+    "Stability",
     "TargetError",
+    "TrainConfig",
     "TrainingError",
     "load",
     "load_dataset",
 ]
 
 # Loaded at first use, so that `attfm --help` does not wait for torch.
-_LAZY = {
-    "AFMClassifier": "attfm.estimators",
-    "AFMRegressor": "attfm.estimators",
-    "load": "attfm.estimators",
-    "load_dataset": "attfm.data.datasets",
+_HOMES = {
+    "attfm.config": ("Config", "DataConfig", "ModelConfig", "TrainConfig"),
+    "attfm.data.datasets": ("load_dataset",),
+    "attfm.data.schema": ("Column", "Schema"),
+    "attfm.estimators": ("AFMClassifier", "AFMRegressor", "load"),
+    "attfm.explain.explanation": ("Effect", "Explanation"),
+    "attfm.explain.faithfulness": ("Deletion", "Faithfulness"),
+    "attfm.explain.global_explanation": ("GlobalExplanation", "Importance", "PairSurface", "Shape"),
+    "attfm.explain.stability": ("Stability",),
+    "attfm.explain.what_if": ("Change", "Changes"),
+    "attfm.model.bundle": ("Model",),
+    "attfm.model.facts": ("RunFacts",),
 }
+_LAZY = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -145,6 +145,9 @@ class TrainConfig(_Settings):
     threshold: float = Field(0.5, gt=0, lt=1, description="decision threshold of the reported metrics")
     seed: int = Field(0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: Literal["auto", "native", "reference"] = Field(
+        "auto", description="who computes the steps: compiled kernels, plain torch, or kernels where they can"
+    )
 
 
 class Config(_Settings):

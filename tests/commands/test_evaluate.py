@@ -11,7 +11,7 @@ from sklearn.metrics import recall_score, roc_auc_score
 
 import attfm
 from attfm.cli import main
-from attfm.model.bundle import Model
+from attfm.model.run_folder import load_model
 from tests.shop import HEADER, INPUTS, shop_rows, train_json, write_csv
 
 
@@ -25,7 +25,7 @@ def test_class_and_row_weights_count_in_all_metrics(tmp_path: Path, capsys: pyte
     assert main(["evaluate", run, path, "--json"]) == 0
     weighted = json.loads(capsys.readouterr().out)["metrics"]
     table = pacsv.read_csv(path)
-    score = Model.load(run).predict_proba(table)[:, 1]
+    score = load_model(run).predict_proba(table)[:, 1]
     label = np.array(table["bought"].to_pylist()) == "yes"
     weight = table["weight"].to_numpy().astype(float)
     assert weighted["auc"] == pytest.approx(roc_auc_score(label, score, sample_weight=weight))
@@ -37,7 +37,7 @@ def test_class_and_row_weights_count_in_all_metrics(tmp_path: Path, capsys: pyte
     assert "weighted by class" in err
     assert json.loads(out)["metrics"] == pytest.approx(balanced["metrics"]["test"], rel=1e-5)
     # Under balanced weights accuracy is the mean of both classes' recalls.
-    decided = Model.load(balanced["run"]).predict_proba(table)[:, 1] > 0.5
+    decided = load_model(balanced["run"]).predict_proba(table)[:, 1] > 0.5
     recalls = [recall_score(label, decided), recall_score(~label, ~decided)]
     shares = np.array(balanced["training"]["class_weights"])
     per_class = np.array([label.sum(), (~label).sum()]) * shares[::-1]
@@ -59,7 +59,7 @@ def test_what_was_not_foreseen_exits_1_with_a_traceback_on_request_only(
     def fail(*_: object) -> None:
         raise RuntimeError("the moon is full")
 
-    monkeypatch.setattr(Model, "load", fail)
+    monkeypatch.setattr("attfm.commands.evaluate.load_model", fail)
     assert main(["evaluate", run, shop]) == 1
     err = capsys.readouterr().err
     assert err.startswith("attfm: RuntimeError: the moon is full.")

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from attfm.config import Config
 from attfm.data.sources.source import open_source
 from attfm.explain import background
 from attfm.explain.explainer import Explainer
-from attfm.model.bundle import Model
-from attfm.train import refit as modules
-from attfm.train.trainer import Examples
+from attfm.model.facts import RunFacts
+from attfm.model.run_folder import load_model, save_model
+from attfm.train import refit
+from attfm.train.observer import Observer
+from attfm.train.prepare import Prepared
 from tests.shop import FAST, HEADER, INPUTS, shop_rows, write_csv, write_shop
 
 
@@ -54,7 +57,7 @@ def test_rows_are_printed_with_prediction_and_bars(shop: str, run: str, capsys: 
     capsys.readouterr()
     assert main(["explain", run, shop, "--rows", "2", "--top", "3"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    model = Model.load(run)
+    model = load_model(run)
     explanation = Explainer(model).of_rows(open_source(shop), [0, 1])
     share = model.predict_proba(pacsv.read_csv(shop))[1, 1]
     decided = "yes" if share > 0.5 else "no"
@@ -85,14 +88,14 @@ def test_single_rows_are_chosen_by_number(shop: str, run: str, capsys: pytest.Ca
     assert [row["row"] for row in result["rows"]] == [150, 7]
     account = result["rows"][1]["accounts"][0]
     assert len(account["effects"]) == 2
-    logits = Model.load(run).logits(open_source(shop))
+    logits = load_model(run).logits(open_source(shop))
     assert account["logit"] == pytest.approx(logits[7, 0], rel=1e-4)
 
 
 def test_raw_terms_start_at_the_intercept(shop: str, run: str, capsys: pytest.CaptureFixture[str]) -> None:
     result = run_json(capsys, run, shop, "--rows", "1", "--raw")
     assert result["view"] == "raw"
-    assert result["base"]["yes"] == pytest.approx(Model.load(run).module.intercept.item())
+    assert result["base"]["yes"] == pytest.approx(load_model(run).module.intercept.item())
     assert main(["explain", run, shop, "--rows", "1", "--raw"]) == 0
     assert "the intercept" in capsys.readouterr().out
 
@@ -110,7 +113,7 @@ def test_all_rows_are_written_to_a_file(
     assert effects == [f"effect of {name}" for name in ("age", "job", "town", "age × job", "age × town", "job × town")]
     total = table["base"].to_numpy() + sum(table[name].to_numpy() for name in effects)
     np.testing.assert_allclose(total, table["logit"].to_numpy(), rtol=1e-6)
-    np.testing.assert_allclose(total, Model.load(run).logits(open_source(shop))[:, 0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(total, load_model(run).logits(open_source(shop))[:, 0], rtol=1e-4, atol=1e-5)
 
 
 def test_global_prints_importance_with_and_without_a_table(
@@ -136,7 +139,7 @@ def test_pairs_out_of_which_only_the_mean_is_moved_are_named(
 ) -> None:
     monkeypatch.setattr(background, "_MOST_PAIRS", 1)
     assert main(["train", shop, "--target", "bought", "--out", "run", *FAST]) == 0
-    conditional = Explainer(Model.load("run")).background.centred
+    conditional = Explainer(load_model("run")).background.centred
     left = [name for name, kept in zip(("age × job", "age × town", "job × town"), conditional, strict=True) if not kept]
     assert len(left) == 2
     capsys.readouterr()
@@ -181,22 +184,22 @@ def test_seeds_refit_the_run_on_the_rows_of_its_training(
     train = ["train", table, "--target", "bought", "--out", "run", "--set", "epochs=4", "--quiet", *SPLITS[split]]
     assert main(train) == 0
     trained_on = []
-    real = modules.train_module
+    real = refit.train_module
 
-    def watched(encoder: object, target: object, config: Config, examples: Examples, *rest: object, **more: Any) -> Any:
-        trained_on.append((config.train, examples))
-        return real(encoder, target, config, examples, *rest, **more)
+    def watched(prepared: Prepared, config: Config, observer: Observer) -> Any:
+        trained_on.append((config.train, prepared.data.train))
+        return real(prepared, config, observer)
 
-    monkeypatch.setattr(modules, "train_module", watched)
+    monkeypatch.setattr(refit, "train_module", watched)
     capsys.readouterr()
     found = run_json(capsys, "run", table, "--check", "--seeds", "2")["check"]
-    facts = Model.load("run").training
+    facts = load_model("run").facts
     assert [settings.seed for settings, _ in trained_on] == [1, 2]
-    for settings, examples in trained_on:
-        assert len(examples) == facts["training_rows"]
+    for settings, dataset in trained_on:
+        assert len(dataset) == facts.training_rows
         assert settings.early_stopping == (split not in ("no validation", "a table of its own"))
         if split == "a table of its own":
-            assert settings.epochs == facts["best_epoch"]
+            assert settings.epochs == facts.best_epoch
     assert found["seeds"]["refits"] == 2
     assert -1 <= found["seeds"]["fields"] <= 1
     assert found["seeds"]["largest"] == (3 if split == "weights" else 5)
@@ -221,9 +224,9 @@ def test_seeds_need_the_table_of_the_training(
     for arguments in (["--seeds", "1"], ["--check", "--train-table", shop]):
         assert main(["explain", run, shop, *arguments]) == 2
         assert "--seeds belongs to --check, and --train-table to --seeds" in capsys.readouterr().err
-    model = Model.load(run)
-    del model.training["split"]
-    older = str(model.save(tmp_path / "older"))
+    model = load_model(run)
+    unsaid = RunFacts(**{**model.facts.known(), "split": None})
+    older = str(save_model(replace(model, facts=unsaid), tmp_path / "older"))
     assert main(["explain", older, shop, "--check", "--seeds", "1"]) == 2
     assert "does not say how its table was split" in capsys.readouterr().err
 
@@ -292,9 +295,7 @@ def test_a_missing_column_is_named(run: str, tmp_path: Path, capsys: pytest.Capt
 def test_a_run_without_background_explains_raw_only(
     shop: str, run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = Model.load(run)
-    model.background = {}
-    folder = str(model.save(tmp_path / "bare"))
+    folder = str(save_model(replace(load_model(run), background={}), tmp_path / "bare"))
     for arguments in ([shop], ["--global"]):
         assert main(["explain", folder, *arguments]) == 2
         assert "no background stored" in capsys.readouterr().err

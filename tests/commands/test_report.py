@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from attfm.cli import main
-from attfm.model.bundle import Model
+from attfm.model.run_folder import load_model
 from tests.shop import FAST, INPUTS, shop_rows, write_csv
 
 
@@ -86,9 +86,9 @@ def test_train_writes_the_report_into_the_run_folder(
     assert "shop.csv (test rows)" in page
     # It is for people: a folder with another one, or with none, is as good.
     (folder / "report.html").write_text("edited")
-    Model.load(folder)
+    load_model(folder)
     (folder / "report.html").unlink()
-    Model.load(folder)
+    load_model(folder)
 
 
 def test_train_can_do_without(shop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

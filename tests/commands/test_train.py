@@ -13,8 +13,8 @@ from attfm.cli import main
 from attfm.commands.folders import NewFolder
 from attfm.data.datasets import adult_split, load_dataset
 from attfm.data.split import Part, split_table
-from attfm.errors import TrainingError
-from attfm.model.bundle import Model
+from attfm.errors import ConfigError, TrainingError
+from attfm.model.run_folder import load_model
 from tests.shop import FAST, train_json, write_shop
 
 
@@ -57,7 +57,7 @@ def test_the_stored_metrics_are_those_of_the_split_rows(shop: str, run: str) -> 
     assert (len(split.train), len(split.valid), len(split.test)) == (120, 40, 40)
     assert len(set(split.train) | set(split.valid) | set(split.test)) == 200
     stored = json.loads((Path(run) / "metrics.json").read_text())
-    model = Model.load(run)
+    model = load_model(run)
     for part, rows in (("valid", split.valid), ("test", split.test)):
         score = model.predict_proba(table.take(rows))[:, 1]
         expected = roc_auc_score(table["bought"].take(rows).to_pylist(), score)
@@ -68,8 +68,8 @@ def test_the_stored_metrics_are_those_of_the_split_rows(shop: str, run: str) -> 
 def test_the_history_has_auc_and_accuracy_of_each_epoch(run: str) -> None:
     history = [json.loads(line) for line in (Path(run) / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [1, 2, 3]
-    model = Model.load(run)
-    kept = history[model.training["best_epoch"] - 1]
+    model = load_model(run)
+    kept = history[model.facts.best_epoch - 1]
     for name in ("auc", "accuracy"):
         assert kept[f"valid_{name}"] == pytest.approx(model.metrics["valid"][name], abs=1e-6)
 
@@ -82,7 +82,7 @@ def test_adult_is_trained_on_its_own_split(capsys: pytest.CaptureFixture[str]) -
     rows = adult_split(table["income"].to_numpy())
     facts = result["training"]
     assert [facts[f"{part}_rows"] for part in ("training", "validation", "test")] == [len(part) for part in rows]
-    score = Model.load("runs/adult-1").predict_proba(table.take(rows[2]))[:, 1]
+    score = load_model("runs/adult-1").predict_proba(table.take(rows[2]))[:, 1]
     auc = roc_auc_score(table["income"].take(rows[2]).to_pylist(), score)
     assert result["metrics"]["test"]["auc"] == pytest.approx(auc, abs=1e-6)  # rows are summed in other chunks
     # The default split of any table is this one.
@@ -173,7 +173,7 @@ def test_a_run_is_replaced_only_by_force(shop: str, capsys: pytest.CaptureFixtur
     assert Path("mine/weights.safetensors").read_bytes() == before
     assert main([*again, "--force"]) == 0
     assert Path("mine/weights.safetensors").read_bytes() != before
-    Model.load("mine")
+    load_model("mine")
     assert os.listdir() == ["mine"]
 
 
@@ -230,11 +230,11 @@ def test_interruption_keeps_the_run_that_was_to_be_replaced(shop: str, monkeypat
         raise KeyboardInterrupt
 
     # In the middle of saving, when the new folder is half-written.
-    monkeypatch.setattr("attfm.model.bundle.model_card", interrupt)
+    monkeypatch.setattr("attfm.model.run_folder.model_card", interrupt)
     assert main(["train", shop, "--target", "bought", "--out", "run", "--force", "--seed", "1", *FAST]) == 130
     assert os.listdir() == ["run"]
     assert Path("run/config.json").read_bytes() == before
-    Model.load("run")
+    load_model("run")
 
 
 def test_parts_are_parsed() -> None:

@@ -41,17 +41,7 @@ def test_target_weight_and_ignored_columns_are_not_encoded() -> None:
 
 
 def test_neighbours_are_bins_of_one_field_and_never_unknown_or_missing() -> None:
-    encoder = fit(
-        table(
-            s=["a", "b"],
-            x=[
-                1,
-                2,
-            ],
-            y=[1.0, 1.0],
-        ),
-        columns={"x": {"max_bins": 2}},
-    )
+    encoder = fit(table(s=["a", "b"], x=[1, 2], y=[1.0, 1.0]), columns={"x": {"max_bins": 2}})
     assert [(f.start, f.stop) for f in encoder.fields] == [(0, 4), (4, 8), (8, 11)]
     assert encoder.neighbours().tolist() == [6]
     assert fit(table(s=["a", "b"])).neighbours().tolist() == []

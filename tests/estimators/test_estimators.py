@@ -138,12 +138,12 @@ def test_a_regressor_predicts_numbers_and_saves(tmp_path: Path) -> None:
 def test_eval_set_decides_when_to_stop() -> None:
     X, y = people()
     model = AFMClassifier(epochs=40, patience=2).fit(X, y, eval_set=people(seed=1))
-    stopped = model.model_.training
-    assert stopped["validation_rows"] == 300
-    assert stopped["training_rows"] == 300
+    stopped = model.model_.facts
+    assert stopped.validation_rows == 300
+    assert stopped.training_rows == 300
     flipped = np.where(people(seed=1)[1] == "yes", "no", "yes")
     worse = AFMClassifier(epochs=40, patience=2).fit(X, y, eval_set=(people(seed=1)[0], flipped))
-    assert worse.model_.training["best_epoch"] < stopped["best_epoch"]
+    assert worse.model_.facts.best_epoch < stopped.best_epoch
 
 
 def test_sample_and_class_weights_move_the_decision() -> None:

@@ -54,10 +54,7 @@ def arguments(
 
 
 def outputs_and_gradients(
-    pool: Callable[..., tuple[Tensor, Tensor]],
-    values: Sequence[Tensor | None],
-    dtype: torch.dtype,
-    **options: object,
+    pool: Callable[..., tuple[Tensor, Tensor]], values: Sequence[Tensor | None], dtype: torch.dtype, **options: object
 ) -> list[Tensor]:
     """Return pooled, weights, and the gradient of every argument, for fixed random gradients of both outputs."""
     leaves = [None if t is None else t.detach().to(dtype).clone().requires_grad_() for t in values]

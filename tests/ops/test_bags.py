@@ -2,18 +2,26 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pool_cases import Arguments, Results, arguments, assert_as_exact_as_eager, needs_native, outputs_and_gradients
 from torch import Tensor
 from torch.nn import functional as F
 
+from attfm.data.batch import Batch, FieldFeatures
 from attfm.errors import DataError
-from attfm.model.rows import BagRows, Rows
 from attfm.ops import cpu, distinct, pair_attention_pool_ids, reference, score
 from attfm.ops.schema import PoolCall
+from tests.ops.pool_cases import (
+    Arguments,
+    Results,
+    arguments,
+    assert_as_exact_as_eager,
+    needs_native,
+    outputs_and_gradients,
+)
 
 FEATURES = 60
 
@@ -209,21 +217,15 @@ def test_scores(chunk: int) -> None:
     assert torch.allclose(found.double(), expected, rtol=2e-5, atol=2e-5)
 
 
-def test_rows_list_their_entries() -> None:
-    # The column of a bag's field holds a feature of value 0, which is no entry.
-    rows = Rows(
-        torch.tensor([[0, 9], [1, 9], [2, 9]], dtype=torch.int32),
-        torch.tensor([[0.5, 0.0], [1.5, 0.0], [2.5, 0.0]]),
-        {
-            1: BagRows(
-                torch.tensor([7, 8, 7], dtype=torch.int32), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 2, 2, 3])
-            )
-        },
-    )
-    ids, values, offsets = rows.entries()
-    assert ids.tolist() == [0, 7, 8, 1, 2, 7]
-    assert values.tolist() == [0.5, 1.0, 2.0, 1.5, 2.5, 3.0]
-    assert offsets.tolist() == [[0, 1], [3, 4], [4, 5]]
+def test_a_batch_lists_its_entries() -> None:
+    single = FieldFeatures(np.array([0, 1, 2], np.int32), np.array([0.5, 1.5, 2.5], np.float32))
+    bags = FieldFeatures(np.array([7, 8, 7], np.int32), np.array([1, 2, 3], np.float32), np.array([2, 0, 1]))
+    batch = Batch.of_fields([single, bags])
+    assert batch.offsets is not None
+    assert batch.values is not None
+    assert batch.ids.tolist() == [0, 7, 8, 1, 2, 7]
+    assert batch.values.tolist() == [0.5, 1.0, 2.0, 1.5, 2.5, 3.0]
+    assert batch.offsets.tolist() == [[0, 1], [3, 4], [4, 5]]
 
 
 @needs_native

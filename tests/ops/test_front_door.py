@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from pool_cases import arguments, needs_native
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attfm.errors import ConfigError, DataError
 from attfm.ops import native_info, pair_attention_pool, pair_attention_pool_ids, set_backend, use_backend
+from tests.ops.pool_cases import arguments, needs_native
 
 
 def values(*shape: int) -> list[Tensor]:
@@ -94,10 +94,7 @@ def test_weights_only_on_request() -> None:
     [
         (lambda a: a[0].double(), "embeddings is float64, and the kernels take float32"),
         (lambda a: a[0].to("meta"), "embeddings is on meta, and the kernels run on the CPU"),
-        (
-            lambda a: a[0].transpose(0, 1).contiguous().transpose(0, 1),
-            "contiguous tensors, and embeddings is not",
-        ),
+        (lambda a: a[0].transpose(0, 1).contiguous().transpose(0, 1), "contiguous tensors, and embeddings is not"),
     ],
 )
 def test_native_refuses_by_name(change: Any, message: str) -> None:

@@ -7,12 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pool_cases import Arguments, Results, arguments, assert_as_exact_as_eager, needs_native, outputs_and_gradients
 from torch import Tensor
 
 from attfm.errors import ConfigError, DataError
 from attfm.ops import cpu, distinct, pair_attention_pool, pair_attention_pool_ids, reference
 from attfm.ops.schema import PoolCall
+from tests.ops.pool_cases import (
+    Arguments,
+    Results,
+    arguments,
+    assert_as_exact_as_eager,
+    needs_native,
+    outputs_and_gradients,
+)
 
 PATHS = pytest.mark.parametrize("path", [False, True], ids=["by row", "distinct pairs"])
 

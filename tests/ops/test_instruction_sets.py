@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from pool_cases import needs_native
 
 from attfm.ops import native_info
+from tests.ops.pool_cases import needs_native
 
 
 @needs_native

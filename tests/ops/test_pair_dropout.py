@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from pair_dropout_mask import pair_dropout_mask
-from pool_cases import (
+from torch import Tensor
+
+from attfm.ops import cpu, pair_attention_pool, pair_attention_pool_ids, reference, schema
+from attfm.ops.schema import PoolCall
+from tests.ops.pair_dropout_mask import pair_dropout_mask
+from tests.ops.pool_cases import (
     SHAPES,
     Arguments,
     Results,
@@ -17,10 +21,6 @@ from pool_cases import (
     needs_native,
     outputs_and_gradients,
 )
-from torch import Tensor
-
-from attfm.ops import cpu, pair_attention_pool, pair_attention_pool_ids, reference, schema
-from attfm.ops.schema import PoolCall
 
 pytestmark = needs_native
 pool = partial(pair_attention_pool, backend="native", return_weights=True)

@@ -7,7 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pool_cases import (
+from torch import Tensor
+
+from attfm.ops import all_pairs, cpu, pair_attention_pool, reference, schema
+from attfm.ops.schema import PoolCall
+from tests.ops.pool_cases import (
     SHAPES,
     arguments,
     assert_as_exact_as_eager,
@@ -16,10 +20,6 @@ from pool_cases import (
     outputs_and_gradients,
     three_ways,
 )
-from torch import Tensor
-
-from attfm.ops import all_pairs, cpu, pair_attention_pool, reference, schema
-from attfm.ops.schema import PoolCall
 
 pytestmark = needs_native
 pool = partial(pair_attention_pool, backend="native", return_weights=True)
@@ -271,9 +271,7 @@ def test_compiled_graph_has_no_break() -> None:
     values = arguments32(6, 4, 5, 3)
     leaf = torch.as_tensor(values[0]).clone().requires_grad_()
     function = torch.compile(
-        lambda v: pair_attention_pool(v, *values[1:], scale=1.0).vector.sin().sum(),
-        backend="aot_eager",
-        fullgraph=True,
+        lambda v: pair_attention_pool(v, *values[1:], scale=1.0).vector.sin().sum(), backend="aot_eager", fullgraph=True
     )
     function(leaf).backward()
     expected = torch.as_tensor(values[0]).clone().requires_grad_()

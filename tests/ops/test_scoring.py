@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from pool_cases import arguments, needs_native
 from torch import Tensor
 
 from attfm.errors import ConfigError, DataError
 from attfm.ops import reference, score, use_backend
+from tests.ops.pool_cases import arguments, needs_native
 
 FIELDS, EACH, DIM, OUTPUTS = 5, 6, 9, 3
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from attfm import AFMClassifier
-from attfm.report.rows_shown import RANDOM, RIGHT, WRONG, Examined, decided, shown_rows
+from attfm.report.rows_shown import RANDOM, RIGHT, WRONG, Examined, shown_rows
 from tests.report.pages import table
 
 
@@ -14,7 +14,7 @@ def test_a_hundred_rows_are_chosen_right_wrong_and_random(model: AFMClassifier, 
     assert list(groups) == [RIGHT, WRONG, RANDOM]
     places = [place for group in groups.values() for place in group]
     assert len(places) == len(set(places)) == 100
-    right = decided(model.model_, examined.logits) == examined.target
+    right = model.model_.decide(examined.logits) == examined.target
     assert right[groups[RIGHT]].all()
     assert not right[groups[WRONG]].any()
     certainty = np.abs(examined.logits[:, 0])

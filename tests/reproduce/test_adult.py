@@ -12,15 +12,13 @@ import torch
 from attfm.cli import main
 from attfm.commands.reproduce import _table
 from attfm.config import Config, ModelConfig
-from attfm.data.batch import EncodedBatch
+from attfm.data.batch import Batch
 from attfm.data.datasets import adult_split, load_dataset
 from attfm.data.encoder import Encoder
 from attfm.data.inference import infer_schema
-from attfm.model.bundle import Model
 from attfm.model.modules import FactorizationMachine
-from attfm.model.rows import Rows
+from attfm.model.run_folder import load_model
 from attfm.reproduce.adult import adult_variants, figures
-from attfm.train.trainer import Examples
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +44,7 @@ def test_all_three_rows_are_measured_on_the_same_rows(result: dict) -> None:
         assert set(row["metrics"]) == {"valid", "test"}
         assert row["epochs"] == 1
         assert row["seconds"] > 0
-        decided = Model.load(row["run"]).predict_proba(test)[:, 1] > 0.5
+        decided = load_model(row["run"]).predict_proba(test)[:, 1] > 0.5
         assert row["metrics"]["test"]["accuracy"] == pytest.approx((decided == label).mean(), abs=1e-3)
 
 
@@ -61,7 +59,7 @@ def test_each_row_leaves_a_run_with_settings_curve_and_scores(result: dict) -> N
         assert epoch["valid_auc"] == pytest.approx(row["metrics"]["valid"]["auc"], abs=1e-4)
         assert epoch["valid_accuracy"] == pytest.approx(row["metrics"]["valid"]["accuracy"], abs=1e-4)
         assert json.loads((folder / "metrics.json").read_text()) == row["metrics"]
-    settings = Model.load(result["rows"][0]["run"]).config
+    settings = load_model(result["rows"][0]["run"]).config
     assert settings.model.attention is False
     assert settings.train.optimizer == "sgd"
 
@@ -87,7 +85,7 @@ def test_constant_attention_is_what_a_softmax_over_one_number_gives() -> None:
     module = FactorizationMachine(30, 5, 1, published).eval()
     with torch.no_grad():
         module.embedding.weight.normal_()
-    rows = Rows(torch.randint(0, 30, (7, 5), dtype=torch.int32))
+    rows = Batch(torch.randint(0, 30, (7, 5), dtype=torch.int32))
     v = module.embedding(rows)
     q = torch.stack([v[:, i] * v[:, j] for i in range(5) for j in range(i + 1, 5)], 1)
     scores = torch.randn(7, 10, 1)  # whatever the attention network says
@@ -105,8 +103,8 @@ def test_unbinned_numbers_are_one_feature_each() -> None:
     table = load_dataset("adult")
     schema = infer_schema(table.to_batches(), table.schema, target="income", config=config)
     encoder = Encoder.fit(schema, table.to_batches())
-    rows = Rows.from_encoded(EncodedBatch.concatenate([encoder.transform(batch) for batch in table.to_batches()]))
-    size = figures([Examples(rows, torch.zeros(len(rows)), torch.ones(len(rows)))])
+    rows = Batch.concatenate([encoder.transform(columns) for columns in table.to_batches()])
+    size = figures([rows])
     assert (size.features, size.fields) == (102 + 6, 14)
     assert rows.values is not None
     assert size.sparsity == pytest.approx(1 - np.count_nonzero(rows.values.numpy()) / (len(rows) * 108))
@@ -114,8 +112,8 @@ def test_unbinned_numbers_are_one_feature_each() -> None:
 
 
 def test_figures_count_features_that_occur_in_any_part() -> None:
-    def part(ids: list[list[int]]) -> Examples:
-        return Examples(Rows(torch.tensor(ids, dtype=torch.int32)), torch.zeros(len(ids)), torch.ones(len(ids)))
+    def part(ids: list[list[int]]) -> Batch:
+        return Batch(torch.tensor(ids, dtype=torch.int32))
 
     size = figures([part([[0, 5], [1, 5]]), part([[0, 9]])])
     assert (size.features, size.fields, size.sparsity) == (4, 2, 0.5)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from attfm.config import TrainConfig
-from attfm.train.optimizer import DenseMethod
+from attfm.config import ModelConfig, TrainConfig
+from attfm.model.modules import FactorizationMachine
+from attfm.train.optimizer import DenseMethod, ParameterAverage
+from attfm.train.sparse_optimizer import LazyTable
 
 KINDS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
 
@@ -34,8 +36,10 @@ def test_equal_to_torch(optimizer: str) -> None:
 def test_a_method_does_not_import_the_compiler_of_torch() -> None:
     code = """
 import sys, torch
-from attfm.config import TrainConfig
-from attfm.train.optimizer import DenseMethod
+from attfm.config import ModelConfig, TrainConfig
+from attfm.model.modules import FactorizationMachine
+from attfm.train.optimizer import DenseMethod, ParameterAverage
+from attfm.train.sparse_optimizer import LazyTable
 p = torch.nn.Parameter(torch.ones(3))
 p.grad = torch.ones(3)
 DenseMethod([p], TrainConfig()).step()
@@ -43,3 +47,13 @@ assert p[0] < 1
 sys.exit("torch._dynamo" in sys.modules)
 """
     assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_average_over_one_step_is_the_parameters_of_lazy_tables_too() -> None:
+    # Epochs of a single batch, averaged over one epoch: nothing of the old value is kept.
+    module = FactorizationMachine(50, 2, 1, ModelConfig(dim=2, attention_dim=2))
+    average = ParameterAverage(module, 1.0, [LazyTable(module.embedding.weight, TrainConfig())])
+    with torch.no_grad():
+        module.embedding.weight.add_(1)
+    average.update()
+    assert torch.equal(average.averaged.embedding.weight, module.embedding.weight)

@@ -74,6 +74,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         n_bags: int = _TRAIN.n_bags,
         threshold: float = _TRAIN.threshold,
         device: Literal["auto", "cpu", "cuda"] = _TRAIN.device,
+        backend: Literal["auto", "native", "reference"] = _TRAIN.backend,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         verbose: bool | Literal["auto"] = "auto",
         random_state: int | np.random.RandomState | None = 0,

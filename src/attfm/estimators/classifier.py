@@ -46,7 +46,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     n_bags : int, refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each
         takes as long as the fit
     threshold : float in (0, 1), probability above which `predict` gives the second of two classes
-    device : "auto", "cpu" or "cuda", where it is trained
+    device, backend : "auto", "cpu" or "cuda"; "auto", "native" or "reference": where it is trained, and by what
     class_weight : "balanced", dict or None, a weight for each label
     verbose : bool or "auto", whether to show a progress bar; "auto": where standard error is a terminal
     random_state : int, RandomState or None, seed; equal seeds give equal models, bit for bit, on the same machine
@@ -105,7 +105,8 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     def predict_proba(self, X: object) -> NDArray[np.float64]:
         """Return (rows, classes) probabilities in the order of `classes_`."""
-        return self.model_.task.scores(self._logits(X))
+        logits = self._logits(X)
+        return self.model_.task.scores(logits)
 
     def predict(self, X: object) -> NDArray[Any]:
         """Return the label of each row, (rows,): of two classes the second where its probability is above `threshold`.

@@ -88,7 +88,7 @@ def check(
 ) -> Faithfulness:
     """Return how far the explanations of a model can be trusted, measured on at most so many first rows of a table.
 
-    The seed is that of the random orders of deletion, the refits have other seeds; see `attfm.train.reseeded`.
+    The seed is that of the random orders of deletion, the refits have other seeds; see `attfm.train.refit.reseeded`.
 
     Examples
     --------

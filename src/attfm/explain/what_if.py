@@ -123,7 +123,7 @@ def what_if(
     unknown = [f"'{name}'{nearest(name, columns)}" for name in immutable if name not in columns]
     if unknown:
         raise ConfigError(f"No input column is called {', '.join(unknown)}: immutable= takes {', '.join(columns)}.")
-    limit = task.checked_threshold(threshold, default=model.threshold)
+    limit = task.threshold_of(threshold, default=model.threshold)
     [(_, encoded)] = Explainer(model, view="raw").encoded_rows(source, [row])
     labels = background.levels.row_labels(encoded)[0]
     start = model.logits_of(encoded)
@@ -140,11 +140,12 @@ def what_if(
         decided = task.decide(logits, limit)
         tried += len(decided)
         for c in _best(distance, np.flatnonzero(decided != before), ordered=field.ordered or field.kind == "scaled"):
-            output = task.decided_output(int(decided[c]))
+            after = int(decided[c])
+            output = after if len(task.outputs) > 1 else 0
             changes.append(
                 Change(
                     field.name, str(labels[f]), names[c], float(abs(distance[c])), float(start[0, output]),
-                    float(logits[c, output]), task.decisions[before], task.decisions[int(decided[c])],
+                    float(logits[c, output]), task.decisions[before], task.decisions[after],
                 )
             )  # fmt: skip
     changes.sort(key=lambda change: (change.distance, -abs(change.logit_after - change.logit_before)))

@@ -60,27 +60,20 @@ class Task(ABC):
 
     @abstractmethod
     def decide(self, logits: Floats, threshold: float | None) -> Codes:
-        """Return the decision about each row, int64 (rows,).
+        """Return the decision about each row, int64 (rows,), from float64 (rows, outputs) logits.
 
-        Parameters
-        ----------
-        logits : float64 (rows, outputs), what the model gives
-        threshold : float or None, of two classes the probability above which the second is decided; of a regression the
-            value that is to be crossed; several classes have none
+        The threshold is the probability above which the second of two classes is decided, or the value that a
+        regression is to cross; several classes have none.
         """
 
-    @abstractmethod
     def margin(self, logits: Floats, threshold: float) -> Floats:
         """Return how far each row is from another decision, in logits, float64 (rows,); 0 of a regression."""
-
-    @abstractmethod
-    def decided_output(self, code: int) -> int:
-        """Return the number of the output that a decision is about."""
+        return np.zeros(len(logits))
 
     @property
-    @abstractmethod
     def score_names(self) -> tuple[str, ...]:
         """Names of the columns of `score_columns`."""
+        return tuple(self.score_columns(np.zeros((0, len(self.outputs))), 0.5))
 
     @abstractmethod
     def score_columns(self, logits: Floats, threshold: float) -> dict[str, pa.Array]:
@@ -104,17 +97,21 @@ class Task(ABC):
         shares[: len(statistics.class_totals)] = statistics.class_totals
         return (shares / statistics.total_weight).clamp(1e-6, 1 - 1e-6)
 
-    def checked_threshold(self, asked: float | None, *, default: float | None, called: str = "threshold=") -> float:
-        """Return the threshold asked for, or the default for None; raise ConfigError for what is no probability.
-
-        Parameters
-        ----------
-        called : str, how the message names it, such as "--threshold "
-        """
+    def threshold_of(self, asked: float | None, *, default: float, called: str = "threshold=") -> float:
+        """Return the threshold asked for, or the default; raise ConfigError for what is no probability."""
         threshold = default if asked is None else asked
-        if threshold is None or not 0 < threshold < 1:
+        if not 0 < threshold < 1:
             raise ConfigError(f"{called}{threshold:g} is not a probability: give a number between 0 and 1.")
         return threshold
+
+    def reported_threshold(self, threshold: float) -> float | None:
+        """Return the threshold where it decides anything: of two classes."""
+        return None
+
+    def sentence(self, logits: Floats, threshold: float, *, output: int = 0) -> str:
+        """Return the decision about a row, float64 (outputs,) logits, in words, with the figures of an output."""
+        shares, decided = self.scores(logits[None])[0], self.decisions[int(self.decide(logits[None], threshold)[0])]
+        return f"{decided}, probability {shares[output]:.4f}, logit of {self.outputs[output]} {logits[output]:+.4f}"
 
     def labels(self, codes: Codes) -> pa.Array:
         """Return the labels of class codes, in the type that they had in the training table."""
@@ -137,15 +134,15 @@ class Binary(Task):
     def decide(self, logits: Floats, threshold: float | None) -> Codes:
         return (self.scores(logits)[:, 1] > (0.5 if threshold is None else threshold)).astype(np.int64)
 
+    def reported_threshold(self, threshold: float) -> float | None:
+        return threshold
+
+    def sentence(self, logits: Floats, threshold: float, *, output: int = 0) -> str:
+        share, decided = self.scores(logits[None])[0, 1], self.decisions[int(self.decide(logits[None], threshold)[0])]
+        return f"{decided}, probability of {self.outputs[0]} {share:.4f}, logit {logits[0]:+.4f}"
+
     def margin(self, logits: Floats, threshold: float) -> Floats:
         return np.asarray(np.abs(logits[:, 0] - np.log(threshold / (1 - threshold))), np.float64)
-
-    def decided_output(self, code: int) -> int:
-        return 0
-
-    @property
-    def score_names(self) -> tuple[str, ...]:
-        return ("prediction", "probability")
 
     def score_columns(self, logits: Floats, threshold: float) -> dict[str, pa.Array]:
         labels, shares = self.labels(self.decide(logits, threshold)), self.scores(logits)
@@ -179,17 +176,10 @@ class Multiclass(Task):
         ordered = np.sort(logits, axis=1)
         return np.asarray(ordered[:, -1] - ordered[:, -2], np.float64)
 
-    def decided_output(self, code: int) -> int:
-        return code
-
-    @property
-    def score_names(self) -> tuple[str, ...]:
-        return ("prediction", *(f"probability_{label}" for label in self.classes))
-
     def score_columns(self, logits: Floats, threshold: float) -> dict[str, pa.Array]:
-        shares = self.scores(logits)
-        columns = [self.labels(self.decide(logits, None)), *(pa.array(column) for column in shares.T)]
-        return dict(zip(self.score_names, columns, strict=True))
+        shares = zip(self.classes, self.scores(logits).T, strict=True)
+        columns = {f"probability_{label}": pa.array(share) for label, share in shares}
+        return {"prediction": self.labels(self.decide(logits, None)), **columns}
 
     def row_losses(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(logits, target, reduction="none")
@@ -220,19 +210,7 @@ class Regression(Task):
         return logits[:, 0]
 
     def decide(self, logits: Floats, threshold: float | None) -> Codes:
-        if threshold is None:
-            raise ConfigError("A regression has no decision to flip: give threshold=, the value that is to be crossed.")
-        return (logits[:, 0] > threshold).astype(np.int64)
-
-    def margin(self, logits: Floats, threshold: float) -> Floats:
-        return np.zeros(len(logits))
-
-    def decided_output(self, code: int) -> int:
-        return 0
-
-    @property
-    def score_names(self) -> tuple[str, ...]:
-        return ("prediction",)
+        return (logits[:, 0] > (0.0 if threshold is None else threshold)).astype(np.int64)
 
     def score_columns(self, logits: Floats, threshold: float) -> dict[str, pa.Array]:
         return {"prediction": pa.array(logits[:, 0])}
@@ -247,11 +225,13 @@ class Regression(Task):
         """Return mean and deviation of the target, on whose standardised values a regression is trained."""
         return statistics.mean, statistics.deviation if statistics.deviation > 0 else torch.ones(())
 
-    def checked_threshold(self, asked: float | None, *, default: float | None, called: str = "threshold=") -> float:
-        """Return the value that is to be crossed; raise ConfigError where none is given."""
+    def threshold_of(self, asked: float | None, *, default: float, called: str = "threshold=") -> float:
         if asked is None:
             raise ConfigError("A regression has no decision to flip: give threshold=, the value that is to be crossed.")
         return asked
+
+    def sentence(self, logits: Floats, threshold: float, *, output: int = 0) -> str:
+        return f"{self.target} = {logits[0]:.6g}"
 
 
 TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Binary, Multiclass, Regression)}

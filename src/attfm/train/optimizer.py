@@ -134,12 +134,13 @@ class ParameterAverage:
     Parameters
     ----------
     module : whose parameters are averaged
-    steps : over about how many; 0: no average, `averaged` is the module itself
+    steps : over about how many; up to 1: no average, `averaged` is the module itself
     lazy : the tables that the optimiser moves row by row
     """
 
     def __init__(self, module: FactorizationMachine, steps: float, lazy: Sequence[LazyTable] = ()) -> None:
-        self._averaged = copy.deepcopy(module) if steps > 0 else module
+        # Of one step it is the parameters themselves: nothing of the old value is kept.
+        self._averaged = copy.deepcopy(module) if steps > 1 else module
         self._source = module
         self._keep = 1 - 1 / max(steps, 1.0)
         self._updates = 0

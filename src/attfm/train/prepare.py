@@ -107,42 +107,41 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     DataError, ConfigError : bad columns, labels, weights or settings, each with its sentence
     """
     started = time.perf_counter()
-    table, name = tables.table, tables.target
-    target = Target.fit(table.labels, task=config.train.task, name=name) if fitted is None else fitted.target
-    task = task_of(target)
-    codes = target.encode(table.labels)
+    table, schema = tables.table, tables.schema
+    target = Target.fit(table.labels, task=config.train.task, name=tables.target) if fitted is None else fitted.target
+    task, codes = task_of(target), target.encode(table.labels)
     weight = row_weights(table.weight, len(codes))
     if fitted is None:
         per_class = _class_weights(config, target, codes, weight)
     else:
-        known = fitted.facts.class_weights
-        per_class = None if known is None else np.array(known)
+        per_class = None if fitted.facts.class_weights is None else np.array(fitted.facts.class_weights)
     weight = weight if per_class is None else weight * per_class[codes]
     train_rows, valid_rows = _chosen_rows(tables, codes, weight, config, stratify=task.is_classification)
-    if fitted is None and target.classes is not None and len(np.unique(codes[train_rows])) < len(target.classes):
-        missing = target.classes[int(np.setdiff1d(np.arange(len(target.classes)), codes[train_rows])[0])]
-        raise TargetError(f"Target '{name}': no training row has the class {missing!r}. Give more rows of it.")
-    source = table.source.kept([column.name for column in tables.schema.inputs])  # a small file is read once
-    if fitted is None:
-        known_rows = train_rows if tables.encoder_rows is None else tables.encoder_rows
-        encoder = _fitted_encoder(tables.schema, source, known_rows, len(codes), config.train.seed)
-    else:
-        encoder = fitted.encoder
-    encoded = _encoded(encoder, source)
-    weighted = Examples(encoded, torch.from_numpy(codes), torch.from_numpy(weight.astype(np.float32)))
-    train = _part(weighted, train_rows)
+    present = np.unique(codes[train_rows])
+    missing = [label for code, label in enumerate(task.classes) if fitted is None and code not in present]
+    if missing:
+        raise TargetError(
+            f"Target '{target.name}': no training row has the class {missing[0]!r}. Give more rows of it."
+        )
+    source = table.source.kept([column.name for column in schema.inputs])  # a small file is read once
+    encoder_rows = train_rows if tables.encoder_rows is None else tables.encoder_rows
+    seed = config.train.seed
+    encoder = _fitted_encoder(schema, source, encoder_rows, len(codes), seed) if fitted is None else fitted.encoder
+    rows = _examples(encoder, source, codes, weight)
+    train = _part(rows, train_rows)
     if valid_rows is None and tables.valid is None and len(train_rows) < LEAST_ROWS_TO_SPLIT:
         train = _merge_equal_rows(train, weight[train_rows])
 
-    def other(rows: RowNumbers | None, of_its_own: LabelledTable | None) -> Dataset | None:
-        if of_its_own is not None:
-            return InMemoryDataset(_examples(of_its_own, encoder, target, per_class))
-        return InMemoryDataset(_part(weighted, rows)) if rows is not None and len(rows) else None
+    def other(numbers: RowNumbers | None, table: LabelledTable | None) -> Dataset | None:
+        if table is not None:
+            codes = target.encode(table.labels)
+            weight = row_weights(table.weight, len(codes)) * (1.0 if per_class is None else per_class[codes])
+            return InMemoryDataset(_examples(encoder, table.source, codes, weight))
+        return InMemoryDataset(_part(rows, numbers)) if numbers is not None and len(numbers) else None
 
     valid, test = other(valid_rows, tables.valid), other(tables.split.test, tables.test)
     data = TrainingData(task, InMemoryDataset(train), valid, encoder.neighbours())
-    seconds = time.perf_counter() - started
-    return Prepared(tables.schema, encoder, target, data, test, per_class, len(train_rows), seconds)
+    return Prepared(schema, encoder, target, data, test, per_class, len(train_rows), time.perf_counter() - started)
 
 
 def _chosen_rows(
@@ -184,29 +183,20 @@ def _selected(source: Source, rows: RowNumbers, total: int) -> Iterator[pa.Recor
         yield batch if mask.all() else batch.filter(pa.array(mask))
 
 
-def _encoded(encoder: Encoder, source: Source) -> Batch:
-    """Return all rows of a source, encoded."""
+def _examples(encoder: Encoder, source: Source, codes: NDArray[Any], weight: Weights) -> Examples:
+    """Return all rows of a source, encoded, with their target codes or values and their weights."""
     parts, first = [], 0
     for columns in source.batches():
         parts.append(encoder.transform(columns, first_row=first))
         first += columns.num_rows
-    return Batch.concatenate(parts)
+    weights = torch.from_numpy(weight.astype(np.float32))
+    return Examples(Batch.concatenate(parts), torch.from_numpy(codes), weights)
 
 
 def _part(examples: Examples, rows: RowNumbers) -> Examples:
     if len(rows) == len(examples) and np.array_equal(rows, np.arange(len(rows))):
         return examples
     return examples.take(torch.from_numpy(rows))
-
-
-def _examples(table: LabelledTable, encoder: Encoder, target: Target, per_class: Weights | None) -> Examples:
-    """Return all rows of a table as a fitted encoder and target see them."""
-    codes = target.encode(table.labels)
-    weight = row_weights(table.weight, len(codes))
-    weight = weight if per_class is None else weight * per_class[codes]
-    return Examples(
-        _encoded(encoder, table.source), torch.from_numpy(codes), torch.from_numpy(weight.astype(np.float32))
-    )
 
 
 def _merge_equal_rows(examples: Examples, weight: Weights) -> Examples:

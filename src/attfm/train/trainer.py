@@ -19,6 +19,7 @@ from attfm.errors import ConfigError, TrainingError
 from attfm.metrics.scores import curve_metrics
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
+from attfm.ops import use_backend
 from attfm.train.losses import Penalties, mean_loss, scored
 from attfm.train.observer import Epoch, Observer
 from attfm.train.optimizer import Optimizer, ParameterAverage
@@ -179,7 +180,7 @@ class Trainer:
         ------
         TrainingError : the loss is NaN or infinite
         """
-        with self._threads(), drawn_from(self.dropout):
+        with self._threads(), use_backend(self.config.backend), drawn_from(self.dropout):
             started, total = time.perf_counter(), torch.zeros((), dtype=torch.float64, device=self.device)
             dtype = self.module.intercept.dtype
             self.module.train()

@@ -66,10 +66,7 @@ def test_layout_can_be_asked_for(tmp_path):
 
 def test_comments_blank_lines_and_spaces(tmp_path):
     source = open_source(write(tmp_path, "# head: er\n\n1  1:2\t3:4   # note: x\n\n 0 7:25e-2"))
-    assert table_of(source).to_pydict() == {
-        "label": [1.0, 0.0],
-        "features": [[("1", 2.0), ("3", 4.0)], [("7", 0.25)]],
-    }
+    assert table_of(source).to_pydict() == {"label": [1.0, 0.0], "features": [[("1", 2.0), ("3", 4.0)], [("7", 0.25)]]}
 
 
 ENTRIES = st.lists(

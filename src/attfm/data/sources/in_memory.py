@@ -45,9 +45,15 @@ def as_arrow(data: object, names: Sequence[str] | None = None) -> pa.Table:
 
 def _without_views(table: pa.Table) -> pa.Table:
     """Return the table with plain strings for string views, which polars gives and Arrow can't filter."""
-    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    types = [plain.get(field.type, field.type) for field in table.schema]
+    types = [_plain(kind) for kind in table.schema.types]
     return table.cast(pa.schema(zip(table.schema.names, types, strict=True))) if types != table.schema.types else table
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type without views, in lists too."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return (pa.list_ if pa.types.is_list(kind) else pa.large_list)(_plain(kind.value_type))
+    return {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(kind, kind)
 
 
 def check_names(names: Sequence[str], where: str, hint: str = "") -> None:
