@@ -36,7 +36,7 @@ def test_the_centred_view_adds_up_and_its_base_is_the_mean(task: str, preset: st
 def test_pair_effects_have_mean_zero_given_either_value(encoding: str) -> None:
     made = model(**ENCODINGS[encoding])
     explanation = Explainer(made).of_rows(source(), None)
-    background = Background.from_arrays(made.background, made.encoder, made.module)
+    background = Background.of_model(made)
     levels = background.levels.of(encoded(made, source()))
     assert background.centred.all()
     for p, ends in enumerate(background.pairs):
@@ -62,7 +62,7 @@ def test_an_effect_that_does_not_depend_on_one_field_leaves_its_pair() -> None:
     rows = encoded(made, source())
     levels = Levels.of_rows(made.encoder, rows)
     terms = terms_of(made.module, rows)
-    background = Background.of_sample(terms, levels, levels.of(rows), training_rows=len(rows))
+    background = Background.of_sample(terms, levels, levels.of(rows))
     centred = background.centre(terms, levels.of(rows))
     assert np.abs(terms.pair).max() > 0.5
     np.testing.assert_allclose(centred.pair, 0, atol=1e-5)
@@ -110,7 +110,7 @@ def test_above_the_limit_only_the_mean_is_moved_and_the_output_says_so(monkeypat
 def test_the_limits_of_size_hold(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background_module, limit, 30)
     made = model()
-    background = Background.from_arrays(made.background, made.encoder, made.module)
+    background = Background.of_model(made)
     assert 0 < background.centred.sum() < len(background.pairs)
     assert len(background.moved) <= (30 if limit == "_MOST_MEANS" else 10 * 30)
     assert_adds_up(Explainer(made).of_rows(source(), None).logits, made.logits(mixed()))
@@ -121,7 +121,7 @@ def test_many_rows_are_sampled_and_the_numbers_are_kept(monkeypatch: pytest.Monk
     monkeypatch.setattr(background_module, "_MOST_EFFECTS", 10 * 60)
     made = model()
     assert len(dataset(made, source()).sample(sample_size(made.module))) == 60
-    background = Background.from_arrays(made.background, made.encoder, made.module)
+    background = Background.of_model(made)
     assert (background.rows, background.training_rows) == (60, 150)
 
 

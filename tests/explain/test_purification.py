@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attfm.data.batch import FieldFeatures
 from attfm.explain import purification as centring
 from attfm.explain.purification import Design, conditional_parts
 
@@ -14,7 +15,9 @@ SIZES = (5, 4)
 def parts(
     effect: np.ndarray, first: np.ndarray, second: np.ndarray, sizes: tuple[int, int] = SIZES
 ) -> tuple[np.ndarray, np.ndarray]:
-    return conditional_parts(effect, Design.of_levels(first, sizes[0]), Design.of_levels(second, sizes[1]))
+    return conditional_parts(
+        effect, Design.of_levels(FieldFeatures(first), sizes[0]), Design.of_levels(FieldFeatures(second), sizes[1])
+    )
 
 
 def bags(rows: int, size: int, seed: int) -> Design:
@@ -89,7 +92,7 @@ def test_states_without_rows_get_nothing() -> None:
 @given(rows=st.integers(2, 200), seed=st.integers(0, 10**6), both=st.booleans())
 def test_what_is_left_has_mean_zero_given_any_member(rows: int, seed: int, both: bool) -> None:
     rng = np.random.default_rng(seed)
-    first = bags(rows, 4, seed + 1) if both else Design.of_levels(rng.integers(0, 5, rows), 5)
+    first = bags(rows, 4, seed + 1) if both else Design.of_levels(FieldFeatures(rng.integers(0, 5, rows)), 5)
     second = bags(rows, 6, seed)
     effect = rng.normal(size=(rows, 2))
     effect -= effect.mean(0)
@@ -103,7 +106,7 @@ def test_what_is_left_has_mean_zero_given_any_member(rows: int, seed: int, both:
 
 
 def test_a_sum_over_members_is_moved_whole() -> None:
-    first, second = Design.of_levels(np.arange(300) % 5, 5), bags(300, 6, 3)
+    first, second = Design.of_levels(FieldFeatures(np.arange(300) % 5), 5), bags(300, 6, 3)
     values = np.array([3.0, -1, 0, 2, -2, 0.5])
     effect = second.apply(values) + np.array([0.5, -0.5, 1, 4, 2])[first.level]
     effect -= effect.mean()
@@ -116,9 +119,9 @@ def test_members_one_a_row_are_a_single_valued_field() -> None:
     first, second = dependent(200, 4)
     effect = np.random.default_rng(1).normal(size=(200, 1))
     effect -= effect.mean()
-    one = Design.of_levels(second, SIZES[1])
+    one = Design.of_levels(FieldFeatures(second), SIZES[1])
     as_bag = Design(one.row, one.level, one.weight, 200, SIZES[1], False)
-    a, b = conditional_parts(effect, Design.of_levels(first, SIZES[0]), as_bag)
+    a, b = conditional_parts(effect, Design.of_levels(FieldFeatures(first), SIZES[0]), as_bag)
     plain_a, plain_b = parts(effect, first, second)
     np.testing.assert_allclose(a, plain_a, atol=1e-6)
     np.testing.assert_allclose(as_bag.apply(b[:, 0]), plain_b[second, 0], atol=1e-6)

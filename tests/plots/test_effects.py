@@ -22,7 +22,7 @@ def explanation() -> Explanation:
 
 @pytest.fixture(scope="module")
 def overview() -> GlobalExplanation:
-    return explain_global(model(bags=2))
+    return explain_global(model(refits=2))
 
 
 def wide(fields: int, *, numeric: str = "quantile") -> tuple[Explanation, GlobalExplanation]:

@@ -1,7 +1,7 @@
 """The background: means over the training rows, against which the centred view shows its effects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.data.batch import Batch
-from attfm.data.encoder import Encoder
 from attfm.errors import ConfigError
-from attfm.explain.levels import Levels, field_weights, level_sums
+from attfm.explain.levels import Levels, level_sums
 from attfm.explain.purification import Design, conditional_parts
+from attfm.model.bundle import Model
 from attfm.model.modules import FactorizationMachine
 from attfm.model.terms import Terms, all_field_pairs, field_pairs
 
@@ -24,6 +24,7 @@ _LEAST_ROWS, _MOST_ROWS = 1_000, 50_000
 _MOST_MEANS = 1 << 22  # conditional means kept in all: 32 MiB
 _MOST_LEVELS = 1 << 16  # of the two fields of a pair together
 _MOST_PAIRS = 1_000  # pairs with conditional means: bounds the time
+_ARRAYS = ("counts", "main_mean", "pair_mean", "centred", "moved")
 NO_BACKGROUND = (
     "This model has no background stored, which the centred view needs: ask for the raw view "
     "(view='raw', or --raw on the command line), or train again."
@@ -35,28 +36,15 @@ OTHER_BACKGROUND = (
 
 
 @dataclass(frozen=True)
-class Centred:
-    """Centred effects of some rows: base + Σ main + Σ pair is the logit; shapes as in `attfm.model.terms.Terms`."""
-
-    base: Floats
-    main: Floats
-    pair: Floats
-
-
-@dataclass(frozen=True)
 class Background:
     """Means of effects over training rows.
 
-    Attributes
-    ----------
-    levels : Levels, of each field
-    pairs : int64 (pairs, 2), their field numbers
-    counts : int64 (levels of all fields,), rows with each level
+    pairs : int64 (pairs, 2), field numbers; counts : int64 (levels of all fields,), rows with each level
     main_mean, pair_mean : float64 (fields, outputs) and (pairs, outputs), after `moved` was moved
     centred : bool (pairs,), whether the pair's conditional means are kept; else its overall mean only is moved
     moved : float64 (entries, outputs), for each centred pair what is moved to its first field at each of that field's
         levels, and then to its second field; of a multi-valued field the sum over a row's members, by weight
-    rows, training_rows : int, rows that were summarised, and how many there were
+    rows, training_rows : rows that were summarised, and how many there were
     """
 
     levels: Levels
@@ -77,31 +65,23 @@ class Background:
         start = np.concatenate([[0], np.cumsum(sizes[first] + sizes[second])])[:-1].astype(np.int64)
         return start, start + sizes[first]
 
-    @property
-    def base(self) -> Floats:
-        """What is added to the intercept: the sum of all means, (outputs,)."""
-        base: Floats = self.main_mean.sum(0) + self.pair_mean.sum(0)
-        return base
-
-    def centre(self, terms: Terms, levels: Batch) -> Centred:
-        """Return the terms relative to their averages; levels : of the same rows, see `Levels.of`."""
+    def centre(self, terms: Terms, levels: Batch) -> Terms:
+        """Return the terms relative to their averages, whose sum goes to the intercept; levels : of the same rows."""
         main = terms.main - self.main_mean
         pair = terms.pair - self.pair_mean
-        to_first, to_second = (
-            self._moved(starts, fields, levels)
-            for starts, fields in zip(self._starts, self.pairs[self.centred].T, strict=True)
-        )
+        pairs = self.pairs[self.centred]
+        to_first, to_second = (self._moved(starts, pairs[:, side], levels) for side, starts in enumerate(self._starts))
         pair[:, self.centred] -= to_first + to_second
-        for place, (i, j) in enumerate(self.pairs[self.centred]):
+        for place, (i, j) in enumerate(pairs):
             main[:, i] += to_first[:, place]
             main[:, j] += to_second[:, place]
-        return Centred(terms.intercept + self.base, main, pair)
+        base = self.main_mean.sum(0) + self.pair_mean.sum(0)
+        return replace(terms, intercept=terms.intercept + base, main=main, pair=pair)
 
     def _moved(self, starts: NDArray[np.int64], fields: NDArray[np.int64], levels: Batch) -> Floats:
         """Return what each centred pair gives to one of its fields, (rows, centred pairs, outputs)."""
         if levels.offsets is None:
-            moved: Floats = self.moved[starts + levels.ids.numpy()[:, fields]]
-            return moved
+            return np.asarray(self.moved[starts + levels.ids.numpy()[:, fields]], np.float64)
         of_field = {int(f): levels.field(int(f)) for f in np.unique(fields)}
         parts = [
             level_sums(of_field[int(f)], self.moved[start : start + int(self.levels.sizes[f])])
@@ -110,61 +90,45 @@ class Background:
         return np.stack(parts, axis=1) if parts else np.empty((len(levels), 0, self.moved.shape[1]))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all that `from_arrays` needs."""
-        return {
-            "counts": self.counts,
-            "main_mean": self.main_mean,
-            "pair_mean": self.pair_mean,
-            "centred": self.centred,
-            "moved": self.moved,
-            "rows": np.array([self.rows, self.training_rows]),
-            **{f"cuts.{f}": cuts for f, cuts in self.levels.cuts.items()},
-        }
+        """Return all that `of_model` needs."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS} | {"rows": np.array([self.rows, self.training_rows])}
+        return arrays | {f"cuts.{f}": cuts for f, cuts in self.levels.cuts.items()}
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays | None, encoder: Encoder, module: FactorizationMachine) -> Self:
-        """Return the background of a model's arrays; raise ConfigError where it has none."""
+    def of_model(cls, model: Model) -> Self:
+        """Return the background that is stored with a model; raise ConfigError where there is none."""
+        arrays = model.background
         if not arrays:
             raise ConfigError(NO_BACKGROUND)
         cuts = {int(name.removeprefix("cuts.")): a for name, a in arrays.items() if name.startswith("cuts.")}
-        rows, training_rows = arrays["rows"].tolist()
-        levels = Levels(encoder, cuts)
+        levels = Levels(model.encoder, cuts)
         if len(arrays["counts"]) != levels.sizes.sum():
             raise ConfigError(OTHER_BACKGROUND)
-        return cls(
-            levels, field_pairs(module), arrays["counts"], arrays["main_mean"],
-            arrays["pair_mean"], arrays["centred"], arrays["moved"], rows, training_rows,
-        )  # fmt: skip
+        rows, training_rows = arrays["rows"].tolist()
+        means = {name: arrays[name] for name in _ARRAYS}
+        return cls(levels, field_pairs(model.module), **means, rows=rows, training_rows=training_rows)
 
     @classmethod
-    def of_sample(cls, terms: Terms, levels: Levels, of_rows: Batch, *, training_rows: int) -> Self:
+    def of_sample(cls, terms: Terms, levels: Levels, of_rows: Batch) -> Self:
         """Return the background of the given terms; of_rows : the levels of their rows."""
         fields = range(len(levels.names))
         pairs = all_field_pairs(len(fields)) if terms.pair.shape[1] else np.empty((0, 2), np.int64)
-        designs = [_design(of_rows, f, int(levels.sizes[f])) for f in fields]
+        designs = [Design.of_levels(of_rows.field(f), int(levels.sizes[f])) for f in fields]
         counts = np.concatenate([np.bincount(design.level, minlength=design.size) for design in designs])
-        main_mean = terms.main.mean(0)
-        pair_mean = terms.pair.mean(0, dtype=np.float64)
+        main_mean, pair_mean = terms.main.mean(0), terms.pair.mean(0, dtype=np.float64)
         centred = _affordable(terms.pair, pairs, levels.sizes)
         moved = [np.zeros((0, len(terms.intercept)))]
         for p in np.flatnonzero(centred):
             deviation = terms.pair[:, p].astype(np.float64) - pair_mean[p]
             ends = [designs[f] for f in pairs[p]]
-            parts = conditional_parts(deviation, ends[0], ends[1])
+            parts = conditional_parts(deviation, *ends)
             for f, design, part in zip(pairs[p], ends, parts, strict=True):
                 # Members' sums have a mean: it is moved with them, so that base and the means of effects stay.
                 main_mean[f] += design.mean @ part
                 pair_mean[p] -= design.mean @ part
             moved += parts
-        return cls(
-            levels, pairs, counts, main_mean, pair_mean, centred, np.concatenate(moved), len(of_rows), training_rows
-        )
-
-
-def _design(of_rows: Batch, f: int, size: int) -> Design:
-    levels = of_rows.field(f)
-    single = levels.counts is None and levels.values is None
-    return Design(levels.rows, levels.ids.astype(np.int64), field_weights(levels), len(of_rows), size, single)
+        rows = len(of_rows)
+        return cls(levels, pairs, counts, main_mean, pair_mean, centred, np.concatenate(moved), rows, rows)
 
 
 def sample_size(module: FactorizationMachine) -> int:

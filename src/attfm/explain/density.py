@@ -10,14 +10,10 @@ _NARROW, _CROWDED = 0.05, 0.6  # an axis is stretched where such a part of it ho
 def density(
     rows: NDArray[np.int64], edges: Floats, groups: int = 40, *, stretch: float | None = None
 ) -> tuple[Floats, Floats]:
-    """Return the rows in intervals of equal width, as if they lay evenly within each bin, and the intervals' bounds.
+    """Return the rows in so many intervals of equal width, as if they lay evenly within each bin, and their bounds.
 
-    Parameters
-    ----------
-    rows : int64 (bins,)
-    edges : float64 (bins + 1,), of the bins, rising
-    groups : int, number of intervals
-    stretch : float or None, as of `stretch_of`; the widths are then equal on that axis
+    The rows are those of the bins, (bins,), and the edges theirs, rising, (bins + 1,). With the stretch of `stretch_of`
+    the widths are equal on that axis.
     """
     ends = edges[[0, -1]] if stretch is None else np.arcsinh(edges[[0, -1]] / stretch)
     bounds = np.linspace(ends[0], ends[1], groups + 1)

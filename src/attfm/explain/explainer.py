@@ -12,7 +12,7 @@ from attfm.data.batch import Batch
 from attfm.data.sources.source import Source
 from attfm.errors import ConfigError, DataError
 from attfm.explain.background import Background
-from attfm.explain.explanation import Explanation, View
+from attfm.explain.explanation import BY_ROW, Explanation, View
 from attfm.explain.global_explanation import GlobalExplanation
 from attfm.explain.levels import Levels
 from attfm.explain.summary import Summary, Tally
@@ -23,15 +23,7 @@ _VIEWS = ("centred", "raw")
 
 
 class Explainer:
-    """Explains rows of tables by one model.
-
-    Parameters
-    ----------
-    view : "centred", against the averages over the training rows, or "raw"
-
-    Raises
-    ------
-    ConfigError : an unknown view, or the centred one of a model without a background
+    """Explains rows of tables by one model: "centred", against the averages over the training rows, or "raw".
 
     Examples
     --------
@@ -40,9 +32,8 @@ class Explainer:
     >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
     >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
     >>> from attfm.data.sources.source import open_source
-    >>> explainer = Explainer(model.model_, view="raw")
-    >>> sum(len(part) for part in explainer.chunks(open_source(X)))
-    80
+    >>> Explainer(model.model_, view="raw").of_rows(open_source(X), [3, 1])
+    Explanation(2 rows, 2 fields, 1 pairs, view='raw')
     """
 
     def __init__(self, model: Model, *, view: View = "centred") -> None:
@@ -52,7 +43,7 @@ class Explainer:
         self.view = view
         self.background: Background | None = None
         if view == "centred":
-            self.background = Background.from_arrays(model.background, model.encoder, model.module)
+            self.background = Background.of_model(model)
         self.levels = Levels(model.encoder, {}) if self.background is None else self.background.levels
         self.pairs = field_pairs(model.module)
 
@@ -70,51 +61,40 @@ class Explainer:
             yield self.explain(rows, np.arange(first, first + len(rows)))
 
     def of_rows(self, source: Source, numbers: Sequence[int] | None) -> Explanation:
-        """Return the explanation of some rows of a table in the order given (None: of all), numbered from 0.
-
-        Raises
-        ------
-        DataError : a row is outside the table
-        """
+        """Return the explanation of some rows of a table in the order given (None: of all), numbered from 0."""
         if numbers is None:
             return _joined(list(self.chunks(source)))
+        whole = _joined([self.explain(rows, here) for here, rows in self.encoded_rows(source, numbers)])
+        return whole[np.searchsorted(whole.rows, np.array(numbers, np.int64))]
+
+    def encoded_rows(self, source: Source, numbers: Sequence[int]) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+        """Yield the encoded rows with these numbers, rising and each once, and their numbers.
+
+        Raise DataError where a number is outside the table, from 0.
+        """
         most = np.iinfo(np.int64).max
         wanted = np.array([min(max(int(number), -1), most) for number in numbers], np.int64)
-        total, found = 0, list[Explanation]()
+        total = 0
         for first, rows in self.encoded(source):
             total = first + len(rows)
             here = np.unique(wanted[(wanted >= first) & (wanted < total)])
             if len(here):
-                found.append(self.explain(rows.take(torch.from_numpy(here - first)), here))
+                yield here, rows.take(torch.from_numpy(here - first))
             if total > wanted.max(initial=-1) and wanted.min(initial=0) >= 0:
-                break
-        outside = [int(n) for n in numbers if not 0 <= n < total]
-        if outside:
-            raise _outside(source, outside, total)
-        whole = _joined(found)
-        return whole[np.searchsorted(whole.rows, wanted)]
-
-    def encoded_row(self, source: Source, number: int) -> Batch:
-        """Return one encoded row of a table, numbered from 0; raise DataError where it is outside."""
-        total = 0
-        for first, rows in self.encoded(source):
-            total = first + len(rows)
-            if first <= number < total:
-                return rows.slice(number - first, number - first + 1)
-        raise _outside(source, [number], total)
+                return
+        outside = ", ".join(str(int(n)) for n in numbers if not 0 <= n < total)
+        raise DataError(f"{source.name} has no row {outside}: it has {total:,} rows, numbered 0 to {total - 1:,}.")
 
     def explain(self, rows: Batch, numbers: NDArray[np.int64]) -> Explanation:
         """Return the explanation of encoded rows; numbers : int64 (rows,), theirs in the table."""
         terms, task = terms_of(self.model.module, rows), self.model.task
-        base, main, pair = terms.intercept, terms.main, terms.pair.astype(np.float64, copy=False)
         conditional = np.zeros(len(self.pairs), np.bool_)
         if self.background is not None:
-            centred = self.background.centre(terms, self.levels.of(rows))
-            base, main, pair = centred.base, centred.main, centred.pair
-            conditional = self.background.centred
+            terms, conditional = self.background.centre(terms, self.levels.of(rows)), self.background.centred
         return Explanation(
-            self.view, self.levels.names, self.pairs, task.outputs, task.unit, base, main, pair,
-            terms.attention, terms.applied, self.levels.row_labels(rows), numbers, conditional,
+            self.view, self.levels.names, self.pairs, task.outputs, task.unit, terms.intercept, terms.main,
+            terms.pair.astype(np.float64, copy=False), terms.attention, terms.applied, self.levels.row_labels(rows),
+            numbers, conditional,
         )  # fmt: skip
 
 
@@ -123,14 +103,7 @@ def explain_global(
 ) -> GlobalExplanation:
     """Return importance, attention, shapes and surfaces: as stored at the end of training, or of a table.
 
-    Parameters
-    ----------
-    source : rows to average over; None: the training rows, from the stored summary
-    pairs : names of the pairs whose surfaces are wanted, with a table; None: those that the summary holds
-
-    Raises
-    ------
-    ConfigError : no background is stored; a pair does not exist, or its surface is not stored and no table is given
+    Of a table, `pairs` names the pairs whose surfaces are wanted; None: those that are stored.
 
     Examples
     --------
@@ -141,55 +114,39 @@ def explain_global(
     >>> explain_global(model.model_)
     GlobalExplanation(72 rows, 2 fields, 1 pairs)
     """
-    explainer = Explainer(model)
-    background, stored = explainer.background, Summary.from_arrays(model.background)
-    if background is None:
-        raise TypeError("the centred view has a background")
-    surfaces = [surface.pair for surface in stored.surfaces]
-    if pairs is not None:
-        surfaces = [_pair_number(explainer, pair) for pair in pairs]
-    task = model.task
+    background, stored = Background.of_model(model), Summary.from_arrays(model.background)
     overview = GlobalExplanation(
-        background.levels, background.pairs, task.outputs, task.unit, stored, conditional=background.centred
+        background.levels, background.pairs, model.task.outputs, model.task.unit, stored, background.centred
     )
+    present = [surface.pair for surface in stored.surfaces]
+    surfaces = present if pairs is None else [_pair_number(model, overview, pair) for pair in pairs]
     if source is not None:
         tally = Tally(background, surfaces)
-        for _, rows in explainer.encoded(source):
-            terms, levels = terms_of(model.module, rows), background.levels.of(rows)
-            tally.add(levels, terms, background.centre(terms, levels))
+        for _, rows in Explainer(model, view="raw").encoded(source):
+            tally.add(background.levels.of(rows), terms_of(model.module, rows))
         return overview.with_summary(tally.summary())
-    if pairs is not None:
-        absent = [overview.pair_names[p] for p in surfaces if p not in {s.pair for s in stored.surfaces}]
-        if absent:
-            raise ConfigError(f"The surface of {', '.join(map(repr, absent))} is not stored: give a table too.")
+    absent = [overview.pair_names[p] for p in surfaces if p not in present]
+    if absent:
+        raise ConfigError(f"The surface of {', '.join(map(repr, absent))} is not stored: give a table too.")
     return overview
 
 
-def _pair_number(explainer: Explainer, pair: tuple[str, str]) -> int:
-    names = explainer.levels.names
+def _pair_number(model: Model, overview: GlobalExplanation, pair: tuple[str, str]) -> int:
+    names = overview.fields
     unknown = [name for name in pair if name not in names]
     if unknown or len(set(pair)) != 2:
         raise ConfigError(f"{pair} is not a pair of fields: give two of {', '.join(map(repr, names))}.")
     ends = sorted(names.index(name) for name in pair)
-    found = np.flatnonzero((explainer.pairs == ends).all(1))
-    if not len(found):
-        raise ConfigError(f"This model has no pair effects (preset '{explainer.model.config.model.preset}').")
-    return int(found[0])
-
-
-def _outside(source: Source, numbers: Sequence[int], total: int) -> DataError:
-    listed = ", ".join(map(str, numbers))
-    return DataError(f"{source.name} has no row {listed}: it has {total:,} rows, numbered 0 to {total - 1:,}.")
+    numbers = np.flatnonzero((overview.pairs == ends).all(1))
+    if not len(numbers):
+        raise ConfigError(f"This model has no pair effects (preset '{model.config.model.preset}').")
+    return int(numbers[0])
 
 
 def _joined(parts: Sequence[Explanation]) -> Explanation:
     """Return the rows of all parts, one after the other (at least one part)."""
     if len(parts) == 1:
         return parts[0]
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("main", "pair", "applied", "labels", "rows")
-    }
-    if parts[0].attention is not None:
-        arrays["attention"] = np.concatenate([part.attention for part in parts if part.attention is not None])
+    names = [name for name in BY_ROW if getattr(parts[0], name) is not None]
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return replace(parts[0], **arrays)

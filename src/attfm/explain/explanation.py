@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 View = Literal["centred", "raw"]
-_BY_ROW = ("main", "pair", "attention", "applied", "labels", "rows", "within_attention", "within_applied")
+BY_ROW = ("main", "pair", "attention", "applied", "labels", "rows", "within_attention", "within_applied")
 
 
 @dataclass(frozen=True)
@@ -131,15 +131,11 @@ class Explanation:
     def __getitem__(self, rows: int | slice | NDArray[Any] | Sequence[int]) -> Explanation:
         """Return the explanation of some rows."""
         if isinstance(rows, int | np.integer):
-            rows = self._place(int(rows))
-            rows = slice(rows, rows + 1)
-        arrays = {name: getattr(self, name) for name in _BY_ROW}
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"There is no row {rows}: the explanation has {len(self)} rows, 0 to {len(self) - 1}.")
+            rows = [int(rows)]
+        arrays = {name: getattr(self, name) for name in BY_ROW}
         return replace(self, **{name: array[rows] for name, array in arrays.items() if array is not None})
-
-    def _place(self, row: int) -> int:
-        if not -len(self) <= row < len(self):
-            raise IndexError(f"There is no row {row}: the explanation has {len(self)} rows, 0 to {len(self) - 1}.")
-        return row % len(self)
 
     @cached_property
     def pair_names(self) -> tuple[str, ...]:
@@ -243,18 +239,19 @@ class Explanation:
         ------
         MissingExtraError : it is not installed
         """
-        if kind in ("auto", "pandas"):
+        absent = " is not installed: run 'pip install pandas'."
+        if kind != "polars":
             try:
                 import pandas  # noqa: F401
             except ImportError:
                 if kind == "pandas":
-                    raise _missing("pandas", "pip install pandas") from None
+                    raise MissingExtraError("pandas" + absent) from None
             else:
                 return self.to_arrow().to_pandas()
         try:
             import polars
         except ImportError:
-            raise _missing("polars" if kind == "polars" else "pandas or polars", "pip install pandas") from None
+            raise MissingExtraError(("polars" if kind == "polars" else "pandas or polars") + absent) from None
         return polars.from_arrow(self.to_arrow())
 
     def to_shap(self) -> Any:
@@ -273,7 +270,7 @@ class Explanation:
         try:
             import shap
         except ImportError:
-            raise _missing("shap", "pip install shap") from None
+            raise MissingExtraError("shap is not installed: run 'pip install shap'.") from None
         effects = range(len(self.names))
         texts = [[self._effect(row, number, 0.0).value for number in effects] for row in range(len(self))]
         codes = [np.unique(column.astype(str), return_inverse=True)[1].ravel() for column in self.labels.T]
@@ -282,13 +279,10 @@ class Explanation:
         base = np.tile(self.base, (len(self), 1))
         several = len(self.outputs) > 1
         return shap.Explanation(
-            values=self.values,
-            base_values=base if several else base[:, 0],
-            data=data,
-            display_data=np.array(texts, dtype=object),
-            feature_names=list(self.names),
+            values=self.values, base_values=base if several else base[:, 0], data=data,
+            display_data=np.array(texts, dtype=object), feature_names=list(self.names),
             output_names=list(self.outputs) if several else None,
-        )
+        )  # fmt: skip
 
     def to_dict(self, *, top: int | None = None) -> dict[str, Any]:
         """Return plain lists and numbers, with the `top` largest effects of each row and output; None: all."""
@@ -296,13 +290,12 @@ class Explanation:
         n = len(self.names) if top is None else top
         accounts = [self.top(n, output=number) for number in range(len(self.outputs))]
         logits = self.logits
+        only_mean_moved = [self.pair_names[p] for p in np.flatnonzero(~self.conditional)]
         return {
             "view": self.view,
             "unit": self.unit,
             "base": dict(zip(self.outputs, self.base.tolist(), strict=True)),
-            "only_mean_moved": [
-                name for name, moved in zip(self.pair_names, self.conditional, strict=True) if not moved
-            ] if self.view == "centred" else [],
+            "only_mean_moved": only_mean_moved if self.view == "centred" else [],
             "rows": [
                 {
                     "row": int(self.rows[row]),
@@ -333,12 +326,7 @@ def joined(texts: Sequence[str]) -> str:
 
 
 def output_number(outputs: Sequence[str], output: str | int | None) -> int:
-    """Return the number of an output, given by its name or number; None is the only one.
-
-    Raises
-    ------
-    ConfigError : there is no such output, or none is named and there are several
-    """
+    """Return the number of an output, given by its name or number; None is the only one."""
     listed = ", ".join(f"'{name}'" for name in outputs)
     if output is None and len(outputs) == 1:
         return 0
@@ -361,7 +349,3 @@ def _distinct(names: Sequence[str]) -> list[str]:
             free = f"{name} ({number})"
         taken[free] = None
     return list(taken)
-
-
-def _missing(package: str, command: str) -> MissingExtraError:
-    return MissingExtraError(f"{package} is not installed: run '{command}'.")

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from attfm.data.batch import Batch
 from attfm.data.sources.source import Source
-from attfm.explain.background import Centred
 from attfm.explain.explainer import Explainer
 from attfm.explain.stability import Stability
-from attfm.explain.summary import Summary, importances
+from attfm.explain.summary import Summary, averaged
 from attfm.model.bundle import Model
 from attfm.model.modules import FactorizationMachine
 from attfm.model.terms import Terms, logits_without, terms_of
@@ -71,8 +70,8 @@ class Faithfulness:
     >>> from attfm import AFMClassifier
     >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
     >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
-    >>> found = model.check_explanations(X)
-    >>> found.rows, found.sum_error < 1e-5, found.removal_error < 1e-5, found.seeds
+    >>> checked = model.check_explanations(X)
+    >>> checked.rows, checked.sum_error < 1e-5, checked.removal_error < 1e-5, checked.seeds
     (80, True, True, None)
     """
 
@@ -87,13 +86,9 @@ class Faithfulness:
 def check(
     model: Model, source: Source, *, rows: int = MOST_ROWS, seed: int = 0, refits: Refits | None = None
 ) -> Faithfulness:
-    """Return how far the explanations of a model can be trusted, measured on the first rows of a table.
+    """Return how far the explanations of a model can be trusted, measured on at most so many first rows of a table.
 
-    Parameters
-    ----------
-    rows : at most so many
-    seed : of the random orders of deletion
-    refits : with other seeds, see `attfm.train.refit.reseeded`
+    The seed is that of the random orders of deletion, the refits have other seeds; see `attfm.train.refit.reseeded`.
 
     Examples
     --------
@@ -108,19 +103,17 @@ def check(
     total, sum_error, removal_error = 0, 0.0, 0.0
     curves: list[tuple[Floats, Floats]] = []
     rng = np.random.default_rng(seed)
-    scorer = model.scorer
     for _, part in explainer.encoded(source):
         part = part.slice(0, min(len(part), rows - total))
         total += len(part)
         terms = terms_of(model.module, part)
         size = np.abs(terms.intercept) + np.abs(terms.main).sum(1) + np.abs(terms.pair).sum(1) + 1e-12
-        whole = scorer.predict(part).double().numpy()
-        shown = terms.total()
+        whole = model.scorer.predict(part).double().numpy()
+        shown = terms
         if explainer.background is not None:
-            centred = explainer.background.centre(terms, explainer.levels.of(part))
-            shown = centred.base + centred.main.sum(1) + centred.pair.sum(1)
-            curves.append(_deletion_sums(centred, rng))
-        sum_error = max(sum_error, float((np.abs(shown - whole) / size).max(initial=0)))
+            shown = explainer.background.centre(terms, explainer.levels.of(part))
+            curves.append(_deletion_sums(shown, rng))
+        sum_error = max(sum_error, float((np.abs(shown.total() - whole) / size).max(initial=0)))
         removal_error = max(removal_error, *(_removal_error(model, part, terms, whole, k, size) for k in _REMOVED))
         if total >= rows:
             break
@@ -131,9 +124,8 @@ def check(
         stored = Summary.from_arrays(model.background).refits
         stability = Stability.between(stored, refits=len(stored)) if len(stored) > 1 else None
     if refits is not None and refits.modules:
-        modules = [model.module, *refits.modules]
-        found = [importances(module, model.encoder, refits.rows) for module in modules]
-        seeds = Stability.between(found, refits=len(refits.modules))
+        summaries = [averaged(m, model.encoder, refits.rows)[1] for m in (model.module, *refits.modules)]
+        seeds = Stability.between(summaries, refits=len(refits.modules))
     return Faithfulness(total, sum_error, removal_error, deletion, stability, seeds)
 
 
@@ -152,14 +144,11 @@ def _removal_error(model: Model, rows: Batch, terms: Terms, whole: Floats, k: in
     return worst
 
 
-def _deletion_sums(centred: Centred, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _deletion_sums(centred: Terms, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Return Σ over rows (and the mean over outputs) of |sum of the first k effects|, for k = 0 ... effects."""
-    both = (
-        np.concatenate([centred.main, centred.pair], axis=1)
-        .transpose(0, 2, 1)
-        .reshape(-1, centred.main.shape[1] + centred.pair.shape[1])
-    )
-    outputs = centred.main.shape[2]
+    effects = np.concatenate([centred.main, centred.pair], axis=1)
+    outputs = effects.shape[2]
+    both = effects.transpose(0, 2, 1).reshape(-1, effects.shape[1])
 
     def curve(order: NDArray[np.int64]) -> Floats:
         removed = np.abs(np.cumsum(np.take_along_axis(both, order, axis=1), axis=1))

@@ -143,7 +143,7 @@ class GlobalExplanation:
     >>> overview = model.explain_global()
     >>> overview.importance()[0].name
     'age'
-    >>> round(sum(one.share for one in overview.importance()), 6)
+    >>> round(sum(effect.share for effect in overview.importance()), 6)
     1.0
     """
 
@@ -178,24 +178,24 @@ class GlobalExplanation:
 
     def importance(self) -> list[Importance]:
         """Return fields and pairs, the most important first."""
-        return sorted(self.field_importance() + self.pair_importance(), key=lambda one: -one.importance)
+        return sorted(self.field_importance() + self.pair_importance(), key=lambda effect: -effect.importance)
 
     def field_importance(self) -> list[Importance]:
         """Return the fields, the most important first."""
-        summaries = (self.summary, *self.summary.refits)
-        return self._importances([(name,) for name in self.fields], [one.field_importance for one in summaries])
+        sizes = [summary.field_importance for summary in (self.summary, *self.summary.refits)]
+        return self._importances([(name,) for name in self.fields], sizes)
 
     def pair_importance(self) -> list[Importance]:
         """Return the pairs, the most important first, with their attention."""
         fields = [(self.fields[i], self.fields[j]) for i, j in self.pairs]
-        sizes = [one.pair_importance for one in (self.summary, *self.summary.refits)]
+        sizes = [summary.pair_importance for summary in (self.summary, *self.summary.refits)]
         return self._importances(fields, sizes, self.summary.attention_mean, self.summary.attention_std)
 
     def _importances(
         self, fields: Sequence[tuple[str, ...]], sizes: Sequence[Floats], *attention: Floats
     ) -> list[Importance]:
         """Return importances, largest first; sizes : (effects, outputs) of the model and each refit."""
-        size, *refits = (one.sum(1) for one in sizes)
+        size, *refits = (of_outputs.sum(1) for of_outputs in sizes)
         whole = float(self.summary.field_importance.sum() + self.summary.pair_importance.sum()) or 1.0
         rest = (_spread(refits), *attention)
         importances = [
@@ -205,7 +205,7 @@ class GlobalExplanation:
             )
             for n, names in enumerate(fields)
         ]  # fmt: skip
-        return sorted(importances, key=lambda one: -one.importance)
+        return sorted(importances, key=lambda effect: -effect.importance)
 
     def attention_matrix(self) -> Floats:
         """Return the mean attention of each pair as a symmetric matrix (fields, fields), NaN on the diagonal."""
@@ -220,27 +220,24 @@ class GlobalExplanation:
         if field not in self.fields:
             raise ConfigError(f"There is no field '{field}': it is one of {', '.join(map(repr, self.fields))}.")
         f = self.fields.index(field)
-        start = int(self.levels.offsets[f])
-        part = slice(start, start + int(self.levels.sizes[f]))
-        kind, labels = self.levels.kinds[f], self.levels.labels(f)
-        spread = _spread([refit.shape[part] for refit in self.summary.refits])
-        edges = self.levels.edges(f) if kind in ("numeric", "scaled") else None
-        summary = self.summary
-        return Shape(field, kind, labels, edges, summary.shape[part], summary.shape_rows[part], spread)
+        levels, summary, kind = self.levels, self.summary, self.levels.kinds[f]
+        part = slice(levels.offsets[f], levels.offsets[f] + levels.sizes[f])
+        spread = _spread([refit.shape[part] for refit in summary.refits])
+        edges = levels.edges(f) if kind in ("numeric", "scaled") else None
+        return Shape(field, kind, levels.labels(f), edges, summary.shape[part], summary.shape_rows[part], spread)
 
     def shapes(self) -> Iterator[Shape]:
         """Yield all fields' shapes, the most important first."""
-        for one in self.field_importance():
-            yield self.shape(one.fields[0])
+        for effect in self.field_importance():
+            yield self.shape(effect.fields[0])
 
     def surfaces(self) -> list[PairSurface]:
         """Return the pair surfaces at hand, the most important first."""
-        size = self.summary.pair_importance.sum(1)
-        surfaces = []
-        for surface in sorted(self.summary.surfaces, key=lambda surface: -size[surface.pair]):
-            i, j = (int(f) for f in self.pairs[surface.pair])
+        size, surfaces = self.summary.pair_importance.sum(1), []
+        for cells in sorted(self.summary.surfaces, key=lambda surface: -size[surface.pair]):
+            i, j = self.pairs[cells.pair].tolist()
             fields, labels = (self.fields[i], self.fields[j]), (self.levels.labels(i), self.levels.labels(j))
-            surfaces.append(PairSurface(fields, labels, surface.first, surface.second, surface.effect, surface.rows))
+            surfaces.append(PairSurface(fields, labels, cells.first, cells.second, cells.effect, cells.rows))
         return surfaces
 
     def surface(self, first: str, second: str) -> PairSurface:
@@ -265,11 +262,9 @@ class GlobalExplanation:
             "rows": self.rows,
             "unit": self.unit,
             "outputs": list(self.outputs),
-            "only_mean_moved": [
-                name for name, moved in zip(self.pair_names, self.conditional, strict=True) if not moved
-            ],
-            "fields": [one.to_dict() for one in self.field_importance()],
-            "pairs": [one.to_dict() for one in self.pair_importance()],
+            "only_mean_moved": [self.pair_names[p] for p in np.flatnonzero(~self.conditional)],
+            "fields": [effect.to_dict() for effect in self.field_importance()],
+            "pairs": [effect.to_dict() for effect in self.pair_importance()],
             "shapes": [
                 {
                     "field": shape.field, "kind": shape.kind, "values": shape.labels,

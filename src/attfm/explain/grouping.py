@@ -12,12 +12,7 @@ from attfm.errors import ConfigError, nearest
 def group_fields(
     fields: Sequence[str], groups: Mapping[str, Sequence[str]]
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the names of groups and remaining fields, and each field's place among them, int64 (fields,).
-
-    Raises
-    ------
-    ConfigError : a field does not exist or is in two groups, or a group is called like a field outside it
-    """
+    """Return the names of groups and remaining fields, and each field's place among them, int64 (fields,)."""
     of_field: dict[str, str] = {}
     problems = []
     for group, members in groups.items():

@@ -22,16 +22,11 @@ class Levels:
     A field with one feature a row has a level for each feature. A scaled field has the levels unknown, missing and
     its quantile bins. A multi-valued field has a level for each feature too, and a row has several of them.
 
-    Parameters
-    ----------
-    encoder : Encoder, of the model
-    cuts : float64 arrays by field number, inner edges of the bins of each scaled field, in scaled units
-
     Attributes
     ----------
-    names, kinds : tuples of str, (fields,), of the fields
-    sizes : int64 (fields,), number of levels of each field
-    offsets : int64 (fields,), place of each field's first level among all
+    cuts : dict of float64 arrays by field number, inner edges of the bins of each scaled field, in scaled units
+    names, kinds : tuple of str, of the fields
+    sizes, offsets : int64 (fields,), number of levels of each field, and place of its first level among all
     """
 
     def __init__(self, encoder: Encoder, cuts: Mapping[int, Floats]) -> None:
@@ -39,7 +34,10 @@ class Levels:
         self.cuts = cuts
         self.names = tuple(field.name for field in encoder.fields)
         self.kinds = tuple(field.kind for field in encoder.fields)
-        sizes = [self._size(f) for f in range(len(self.names))]
+        sizes = [
+            FIRST_VALUE + 1 + len(cuts[f]) if f in cuts else field.stop - field.start
+            for f, field in enumerate(encoder.fields)
+        ]
         self.sizes = np.array(sizes, np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(self.sizes)])[:-1].astype(np.int64)
         self._features: dict[int, NDArray[np.object_]] = {}
@@ -55,10 +53,6 @@ class Levels:
                 inner = np.linspace(0, 1, MOST_CUTS + 2)[1:-1]
                 cuts[f] = np.unique(np.quantile(np.asarray(x, np.float64), inner)) if len(x) else np.empty(0)
         return cls(encoder, cuts)
-
-    def _size(self, f: int) -> int:
-        field = self.encoder.fields[f]
-        return FIRST_VALUE + 1 + len(self.cuts[f]) if f in self.cuts else field.stop - field.start
 
     def of(self, rows: Batch) -> Batch:
         """Return the levels of each row as ids, from 0 in each field; each once a row, with the summed x of a bag."""
@@ -86,9 +80,8 @@ class Levels:
         """Return what a field's levels are called."""
         if f not in self.cuts:
             return list(self.features(f))
-        edges = self.edges(f)
-        low, high = (float(edges[0]), float(edges[-1])) if edges is not None else (0.0, 0.0)
-        bins = Bins(np.empty(0) if edges is None else edges[1:-1], low, high, np.full(len(self.cuts[f]) + 1, np.nan))
+        low, high = self.encoder.value_range(f)
+        bins = Bins(low + self.cuts[f] * (high - low), low, high, np.full(len(self.cuts[f]) + 1, np.nan))
         return ["unknown", "missing", *bins.labels()]
 
     def edges(self, f: int) -> Floats | None:
@@ -134,17 +127,7 @@ def field_weights(levels: FieldFeatures) -> Floats:
 
 
 def level_sums(levels: FieldFeatures, values: Floats) -> Floats:
-    """Return Σ weight · values[level] over each row's levels.
-
-    Parameters
-    ----------
-    levels : FieldFeatures, of one field
-    values : float64 (levels, outputs)
-
-    Returns
-    -------
-    sums : float64 (rows, outputs)
-    """
+    """Return Σ weight · values[level] over each row's levels of one field, float64 (rows, outputs)."""
     if levels.counts is None and levels.values is None:
         return values[levels.ids]
     terms = field_weights(levels)[:, None] * values[levels.ids]
@@ -153,13 +136,13 @@ def level_sums(levels: FieldFeatures, values: Floats) -> Floats:
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def cells(one: FieldFeatures, other: FieldFeatures) -> tuple[Ints, Ints, Ints]:
-    """Return row, level of one field and level of the other of each combination that a row has; int64 (cells,)."""
-    if one.counts is None and other.counts is None:
-        return one.rows, one.ids.astype(np.int64), other.ids.astype(np.int64)
-    count = np.bincount(other.rows, minlength=int(one.rows[-1]) + 1 if len(one.ids) else 0)
+def cells(first: FieldFeatures, second: FieldFeatures) -> tuple[Ints, Ints, Ints]:
+    """Return row, level of the first and of the second field of each combination that a row has; int64 (cells,)."""
+    if first.counts is None and second.counts is None:
+        return first.rows, first.ids.astype(np.int64), second.ids.astype(np.int64)
+    count = np.bincount(second.rows, minlength=int(first.rows[-1]) + 1 if len(first.ids) else 0)
     start = np.cumsum(count) - count
-    times = count[one.rows]
+    times = count[first.rows]
     within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-    row = np.repeat(one.rows, times)
-    return row, np.repeat(one.ids, times).astype(np.int64), other.ids[start[row] + within].astype(np.int64)
+    row = np.repeat(first.rows, times)
+    return row, np.repeat(first.ids, times).astype(np.int64), second.ids[start[row] + within].astype(np.int64)

@@ -17,13 +17,9 @@ MOST_CATEGORIES, MOST_GROUPS = 20, 14
 class PairGrid:
     """A pair's mean centred effect, cell by cell.
 
-    Attributes
-    ----------
-    fields : tuple of str, the two: of the rows of the grid and of its columns
-    labels : tuple of list of str, what the rows and the columns are called
-    mean : float64 (rows, columns), NaN where no row of the table falls
-    counts : float64 (rows, columns), rows of the table in each cell
-    limit : float, the largest |mean| of a cell that is not thin, at which colours end; above 0
+    fields, labels : first of the rows of the grid, then of its columns
+    mean, counts : float64 (rows, columns), NaN where no row of the table falls, and rows of the table in each cell
+    limit : the largest |mean| of a cell that is not thin, at which colours end; above 0
     """
 
     fields: tuple[str, str]

@@ -8,6 +8,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from attfm.data.batch import FieldFeatures
+from attfm.explain.levels import field_weights
+
 Floats = NDArray[np.float64]
 _DENSE_CELLS = 1 << 17
 _MOST_STEPS = 200
@@ -30,9 +33,11 @@ class Design:
     single: bool
 
     @classmethod
-    def of_levels(cls, level: NDArray[np.int64], size: int) -> Self:
-        """Return the design of a field with one level a row, (rows,)."""
-        return cls(np.arange(len(level)), level, np.ones(len(level)), len(level), size, True)
+    def of_levels(cls, levels: FieldFeatures, size: int) -> Self:
+        """Return the design of a field's levels, of which there are `size`."""
+        rows = len(levels.ids) if levels.counts is None else len(levels.counts)
+        single = levels.counts is None and levels.values is None
+        return cls(levels.rows, levels.ids.astype(np.int64), field_weights(levels), rows, size, single)
 
     @cached_property
     def mean(self) -> Floats:
@@ -59,20 +64,12 @@ class Design:
 def conditional_parts(effect: Floats, first: Design, second: Design) -> tuple[Floats, Floats]:
     """Return a and b that make the mean of effect − a(first) − b(second) zero given any level of either field.
 
+    The effect is (rows, outputs), of mean zero; a is (first.size, outputs), b likewise, 0 for levels that no row has.
     They are the least-squares fit of a sum of two functions to the effect, weighted by the rows, as in the
     purification of Lengerich et al. 2020 ("Purifying interaction effects with the functional ANOVA"). With
     independent fields they are the conditional means. Where the fields depend on each other so much that several
     fits are equal, the one of least norm is taken, which treats both fields alike. The function of a multi-valued
     field is a sum over the row's members, less its mean: what a pair of such a field is if the other is constant.
-
-    Parameters
-    ----------
-    effect : (rows, outputs), of mean zero
-    first, second : the levels of the two fields in the rows
-
-    Returns
-    -------
-    a, b : (first.size, outputs) and (second.size, outputs); 0 for levels that no row has
     """
     product = _joint(first, second) if first.single and second.single else _gram(first, second)
     a, b = np.zeros((first.size, effect.shape[1])), np.zeros((second.size, effect.shape[1]))
@@ -101,19 +98,18 @@ def _joint(first: Design, second: Design) -> Product:
 
     The means that `Design.apply` subtracts are left out: the effect's mean is zero, and so are those of all iterates.
     """
-    sizes = (first.size, second.size)
-    code = first.level * sizes[1] + second.level
-    if sizes[0] * sizes[1] <= _DENSE_CELLS:
-        counts = np.bincount(code, minlength=sizes[0] * sizes[1]).reshape(sizes)
+    code = first.level * second.size + second.level
+    if first.size * second.size <= _DENSE_CELLS:
+        counts = np.bincount(code, minlength=first.size * second.size).reshape(first.size, second.size)
         table: Floats = counts / first.root[:, None] / second.root
         return lambda p, q: (p + table @ q, table.T @ p + q)
     cells, number = np.unique(code, return_counts=True)
-    u, v = np.divmod(cells, sizes[1])
+    u, v = np.divmod(cells, second.size)
     weight = number / first.root[u] / second.root[v]
 
     def product(p: Floats, q: Floats) -> tuple[Floats, Floats]:
-        forth = np.bincount(u, weight * q[v], minlength=sizes[0])
-        back = np.bincount(v, weight * p[u], minlength=sizes[1])
+        forth = np.bincount(u, weight * q[v], minlength=first.size)
+        back = np.bincount(v, weight * p[u], minlength=second.size)
         return p + forth, back + q
 
     return product

@@ -51,7 +51,7 @@ class Stability:
         both = [np.concatenate(sizes) for sizes in zip(fields, pairs, strict=True)]
         largest = max(min(_TOP, len(both[0]) // 2), 1)
         tops = [set(np.argsort(-sizes, kind="stable")[:largest].tolist()) for sizes in both]
-        shared = [len(one & other) / largest for one, other in combinations(tops, 2)]
+        shared = [len(first & second) / largest for first, second in combinations(tops, 2)]
         return cls(refits, _agreement(fields), _agreement(pairs), float(np.mean(shared)), largest)
 
 
@@ -60,4 +60,4 @@ def _agreement(importances: list[Floats]) -> float | None:
     if len(importances[0]) < 2:
         return None
     ranks = np.argsort(np.argsort(importances, axis=1), axis=1).astype(np.float64)
-    return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in combinations(ranks, 2)]))
+    return float(np.mean([np.corrcoef(first, second)[0, 1] for first, second in combinations(ranks, 2)]))

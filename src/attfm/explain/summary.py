@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from attfm.data.batch import Batch
 from attfm.data.dataset import Dataset
 from attfm.data.encoder import Encoder
-from attfm.explain.background import Arrays, Background, Centred, sample_size
+from attfm.explain.background import Arrays, Background, sample_size
 from attfm.explain.levels import Levels, cells
 from attfm.model.bundle import Model
 from attfm.model.modules import FactorizationMachine
@@ -30,12 +30,8 @@ class Surface:
 
     A row is in a cell for each combination of its members where a field is multi-valued.
 
-    Attributes
-    ----------
-    pair : int, its number
-    first, second : int64 (cells,), levels of the two fields
-    effect : float64 (cells, outputs)
-    rows : int64 (cells,)
+    pair : its number; first, second : int64 (cells,), levels of the two fields
+    effect : float64 (cells, outputs); rows : int64 (cells,)
     """
 
     pair: int
@@ -49,16 +45,12 @@ class Surface:
 class Summary:
     """Averages over rows, as arrays that can be stored.
 
-    Attributes
-    ----------
-    rows : int, how many
+    rows : how many
     field_importance, pair_importance : float64 (fields, outputs) and (pairs, outputs), mean |centred effect|
-    attention_mean, attention_std : float64 (pairs,), of a_ij, NaN without attention
-    applied_mean : float64 (pairs,), of A_ij
-    shape, shape_rows : float64 (points, outputs) and int64 (points,)
-        Mean centred main effect of each level, and its rows; the levels of all fields one after the other.
-    surfaces : tuple of Surface, of the most important pairs
-    refits : tuple of Summary, the same figures of refits on bootstrap samples
+    attention_mean, attention_std : float64 (pairs,), of a_ij, NaN without attention; applied_mean : of A_ij
+    shape, shape_rows : float64 (levels, outputs) and int64 (levels,), mean centred main effect of each level, and its
+        rows; the levels of all fields one after the other
+    surfaces : of the most important pairs; refits : the same figures of refits on bootstrap samples
     """
 
     rows: int
@@ -89,48 +81,33 @@ class Summary:
         pairs = sorted({int(name.split(".")[1]) for name in arrays if name.startswith("surface.")})
         surfaces = tuple(Surface(p, *(arrays[f"surface.{p}.{name}"] for name in _SURFACE_ARRAYS)) for p in pairs)
         numbers = sorted({int(name.split(".")[1]) for name in arrays if name.startswith("bag.")})
-
-        def held(prefix: str) -> dict[str, Any]:
-            return {name: arrays[prefix + name] for name in _ARRAYS}
-
-        refits = tuple(cls(rows, **held(f"bag.{n}.")) for n in numbers)
-        return cls(rows, **held(""), surfaces=surfaces, refits=refits)
+        own: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
+        of_refits: list[dict[str, Any]] = [{name: arrays[f"bag.{n}.{name}"] for name in _ARRAYS} for n in numbers]
+        return cls(rows, **own, surfaces=surfaces, refits=tuple(cls(rows, **figures) for figures in of_refits))
 
 
+# The names in a run folder; there a refit is called "bag".
 _ARRAYS = (
-    "field_importance",
-    "pair_importance",
-    "attention_mean",
-    "attention_std",
-    "applied_mean",
-    "shape",
-    "shape_rows",
-)
+    "field_importance", "pair_importance", "attention_mean", "attention_std", "applied_mean", "shape", "shape_rows"
+)  # fmt: skip
 _SURFACE_ARRAYS = ("first", "second", "effect", "rows")
 
 
 class Tally:
-    """Sums over chunks of rows, from which a summary is made.
-
-    Parameters
-    ----------
-    background : that the effects are centred by
-    surfaces : numbers of the pairs whose surfaces are kept
-    """
+    """Sums over chunks of rows, from which a summary is made; surfaces : numbers of the pairs that have theirs kept."""
 
     def __init__(self, background: Background, surfaces: Sequence[int] = ()) -> None:
         self.background = background
-        self.levels = background.levels
-        fields, pairs, outputs = len(self.levels.names), len(background.pairs), background.main_mean.shape[1]
-        sizes = self.levels.sizes
+        pairs, outputs = len(background.pairs), background.main_mean.shape[1]
         self._rows = 0
-        self._field, self._pair = np.zeros((fields, outputs)), np.zeros((pairs, outputs))
+        self._field, self._pair = np.zeros_like(background.main_mean), np.zeros_like(background.pair_mean)
         self._attention, self._squares, self._applied = np.zeros(pairs), np.zeros(pairs), np.zeros(pairs)
-        self._shape, self._counts = np.zeros((int(sizes.sum()), outputs)), np.zeros(int(sizes.sum()), np.int64)
+        self._shape, self._counts = np.zeros((len(background.counts), outputs)), np.zeros_like(background.counts)
         self._surfaces = {p: _Cells(outputs) for p in surfaces}
 
-    def add(self, levels: Batch, terms: Terms, centred: Centred) -> None:
-        """Take in the levels, terms and centred effects of some rows."""
+    def add(self, levels: Batch, terms: Terms) -> None:
+        """Take in the levels and terms of some rows."""
+        centred = self.background.centre(terms, levels)
         self._rows += len(levels)
         self._field += np.abs(centred.main).sum(0)
         self._pair += np.abs(centred.pair).sum(0)
@@ -139,19 +116,20 @@ class Tally:
             self._attention += attention.sum(0)
             self._squares += (attention**2).sum(0)
         self._applied += terms.applied.sum(0, dtype=np.float64)
-        for f, (start, size) in enumerate(zip(self.levels.offsets, self.levels.sizes, strict=True)):
+        sizes = self.background.levels.sizes
+        for f, (start, size) in enumerate(zip(self.background.levels.offsets, sizes, strict=True)):
             of_field = levels.field(f)
             part = slice(int(start), int(start + size))
             self._counts[part] += np.bincount(of_field.ids, minlength=int(size))
             for output in range(self._shape.shape[1]):
-                sums = np.bincount(of_field.ids, centred.main[of_field.rows, f, output], minlength=int(size))
-                self._shape[part, output] += sums
+                effect = centred.main[of_field.rows, f, output]
+                self._shape[part, output] += np.bincount(of_field.ids, effect, minlength=int(size))
         for p, surface in self._surfaces.items():
             i, j = (int(f) for f in self.background.pairs[p])
             for first in range(0, len(levels), _JOINED_ROWS):
                 piece = levels.slice(first, first + _JOINED_ROWS)
                 row, u, v = cells(piece.field(i), piece.field(j))
-                surface.add(u * self.levels.sizes[j] + v, centred.pair[first + row, p])
+                surface.add(u * sizes[j] + v, centred.pair[first + row, p])
 
     def summary(self) -> Summary:
         """Return the averages of all rows so far."""
@@ -167,7 +145,7 @@ class Tally:
     def _surface(self, p: int, surface: "_Cells") -> Surface:
         code, rows, sums = surface.merged()
         most = np.sort(np.argsort(-rows, kind="stable")[:_MOST_CELLS])
-        first, second = np.divmod(code[most], self.levels.sizes[self.background.pairs[p][1]])
+        first, second = np.divmod(code[most], self.background.levels.sizes[self.background.pairs[p][1]])
         return Surface(p, first, second, sums[most] / rows[most, None], rows[most])
 
 
@@ -185,7 +163,6 @@ class _Cells:
     def merged(self) -> tuple[Counts, Counts, Floats]:
         code, rows, sums = (np.concatenate(part) for part in zip(*self._parts, strict=True))
         distinct, place = np.unique(code, return_inverse=True)
-        place = place.ravel()
         total = np.zeros((len(distinct), sums.shape[1]))
         np.add.at(total, place, sums)
         return distinct, np.bincount(place, rows, len(distinct)).astype(np.int64), total
@@ -196,23 +173,20 @@ def summarise(
 ) -> dict[str, NDArray[Any]]:
     """Return background and global summary of a trained module as arrays by name, to be stored beside the model.
 
-    Parameters
-    ----------
-    rows : Dataset, the training rows; a random sample of them is taken where they are many
-    refits : sequence of FactorizationMachine
-        Trained on bootstrap samples of the rows; their summaries show how far figures can be trusted.
+    Of many training rows a random sample is taken. The refits were trained on bootstrap samples of the rows: their
+    summaries show how far figures can be trusted.
     """
     part = rows.sample(sample_size(module))
-    background, summary = _summary(module, encoder, part, training_rows=len(rows), surfaces=STORED_SURFACES)
-    others = tuple(_summary(refit, encoder, part, training_rows=len(rows), surfaces=0)[1] for refit in refits)
-    return {**background.to_arrays(), **replace(summary, refits=others).to_arrays()}
+    background, summary = averaged(module, encoder, part, surfaces=STORED_SURFACES)
+    others = tuple(averaged(refit, encoder, part)[1] for refit in refits)
+    return replace(background, training_rows=len(rows)).to_arrays() | replace(summary, refits=others).to_arrays()
 
 
 def is_of(model: Model, rows: Dataset) -> bool:
     """Return whether a model's background can be that of these training rows (true where none is stored)."""
     if not model.background:
         return True
-    stored = Background.from_arrays(model.background, model.encoder, model.module)
+    stored = Background.of_model(model)
     if stored.training_rows != len(rows):
         return False
     levels = stored.levels.of(rows.sample(sample_size(model.module)))
@@ -220,29 +194,22 @@ def is_of(model: Model, rows: Dataset) -> bool:
     return np.array_equal(np.concatenate(counts), stored.counts)
 
 
-def importances(module: FactorizationMachine, encoder: Encoder, rows: Batch) -> Summary:
-    """Return the summary of a module without surfaces, for comparison with another module's of the same rows."""
-    return _summary(module, encoder, rows, training_rows=len(rows), surfaces=0)[1]
-
-
-def _summary(
-    module: FactorizationMachine, encoder: Encoder, rows: Batch, *, training_rows: int, surfaces: int
+def averaged(
+    module: FactorizationMachine, encoder: Encoder, rows: Batch, *, surfaces: int = 0
 ) -> tuple[Background, Summary]:
+    """Return background and summary of some rows, with the surfaces of so many of the most important pairs."""
     levels = Levels.of_rows(encoder, rows)
     of_rows = levels.of(rows)
     terms = Terms.concatenate([terms_of(module, chunk) for chunk in chunks(module, rows)])
-    background = Background.of_sample(terms, levels, of_rows, training_rows=training_rows)
+    background = Background.of_sample(terms, levels, of_rows)
     step = terms_chunk(module)
 
     def tally(pairs: Sequence[int]) -> Summary:
         sums = Tally(background, pairs)
         for start in range(0, len(rows), step):
-            part, of_part = terms.slice(start, start + step), of_rows.slice(start, start + step)
-            sums.add(of_part, part, background.centre(part, of_part))
+            sums.add(of_rows.slice(start, start + step), terms.slice(start, start + step))
         return sums.summary()
 
     summary = tally(())
-    top = np.argsort(-summary.pair_importance.sum(1), kind="stable")[:surfaces]
-    if surfaces and len(top):
-        summary = replace(summary, surfaces=tally(top.tolist()).surfaces)
-    return background, summary
+    top = np.argsort(-summary.pair_importance.sum(1), kind="stable")[:surfaces].tolist()
+    return background, replace(summary, surfaces=tally(top).surfaces) if top else summary

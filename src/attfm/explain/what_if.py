@@ -82,28 +82,20 @@ class Changes(Sequence[Change]):
 
     def __str__(self) -> str:
         about = f"the decision '{self.decision}' about row {self.row:,}"
-        held = f" (left alone: {', '.join(self.immutable)})" if self.immutable else ""
+        untouched = f" (left alone: {', '.join(self.immutable)})" if self.immutable else ""
         if not self.fields:
             return f"Nothing could be tried to flip {about}: every column is immutable."
         if not self.found:
             return (
                 f"No change of a single field flips {about}: {self.tried:,} values of {self.fields:,} fields were "
-                f"tried{held}."
+                f"tried{untouched}."
             )
         lines = [f"{c.field}: {c.before} → {c.after} gives '{c.decision_after}' ({c.distance:.2f})" for c in self.found]
-        return "\n".join([f"What flips {about}, by itself, and how far it is{held}:", *lines])
+        return "\n".join([f"What flips {about}, by itself, and how far it is{untouched}:", *lines])
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """Copies of one row, each with another value of one field.
-
-    names : what the values are called; distance : of each, with the sign of the direction in an ordered field
-    """
-
-    rows: Batch
-    names: list[str]
-    distance: Floats
+# Other values of one field: features, names and distances, these with the sign of the direction in an ordered field.
+_Candidates = tuple[FieldFeatures, list[str], Floats]
 
 
 def what_if(
@@ -116,11 +108,6 @@ def what_if(
     a larger field), but not missing; a multi-valued field has single members taken out or put in. The smallest come
     first; of equal ones the one that moves the logit most.
 
-    Raises
-    ------
-    DataError : the row is outside the table
-    ConfigError : an immutable column does not exist; a regression without a threshold; no background is stored
-
     Examples
     --------
     >>> import pyarrow as pa
@@ -132,74 +119,64 @@ def what_if(
     What flips the decision 'no' about row 2, by itself, and how far it is:
     age: 25 → 61 gives 'yes' (0.50)
     """
-    explainer = Explainer(model)
-    columns = model.input_names
+    background, task, columns = Background.of_model(model), model.task, model.input_names
     unknown = [f"'{name}'{nearest(name, columns)}" for name in immutable if name not in columns]
     if unknown:
         raise ConfigError(f"No input column is called {', '.join(unknown)}: immutable= takes {', '.join(columns)}.")
-    if explainer.background is None:
-        raise TypeError("the centred view has a background")
-    background, task = explainer.background, model.task
     limit = task.threshold_of(threshold, default=model.threshold)
-    one = explainer.encoded_row(source, row)
-    labels = background.levels.row_labels(one)[0]
-    start = model.logits_of(one)
+    [(_, encoded)] = Explainer(model, view="raw").encoded_rows(source, [row])
+    labels = background.levels.row_labels(encoded)[0]
+    start = model.logits_of(encoded)
     before = int(task.decide(start, limit)[0])
-    found, tried, fields = [], 0, 0
+    changes, tried, fields = [], 0, 0
     for f, field in enumerate(model.encoder.fields):
         if field.column in immutable:
             continue
         fields += 1
-        candidates = _candidates(background, one, f)
-        logits = model.logits_of(candidates.rows)
+        changed, names, distance = _candidates(background, encoded, f)
+        copies = [encoded.field(other).take(np.zeros(len(names), np.int64)) for other in range(encoded.fields)]
+        copies[f] = changed
+        logits = model.logits_of(Batch.of_fields(copies))
         decided = task.decide(logits, limit)
         tried += len(decided)
-        for c in _best(candidates, np.flatnonzero(decided != before), ordered=field.ordered or field.kind == "scaled"):
+        for c in _best(distance, np.flatnonzero(decided != before), ordered=field.ordered or field.kind == "scaled"):
             after = int(decided[c])
             output = after if len(task.outputs) > 1 else 0
-            found.append(
+            changes.append(
                 Change(
-                    field.name,
-                    str(labels[f]),
-                    candidates.names[c],
-                    float(abs(candidates.distance[c])),
-                    float(start[0, output]),
-                    float(logits[c, output]),
-                    task.decisions[before],
-                    task.decisions[after],
+                    field.name, str(labels[f]), names[c], float(abs(distance[c])), float(start[0, output]),
+                    float(logits[c, output]), task.decisions[before], task.decisions[after],
                 )
-            )
-    found.sort(key=lambda change: (change.distance, -abs(change.logit_after - change.logit_before)))
-    return Changes(tuple(found), row, task.decisions[before], tried, fields, tuple(immutable))
+            )  # fmt: skip
+    changes.sort(key=lambda change: (change.distance, -abs(change.logit_after - change.logit_before)))
+    return Changes(tuple(changes), row, task.decisions[before], tried, fields, tuple(immutable))
 
 
-def _best(candidates: _Candidates, flips: NDArray[np.int64], *, ordered: bool) -> list[int]:
-    """Return the nearest candidate below and above, or the nearest of a field without order."""
-    distance = candidates.distance[flips]
-    sides = [flips[distance < 0], flips[distance >= 0]] if ordered else [flips]
-    return [int(side[np.argmin(np.abs(candidates.distance[side]))]) for side in sides if len(side)]
+def _best(distance: Floats, flips: NDArray[np.int64], *, ordered: bool) -> list[int]:
+    """Return which flips are the nearest below and above, or the nearest of a field without order."""
+    sides = [flips[distance[flips] < 0], flips[distance[flips] >= 0]] if ordered else [flips]
+    return [int(side[np.argmin(np.abs(distance[side]))]) for side in sides if len(side)]
 
 
-def _candidates(background: Background, one: Batch, f: int) -> _Candidates:
+def _candidates(background: Background, encoded: Batch, f: int) -> _Candidates:
     levels, field = background.levels, background.levels.encoder.fields[f]
     if field.kind == "multi-valued":
-        return _bag_candidates(background, one, f)
+        return _bag_candidates(background, encoded.field(f), f)
     start, size = levels.offsets[f], levels.sizes[f]
     counts = background.counts[start : start + size]
-    now = int(levels.of(one).field(f).ids[0])
+    now = int(levels.of(encoded).field(f).ids[0])
     scaled = f in levels.cuts
     tried = np.arange(FIRST_VALUE, size) if scaled else np.flatnonzero(counts[FIRST_VALUE:]) + FIRST_VALUE
     tried = tried[tried != now]
     tried = tried[np.argsort(-counts[tried], kind="stable")[:_MOST_VALUES]]
     if scaled:
-        x = _representatives(levels.cuts[f])[tried - FIRST_VALUE]
+        x = _bin_values(levels.cuts[f])[tried - FIRST_VALUE]
         changed = FieldFeatures(np.full(len(tried), field.start + FIRST_VALUE, np.int32), x.astype(np.float32))
         low, high = levels.encoder.value_range(f)
         names = [f"{low + v * (high - low):.6g}" for v in x]
     else:
         changed = FieldFeatures((field.start + tried).astype(np.int32))
-        labels = levels.labels(f)
-        names = [labels[level] for level in tried]
+        names = levels.features(f)[tried].tolist()
     distance = 1 - counts[tried] / max(counts.sum(), 1)
     if (field.ordered or scaled) and now > MISSING:
         # The share of rows between the middles of the two values, with the sign of the direction.
@@ -207,26 +184,19 @@ def _candidates(background: Background, one: Batch, f: int) -> _Candidates:
         middle = (np.cumsum(known) - known / 2) / max(known.sum(), 1)
         distance = middle[tried] - middle[now]
         distance = np.where(distance == 0, np.sign(tried - now) * 1e-12, distance)
-    return _Candidates(_copies(one, f, changed, len(tried)), names, distance)
+    return changed, names, distance
 
 
-def _copies(one: Batch, f: int, changed: FieldFeatures, copies: int) -> Batch:
-    """Return copies of one row that differ in the features of one field."""
-    fields = [one.field(other).take(np.zeros(copies, np.int64)) for other in range(one.fields)]
-    fields[f] = changed
-    return Batch.of_fields(fields)
-
-
-def _representatives(cuts: Floats) -> Floats:
+def _bin_values(cuts: Floats) -> Floats:
     """Return one scaled value in each bin: the middle of it, and the ends of the range 0 to 1 for the outer ones."""
     if not len(cuts):
         return np.array([0.5])
     return np.concatenate([[min(0.0, float(cuts[0]) - 1e-6)], (cuts[1:] + cuts[:-1]) / 2, [max(1.0, float(cuts[-1]))]])
 
 
-def _bag_candidates(background: Background, one: Batch, f: int) -> _Candidates:
-    """Return the row without each member, and with each other member of the training rows."""
-    levels, field, bag = background.levels, background.levels.encoder.fields[f], one.field(f)
+def _bag_candidates(background: Background, bag: FieldFeatures, f: int) -> _Candidates:
+    """Return the bag without each member, and with each other member of the training rows."""
+    levels, field = background.levels, background.levels.encoder.fields[f]
     weights = [1.0] * len(bag.ids) if bag.values is None else bag.values.tolist()
     members, features = bag.ids.tolist(), levels.features(f)
     counts = background.counts[levels.offsets[f] : levels.offsets[f] + levels.sizes[f]]
@@ -245,9 +215,6 @@ def _bag_candidates(background: Background, one: Batch, f: int) -> _Candidates:
             bags.append([*present, (field.start + level, 1.0)])
             distance.append(1 - share[level])
     entries = [entry for changed in bags for entry in changed]
-    changed = FieldFeatures(
-        np.array([member for member, _ in entries], np.int32),
-        np.array([weight for _, weight in entries], np.float32),
-        np.array([len(changed) for changed in bags], np.int64),
-    )
-    return _Candidates(_copies(one, f, changed, len(names)), names, np.array(distance))
+    ids, values = np.array([m for m, _ in entries], np.int32), np.array([w for _, w in entries], np.float32)
+    features_of_bags = FieldFeatures(ids, values, np.array([len(changed) for changed in bags], np.int64))
+    return features_of_bags, names, np.array(distance)

@@ -24,15 +24,6 @@ def with_intervals(
     resample needs no sorting. The intervals are percentiles over 50 to 300 resamples of the rows, widened to the value
     where that lies outside; of the calibration error, which both chance and resampling make larger, see
     `calibration_interval`. Rows of weight 0 count for nothing.
-
-    Parameters
-    ----------
-    task : str
-    target : (rows,), class codes or values
-    scores : (rows, classes) or (rows,), probabilities, or the predictions of a regression
-    weight : (rows,), relative importance of each row
-    threshold : float, of two classes the second is decided where its probability is above it
-    seed : int, of the resamples
     """
     counted = weight > 0
     target, scores, weight = target[counted], scores[counted], weight[counted]
@@ -64,17 +55,14 @@ def with_intervals(
 def calibration_interval(gaps: Floats, resampled: Floats) -> tuple[float, float]:
     """Return a 95 % interval of the true Σ |gap| (the calibration error), which contains the measured one.
 
+    The gaps are (bins,), see `Calibration.gaps`; `resampled` are the same of bootstrap resamples, (resamples, bins).
+
     The measured error is too large in the mean: where the true gaps are 0 it is the size of chance, and a resample's is
     too large twice over. So the lower bound is the smallest error with which the measured one would not be surprising:
     the measured gaps are shrunk towards 0, each by as many of its standard errors, and of each shrunken set it is asked
     whether the error measured lies above 97.5 % of those that it gives with the resamples' chance added. It is 0 where
     perfect calibration would not be surprising. Upwards the spread of the resamples is added to the measured error
     without any correction, which is on the safe side.
-
-    Parameters
-    ----------
-    gaps : (bins,), (share of hits − mean confidence) times the bin's share of the rows
-    resampled : (resamples, bins), the same of bootstrap resamples
     """
     value = float(np.abs(gaps).sum())
     chance = resampled - gaps
@@ -86,14 +74,12 @@ def calibration_interval(gaps: Floats, resampled: Floats) -> tuple[float, float]
     def surprising(by: float) -> bool:
         return bool(np.quantile(np.abs(shrunk(by) + chance).sum(1), 0.975) < value)
 
-    small, large = 0.0, float((np.abs(gaps) / error).max())
+    low, small, large = 0.0, 0.0, float((np.abs(gaps) / error).max())
     if surprising(large):
         for _ in range(_HALVINGS):
             middle = (small + large) / 2
             small, large = (small, middle) if surprising(middle) else (middle, large)
         low = float(np.abs(shrunk(small)).sum())
-    else:
-        low = 0.0
     least, half = np.quantile(np.abs(resampled).sum(1), (0.025, 0.5)).tolist()
     return low, value + half - least
 
@@ -105,9 +91,17 @@ def wilson(shares: Any, counts: Any, z: float = 1.96) -> tuple[Any, Any]:
     return centre - half, centre + half
 
 
-def area_under_roc(positive: NDArray[np.bool_], score: Floats, weight: Floats | None = None) -> float:
-    """Return the area under the ROC curve, NaN with one class only; all arguments (rows,)."""
-    return _Ranked(positive, score).area(np.ones(len(score)) if weight is None else weight)
+def calibration_points(hit: Floats, confidence: Floats, bins: int) -> tuple[Any, ...]:
+    """Return mean confidence, share of hits, rows and Wilson's 95 % bounds in bins of equal numbers of rows."""
+    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(hit)))
+    means, shares = (np.array([values[part].mean() for part in parts]) for values in (confidence, hit))
+    counts = np.array([len(part) for part in parts])
+    return means, shares, counts, *wilson(shares, counts)
+
+
+def area_under_roc(positive: NDArray[np.bool_], score: Floats) -> float:
+    """Return the area under the ROC curve, NaN with one class only; both arguments (rows,)."""
+    return _Ranked(positive, score).area(np.ones(len(score)))
 
 
 class _Ranked:
@@ -141,12 +135,8 @@ class _Ranked:
 class _Classification:
     """The metrics of class decisions.
 
-    Parameters
-    ----------
-    target, decided : int64 (rows,), class codes
-    probability : (rows, classes)
-    averaged : sequence of int, the classes whose precision, recall, areas and squares are reported, averaged over them
-    calibration : Calibration
+    Target and decided are class codes, int64 (rows,); precision, recall, areas and squares are averaged over the
+    classes in `averaged`.
     """
 
     def __init__(

@@ -21,16 +21,9 @@ def evaluate(
     """Return the metrics of a task.
 
     Those of several classes are macro averages; their areas are of one class against the rest, averaged over the
-    classes that occur. An area is NaN where the rows have one class only.
-
-    Parameters
-    ----------
-    task : str
-    target : (rows,), class codes or values
-    scores : (rows, classes) or (rows,)
-        Probabilities, rows sum to 1; or the predictions of a regression, in the target's unit.
-    weight : (rows,) or None, relative importance of each row
-    threshold : float, of two classes the second is decided where its probability is above it
+    classes that occur. An area is NaN where the rows have one class only. The target (rows,) holds class codes or
+    values, the scores are probabilities (rows, classes) or predictions (rows,). Of two classes the second is decided
+    where its probability is above the threshold.
     """
     return _METRICS[task](target, scores, weight, threshold)
 
@@ -40,22 +33,13 @@ def curve_metrics(
 ) -> dict[str, float]:
     """Return the few figures that the learning curve keeps for each epoch: AUC and accuracy, accuracy, or RMSE and R².
 
-    Parameters
-    ----------
-    task, target, weight, threshold : as of `evaluate`
-    logits : (rows, outputs), or the predictions (rows, 1) of a regression; all finite
+    The logits are (rows, outputs), or the predictions (rows, 1) of a regression, all finite; the rest as of `evaluate`.
     """
     return _CURVE_METRICS[task](target, logits, weight, threshold)
 
 
 class Calibration:
-    """The gap between hits and confidence in 15 bins of equal width (Guo et al. 2017, eq. 3).
-
-    Parameters
-    ----------
-    hit : (rows,), 0 or 1
-    confidence : (rows,), in [0, 1]
-    """
+    """The gap between hits (0 or 1) and confidence in [0, 1], in 15 bins of equal width (Guo et al. 2017, eq. 3)."""
 
     def __init__(self, hit: NDArray[Any], confidence: Floats) -> None:
         self._bin = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
@@ -81,12 +65,7 @@ def calibration_error(hit: NDArray[Any], confidence: Floats, weight: Floats | No
 def _binary(target: NDArray[Any], scores: Floats, weight: Floats | None, threshold: float) -> dict[str, float]:
     probability = scores[:, 1]
     decided = (probability > threshold).astype(np.int64)
-    options = {"sample_weight": weight, "zero_division": 0.0}
-    return {
-        "accuracy": float(sk.accuracy_score(target, decided, sample_weight=weight)),
-        "precision": float(sk.precision_score(target, decided, **options)),
-        "recall": float(sk.recall_score(target, decided, **options)),
-        "f1": float(sk.f1_score(target, decided, **options)),
+    return _of_decisions(target, decided, weight, average="binary") | {
         "auc": _area(sk.roc_auc_score, target, probability, weight),
         "average_precision": _area(sk.average_precision_score, target, probability, weight),
         "log_loss": float(sk.log_loss(target, probability, sample_weight=weight, labels=[0, 1])),
@@ -97,7 +76,6 @@ def _binary(target: NDArray[Any], scores: Floats, weight: Floats | None, thresho
 
 def _multiclass(target: NDArray[Any], probability: Floats, weight: Floats | None, _: float) -> dict[str, float]:
     decided, labels = probability.argmax(1), np.arange(probability.shape[1])
-    options = {"sample_weight": weight, "average": "macro", "labels": labels, "zero_division": 0.0}
     one_hot = np.eye(len(labels))[target]
     occurring = [c for c in labels if 0 < one_hot[:, c].sum() < len(target)]
 
@@ -105,17 +83,19 @@ def _multiclass(target: NDArray[Any], probability: Floats, weight: Floats | None
         areas = [_area(function, one_hot[:, c], probability[:, c], weight) for c in occurring]
         return float(np.mean(areas)) if areas else float("nan")
 
-    return {
-        "accuracy": float(sk.accuracy_score(target, decided, sample_weight=weight)),
-        "precision": float(sk.precision_score(target, decided, **options)),
-        "recall": float(sk.recall_score(target, decided, **options)),
-        "f1": float(sk.f1_score(target, decided, **options)),
+    return _of_decisions(target, decided, weight, average="macro", labels=labels) | {
         "auc": mean_area(sk.roc_auc_score),
         "average_precision": mean_area(sk.average_precision_score),
         "log_loss": float(sk.log_loss(target, probability, sample_weight=weight, labels=labels)),
         "brier": float(np.average(((probability - one_hot) ** 2).sum(1), weights=weight)),
         "calibration_error": calibration_error(decided == target, probability.max(1), weight),
     }
+
+
+def _of_decisions(target: NDArray[Any], decided: Any, weight: Floats | None, **options: Any) -> dict[str, float]:
+    rates = sk.precision_recall_fscore_support(target, decided, sample_weight=weight, zero_division=0.0, **options)
+    accuracy = sk.accuracy_score(target, decided, sample_weight=weight)
+    return dict(zip(("accuracy", "precision", "recall", "f1"), map(float, (accuracy, *rates[:3])), strict=True))
 
 
 def _regression(target: NDArray[Any], prediction: Floats, weight: Floats | None, _: float) -> dict[str, float]:
@@ -152,7 +132,5 @@ def _area(function: Any, target: NDArray[Any], score: Floats, weight: Floats | N
 
 _METRICS: dict[TaskName, _Metrics] = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}
 _CURVE_METRICS: dict[TaskName, _Metrics] = {
-    "binary": _binary_curve,
-    "multiclass": _multiclass_curve,
-    "regression": _regression_curve,
-}
+    "binary": _binary_curve, "multiclass": _multiclass_curve, "regression": _regression_curve
+}  # fmt: skip

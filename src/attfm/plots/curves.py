@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from attfm.errors import ConfigError
-from attfm.metrics.intervals import wilson
+from attfm.metrics.intervals import calibration_points
 from attfm.metrics.scores import calibration_error
-from attfm.plots.style import NEGATIVE, NEUTRAL, POSITIVE, as_float, new_axes, quiet_frame
+from attfm.plots.style import NEGATIVE, NEUTRAL, POSITIVE, finished, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,33 +24,20 @@ def reliability(y: ArrayLike, probability: ArrayLike, *, bins: int = _BINS, ax: 
     """Draw observed shares against predicted probabilities, in bins of equal numbers of rows, with 95 % intervals.
 
     The Brier score and the calibration error in its title are the metrics', the latter over 15 bins of equal width.
-
-    Parameters
-    ----------
-    y : (rows,), 0 or 1
-    probability : (rows,), of class 1
-    bins : int, at most so many
+    y (0 or 1) and probability (of class 1) are (rows,).
     """
     observed, predicted = _checked(y, probability)
     ax = new_axes(ax, width=5, height=4.8)
-    parts = np.array_split(np.argsort(predicted, kind="stable"), min(bins, len(predicted)))
-    means = np.array([predicted[part].mean() for part in parts])
-    shares = np.array([observed[part].mean() for part in parts])
-    counts = np.array([len(part) for part in parts])
-    low, high = wilson(shares, counts)
+    means, shares, _, low, high = calibration_points(observed, predicted, bins)
     ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle="--", linewidth=1, label="perfectly calibrated")
     whiskers = [np.maximum(shares - low, 0), np.maximum(high - shares, 0)]
     ax.errorbar(means, shares, yerr=whiskers, fmt="o-", color=NEGATIVE, capsize=2, linewidth=1.4, markersize=4)
     brier = float(np.mean((predicted - observed) ** 2))
-    error = calibration_error(observed, predicted)
-    ax.set_title(f"Brier score {brier:.4f}, calibration error {error:.4f}", fontsize=9, loc="left")
-    ax.set_xlabel("predicted probability")
-    ax.set_ylabel("observed share")
-    ax.set_xlim(-0.02, 1.02)
-    ax.set_ylim(-0.02, 1.02)
+    ax.set(xlabel="predicted probability", ylabel="observed share", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     ax.legend(frameon=False, loc="upper left")
-    quiet_frame(ax, grid="both")
-    return ax
+    return finished(
+        ax, f"Brier score {brier:.4f}, calibration error {calibration_error(observed, predicted):.4f}", grid="both"
+    )
 
 
 def roc(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = None) -> Axes:
@@ -60,12 +47,9 @@ def roc(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = None) -> Axes
     wrong, right, _ = roc_curve(observed, predicted)
     ax.plot([0, 1], [0, 1], color=NEUTRAL, linestyle="--", linewidth=1, label="no skill")
     ax.plot(wrong, right, color=NEGATIVE, linewidth=1.8)
-    ax.set_title(f"area under the curve {roc_auc_score(observed, predicted):.4f}", fontsize=9, loc="left")
-    ax.set_xlabel("false positive rate")
-    ax.set_ylabel("true positive rate")
+    ax.set(xlabel="false positive rate", ylabel="true positive rate")
     ax.legend(frameon=False, loc="lower right")
-    quiet_frame(ax, grid="both")
-    return ax
+    return finished(ax, f"area under the curve {roc_auc_score(observed, predicted):.4f}", grid="both")
 
 
 def precision_recall(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = None) -> Axes:
@@ -76,22 +60,13 @@ def precision_recall(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = 
     share = observed.mean()
     ax.axhline(share, color=NEUTRAL, linestyle="--", linewidth=1, label=f"no skill ({share:.3f})")
     ax.plot(recall, precision, color=NEGATIVE, linewidth=1.8)
-    ax.set_title(f"average precision {average_precision_score(observed, predicted):.4f}", fontsize=9, loc="left")
-    ax.set_xlabel("recall")
-    ax.set_ylabel("precision")
-    ax.set_ylim(0, 1.02)
+    ax.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
     ax.legend(frameon=False, loc="lower left")
-    quiet_frame(ax, grid="both")
-    return ax
+    return finished(ax, f"average precision {average_precision_score(observed, predicted):.4f}", grid="both")
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
-    """Draw the losses of each epoch; the history is that of an estimator's `history_`.
-
-    Raises
-    ------
-    ConfigError : there are no epochs
-    """
+    """Draw the losses of each epoch; the history is that of an estimator's `history_`."""
     if not history:
         raise ConfigError("The model has no history of its training: there is no learning curve to draw.")
     ax = new_axes(ax, width=6.2, height=4)
@@ -101,18 +76,16 @@ def learning_curve(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = No
     valid = [loss for loss in losses if loss is not None]
     if len(valid) == len(epochs):
         ax.plot(epochs, valid, color=POSITIVE, linestyle="--", linewidth=1.8, label="validation rows")
-        best = int(np.argmin(as_float(valid)))
+        best = int(np.argmin(np.asarray(valid, np.float64)))
         ax.plot([epochs[best]], [valid[best]], "o", color=POSITIVE, label=f"best: epoch {epochs[best]}")
     ax.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]  # the stub lacks it
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("loss")
+    ax.set(xlabel="epoch", ylabel="loss")
     ax.legend(frameon=False)
-    quiet_frame(ax, grid="y")
-    return ax
+    return finished(ax, grid="y")
 
 
 def _checked(y: ArrayLike, probability: ArrayLike, *, both: bool = False) -> tuple[Any, Any]:
-    observed, predicted = as_float(y), as_float(probability)
+    observed, predicted = np.asarray(y, np.float64), np.asarray(probability, np.float64)
     if observed.ndim != 1 or observed.shape != predicted.shape or len(observed) == 0:
         raise ConfigError(
             f"y is of shape {observed.shape} and probability of {predicted.shape}: give one number a row in both."

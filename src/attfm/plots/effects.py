@@ -20,12 +20,11 @@ from attfm.plots.style import (
     NEGATIVE,
     NEUTRAL,
     POSITIVE,
-    both_labels,
     diverging,
+    finished,
     label,
     limits_around,
     new_axes,
-    quiet_frame,
     sequential,
     stretched_ticks,
     tick_size,
@@ -35,34 +34,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "attention_matrix",
-    "importance",
-    "learning_curve",
-    "pair_map",
-    "precision_recall",
-    "reliability",
-    "roc",
-    "shape",
+    "attention_matrix", "importance", "learning_curve", "pair_map", "precision_recall", "reliability", "roc", "shape",
     "waterfall",
-]
+]  # fmt: skip
 
 
 def waterfall(
     explanation: Explanation, row: int = 0, *, output: str | int | None = None, n: int = 12, ax: Axes | None = None
 ) -> Axes:
-    """Draw one row's account from the base value to its logit, the n largest effects first, the others summed.
-
-    Raises
-    ------
-    IndexError : there is no such row
-    ConfigError : several outputs and none named
-    MissingExtraError : matplotlib is not installed
-    """
+    """Draw one row's account from the base value to its logit, the n largest effects first, the others summed."""
     account = explanation[row]
     number = output_number(account.outputs, output)
     effects = account.top(n, output=number)[0]
-    total = float(account.logits[0, number])
-    base = float(account.base[number])
+    base, total = float(account.base[number]), float(account.logits[0, number])
     names = [f"{_short(effect.fields)} = {_short(effect.values)}" for effect in effects]
     sizes = [effect.effect for effect in effects]
     others = len(account.names) - len(effects)
@@ -94,10 +78,8 @@ def waterfall(
     title = f"row {account.rows[0]:,}: {unit} {_amount(total)}"
     if unit == "logit" and len(account.outputs) == 1:
         title += f", probability of {label(account.outputs[0], 20)} {1 / (1 + np.exp(-total)):.3f}"
-    ax.set_title(title, fontsize=9, loc="left")
     ax.locator_params(axis="x", nbins=5)
-    quiet_frame(ax)
-    return ax
+    return finished(ax, title)
 
 
 def importance(
@@ -108,11 +90,10 @@ def importance(
         "all": overview.importance, "fields": overview.field_importance, "pairs": overview.pair_importance
     }[kind]()[:n]  # fmt: skip
     ax = new_axes(ax, width=7.5, height=1.2 + 0.27 * max(len(importances), 2))
-    spread = [one.spread or 0.0 for one in importances] if any(one.spread for one in importances) else None
-    colours = [ACCENT if len(one.fields) > 1 else NEGATIVE for one in importances]
-    _named_bars(
-        ax, [_short(one.fields) for one in importances], [one.importance for one in importances], colours, spread
-    )
+    spread = [effect.spread or 0.0 for effect in importances]
+    colours = [ACCENT if len(effect.fields) > 1 else NEGATIVE for effect in importances]
+    names, sizes = [_short(effect.fields) for effect in importances], [effect.importance for effect in importances]
+    _named_bars(ax, names, sizes, colours, spread if any(spread) else None)
     ax.set_xlim(left=0)
     unit = "logits" if overview.unit == "logit" else label(overview.unit)
     ax.set_xlabel(f"mean |effect| over {overview.rows:,} rows, {unit}")
@@ -120,10 +101,8 @@ def importance(
         from matplotlib.patches import Patch
 
         ax.legend([Patch(color=NEGATIVE), Patch(color=ACCENT)], ["field", "pair"], frameon=False, loc="lower right")
-    if spread is not None:
-        ax.set_title(f"whiskers: standard deviation over {len(overview.summary.refits)} refits", fontsize=9, loc="left")
-    quiet_frame(ax)
-    return ax
+    whiskers = f"whiskers: standard deviation over {len(overview.summary.refits)} refits"
+    return finished(ax, whiskers if any(spread) else "")
 
 
 def shape(overview: GlobalExplanation, field: str, *, output: str | int | None = None, ax: Axes | None = None) -> Axes:
@@ -133,9 +112,8 @@ def shape(overview: GlobalExplanation, field: str, *, output: str | int | None =
     The axis of a field whose rows crowd near 0, such as an income, is logarithmic away from 0.
     """
     field_shape = overview.shape(field)
-    number = output_number(overview.outputs, output)
     draw = _bars if field_shape.edges is None else _curve
-    return draw(field_shape, number, overview, ax)
+    return draw(field_shape, output_number(overview.outputs, output), overview, ax)
 
 
 def _curve(shape: Shape, number: int, overview: GlobalExplanation, ax: Axes | None) -> Axes:
@@ -173,9 +151,7 @@ def _curve(shape: Shape, number: int, overview: GlobalExplanation, ax: Axes | No
     ax.tick_params(axis="x", labelbottom=False)
     ax.set_ylabel(_effect_label(overview, number))
     title = f"{label(shape.field)}, {int(rows.sum()):,} rows" + (f"; dotted: {'; '.join(notes)}" if notes else "")
-    ax.set_title(title, fontsize=9, loc="left")
-    quiet_frame(ax, grid="y")
-    return ax
+    return finished(ax, title, grid="y")
 
 
 def _bars(shape: Shape, number: int, overview: GlobalExplanation, ax: Axes | None) -> Axes:
@@ -192,9 +168,7 @@ def _bars(shape: Shape, number: int, overview: GlobalExplanation, ax: Axes | Non
     ax.axvline(0, color=NEUTRAL, linewidth=0.8)
     ax.set_xlabel(_effect_label(overview, number))
     more = f"; {left_out:,} rarer values not shown" if left_out else ""
-    ax.set_title(f"{label(shape.field)} (rows){more}", fontsize=9, loc="left")
-    quiet_frame(ax)
-    return ax
+    return finished(ax, f"{label(shape.field)} (rows){more}")
 
 
 def _named_bars(ax: Axes, names: Sequence[str], sizes: ArrayLike, colours: Sequence[str], spread: Any) -> None:
@@ -217,30 +191,18 @@ def pair_map(
     surface = overview.surface(first, second)
     number = output_number(overview.outputs, output)
     grid = pair_grid(overview, surface, number)
-    row_names, column_names = ([label(name, 18) for name in names] for names in grid.labels)
-    mean, counts, most = grid.mean, grid.counts, grid.limit
-    image = ax.imshow(mean, cmap=diverging(), vmin=-most, vmax=most, aspect="auto")
-    thin = np.argwhere((counts > 0) & (counts < FEW_ROWS))
+    image = ax.imshow(grid.mean, cmap=diverging(), vmin=-grid.limit, vmax=grid.limit, aspect="auto")
+    thin = np.argwhere((grid.counts > 0) & (grid.counts < FEW_ROWS))
     ax.plot(thin[:, 1], thin[:, 0], ".", color=NEUTRAL, markersize=3)
-    ax.set_yticks(np.arange(len(row_names)), row_names, fontsize=tick_size(ax, len(row_names)))
-    ax.set_xticks(
-        np.arange(len(column_names)), column_names, fontsize=tick_size(ax, len(column_names), across=True), rotation=90
-    )
-    ax.set_ylabel(label(surface.fields[0]))
-    ax.set_xlabel(label(surface.fields[1]))
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
-    bar.set_label(_effect_label(overview, number))
+    _named_cells(ax, *([label(name, 18) for name in names] for names in grid.labels))
+    ax.set(ylabel=label(surface.fields[0]), xlabel=label(surface.fields[1]))
+    ax.figure.colorbar(image, ax=ax, shrink=0.8).set_label(_effect_label(overview, number))
     ax.set_title(f"{_short(surface.fields)}; dots: fewer than {FEW_ROWS} rows, grey: none", fontsize=9, loc="left")
     return ax
 
 
 def attention_matrix(overview: GlobalExplanation, *, ax: Axes | None = None) -> Axes:
-    """Draw the mean attention of each pair, in multiples of equal attention, as a matrix field by field.
-
-    Raises
-    ------
-    ConfigError : the model has no attention
-    """
+    """Draw the mean attention of each pair, in multiples of equal attention, as a matrix field by field."""
     matrix = overview.attention_matrix()
     fields = len(overview.fields)
     if np.isnan(matrix).all():
@@ -249,12 +211,18 @@ def attention_matrix(overview: GlobalExplanation, *, ax: Axes | None = None) -> 
     ax = new_axes(ax, width=size + 1.2, height=size)
     image = ax.imshow(matrix * len(overview.pairs), cmap=sequential())
     names = [label(name, 22) for name in overview.fields]
-    ax.set_xticks(np.arange(fields), names, rotation=90, fontsize=tick_size(ax, fields, across=True))
-    ax.set_yticks(np.arange(fields), names, fontsize=tick_size(ax, fields))
+    _named_cells(ax, names, names)
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.75)
     bar.set_label("mean attention, 1 = equal attention to all pairs")
     ax.set_title(f"attention, mean of {overview.rows:,} rows (no sign, no size)", fontsize=9, loc="left")
     return ax
+
+
+def _named_cells(ax: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Name the rows and columns of a matrix that is drawn."""
+    ax.set_yticks(np.arange(len(rows)), rows, fontsize=tick_size(ax, len(rows)))
+    size = tick_size(ax, len(columns), across=True)
+    ax.set_xticks(np.arange(len(columns)), columns, rotation=90, fontsize=size)
 
 
 def _effect_label(overview: GlobalExplanation, number: int) -> str:
@@ -265,7 +233,7 @@ def _effect_label(overview: GlobalExplanation, number: int) -> str:
 
 def _short(texts: Sequence[str]) -> str:
     """Return the name or value of a field, or of the two of a pair, as it may stand beside a bar."""
-    return both_labels(texts, 40) if len(texts) > 1 else label(texts[0], 26)
+    return " × ".join(label(text, 20) for text in texts) if len(texts) > 1 else label(texts[0], 26)
 
 
 def _signed(size: float) -> str:

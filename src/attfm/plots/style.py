@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attfm.errors import MissingExtraError
 
@@ -16,45 +14,38 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's colours, which people with any colour vision can tell apart.
 NEGATIVE, POSITIVE, NEUTRAL, ACCENT, GRID = "#0072B2", "#D55E00", "#7F7F7F", "#009E73", "#DDDDDD"
-_LONGEST = 34
 
 
 def new_axes(ax: Axes | None, *, width: float, height: float) -> Axes:
-    """Return the axes given, or those of a new figure of that size in inches.
-
-    Raises
-    ------
-    MissingExtraError : matplotlib is not installed
-    """
+    """Return the axes given, or those of a new figure of that size in inches."""
     try:
         import matplotlib.pyplot as plt
     except ImportError:
         raise MissingExtraError("matplotlib is not installed: run 'pip install \"attfm[plots]\"'.") from None
-    if ax is not None:
-        return ax
-    _, made = plt.subplots(figsize=(width, height), layout="constrained")
-    return made
+    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
 
-def label(text: str, longest: int = _LONGEST) -> str:
+def label(text: str, longest: int = 34) -> str:
     """Return text as it may stand in a picture: not too long, one line, and no formula."""
+    return shortened(text, longest).replace("$", r"\$")
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return text on one line without control characters, the middle of a long one left out."""
     flat = "".join(c if c.isprintable() else "·" for c in text)
     # Names that share a long beginning differ at their end, so the middle goes.
     tail = longest // 3
-    short = flat if len(flat) <= longest else f"{flat[: longest - tail - 1]}…{flat[-tail:]}"
-    return short.replace("$", r"\$")
+    return flat if len(flat) <= longest else f"{flat[: longest - tail - 1]}…{flat[-tail:]}"
 
 
-def both_labels(texts: Sequence[str], longest: int = _LONGEST) -> str:
-    """Return the parts of a pair's label, each shortened for itself, joined by ×."""
-    return " × ".join(label(text, longest // 2) for text in texts)
-
-
-def quiet_frame(ax: Axes, *, grid: str = "x") -> None:
-    """Take away the frame's upper and right lines, and draw a faint grid."""
+def finished(ax: Axes, title: str = "", *, grid: str = "x") -> Axes:
+    """Return the axes with a title, without the frame's upper and right lines, and with a faint grid."""
+    if title:
+        ax.set_title(title, fontsize=9, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_axisbelow(True)
     ax.grid(axis=grid, color=GRID, linewidth=0.7)  # type: ignore[arg-type]
+    return ax
 
 
 def diverging() -> Colormap:
@@ -88,13 +79,9 @@ def limits_around(ax: Axes, low: float, high: float, share: float = 0.2) -> None
 
 
 def stretched_ticks(low: float, high: float, stretch: float, *, apart: float = 0.11) -> list[float]:
-    """Return ticks for a stretched axis: 0, powers of ten, and their fivefold and double, no two too close.
+    """Return ticks from low to high for an axis stretched as by `attfm.explain.density.stretch_of`.
 
-    Parameters
-    ----------
-    low, high : float, ends of the axis
-    stretch : float, as of `attfm.explain.density.stretch_of`
-    apart : float, the least distance of two ticks, as a share of the axis
+    They are 0, powers of ten, and their fivefold and double, no two nearer than the share `apart` of the axis.
     """
     most = int(np.ceil(np.log10(max(abs(low), abs(high)))))
     sizes = [times * 10.0**power for times in (1, 5, 2) for power in range(most, most - 12, -1)]
@@ -105,8 +92,3 @@ def stretched_ticks(low: float, high: float, stretch: float, *, apart: float = 0
         if low <= tick <= high and far:
             ticks.append(tick)
     return sorted(ticks)
-
-
-def as_float(array: Any) -> NDArray[np.float64]:
-    """Return an array of floats."""
-    return np.asarray(array, np.float64)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN
@@ -15,6 +16,7 @@ from attfm.explain.global_explanation import GlobalExplanation, PairSurface, Sha
 from attfm.explain.pair_grid import pair_grid
 from attfm.metrics.intervals import with_intervals
 from attfm.model.bundle import Model
+from attfm.plots.style import shortened
 from attfm.report.curve_points import curves
 from attfm.report.rows_shown import Examined, shown_rows
 from attfm.report.warnings import examine_fields, warnings_of
@@ -30,29 +32,18 @@ _MOST_SHARES = 4  # classes whose share of the rows is shown
 
 
 def report_content(model: Model, examined: Examined | None, *, detail: float = 1.0) -> Content:
-    """Return all that the page shows.
-
-    Parameters
-    ----------
-    model : Model
-    examined : Examined or None, rows to measure and show
-    detail : float, 1, or less for a smaller page of a table with very many fields
-    """
+    """Return all that the page shows; detail : 1, or less for a smaller page of a table with very many fields."""
     try:
         overview = explain_global(model)
     except ConfigError as error:  # no background is stored
         return {**_facts(model, examined), "note": str(error)}
-    outputs = model.task.outputs
+    outputs = min(len(model.task.outputs), _OUTPUTS)
     content: Content = {
         **_facts(model, examined),
         "importance": _importance(overview),
         "attention": _attention(overview),
         "shapes": [_shape(shape, overview, detail) for shape in overview.shapes()],
-        "maps": [
-            _map(overview, surface, number)
-            for surface in overview.surfaces()[:_SURFACES]
-            for number in range(min(len(outputs), _OUTPUTS))
-        ],
+        "maps": [_map(overview, surface, n) for surface in overview.surfaces()[:_SURFACES] for n in range(outputs)],
         "summaryRows": overview.rows,
     }
     if examined is not None and len(examined):
@@ -63,6 +54,7 @@ def report_content(model: Model, examined: Examined | None, *, detail: float = 1
 def _facts(model: Model, examined: Examined | None) -> Content:
     """Return data summary, warnings, metrics and curves: all that needs no background."""
     findings = [] if examined is None else examine_fields(model, examined)
+    warnings = warnings_of(model, examined, findings)
     facts: Content = {
         "target": model.target.name,
         "task": model.task.name,
@@ -84,14 +76,12 @@ def _facts(model: Model, examined: Examined | None) -> Content:
         ],
         "fields": [
             {
-                "name": _text(one.name), "unknown": _rounded(one.unknown), "missing": _rounded(one.missing),
-                "values": one.values, "alone": _rounded(one.alone),
+                "name": _text(field.name), "unknown": _rounded(field.unknown), "missing": _rounded(field.missing),
+                "values": field.values, "alone": _rounded(field.alone),
             }
-            for one in findings
+            for field in findings
         ],
-        "warnings": [
-            {name: _text(text, 300) for name, text in one.items()} for one in warnings_of(model, examined, findings)
-        ],
+        "warnings": [{name: _text(text, 300) for name, text in warning.items()} for warning in warnings],
         "stored": {
             part: {name: _rounded(value) for name, value in values.items()} for part, values in model.metrics.items()
         },
@@ -131,11 +121,11 @@ def _targets(model: Model, target: NDArray[Any]) -> list[Content]:
 def _importance(overview: GlobalExplanation) -> list[Content]:
     return [
         {
-            "name": joined(_texts(one.fields)), "fields": _texts(one.fields),
-            "kind": "pair" if len(one.fields) > 1 else "field", "size": _rounded(one.importance),
-            "share": _rounded(one.share), "spread": _rounded(one.spread), "attention": _rounded(one.attention),
+            "name": joined(_texts(effect.fields)), "fields": _texts(effect.fields),
+            "kind": "pair" if len(effect.fields) > 1 else "field", "size": _rounded(effect.importance),
+            "share": _rounded(effect.share), "spread": _rounded(effect.spread), "attention": _rounded(effect.attention),
         }
-        for one in overview.importance()[:_IMPORTANT]
+        for effect in overview.importance()[:_IMPORTANT]
     ]  # fmt: skip
 
 
@@ -161,9 +151,9 @@ def _shape(shape: Shape, overview: GlobalExplanation, detail: float) -> Content:
         if len(rows) > level and rows[level]
     ]
     content: Content = {"field": _text(shape.field), "kind": shape.kind, "rows": int(rows.sum())}
+    most = detail * _POINTS / (len(overview.fields) * outputs)
     if shape.edges is not None and len(shape.edges) == len(rows) - FIRST_VALUE + 1 and len(rows) > FIRST_VALUE:
-        most = int(np.clip(detail * _POINTS / (len(overview.fields) * outputs), _LEAST_BINS, _MOST_BINS))
-        edges, means, counts, spread = _merged(shape, effect, most)
+        edges, means, counts, spread = _merged(shape, effect, int(np.clip(most, _LEAST_BINS, _MOST_BINS)))
         stretch = stretch_of(counts, edges)
         heights, bounds = density(counts, edges, stretch=stretch)
         return content | {
@@ -174,8 +164,7 @@ def _shape(shape: Shape, overview: GlobalExplanation, detail: float) -> Content:
         }  # fmt: skip
     order = np.argsort(-rows, kind="stable")
     order = order[rows[order] > 0]
-    most = int(np.clip(detail * _POINTS / (len(overview.fields) * outputs), _LEAST_BINS, _CATEGORIES))
-    kept = order[:most]
+    kept = order[: int(np.clip(most, _LEAST_BINS, _CATEGORIES))]
     return content | {
         "labels": [_text(shape.labels[level]) for level in kept], "effect": _numbers(effect[kept].T),
         "counts": rows[kept].tolist(), "left": len(order) - len(kept),
@@ -209,8 +198,6 @@ def _map(overview: GlobalExplanation, surface: PairSurface, number: int) -> Cont
 
 def _table(model: Model, examined: Examined) -> Content:
     """Return the rows shown, with their accounts: of the class predicted where there are several."""
-    import torch
-
     groups = shown_rows(model, examined)
     places = np.array([place for group in groups.values() for place in group], np.int64)
     why = [name for name, group in groups.items() for _ in group]
@@ -226,8 +213,8 @@ def _table(model: Model, examined: Examined) -> Content:
         if shares is None:
             row |= {"predicted": _rounded(logits[place, 0])}
         else:
-            one = number + len(classes) - len(explanation.outputs)  # of two classes the second has the account
-            row |= {"predicted": classes[predicted[place]], "p": _rounded(shares[place, one]), "of": classes[one]}
+            code = number + len(classes) - len(explanation.outputs)  # of two classes the second has the account
+            row |= {"predicted": classes[predicted[place]], "p": _rounded(shares[place, code]), "of": classes[code]}
         if examined.target is not None:
             label = examined.target[places[place]]
             row["actual"] = _rounded(label) if shares is None else classes[int(label)]
@@ -239,14 +226,14 @@ def _table(model: Model, examined: Examined) -> Content:
 
 
 def _account(explanation: Explanation, place: int, number: int) -> Content:
-    one = explanation[place]
-    effects = one.top(_EFFECTS, output=number)[0]
-    base, total = float(one.base[number]), float(one.logits[0, number])
+    account = explanation[place]
+    effects = account.top(_EFFECTS, output=number)[0]
+    base, total = float(account.base[number]), float(account.logits[0, number])
     rest = total - base - sum(effect.effect for effect in effects)
     return {
-        "base": _rounded(base, 6), "total": _rounded(total, 6), "output": _text(one.outputs[number]),
+        "base": _rounded(base, 6), "total": _rounded(total, 6), "output": _text(account.outputs[number]),
         "effects": [[_texts(e.fields), _texts(e.values), _rounded(e.effect, 6)] for e in effects],
-        "others": len(one.names) - len(effects), "rest": _rounded(rest, 6),
+        "others": len(account.names) - len(effects), "rest": _rounded(rest, 6),
     }  # fmt: skip
 
 
@@ -256,15 +243,12 @@ def _texts(texts: Sequence[str]) -> list[str]:
 
 
 def _text(text: object, longest: int = _LONGEST_TEXT) -> str:
-    """Return text for the page: one line, no control characters, the middle of a long one left out."""
-    flat = "".join(c if c.isprintable() else "·" for c in str(text))
-    tail = longest // 3
-    return flat if len(flat) <= longest else f"{flat[: longest - tail - 1]}…{flat[-tail:]}"
+    return shortened(str(text), longest)
 
 
 def _rounded(value: object, digits: int = 4) -> float | int | None:
     """Return a number with so many significant digits; None for none and what is not finite."""
-    if value is None or not isinstance(value, int | float | np.integer | np.floating) or not np.isfinite(value):
+    if not isinstance(value, int | float | np.integer | np.floating) or not np.isfinite(value):
         return None
     return int(value) if isinstance(value, int | np.integer) else float(f"{value:.{digits}g}")
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from attfm.metrics.intervals import wilson
+from attfm.metrics.intervals import calibration_points
 from attfm.model.bundle import Model
 
 Floats = NDArray[np.float64]
@@ -15,29 +15,20 @@ _POINTS, _DOTS, _BINS, _CLASSES = 200, 600, 10, 5
 
 
 def curves(model: Model, target: NDArray[Any], scores: Floats) -> dict[str, Any]:
-    """Return the curves that the task has.
-
-    Parameters
-    ----------
-    model : Model
-    target : (rows,), class codes or values
-    scores : (rows, classes) or (rows,), probabilities, or the predictions of a regression
-    """
+    """Return the curves that the task has; scores : probabilities (rows, classes), or predictions (rows,)."""
     return _CURVES[model.task.name](target, scores, list(model.target.classes or ()))
 
 
 def _binary(target: NDArray[Any], scores: Floats, classes: Sequence[object]) -> dict[str, Any]:
-    return _of_classes(target, scores, classes, [1]) | {
-        "calibration": _calibration((target == 1).astype(np.float64), scores[:, 1])
-    }
+    calibration = _calibration((target == 1).astype(np.float64), scores[:, 1])
+    return _of_classes(target, scores, classes, [1]) | {"calibration": calibration}
 
 
 def _multiclass(target: NDArray[Any], scores: Floats, classes: Sequence[object]) -> dict[str, Any]:
     """Return a curve of each of the most frequent classes against the rest, and the calibration of what is decided."""
     frequent = np.argsort(-np.bincount(target, minlength=len(classes)), kind="stable")[:_CLASSES].tolist()
-    return _of_classes(target, scores, classes, frequent) | {
-        "calibration": _calibration((scores.argmax(1) == target).astype(np.float64), scores.max(1))
-    }
+    calibration = _calibration((scores.argmax(1) == target).astype(np.float64), scores.max(1))
+    return _of_classes(target, scores, classes, frequent) | {"calibration": calibration}
 
 
 def _regression(target: NDArray[Any], predicted: Floats, _: Sequence[object]) -> dict[str, Any]:
@@ -63,17 +54,10 @@ def _of_classes(
 
 def _calibration(hit: Floats, confidence: Floats) -> list[dict[str, float]]:
     """Return observed against predicted in bins of equal numbers of rows, with Wilson's 95 % interval."""
-    points = []
-    for part in np.array_split(np.argsort(confidence, kind="stable"), min(_BINS, len(hit))):
-        share = float(hit[part].mean())
-        low, high = wilson(share, len(part))
-        points.append(
-            {
-                "x": round(float(confidence[part].mean()), 4), "y": round(share, 4), "rows": len(part),
-                "low": round(max(float(low), 0.0), 4), "high": round(min(float(high), 1.0), 4),
-            }
-        )  # fmt: skip
-    return points
+    mean, share, rows, low, high = calibration_points(hit, confidence, _BINS)
+    columns = {"x": mean, "y": share, "rows": rows, "low": np.maximum(low, 0.0), "high": np.minimum(high, 1.0)}
+    rounded = [[round(x, 4) for x in column.tolist()] for column in columns.values()]
+    return [dict(zip(columns, point, strict=True)) for point in zip(*rounded, strict=True)]
 
 
 def _scatter(target: Floats, predicted: Floats) -> list[list[float]]:

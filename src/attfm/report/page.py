@@ -22,10 +22,7 @@ _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", 
 def render_report(model: Model, examined: Examined | None = None) -> str:
     """Return the page: data summary, warnings, metrics, curves, importance, attention, shapes, pair maps and rows.
 
-    Parameters
-    ----------
-    model : Model
-    examined : Examined or None, rows to measure and show; None: only what the model holds of its training
+    Without rows to measure and show, it has only what the model holds of its training.
     """
     text = ""
     for detail in _DETAILS:
@@ -36,12 +33,7 @@ def render_report(model: Model, examined: Examined | None = None) -> str:
 
 
 def write_report(model: Model, path: str | Path, examined: Examined | None = None) -> Path:
-    """Write the page of `render_report` and return its path; a failed write leaves no half of it.
-
-    Raises
-    ------
-    ConfigError : the path is a folder, lies in no folder, or can't be written
-    """
+    """Write the page of `render_report` and return its path; a failed write leaves no half of it."""
     file = checked_path(path)
     text = render_report(model, examined)
     try:

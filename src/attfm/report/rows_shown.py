@@ -1,6 +1,6 @@
 """The rows that a report looks at: read from a table or taken as encoded, scored, and the hundred of them to show."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -43,14 +43,9 @@ class Examined:
 
     @classmethod
     def of_rows(
-        cls,
-        model: Model,
-        name: str,
-        rows: Batch,
-        target: NDArray[Any] | None,
-        weight: Floats | None = None,
+        cls, model: Model, name: str, rows: Batch, target: NDArray[Any] | None, weight: Floats | None = None,
         numbers: NDArray[np.int64] | None = None,
-    ) -> Self:
+    ) -> Self:  # fmt: skip
         """Return encoded rows with their scores; a random part of very many."""
         total = len(rows)
         numbers = np.arange(total) if numbers is None else numbers
@@ -59,31 +54,24 @@ class Examined:
             kept = np.sort(np.random.default_rng(0).choice(total, MOST_ROWS, replace=False))
             rows, numbers, weight = rows.take(torch.from_numpy(kept)), numbers[kept], weight[kept]
             target = None if target is None else target[kept]
-        logits = model.logits_of(rows)
-        return cls(name, total, rows, numbers, logits, target, weight)
+        return cls(name, total, rows, numbers, model.logits_of(rows), target, weight)
 
     @classmethod
     def of_dataset(cls, model: Model, name: str, dataset: Dataset, numbers: NDArray[np.int64] | None = None) -> Self:
         """Return the rows of a data set with their scores; numbers : int64 (rows,), theirs in the table."""
         parts = list(dataset.ordered())
-        target, weight = (
-            np.concatenate([getattr(part, key).numpy() for part in parts]) for key in ("target", "weight")
-        )
+        target = np.concatenate([part.target.numpy() for part in parts])
+        weight = np.concatenate([part.weight.numpy() for part in parts])
         return cls.of_rows(model, name, Batch.concatenate([part.rows for part in parts]), target, weight, numbers)
 
     @classmethod
     def of_table(
-        cls,
-        model: Model,
-        source: Source,
-        target: NDArray[Any] | None,
-        weight: Floats | None = None,
+        cls, model: Model, source: Source, target: NDArray[Any] | None, weight: Floats | None = None,
         name: str | None = None,
-    ) -> Self:
+    ) -> Self:  # fmt: skip
         """Return the rows of a table with their scores; of a very long one a random part, evenly from all of it.
 
-        name : what the table is called; None: as its file is
-        target : (rows,) class codes or values of all rows, or None; weight : (rows,) or None
+        The target holds class codes or values of all rows; without a name the table is called as its file is.
         """
         rng = np.random.default_rng(0)
         total = source.num_rows if target is None else len(target)
@@ -91,17 +79,17 @@ class Examined:
         parts, kept, seen = list[Batch](), [np.empty(0, np.int64)], 0
         for first, rows in Explainer(model, view="raw").encoded(source):
             seen = first + len(rows)
-            chosen = np.arange(len(rows)) if share == 1 else np.flatnonzero(rng.random(len(rows)) < share)
-            parts.append(rows if share == 1 else rows.take(torch.from_numpy(chosen)))
+            chosen = np.flatnonzero(rng.random(len(rows)) < share)
+            parts.append(rows.take(torch.from_numpy(chosen)))
             kept.append(first + chosen)
             if not total and sum(map(len, kept)) >= MOST_ROWS:  # without a count the first rows must do
                 break
         numbers = np.concatenate(kept)
-        found = cls.of_rows(
+        examined = cls.of_rows(
             model, name or source.name, Batch.concatenate(parts), None if target is None else target[numbers],
             None if weight is None else weight[numbers], numbers,
         )  # fmt: skip
-        return cls(found.name, max(total or 0, seen), *list(vars(found).values())[2:])
+        return replace(examined, total=max(total or 0, seen))
 
 
 def shown_rows(model: Model, examined: Examined) -> dict[str, list[int]]:
@@ -111,32 +99,23 @@ def shown_rows(model: Model, examined: Examined) -> dict[str, list[int]]:
     Without a target, the rows with the highest and the lowest predictions (or the most and least certain of several
     classes).
     """
-    n = len(examined)
     certainty = model.task.margin(examined.logits, model.threshold)
-    names = (RIGHT, WRONG) if model.task.is_classification else ("closest", "farthest off")
-    if examined.target is not None:
-        if model.task.is_classification:
-            right = model.decide(examined.logits) == examined.target
-            order = np.argsort(-certainty, kind="stable")
-            first, last = order[right[order]], order[~right[order]]
-        else:
-            error = np.abs(examined.logits[:, 0] - examined.target)
-            first = np.argsort(error, kind="stable")
-            last = first[::-1]
-    else:
+    if examined.target is None:
         several = examined.logits.shape[1] > 1
         first = np.argsort(-(certainty if several else examined.logits[:, 0]), kind="stable")
-        last = first[::-1]
-        names = ("most certain", "least certain") if several else ("highest", "lowest")
+        last, names = first[::-1], ("most certain", "least certain") if several else ("highest", "lowest")
+    elif model.task.is_classification:
+        order = np.argsort(-certainty, kind="stable")
+        right = (model.decide(examined.logits) == examined.target)[order]
+        first, last, names = order[right], order[~right], (RIGHT, WRONG)
+    else:
+        first = np.argsort(np.abs(examined.logits[:, 0] - examined.target), kind="stable")
+        last, names = first[::-1], ("closest", "farthest off")
     taken = dict[int, None]()
     groups = dict[str, list[int]]()
-    rest = SHOWN - 2 * _EACH
-    for name, candidates, most in (
-        (names[0], first, _EACH),
-        (names[1], last, _EACH),
-        (RANDOM, np.random.default_rng(0).permutation(n), rest),
-    ):
-        most = most if name != RANDOM else SHOWN - len(taken)  # too few wrong ones leave room for more random ones
+    shuffled = np.random.default_rng(0).permutation(len(examined))
+    for name, candidates in zip((*names, RANDOM), (first, last, shuffled), strict=True):
+        most = _EACH if name != RANDOM else SHOWN - len(taken)  # too few wrong ones leave room for more random ones
         groups[name] = [int(r) for r in candidates[: most + len(taken)] if int(r) not in taken][:most]
         taken |= dict.fromkeys(groups[name])
     return groups
