@@ -27,5 +27,5 @@ def evaluate(
     output.result_table(*metric_rows({"value": metrics}), right=(1,))
     output.result_json({
         "run": run, "data": data, "rows": len(labels), "task": model.task.name,
-        "threshold": threshold if model.task.name == "binary" else None, "metrics": metrics, "seconds": output.seconds,
+        "threshold": model.task.reported_threshold(threshold), "metrics": metrics, "seconds": output.seconds,
     })  # fmt: skip

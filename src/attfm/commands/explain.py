@@ -131,7 +131,7 @@ def _print_accounts(model: Model, explanation: Explanation, top: int, output: Ou
         effects = np.concatenate([explanation.main[place, :, number], explanation.pair[place, :, number]])
         output.result_lines(
             "",
-            f"row {explanation.rows[place]:,}: {_prediction(model, logits[place], explanation, number)}",
+            f"row {explanation.rows[place]:,}: {model.task.sentence(logits[place], model.threshold, output=number)}",
             f"  {explanation.base[number]:+.4g} {what}, {effects.sum():+.4g} effects of this row",
             "",
         )
@@ -153,17 +153,6 @@ def _say_mean_only(pairs: Sequence[str], conditional: NDArray[np.bool_], output:
         listed = ", ".join(left[:_MOST_NAMED]) + (", ..." if len(left) > _MOST_NAMED else "")
         output.say()
         output.say(f"{len(left):,} of {len(pairs):,} pairs are centred by their overall mean only: {listed}")
-
-
-def _prediction(model: Model, logits: Any, explanation: Explanation, number: int) -> str:
-    """Return the decision about a row with its probability, or the prediction of a regression."""
-    if not model.task.is_classification:
-        return f"{model.target.name} = {logits[0]:.6g}"
-    shares, decided = model.task.scores(logits[None])[0], int(model.decide(logits[None])[0])
-    of, several = explanation.outputs[number], len(explanation.outputs) > 1
-    share = shares[number] if several else shares[-1]
-    probability, logit = ("", f" of {of}") if several else (f" of {of}", "")
-    return f"{model.task.decisions[decided]}, probability{probability} {share:.4f}, logit{logit} {logits[number]:+.4f}"
 
 
 def bar(effect: float, largest: float) -> str:

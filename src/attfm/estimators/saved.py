@@ -15,4 +15,4 @@ def load(folder: str | Path) -> AFMClassifier | AFMRegressor:
     RunFolderError : the folder is absent, incomplete, damaged or of a newer format
     """
     model = load_model(folder)
-    return AFMClassifier._of(model) if model.task.is_classification else AFMRegressor._of(model)
+    return (AFMClassifier if model.task.is_classification else AFMRegressor)._of(model)

@@ -1,8 +1,9 @@
 """What is predicted: how logits become probabilities, decisions, losses and columns of scores, for each task."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -96,6 +97,23 @@ class Task(ABC):
         shares = statistics.class_totals.new_zeros(len(self.classes))
         shares[: len(statistics.class_totals)] = statistics.class_totals
         return (shares / statistics.total_weight).clamp(1e-6, 1 - 1e-6)
+
+    def class_weights(
+        self, setting: Literal["balanced"] | Mapping[str, float] | None, codes: Codes, weight: Floats
+    ) -> Floats | None:
+        """Return the weight of each class, (classes,), by the setting `class_weight` and the rows; None for none."""
+        if setting is None:
+            return None
+        if setting == "balanced":
+            total = np.bincount(codes, weight, minlength=len(self.classes))
+            return np.asarray(total.sum() / (len(self.classes) * np.maximum(total, 1e-300)), np.float64)
+        names = [str(name) for name in self.classes]
+        unknown = sorted(set(setting) - set(names))
+        if unknown:
+            raise ConfigError(
+                f"Setting 'class_weight' names the class '{unknown[0]}', the target has {', '.join(names)}."
+            )
+        return np.array([setting.get(name, 1.0) for name in names])
 
     def threshold_of(self, asked: float | None, *, default: float, called: str = "threshold=") -> float:
         """Return the threshold asked for, or the default; raise ConfigError for what is no probability."""
@@ -224,6 +242,13 @@ class Regression(Task):
     def scale(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
         """Return mean and deviation of the target, on whose standardised values a regression is trained."""
         return statistics.mean, statistics.deviation if statistics.deviation > 0 else torch.ones(())
+
+    def class_weights(
+        self, setting: Literal["balanced"] | Mapping[str, float] | None, codes: Codes, weight: Floats
+    ) -> Floats | None:
+        if setting is not None:
+            raise ConfigError("Setting 'class_weight' is for classification: remove it for a regression.")
+        return None
 
     def threshold_of(self, asked: float | None, *, default: float, called: str = "threshold=") -> float:
         if asked is None:

@@ -58,7 +58,7 @@ def _facts(model: Model, examined: Examined | None) -> Content:
     facts: Content = {
         "target": model.target.name,
         "task": model.task.name,
-        "classes": None if model.target.classes is None else [_text(name) for name in model.target.classes],
+        "classes": [_text(name) for name in model.task.classes] or None,
         "outputs": [_text(name) for name in model.task.outputs][:_OUTPUTS],
         "unit": _text(model.task.unit),
         "preset": model.config.model.preset,
@@ -99,7 +99,7 @@ def _facts(model: Model, examined: Examined | None) -> Content:
         intervals = with_intervals(model.task.name, examined.target, scores, examined.weight, threshold=threshold)
         facts["metrics"] = [[name, *(_rounded(x, 6) for x in values)] for name, values in intervals.items()]
         facts["curves"] = curves(model, examined.target, scores)
-        facts["threshold"] = threshold if model.task.name == "binary" else None
+        facts["threshold"] = model.task.reported_threshold(threshold)
     return facts
 
 
@@ -107,12 +107,13 @@ def _targets(model: Model, target: NDArray[Any]) -> list[Content]:
     """Return what the target is in the rows examined: the shares of the classes, or the values' mean and spread."""
     if not len(target):
         return []
-    if model.target.classes is None:
+    classes = model.task.classes
+    if not classes:
         spread = f"standard deviation {np.std(target):.4g}, from {np.min(target):.4g} to {np.max(target):.4g}"
         return [{"name": f"mean {_text(model.target.name, 40)}", "text": _rounded(np.mean(target)), "more": spread}]
-    counts = np.bincount(target, minlength=len(model.target.classes))
+    counts = np.bincount(target, minlength=len(classes))
     return [
-        {"name": _text(model.target.classes[code], 40), "share": _rounded(counts[code] / len(target)),
+        {"name": _text(classes[code], 40), "share": _rounded(counts[code] / len(target)),
          "rows": int(counts[code])}
         for code in np.argsort(-counts, kind="stable")[:_MOST_SHARES]
     ]  # fmt: skip

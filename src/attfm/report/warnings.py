@@ -45,9 +45,10 @@ def examine_fields(model: Model, examined: Examined) -> list[FieldFinding]:
         shares = [float(((level == special) * part).sum() / max(len(examined), 1)) for special in (UNKNOWN, MISSING)]
         alone = None
         if examined.target is not None and len(examined) >= _LEAST_ROWS:
-            alone = _alone(model.task.name, examined.target, row, level)
+            figure = _figure_of(model)
+            alone = figure.alone(examined.target, row, level)
             if alone is not None and (field.ordered or field.kind == "scaled"):
-                alone = max(alone, _by_size(model.task.name, examined.target, features))
+                alone = max(alone, figure.by_size(examined.target, features))
         findings.append(FieldFinding(field.name, shares[0], shares[1], len(np.unique(level)), alone))
     return findings
 
@@ -60,7 +61,7 @@ def warnings_of(model: Model, examined: Examined | None, findings: list[FieldFin
         for column in model.schema.inputs
         if column.distinct is not None and column.distinct <= 1 and not column.missing
     ]
-    figure = "AUC" if model.task.is_classification else "R²"
+    figure = _figure_of(model).name
     for field in findings:
         if field.alone is not None and field.alone > LEAK:
             text = f"predicts the target nearly perfectly alone ({figure} {field.alone:.4f}): a likely leak."
@@ -76,40 +77,58 @@ def warnings_of(model: Model, examined: Examined | None, findings: list[FieldFin
     return [{"kind": kind, "field": field, "text": text} for kind, field, text in warnings]
 
 
-def _alone(task: str, target: NDArray[Any], row: Ints, level: Ints) -> float | None:
-    """Return how well one field alone predicts: each half of the rows by the means of its values in the other half.
+class _Area:
+    """How well one field alone predicts classes: the area under the ROC curve, a mean over the classes."""
 
-    A column of names or numbers of the rows has no value in both halves, so it does not look like a leak here.
-    """
-    classes = np.unique(target)
-    if task != "regression" and len(classes) < 2:
-        return None
-    half = np.random.default_rng(0).permutation(len(target)) % 2
-    if task == "regression":
-        predicted = _mean_of_other_half(target.astype(np.float64), row, level, half)
+    name = "AUC"
+
+    def alone(self, target: NDArray[Any], row: Ints, level: Ints) -> float | None:
+        """Return the figure of each half of the rows, predicted by the means of the field's values in the other half.
+
+        A column of names or numbers of the rows has no value in both halves, so it does not look like a leak here.
+        """
+        classes = np.unique(target)
+        if len(classes) < 2:
+            return None
+        hits = [target == c for c in (classes[1:] if len(classes) == 2 else classes)]
+        return float(np.mean([area_under_roc(hit, _mean_of_other_half(hit, row, level)) for hit in hits]))
+
+    def by_size(self, target: NDArray[Any], features: FieldFeatures) -> float:
+        """Return the figure of a numeric field by its size alone, which needs fewer rows than its bins do."""
+        x = _size(features)
+        if np.ptp(x) == 0 or target.max() > 1:
+            return 0.0
+        area = area_under_roc(target == 1, x)
+        return max(area, 1 - area)
+
+
+class _Explained(_Area):
+    """How well one field alone predicts a number: the explained share of its variance."""
+
+    name = "R²"
+
+    def alone(self, target: NDArray[Any], row: Ints, level: Ints) -> float | None:
         spread = float(((target - target.mean()) ** 2).sum())
-        return 1 - float(((target - predicted) ** 2).sum()) / spread if spread > 0 else None
-    classes = classes[-1:] if task == "binary" else classes
-    hits = [target == c for c in classes]
-    areas = [area_under_roc(hit, _mean_of_other_half(hit.astype(np.float64), row, level, half)) for hit in hits]
-    return float(np.mean(areas))
+        error = float(((target - _mean_of_other_half(target, row, level)) ** 2).sum())
+        return 1 - error / spread if spread > 0 else None
+
+    def by_size(self, target: NDArray[Any], features: FieldFeatures) -> float:
+        x = _size(features)
+        return 0.0 if np.ptp(x) == 0 else float(np.corrcoef(x, target)[0, 1] ** 2)
 
 
-def _by_size(task: str, target: NDArray[Any], features: FieldFeatures) -> float:
-    """Return how well a numeric field predicts by its size alone, which needs fewer rows than its bins do."""
+def _figure_of(model: Model) -> _Area:
+    return _Area() if model.task.is_classification else _Explained()
+
+
+def _size(features: FieldFeatures) -> Floats:
     x = features.ids.astype(np.float64)
-    if features.values is not None:
-        x = x + features.values
-    if np.ptp(x) == 0 or task == "multiclass":
-        return 0.0
-    if task == "regression":
-        return float(np.corrcoef(x, target)[0, 1] ** 2)
-    area = area_under_roc(target == 1, x)
-    return max(area, 1 - area)
+    return x if features.values is None else x + features.values
 
 
-def _mean_of_other_half(y: Floats, row: Ints, level: Ints, half: Ints) -> Floats:
-    predicted = np.zeros(len(y))
+def _mean_of_other_half(target: NDArray[Any], row: Ints, level: Ints) -> Floats:
+    y, predicted = target.astype(np.float64), np.zeros(len(target))
+    half = np.random.default_rng(0).permutation(len(y)) % 2
     members = np.maximum(np.bincount(row, minlength=len(y)), 1)
     for side in (0, 1):
         fitted = half[row] != side

@@ -18,7 +18,7 @@ from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
 from attfm.data.split import LEAST_ROWS_TO_SPLIT, RowNumbers, Split, hold_out
 from attfm.data.target import Target
-from attfm.errors import ConfigError, DataError, TargetError
+from attfm.errors import DataError, TargetError
 from attfm.model.bundle import Model
 from attfm.model.task import task_of
 from attfm.train.trainer import TrainingData
@@ -100,7 +100,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     task, codes = task_of(target), target.encode(table.labels)
     weight = row_weights(table.weight, len(codes))
     if fitted is None:
-        per_class = _class_weights(config, target, codes, weight)
+        per_class = task.class_weights(config.train.class_weight, codes, weight)
     else:
         per_class = None if fitted.facts.class_weights is None else np.array(fitted.facts.class_weights)
     weight = weight if per_class is None else weight * per_class[codes]
@@ -219,20 +219,3 @@ def row_weights(weight: NDArray[np.floating[Any]] | None, rows: int) -> Weights:
             f"row {row}). Give weights of at least 0."
         )
     return weights
-
-
-def _class_weights(config: Config, target: Target, codes: NDArray[Any], weight: Weights) -> Weights | None:
-    """Return the weight of each class, (classes,), or None where the settings have none."""
-    setting = config.train.class_weight
-    if setting is None:
-        return None
-    if target.classes is None:
-        raise ConfigError("Setting 'class_weight' is for classification: remove it for a regression.")
-    if setting == "balanced":
-        total = np.bincount(codes, weight, minlength=len(target.classes))
-        return np.asarray(total.sum() / (len(target.classes) * np.maximum(total, 1e-300)), np.float64)
-    names = [str(name) for name in target.classes]
-    unknown = sorted(set(setting) - set(names))
-    if unknown:
-        raise ConfigError(f"Setting 'class_weight' names the class '{unknown[0]}', the target has {', '.join(names)}.")
-    return np.array([setting.get(name, 1.0) for name in names])
