@@ -15,7 +15,7 @@ install: .venv/installed  ## .venv with attfm and all that its development needs
 	touch $@
 
 test: install  ## the tests
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --dist loadfile
 
 test-browser: install  ## the report in headless Chromium, clicks included; installs what is lacking
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
@@ -30,7 +30,7 @@ check: install  ## format, lint, types, layers, tests
 	.venv/bin/clang-format --dry-run --Werror native/*
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --dist loadfile
 
 format: install
 	.venv/bin/ruff format .
