@@ -14,7 +14,7 @@ from attfm.commands.folders import NewFolder
 from attfm.data.datasets import adult_split, load_dataset
 from attfm.data.sources.files import DataFile
 from attfm.data.split import Part, split_table
-from attfm.errors import ConfigError, TrainingError
+from attfm.errors import TrainingError
 from attfm.model.run_folder import load_model
 from tests.shop import FAST, train_json, write_shop
 
@@ -236,15 +236,6 @@ def test_interruption_keeps_the_run_that_was_to_be_replaced(shop: str, monkeypat
     assert os.listdir() == ["run"]
     assert Path("run/config.json").read_bytes() == before
     load_model("run")
-
-
-def test_parts_are_parsed() -> None:
-    assert Part.parse(None, "--test") == Part(0.2)
-    assert Part.parse("0.25", "--test") == Part(0.25)
-    assert Part.parse("none", "--test") == Part()
-    assert Part.parse("test.csv", "--test") == Part(data="test.csv")
-    with pytest.raises(ConfigError, match=r"--test 1 is not a fraction"):
-        Part.parse("1", "--test")
 
 
 def test_training_errors_are_not_bad_input() -> None:

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.contract.golden import CASES, FOLDER, facts, results
+from attfm.data.sources.source import open_source
+from attfm.explain.explainer import Explainer
+from attfm.model.run_folder import load_model
+from tests.contract.golden import CASES, FOLDER, facts, results, table
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -26,3 +29,13 @@ def test_a_fit_gives_what_it_gave(case: str) -> None:
         else:  # accounts are sums in float64; other vectors and another torch sum in another order
             close = 1e-12 if same_machine else 1e-3
             np.testing.assert_allclose(values, kept[name], rtol=close, atol=close, err_msg=name)
+
+
+def test_a_run_folder_of_the_first_format_gives_what_it_gave() -> None:
+    """Columns were called fields in it, and its facts had no word on how the text was read."""
+    model = load_model(FOLDER / "run-of-format-1")
+    kept = np.load(FOLDER / "run-of-format-1.npz")["probability"]
+    np.testing.assert_allclose(model.predict_proba(table())[:, 1], kept, rtol=1e-5, atol=1e-6)
+    assert (model.facts.rows, model.facts.reading) == (240, None)
+    explanation = Explainer(model).of_rows(open_source(table()), range(3))
+    np.testing.assert_allclose(explanation.logits, model.logits(table())[:3], rtol=1e-4, atol=1e-4)

@@ -8,7 +8,7 @@ from attfm.config import Config
 from attfm.data.dataset import Dataset, Examples, InMemoryDataset
 from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
-from attfm.data.split import Split, hold_out, split_rows
+from attfm.data.split import Split
 from attfm.errors import ConfigError, TargetError
 from attfm.train.fit import Fitted, fit, measure
 from attfm.train.prepare import LabelledTable, Tables
@@ -53,29 +53,9 @@ def test_all_rows_but_the_validation_rows_are_trained_on() -> None:
     assert (len(parts.data.train), len(parts.test or ())) == (70, 20)
 
 
-def test_a_part_is_held_out_stratified_and_the_same_for_a_seed() -> None:
-    codes = np.repeat([0, 1], [900, 100])
-    rows, held = hold_out(np.arange(1000), codes, stratify=True, fraction=0.1, seed=0)
-    assert held is not None
-    assert (len(rows), len(held), codes[held].sum()) == (900, 100, 10)
-    assert not set(rows) & set(held)
-    again = hold_out(np.arange(1000), codes, stratify=True, fraction=0.1, seed=0)
-    np.testing.assert_array_equal(rows, again[0])
-    other = hold_out(np.arange(1000), codes, stratify=True, fraction=0.1, seed=1)
-    assert (other[0] != rows).any()
-
-
 def test_few_rows_are_all_trained_on() -> None:
     data = run(letters(40), [0, 1] * 20).prepared.data
     assert (len(data.train), data.valid) == (40, None)
-
-
-def test_a_class_of_one_row_does_not_stop_the_split() -> None:
-    codes = np.array([0] * 99 + [1])
-    rest, part = split_rows(np.arange(100), codes, stratify=True, fraction=0.2, seed=0)
-    assert (len(rest), len(part)) == (80, 20)
-    with pytest.raises(ConfigError, match=r"1 rows can't be split"):
-        split_rows(np.arange(1), codes[:1], stratify=True, fraction=0.2, seed=0)
 
 
 def test_in_a_small_table_a_weight_of_two_is_two_rows_to_the_last_bit() -> None:
