@@ -109,7 +109,7 @@ def assert_survives(config: Config, folder: Path) -> None:
         assert settings(fitted.config) == settings(config)
         assert fitted.task.name == run.task.name
         np.testing.assert_array_equal(fitted.predict_proba(table()[0]), run.predict_proba(table()[0]))
-    with_new_seed = clone(loaded).set_params(random_state=99)._config("binary")
+    with_new_seed = clone(loaded).set_params(random_state=99)._config(2)
     assert settings(with_new_seed)["train"] == {**settings(config)["train"], "seed": 99}
 
 

@@ -186,6 +186,7 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     [
         ({"dim": 0}, r"'dim' in the parameters of AFMClassifier is 0: input should be greater than or equal to 1"),
         ({"preset": "nestd"}, r"'preset' .* is 'nestd'.*'nested', 'paper'"),
+        ({"task": "regression"}, r"'task' .* AFMClassifier is 'regression': it is one of auto, binary, multiclass"),
         ({"weight_dropout": 1.0}, r"'weight_dropout' .* is 1\.0: input should be less than 1"),
         ({"columns": {"jbo": {"kind": "numeric"}}}, r"'jbo'.*'job'"),
         ({"class_weight": {"maybe": 2}}, r"'class_weight' names the class 'maybe', the target has no, yes"),

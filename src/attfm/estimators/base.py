@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from attfm.config import Config, DataConfig, ModelConfig, PresetName, TaskName, TrainConfig
 from attfm.data.inference import infer_schema
-from attfm.errors import TargetError
+from attfm.errors import ConfigError, TargetError
 from attfm.estimators.explained import Explained
 from attfm.estimators.inputs import weights
 from attfm.model.bundle import Model
@@ -86,8 +86,14 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         """Return the task that so many classes make."""
         return "binary" if classes <= 2 else "multiclass"
 
-    def _config(self, task: TaskName) -> Config:
-        """Return the parameters as checked settings."""
+    def _config(self, classes: int) -> Config:
+        """Return the parameters as checked settings, for a target of so many distinct values."""
+        possible = dict.fromkeys(("auto", *(self._usual_task(n) for n in (2, 3))))
+        if self.task not in possible:
+            raise ConfigError(
+                f"Setting 'task' in the parameters of {type(self).__name__} is {self.task!r}: it is one of "
+                f"{', '.join(possible)}."
+            )
         parameters = self.get_params(deep=False)
         seed = self.random_state
         if not isinstance(seed, int | np.integer) or seed < 0:
@@ -95,7 +101,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         per_class = self.class_weight
         parameters |= {
             "seed": int(seed),
-            "task": task,
+            "task": self._usual_task(classes) if self.task == "auto" else self.task,
             "columns": self.columns or {},
             "class_weight": {str(k): v for k, v in per_class.items()} if isinstance(per_class, Mapping) else per_class,
         }
@@ -113,8 +119,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         labels = self._labels(y, source)
         if len(labels) < 2:
             raise TargetError("X and y have 1 sample only: nothing can be learned from it. Give more rows.")
-        usual = self._usual_task(len(np.unique(labels)))
-        config = self._config(usual if self.task == "auto" else self.task)
+        config = self._config(len(np.unique(labels)))
         valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
         schema = infer_schema(source.batches(), source.schema, target=None, config=config.data, source=source.name)
         table = LabelledTable(source, pa.chunked_array([pa.array(labels)]), weights(sample_weight))
