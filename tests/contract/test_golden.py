@@ -9,9 +9,11 @@ import torch
 from attfm.data.sources.source import open_source
 from attfm.explain.explainer import Explainer
 from attfm.model.run_folder import load_model
+from attfm.ops import native_info
 from tests.contract.golden import CASES, FOLDER, facts, results, table
 
 
+@pytest.mark.skipif(not native_info()["available"], reason="the dropout of plain torch draws other masks")
 @pytest.mark.parametrize("case", CASES)
 def test_a_fit_gives_what_it_gave(case: str) -> None:
     kept = np.load(FOLDER / f"{case.replace(' ', '-')}.npz")
