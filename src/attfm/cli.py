@@ -12,7 +12,7 @@ import typer
 
 from attfm.commands.console import Output
 from attfm.commands.options import Json, Reading, arguments_of, signature_of
-from attfm.errors import AttfmError, MissingExtraError, RunFolderError, TrainingError
+from attfm.errors import AttfmError, MissingExtraError, TrainingError
 
 # The bodies import what they need when they run: `attfm --help` does not wait for torch.
 
@@ -74,7 +74,7 @@ def _reported(debug: bool) -> Iterator[None]:
             traceback.print_exc()
         if isinstance(error, AttfmError):
             print(f"attfm: {error}", file=sys.stderr)
-            failed = isinstance(error, TrainingError | RunFolderError | MissingExtraError)
+            failed = isinstance(error, TrainingError | MissingExtraError)
             raise typer.Exit(FAILED if failed else BAD_USE) from None
         print(
             f"attfm: {type(error).__name__}: {error or 'no message'}. This was not foreseen; run again with "

@@ -11,7 +11,7 @@ AttfmError
 └── MissingExtraError (ImportError)   an optional package is not installed
 
 Each message is one or two sentences: what is wrong, where, and what to do.
-The command line prints it and exits with code 2 (1 for TrainingError and RunFolderError).
+The command line prints it and exits with code 2 (1 for TrainingError and MissingExtraError: the run failed).
 """
 
 from collections.abc import Collection, Iterable, Sequence

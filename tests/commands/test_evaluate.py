@@ -68,11 +68,11 @@ def test_what_was_not_foreseen_exits_1_with_a_traceback_on_request_only(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_run_exits_1(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_no_run_is_bad_input(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
     for command in ("evaluate", "predict"):
         for folder, words in (("absent", "no run folder 'absent'"), ("empty", "is not a run folder")):
-            assert main([command, folder, shop]) == 1
+            assert main([command, folder, shop]) == 2
             assert words in capsys.readouterr().err
 
 

@@ -135,6 +135,6 @@ def test_a_table_that_lacks_columns_names_them(run: str, tmp_path: Path, capsys:
     assert not (tmp_path / "page.html").exists()
 
 
-def test_no_run_folder_exits_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(tmp_path / "absent"), "-o", str(tmp_path / "page.html")]) == 1
+def test_no_run_folder_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "absent"), "-o", str(tmp_path / "page.html")]) == 2
     assert "There is no run folder" in capsys.readouterr().err
