@@ -120,14 +120,14 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     if valid_rows is None and tables.valid is None and len(train_rows) < LEAST_ROWS_TO_SPLIT:
         train = _merge_equal_rows(train, weight[train_rows])
 
-    def other(numbers: RowNumbers | None, table: LabelledTable | None) -> Dataset | None:
-        if table is not None:
-            codes = target.encode(table.labels)
-            weight = row_weights(table.weight, len(codes)) * (1.0 if per_class is None else per_class[codes])
-            return InMemoryDataset(_examples(encoder, table.source, codes, weight))
+    def held_out(numbers: RowNumbers | None, given: LabelledTable | None) -> Dataset | None:
+        if given is not None:
+            labels = target.encode(given.labels)
+            weights = row_weights(given.weight, len(labels)) * (1.0 if per_class is None else per_class[labels])
+            return InMemoryDataset(_examples(encoder, given.source, labels, weights))
         return InMemoryDataset(_part(rows, numbers)) if numbers is not None and len(numbers) else None
 
-    valid, test = other(valid_rows, tables.valid), other(tables.split.test, tables.test)
+    valid, test = held_out(valid_rows, tables.valid), held_out(tables.split.test, tables.test)
     data = TrainingData(task, InMemoryDataset(train), valid, encoder.neighbours())
     return Prepared(schema, encoder, target, data, test, per_class, len(train_rows), time.perf_counter() - started)
 
