@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -11,8 +12,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from attfm.commands.console import Output
-from attfm.commands.options import Json, Reading, arguments_of, signature_of
-from attfm.errors import AttfmError, MissingExtraError, TrainingError
+from attfm.commands.options import Json, arguments_of, signature_of
+from attfm.config import Reading
+from attfm.errors import AttfmError, DataWarning, MissingExtraError, TrainingError
 
 # The bodies import what they need when they run: `attfm --help` does not wait for torch.
 
@@ -57,9 +59,12 @@ def _command(body: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _reported(debug: bool) -> Iterator[None]:
-    """Turn errors into a sentence on stderr (and a traceback, to debug) and an exit code."""
+    """Turn errors into a sentence on stderr (and a traceback, to debug) and an exit code; print warnings of data."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", DataWarning)
+            warnings.showwarning = _warning_printer(warnings.showwarning)
+            yield
     except KeyboardInterrupt:
         print("attfm: interrupted, nothing half-written is left.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -82,6 +87,20 @@ def _reported(debug: bool) -> Iterator[None]:
             file=sys.stderr,
         )
         raise typer.Exit(FAILED) from None
+
+
+def _warning_printer(others: Callable[..., None]) -> Callable[..., None]:
+    """Return what shows warnings: those of data on stderr as a sentence, each once, and others as ever."""
+    printed = set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if not issubclass(category, DataWarning):
+            others(message, category, *place, **options)
+        elif str(message) not in printed:
+            printed.add(str(message))
+            print(f"attfm: warning: {message}", file=sys.stderr)
+
+    return show
 
 
 def _show_version(asked: bool) -> None:

@@ -69,6 +69,50 @@ def unknown_setting(name: str, known: Any, *, where: str) -> str:
     return f"Unknown setting '{name}' in {where}: {hint}"
 
 
+class Reading(_Settings):
+    """How the text of a table is read; a schema keeps what was given in training, for every later table.
+
+    Attributes
+    ----------
+    names : tuple of str or None, column names of text without a header
+    separator : str or None, one character between cells; None: by extension and first rows, among , ; tab and |
+    encoding : str, of the text
+    skip_rows : int, lines to pass over at the top
+    comment : str or None, one character; lines that begin with it are passed over
+    null_values : tuple of str, cells that mean missing, besides the usual ("", NA, NaN, null, n/a, ...)
+    keep : tuple of str, cells that are values, though they usually mean missing, such as "NA" for Namibia
+    decimal : str, between the whole and the fraction of a number: "." or ","
+    thousands : str or None, one character between the thousands of a number
+    signs : bool, whether numbers may have a percent sign (12.5% is 0.125) or a currency sign ($12.5 is 12.5)
+    day_first : bool or None, how 01/02/2024 is read: 1 February, or 2 January; None: only ISO 8601 is a date
+    layout : "auto", "fields" or "bag"
+        Of libsvm/libfm: "fields" gives columns f0, f1, ..., "bag" one column of maps; "auto" looks for fields.
+    """
+
+    names: tuple[str, ...] | None = None
+    separator: str | None = None
+    encoding: str = "utf-8"
+    skip_rows: int = Field(0, ge=0)
+    comment: str | None = Field(None, min_length=1, max_length=1)
+    null_values: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    decimal: Literal[".", ","] = "."
+    thousands: str | None = Field(None, min_length=1, max_length=1)
+    signs: bool = False
+    day_first: bool | None = None
+    layout: Literal["auto", "fields", "bag"] = "auto"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.thousands is not None and (self.thousands == self.decimal or self.thousands.isalnum()):
+            raise ValueError(f"thousands={self.thousands!r} can't stand in a number with decimal={self.decimal!r}")
+        return self
+
+    def updated(self, given: "Reading") -> "Reading":
+        """Return this reading with what another one was given, in place of its own."""
+        return self.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
+
+
 class DataConfig(_Settings):
     """How columns become features: what the schema can't read off the values."""
 

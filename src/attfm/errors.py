@@ -10,6 +10,8 @@ AttfmError
 ├── TrainingError               training can't go on (the loss is not finite, say)
 └── MissingExtraError (ImportError)   an optional package is not installed
 
+DataWarning (UserWarning)       data that can be used, but should be looked at
+
 Each message is one or two sentences: what is wrong, where, and what to do.
 The command line prints it and exits with code 2 (1 for TrainingError and MissingExtraError: the run failed).
 """
@@ -36,6 +38,10 @@ class SchemaError(DataError):
 
 class TargetError(DataError):
     """The target is absent, constant, has missing values or is of the wrong type."""
+
+
+class DataWarning(UserWarning):
+    """Data that can be read, but that most likely means something else than it did in training, or is not measured."""
 
 
 class ConfigError(AttfmError, ValueError):

@@ -10,7 +10,8 @@ import pytest
 import attfm
 from attfm.cli import main
 from attfm.commands.console import Output
-from attfm.commands.options import Reading, arguments_of, signature_of
+from attfm.commands.options import arguments_of, signature_of
+from attfm.config import Reading
 from tests.shop import shop_rows, train_json, write_csv
 
 
@@ -57,14 +58,17 @@ def test_shared_options_are_bundled() -> None:
     def command(data: str, top: int = 3, *, reading: Reading, output: Output) -> None: ...
 
     assert list(signature_of(command).parameters) == [
-        "data", "top", "names", "separator", "encoding", "null", "skip_rows", "json", "quiet", "debug"
+        "data", "top", "names", "separator", "encoding", "skip_rows", "comment", "null", "keep", "decimal", "thousands",
+        "signs", "day_first", "layout", "json", "quiet", "debug",
     ]  # fmt: skip
     typed = {"names": "a, b", "separator": "tab", "encoding": "latin-1", "null": ["?"], "skip_rows": 2}
-    options = {"data": "x.csv", "top": 3, **typed, "json": True, "quiet": False}
+    others = dict.fromkeys(("comment", "keep", "decimal", "thousands", "signs", "day_first", "layout"))
+    options = {"data": "x.csv", "top": 3, **typed, **others, "json": True, "quiet": False}
     arguments = arguments_of(command, options)
     output = arguments.pop("output")
     assert (output.as_json, output.quiet) == (True, False)
-    reading = Reading(["a", "b"], "\t", "latin-1", ("?",), 2)
+    reading = Reading(names=("a", "b"), separator="\t", encoding="latin-1", null_values=("?",), skip_rows=2)
+    assert arguments["reading"].model_fields_set == reading.model_fields_set
     assert arguments == {"data": "x.csv", "top": 3, "reading": reading}
 
 

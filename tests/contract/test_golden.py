@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from attfm.config import Reading
 from attfm.data.sources.source import open_source
 from attfm.explain.explainer import Explainer
 from attfm.model.run_folder import load_model
@@ -38,6 +39,6 @@ def test_a_run_folder_of_the_first_format_gives_what_it_gave() -> None:
     model = load_model(FOLDER / "run-of-format-1")
     kept = np.load(FOLDER / "run-of-format-1.npz")["probability"]
     np.testing.assert_allclose(model.predict_proba(table())[:, 1], kept, rtol=1e-5, atol=1e-6)
-    assert (model.facts.rows, model.facts.reading) == (240, None)
+    assert (model.facts.rows, model.schema.reading) == (240, Reading())
     explanation = Explainer(model).of_rows(open_source(table()), range(3))
     np.testing.assert_allclose(explanation.logits, model.logits(table())[:3], rtol=1e-4, atol=1e-4)

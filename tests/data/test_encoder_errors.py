@@ -30,12 +30,12 @@ def test_strings_that_are_not_numbers_are_counted_and_the_first_shown() -> None:
     encoder = fit(pa.table({"age": [1, 2], "x": [0.5, 1.5], "s": ["a", "b"]}))
     ages = ["4"] * 900
     for row in (17, 400, 401):
-        ages[row] = "n/a"
+        ages[row] = "old"
     rows = pa.table({"age": ages, "x": ["1.5"] * 899 + ["1,5"], "s": ["a"] * 900})
     with pytest.raises(DataError) as caught:
         encoder.transform(rows)
     assert str(caught.value) == (
-        "Column 'age': 3 of 900 values are not numbers (first: 'n/a', row 17). Clean them, or declare the column "
+        "Column 'age': 3 of 900 values are not numbers (first: 'old', row 17). Clean them, or declare the column "
         "categorical. Column 'x': 1 of 900 values is not a number (first: '1,5', row 899). Clean them, or declare "
         "the column categorical."
     )

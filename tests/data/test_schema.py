@@ -13,7 +13,7 @@ from attfm.data import codecs, inference
 from attfm.data.inference import infer_schema
 from attfm.data.schema import INPUT_KINDS, Column, Schema
 from attfm.data.sources.source import open_source
-from attfm.errors import ConfigError, RunFolderError, SchemaError, TargetError
+from attfm.errors import ConfigError, DataWarning, RunFolderError, SchemaError, TargetError
 from tests.data.encoding import infer
 
 DAY = dt.datetime(2024, 1, 1)
@@ -132,10 +132,14 @@ def test_all_frames_give_the_same_kinds(frame: Callable[[Mapping[str, Any]], Any
     assert [round(f.missing, 3) for f in schema.columns] == [0.333, 0.333, 0, 0, 0]
 
 
-def test_columns_without_values_are_all_named() -> None:
+def test_columns_without_values_are_ignored_and_all_named() -> None:
     data = pa.table({"x": pa.nulls(2), "y": [1, 2], "z": pa.array([None, None], pa.float64()), "n": [float("nan")] * 2})
-    with pytest.raises(SchemaError, match=r"'x' has no values in t\.csv.*'z' has no values.*'n' has no.*ignored"):
-        infer_schema(data.to_batches(), data.schema, target=None, config=DataConfig(), source="t.csv")
+    with pytest.warns(DataWarning, match=r"Column '.' has no values in t\.csv: it is ignored") as told:
+        schema = infer_schema(data.to_batches(), data.schema, target=None, config=DataConfig(), source="t.csv")
+    assert [str(warning.message)[8] for warning in told] == ["x", "z", "n"]
+    assert [column.kind for column in schema.columns] == ["ignored", "numeric", "ignored", "ignored"]
+    with pytest.warns(DataWarning), pytest.raises(SchemaError, match="No column of the table is left to predict from"):
+        infer(data.select(["x", "n"]))
     with pytest.raises(TargetError, match="target column 'x' has no values"):
         infer(data.select(["x", "y"]), target="x")
 
@@ -205,7 +209,7 @@ def test_bad_settings_of_a_column_are_named(columns: dict[str, object], message:
 def test_json_gives_the_schema_back() -> None:
     data = pa.table({"x": [1.0, 0.1 + 0.2], "s": ["a", "b"], "tags": ["a|b", "c"], "y": [0, 1]})
     schema = infer(data, target="y", columns={"tags": {"kind": "multi-valued", "separator": "|"}})
-    assert json.loads(schema.to_json()).keys() == {"columns"}
+    assert json.loads(schema.to_json()).keys() == {"columns", "reading"}
     assert Schema.from_json(schema.to_json()) == schema
     old = schema.to_json().replace('"columns"', '"fields"')  # as run folders of 0.1 have it
     assert Schema.from_json(old) == schema

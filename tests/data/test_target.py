@@ -209,6 +209,6 @@ def test_a_damaged_target_is_noticed(text: str) -> None:
 
 def test_equal_targets_are_equal_and_others_are_not() -> None:
     target = Target.fit(pa.array(["a", "b"]), task="auto", name="y")
-    assert target == Target("y", "binary", ("a", "b"))
-    assert target != Target("y", "binary", ("a", "c"))
+    assert target == Target("y", "binary", ("a", "b"), "large_string")
+    assert target != Target("y", "binary", ("a", "c"), "large_string")
     assert json.loads(target.to_json())["classes"] == ["a", "b"]

@@ -24,11 +24,12 @@ TABLE = pa.table({"x": [1.0, 2.0, 3.0], "s": ["a", "b", None], "y": ["no", "yes"
 
 def test_one_pass_gives_what_three_give() -> None:
     source = open_source(TABLE)
-    schema, labels, weights = read_training_table(source, target="y", weight="w", config=CONFIG)
+    schema, labels, weights, written = read_training_table(source, target="y", weight="w", config=CONFIG)
     assert schema == infer_schema(
         source.batches(), source.schema, target="y", weight="w", config=CONFIG, source=source.name
     )
     assert labels.equals(column_of(source, "y"))
+    assert written == {}
     assert labels.to_pylist() == ["no", "yes", "no"]
     assert weights is not None
     assert weights.tolist() == weights_of(source, "w").tolist() == [1, 0, 2]
@@ -109,7 +110,7 @@ def clicks(tmp_path: Path) -> Path:
 
 def test_a_csv_is_read_three_times_from_opening_to_encoded_rows(clicks: Path, passes: Counter[str]) -> None:
     source = open_source(clicks)
-    schema, labels, _ = read_training_table(source, target="y", weight="w", config=CONFIG)
+    schema, labels, *_ = read_training_table(source, target="y", weight="w", config=CONFIG)
     inputs = source.kept([column.name for column in schema.inputs])
     encoder = Encoder.fit(schema, inputs.batches())
     for _ in range(2):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from attfm import AFMClassifier, AFMRegressor
+from attfm.errors import DataWarning
 from attfm.report.rows_shown import Examined
 from attfm.report.warnings import examine_fields, warnings_of
 from tests.report.pages import QUICK, table
@@ -12,7 +14,8 @@ from tests.report.pages import QUICK, table
 def test_warnings_name_constants_leaks_and_unknown_values(model: AFMClassifier, examined: Examined) -> None:
     X, y = table(300, seed=1)
     X = X.set_column(X.schema.get_field_index("job"), "job", pa.array(["pilot"] * 300))
-    other = Examined.of_table(model.model_, model._source(X), model.model_.target.encode(pa.array(y)))
+    with pytest.warns(DataWarning, match="Column 'job': 100 % of the 300 values were not seen"):
+        other = Examined.of_table(model.model_, model._source(X), model.model_.target.encode(pa.array(y)))
     found = warnings_of(model.model_, other, examine_fields(model.model_, other))
     kinds = {(one["kind"], one["field"]) for one in found}
     assert kinds == {("constant", "same"), ("leak", "leak"), ("unknown", "job")}

@@ -1,9 +1,9 @@
 """`attfm evaluate`: a saved model measured on a table with its target."""
 
 from attfm.commands.console import Output, duration, metric_rows
-from attfm.commands.options import Reading
 from attfm.commands.predict import threshold_of
 from attfm.commands.tables import labelled, open_inputs
+from attfm.config import Reading
 from attfm.metrics.scores import evaluate as metrics_of
 from attfm.model.run_folder import load_model
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.commands.console import Output, duration
-from attfm.commands.options import Reading
 from attfm.commands.tables import open_inputs
+from attfm.config import Reading
 from attfm.data.sources.source import Source, TableWriter
 from attfm.errors import ConfigError
 from attfm.explain.explainer import Explainer, explain_global

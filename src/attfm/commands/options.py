@@ -1,13 +1,13 @@
 """The options that several commands share, each declared once; a command takes them as `reading` and `output`."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 import typer
 
 from attfm.commands.console import Output
+from attfm.config import Reading
 
 # Loaded for `attfm --help`: nothing here may need torch or pyarrow.
 
@@ -16,35 +16,50 @@ Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, a
 Debug = Annotated[bool, typer.Option("--debug", help="a traceback where something fails")]
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How text is read; see `attfm.data.sources.source.open_source`."""
-
-    names: Sequence[str] | None = None
-    separator: str | None = None
-    encoding: str = "utf-8"
-    null_values: Sequence[str] = ()
-    skip_rows: int = 0
+def _text_option(*names: str, **options: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=_TEXT, **options)
 
 
 def reading_of(
     names: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...", help="column names, where the file has no header", rich_help_panel=_TEXT),
+        str | None, _text_option(metavar="A,B,...", help="column names, where the file has no header")
     ] = None,
-    separator: Annotated[
-        str | None, typer.Option(help="between cells (default: found by itself)", rich_help_panel=_TEXT)
+    separator: Annotated[str | None, _text_option(help="between cells (default: found by itself)")] = None,
+    encoding: Annotated[str | None, _text_option(help="of the text, for example latin-1 (default: utf-8)")] = None,
+    skip_rows: Annotated[int | None, _text_option(help="lines to pass over at the top")] = None,
+    comment: Annotated[str | None, _text_option(metavar="CHAR", help="begins lines to pass over, such as #")] = None,
+    null: Annotated[list[str] | None, _text_option(help="cell that means missing, such as '?' (repeatable)")] = None,
+    keep: Annotated[
+        list[str] | None, _text_option(help="cell that is a value though it usually means missing, such as NA")
     ] = None,
-    encoding: Annotated[str, typer.Option(help="of the text, for example latin-1", rich_help_panel=_TEXT)] = "utf-8",
-    null: Annotated[
-        list[str] | None, typer.Option(help="cell that means missing, such as '?' (repeatable)", rich_help_panel=_TEXT)
+    decimal: Annotated[str | None, _text_option(metavar="CHAR", help="sign before a fraction: . or ,")] = None,
+    thousands: Annotated[str | None, _text_option(metavar="CHAR", help="between thousands, such as , or .")] = None,
+    signs: Annotated[
+        bool | None, _text_option("--signs/--no-signs", help="numbers may have a percent or currency sign")
     ] = None,
-    skip_rows: Annotated[int, typer.Option(min=0, help="lines to pass over at the top", rich_help_panel=_TEXT)] = 0,
+    day_first: Annotated[
+        bool | None, _text_option("--day-first/--month-first", help="how 01/02/2024 is read (default: as text)")
+    ] = None,
+    layout: Annotated[
+        Literal["auto", "fields", "bag"] | None, _text_option(help="of libsvm: a column a place, or one bag")
+    ] = None,
 ) -> Reading:
-    """Return the options as typed: names joined by commas, "\\t" or "tab" for a tab."""
-    split = None if names is None else [name.strip() for name in names.split(",")]
-    separator = {"\\t": "\t", "tab": "\t"}.get(separator or "", separator)
-    return Reading(split, separator, encoding, tuple(null or ()), skip_rows)
+    """Return the options that are given: names joined by commas, "\\t" or "tab" for a tab."""
+    given = {
+        "names": None if names is None else [name.strip() for name in names.split(",")],
+        "separator": {"\\t": "\t", "tab": "\t"}.get(separator or "", separator),
+        "encoding": encoding,
+        "skip_rows": skip_rows,
+        "comment": comment,
+        "null_values": null or None,
+        "keep": keep or None,
+        "decimal": decimal,
+        "thousands": thousands,
+        "signs": signs,
+        "day_first": day_first,
+        "layout": layout,
+    }
+    return Reading.parse({name: value for name, value in given.items() if value is not None}, where="the options")
 
 
 def output_of(

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from attfm.commands.console import Output, duration
-from attfm.commands.options import Reading
 from attfm.commands.tables import check_columns, open_inputs
+from attfm.config import Reading
 from attfm.data.sources.source import TableWriter
 from attfm.errors import ConfigError
 from attfm.model.bundle import Model

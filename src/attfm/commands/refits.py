@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from attfm.commands.console import Output
-from attfm.commands.options import Reading
 from attfm.commands.train import labelled_table
+from attfm.config import Reading
 from attfm.data.datasets import adult_split
 from attfm.data.split import Part, Split, split_table
 from attfm.errors import ConfigError

@@ -1,8 +1,8 @@
 """`attfm report`: a saved model as one HTML file."""
 
 from attfm.commands.console import Output, duration
-from attfm.commands.options import Reading
 from attfm.commands.tables import labelled, open_inputs
+from attfm.config import Reading
 from attfm.errors import ConfigError
 from attfm.model.run_folder import load_model
 from attfm.report.page import checked_path, write_report

@@ -1,14 +1,16 @@
 """The tables that commands are given: bundled ones by name, files by path."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from attfm.commands.options import Reading
+from attfm.config import Reading
 from attfm.data.datasets import DATASETS
+from attfm.data.schema import Schema
 from attfm.data.sources.files import DataFile
 from attfm.data.sources.source import Source, open_source
 from attfm.data.training_table import column_of, weights_of
@@ -18,19 +20,21 @@ from attfm.model.bundle import Model
 LIBSVM_LABEL = "label"  # the column that holds the labels of a libsvm or libfm file
 
 
-def open_table(data: str, reading: Reading) -> Source:
-    """Return a bundled table by its name, or a file or folder by its path."""
+def open_table(data: str, reading: Reading, stored: Mapping[str, pa.DataType] | None = None) -> Source:
+    """Return a bundled table by its name, or a file or folder by its path; see `open_source` for `stored`."""
     if data in DATASETS:
-        return open_source(DATASETS[data].path)
-    return open_source(
-        data, names=reading.names, separator=reading.separator, null_values=reading.null_values or None,
-        encoding=reading.encoding, skip_rows=reading.skip_rows,
-    )  # fmt: skip
+        return open_source(DATASETS[data].path, stored=stored)
+    return open_source(data, reading, stored=stored)
+
+
+def open_as(schema: Schema, data: str, reading: Reading) -> Source:
+    """Return a table that is read as the training table was, but for the options that are given again."""
+    return open_table(data, schema.reading.updated(reading), schema.stored_types)
 
 
 def open_inputs(model: Model, data: str, reading: Reading) -> Source:
     """Return a table that holds all columns that a model reads."""
-    source = open_table(data, reading)
+    source = open_as(model.schema, data, reading)
     check_columns(source, model.input_names, why="of the training table")
     return source
 
@@ -63,7 +67,8 @@ def labelled(model: Model, source: Source, target: str | None) -> tuple[NDArray[
             f"{source.name} has no column '{name}', the target that the predictions are compared with: add it, "
             "or use 'attfm predict'. Where it has another name, give that by --target COLUMN."
         )
-    labels = replace(model.target, name=name).encode(column_of(source, name))
+    reading = source.reading or model.schema.reading
+    labels = replace(model.target, name=name).encode(column_of(source, name), reading)
     given = weights_of(source, model.schema.weight) if model.schema.weight in source.schema.names else None
     weight = np.ones(len(labels)) if given is None else given
     per_class = model.facts.class_weights

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from attfm.commands.console import Output, duration, metric_rows, uninterrupted
 from attfm.commands.folders import NewFolder
-from attfm.commands.options import Reading
-from attfm.commands.tables import check_columns, open_table, target_of
-from attfm.config import Config
+from attfm.commands.tables import check_columns, open_as, open_table, target_of
+from attfm.config import Config, Reading
 from attfm.data.datasets import adult_split
 from attfm.data.schema import Schema
 from attfm.data.sources.files import table_stem
@@ -16,7 +15,7 @@ from attfm.data.split import Part, Split, split_table
 from attfm.data.training_table import column_of, read_training_table, weights_of
 from attfm.errors import ConfigError
 from attfm.model.bundle import Model
-from attfm.model.facts import ReadingFacts, RunFacts, SplitFacts
+from attfm.model.facts import RunFacts, SplitFacts
 from attfm.model.run_folder import REPORT, save_model
 from attfm.report.page import render_report
 from attfm.report.rows_shown import Examined
@@ -74,13 +73,12 @@ def train(asked: Asked, config: Config, output: Output) -> None:
         else:
             task = config.train.task
             split = split_table(table.labels, name=target_name, task=task, valid=valid_part, test=test_part, seed=seed)
-        tables = Tables(table, schema, target_name, split, valid_table, test_table)
+        tables = Tables(table, schema, target_name, split, valid_table, test_table, written=read.written)
         output.say(_describe(tables, valid_part, test_part, seed))
         facts = RunFacts(
             table=source.name,
             rows=len(table.labels),
             split="adult" if own_split else SplitFacts(valid=valid_part.asked, test=test_part.asked, seed=seed),
-            reading=ReadingFacts.model_validate(vars(asked.reading)),
         )
         with FitProgress(config.train.epochs, show=not output.quiet) as progress:
             fitted = fit(tables, config, progress, facts=facts, measured=True)
@@ -137,7 +135,7 @@ def report(model: Model, path: Path, output: Output, *, again: str) -> None:
 
 def labelled_table(data: str, reading: Reading, schema: Schema) -> LabelledTable:
     """Return another table with the columns of the training table, all of which it must have."""
-    source, target = open_table(data, reading), str(schema.target)
+    source, target = open_as(schema, data, reading), str(schema.target)
     needed = [*(field.name for field in schema.inputs), target, *([schema.weight] if schema.weight else [])]
     check_columns(source, needed, why="of the training table")
     return LabelledTable(source, column_of(source, target), weights_of(source, schema.weight))

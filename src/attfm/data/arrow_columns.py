@@ -1,4 +1,4 @@
-"""Arrow columns as numbers, categories, bags and dates: the one place that knows Arrow's types."""
+"""Arrow columns as numbers, categories, bags and dates."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,12 +9,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import types
 
+from attfm.data.arrow_types import is_list, is_number, is_scalar, is_text, plain, value_type
 from attfm.data.bad_values import BadValues, Fault
 from attfm.data.batch import FieldFeatures
+from attfm.data.canonical_text import TICKS, canonical_text
 from attfm.data.texts import parse_dates, parse_numbers
 from attfm.errors import AttfmError, DataError
 
-_TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per second
 _NOT_NUMBERS = Fault("is not a number", "are not numbers", "Clean them, or declare the column categorical.")
 _INFINITE = Fault("is infinite", "are infinite", "Replace them by finite numbers, or leave them empty.")
 _NOT_DATES = Fault(
@@ -23,54 +24,6 @@ _NOT_DATES = Fault(
     "Write them as ISO 8601 (2024-03-01 or 2024-03-01T12:30:00), or declare the column categorical.",
 )
 _WEIGHTS = Fault("has a weight that is not finite", "have a weight that is not finite", "Give finite weights.")
-
-
-def is_text(t: pa.DataType) -> bool:
-    """Return whether a type holds strings."""
-    return bool(types.is_string(t) or types.is_large_string(t) or types.is_string_view(t))
-
-
-def is_list(t: pa.DataType) -> bool:
-    """Return whether a type holds lists (maps not counted)."""
-    tests = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
-    return any(test(t) for test in tests)
-
-
-def is_number(t: pa.DataType) -> bool:
-    """Return whether a type holds integers, floats or decimals."""
-    return bool(types.is_integer(t) or types.is_floating(t) or types.is_decimal(t))
-
-
-def is_scalar(t: pa.DataType) -> bool:
-    """Return whether each value of a type can be one category."""
-    return bool(is_text(t) or is_number(t) or types.is_boolean(t) or types.is_temporal(t) or types.is_null(t))
-
-
-def value_type(t: pa.DataType) -> pa.DataType:
-    """Return the type of the values behind dictionaries, run ends and extensions; text for binary."""
-    if isinstance(t, pa.BaseExtensionType):
-        return value_type(t.storage_type)
-    if types.is_dictionary(t) or types.is_run_end_encoded(t):
-        return value_type(t.value_type)
-    if types.is_binary(t) or types.is_large_binary(t) or types.is_binary_view(t) or types.is_fixed_size_binary(t):
-        return pa.large_string()
-    return t
-
-
-def plain(array: pa.Array) -> pa.Array:
-    """Return an array without extension type, run ends, half floats or bytes (which stay if they are not UTF-8)."""
-    if isinstance(array.type, pa.BaseExtensionType):
-        return plain(array.storage)
-    if types.is_run_end_encoded(array.type):
-        return plain(pc.run_end_decode(array))
-    if types.is_float16(array.type):  # most of Arrow's functions don't take them
-        return array.cast(pa.float32())
-    if not types.is_dictionary(array.type) and value_type(array.type) != array.type:
-        try:
-            return array.cast(pa.large_string())
-        except pa.ArrowInvalid:
-            return array
-    return array
 
 
 def chunks(column: pa.Array | pa.ChunkedArray, row: int = 0) -> Iterator[tuple[int, pa.Array]]:
@@ -84,6 +37,8 @@ def chunks(column: pa.Array | pa.ChunkedArray, row: int = 0) -> Iterator[tuple[i
 def n_missing(array: pa.Array) -> int:
     """Return how many values are null or NaN."""
     array = plain(array)
+    if types.is_dictionary(array.type) and array.dictionary.null_count:
+        return int(array.null_count + pc.sum(array.dictionary.is_null().take(array.indices)).as_py() or 0)
     if types.is_floating(array.type):
         return int(pc.is_null(array, nan_is_null=True).true_count)
     return int(array.null_count)
@@ -141,7 +96,7 @@ def read_categories(array: pa.Array, *, column: str, bad: BadValues) -> tuple[ND
         )
         array = pa.nulls(len(array))
     codes, values = _encoded(array)
-    return codes, _canonical(values, column, bad)
+    return codes, _texts(values, column, bad)
 
 
 def read_members(
@@ -159,12 +114,12 @@ def read_members(
         codes, values = _encoded(array)
         # A missing value has the code -1, the last text: null, and so an empty bag.
         texts = pa.concat_arrays([values.cast(pa.large_string()), pa.nulls(1, pa.large_string())])
-        bags, members = _list_members(pc.split_pattern(texts, separator), column, bad, trim=True)
+        bags, members = _list_members(pc.split_pattern(texts, separator), column, bad)
         return bags.take(codes), members
     if types.is_map(t) and is_scalar(value_type(t.key_type)):
         return _map_members(array, column, row, bad)
     if is_list(t) and is_scalar(value_type(t.value_type)):
-        return _list_members(array, column, bad, trim=False)
+        return _list_members(array, column, bad)
     if not types.is_null(t):
         need = "a separator for its strings, as {'separator': '|'}" if is_text(t) else "lists, or a map to weights"
         bad.add(f"Column '{column}' is of type {array.type}, but a multi-valued column needs {need}.")
@@ -197,7 +152,7 @@ def read_seconds(
         return np.zeros(len(array), np.int64), np.ones(len(array), np.bool_)
     local = array if array.type.tz is None else pc.local_timestamp(array)
     ticks = pc.fill_null(local.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    return ticks // _TICKS[local.type.unit], local.is_null().to_numpy(zero_copy_only=False)
+    return ticks // TICKS[local.type.unit], local.is_null().to_numpy(zero_copy_only=False)
 
 
 def _encoded(array: pa.Array) -> tuple[NDArray[Any], pa.Array]:
@@ -223,7 +178,7 @@ def _numbers(values: pa.Array) -> tuple[NDArray[np.float64] | None, NDArray[np.b
         values = values.cast(pa.uint8())
     elif types.is_duration(t) or types.is_time(t):
         # In seconds, so that a column means the same in whatever unit it arrives.
-        ticks = _TICKS[t.unit]
+        ticks = TICKS[t.unit]
         whole = values.cast(pa.int32() if types.is_time32(t) else pa.int64())
         return whole.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / ticks, None
     elif not is_number(t):
@@ -232,39 +187,25 @@ def _numbers(values: pa.Array) -> tuple[NDArray[np.float64] | None, NDArray[np.b
     return x, None
 
 
-def _canonical(values: pa.Array, column: str, bad: BadValues) -> pa.Array:
-    """Return values as text (large_string): whole floats like integers, other floats as Python's repr."""
-    t = values.type
-    if not is_scalar(t):  # bytes that plain could not read as text
-        bad.add(f"Column '{column}' holds bytes that are not UTF-8 text. Decode it, or declare it ignored.")
-        return pa.nulls(len(values), pa.large_string())
-    if types.is_floating(t):
-        return _canonical_floats(values)
-    if types.is_decimal(t) and t.scale != 0:
-        return _canonical_floats(values.cast(pa.float64(), safe=False))
-    return values.cast(pa.large_string())
+def _texts(values: pa.Array, column: str, bad: BadValues) -> pa.Array:
+    """Return values as canonical text."""
+    if is_scalar(values.type):
+        return canonical_text(values)
+    bad.add(f"Column '{column}' holds bytes that are not UTF-8 text. Decode it, or declare it ignored.")
+    return pa.nulls(len(values), pa.large_string())
 
 
-def _canonical_floats(values: pa.Array) -> pa.Array:
-    missing = pc.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False)
-    x = np.where(missing, 0, values.fill_null(0).to_numpy(zero_copy_only=False))
-    # Shortest digits that give the value back in its own precision: a float32 0.1 is "0.1", as a float64 0.1 is.
-    texts = pa.array(x.astype("U32"), pa.large_string())
-    with np.errstate(invalid="ignore"):
-        whole = (np.abs(x) < 2.0**63) & (x == np.trunc(x))
-        integers = np.where(whole, x, 0).astype(np.int64)
-    texts = pc.if_else(pa.array(whole), pa.array(integers).cast(pa.large_string()), texts)
-    return pc.if_else(pa.array(missing), None, texts)
+def _members(values: pa.Array, column: str, bad: BadValues) -> pa.Array:
+    """Return members as canonical text without spaces around it, null where nothing is left."""
+    texts = pc.utf8_trim_whitespace(_texts(values, column, bad))
+    return pc.if_else(pc.equal(texts, ""), None, texts)
 
 
-def _list_members(array: pa.Array, column: str, bad: BadValues, *, trim: bool) -> tuple[FieldFeatures, pa.Array]:
+def _list_members(array: pa.Array, column: str, bad: BadValues) -> tuple[FieldFeatures, pa.Array]:
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     flat = plain(pc.list_flatten(array))
-    if trim:
-        flat = pc.utf8_trim_whitespace(flat)
-        flat = pc.if_else(pc.equal(flat, ""), None, flat)
     codes, values = _encoded(flat)
-    return _bags(codes, None, counts, _canonical(values, column, bad))
+    return _bags(codes, None, counts, _members(values, column, bad))
 
 
 def _map_members(array: pa.Array, column: str, row: int, bad: BadValues) -> tuple[FieldFeatures, pa.Array]:
@@ -282,7 +223,7 @@ def _map_members(array: pa.Array, column: str, row: int, bad: BadValues) -> tupl
     bad_rows[np.repeat(np.arange(len(array)), counts)[~np.isfinite(weights) & ~missing]] = True
     bad.add_values(column, bad_rows, array, row=row, fault=_WEIGHTS)
     codes, values = _encoded(plain(array.keys.take(pa.array(entries))))
-    return _bags(codes, np.where(missing, 1, weights).astype(np.float32), counts, _canonical(values, column, bad))
+    return _bags(codes, np.where(missing, 1, weights).astype(np.float32), counts, _members(values, column, bad))
 
 
 def _bags(

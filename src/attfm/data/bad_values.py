@@ -1,12 +1,13 @@
 """What is wrong with the values of a table, gathered over all columns and told in one message."""
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.errors import AttfmError, DataError
+from attfm.errors import AttfmError, DataError, DataWarning
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class BadValues:
     # Of a column and a fault: the first value, its row, and how many there are.
     _found: dict[tuple[str, Fault], tuple[Any, int, int]] = field(default_factory=dict)
     _sentences: dict[str, None] = field(default_factory=dict)
+    _doubts: dict[str, None] = field(default_factory=dict)
 
     def add_values(self, column: str, where: NDArray[np.bool_], array: Any, *, row: int, fault: Fault) -> None:
         """Note the values of a chunk that are bad in one way; `row` is the number of its first row in the table."""
@@ -38,6 +40,16 @@ class BadValues:
     def add(self, sentence: str) -> None:
         """Note a whole sentence, once."""
         self._sentences[sentence] = None
+
+    def warn(self, sentence: str) -> None:
+        """Note a sentence that is a warning only, once."""
+        self._doubts[sentence] = None
+
+    def tell(self, rows: int) -> None:
+        """Raise as `raise_if_any`, or else give the warnings that were noted."""
+        self.raise_if_any(rows)
+        for sentence in self._doubts:
+            warnings.warn(sentence, DataWarning, stacklevel=2)
 
     def raise_if_any(self, rows: int, error: type[AttfmError] = DataError, *, before: str = "") -> None:
         """Raise an error with one sentence or two for each bad column of the `rows` rows read."""

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attfm.config import Reading
 from attfm.data.arrow_columns import chunks
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import Batch, FieldFeatures
@@ -15,6 +16,7 @@ from attfm.data.codecs import KINDS
 from attfm.data.codecs.codec import FIRST_VALUE, Codec, Field
 from attfm.data.encoder_file import codecs_from_table, codecs_to_table
 from attfm.data.schema import Schema
+from attfm.data.stored_terms import StoredTerms
 from attfm.errors import DataError
 
 _MOST_FEATURES = 2**31
@@ -77,21 +79,24 @@ class Encoder:
         DataError : no rows; a value can't be read as its column's kind, or is infinite; more than 2^31 features
         """
         inputs = schema.inputs
+        terms = [StoredTerms.of(column, schema.reading) for column in inputs]
         learners = [KINDS[column.kind].learner(column, [seed, number]) for number, column in enumerate(inputs)]
         bad = BadValues()
         rows = 0
         for batch in batches:
             arrays = schema.select(batch)
-            for column, learner in zip(inputs, learners, strict=True):
-                for row, chunk in chunks(arrays[column.name], rows):
-                    learner.add(chunk, row=row, bad=bad)
+            for of_column, learner in zip(terms, learners, strict=True):
+                for row, chunk in chunks(arrays[of_column.name], rows):
+                    learner.add(of_column.apply(chunk, bad), row=row, bad=bad)
             rows += batch.num_rows
         if rows == 0:
             raise DataError("There are no training rows to learn features from.")
-        bad.raise_if_any(rows)
+        bad.tell(rows)
         return cls(schema, [learner.codec() for learner in learners])
 
-    def transform(self, batch: pa.RecordBatch | pa.Table, *, first_row: int = 0) -> Batch:
+    def transform(
+        self, batch: pa.RecordBatch | pa.Table, *, first_row: int = 0, reading: Reading | None = None
+    ) -> Batch:
         """Return the feature ids of some rows.
 
         Parameters
@@ -99,6 +104,7 @@ class Encoder:
         batch : pyarrow.RecordBatch or pyarrow.Table
             Columns by name, in any order; columns that the schema does not have are ignored.
         first_row : int, number of the first row in messages (rows count from 0)
+        reading : Reading or None, how text in it is read; None: as that of the training table
 
         Raises
         ------
@@ -109,10 +115,11 @@ class Encoder:
         bad = BadValues()
         features: list[FieldFeatures] = []
         for column, codec in zip(self.schema.inputs, self._codecs, strict=True):
+            terms = StoredTerms.of(column, self.schema.reading if reading is None else reading)
             pieces = chunks(arrays[column.name], first_row)
-            encoded = [codec.encode(chunk, row=row, bad=bad) for row, chunk in pieces]
+            encoded = [codec.encode(terms.apply(chunk, bad), row=row, bad=bad) for row, chunk in pieces]
             features += encoded[0] if len(encoded) == 1 else map(FieldFeatures.concatenate, zip(*encoded, strict=True))
-        bad.raise_if_any(batch.num_rows)
+        bad.tell(batch.num_rows)
         for field, of_field in zip(self.fields, features, strict=True):
             np.add(of_field.ids, field.start, out=of_field.ids)
         return Batch.of_fields(features)
@@ -134,6 +141,11 @@ class Encoder:
         """Return the training range that a scaled field's values are scaled from; (0, 1) of other fields."""
         codec, f = self._places[field]
         return codec.value_range(f)
+
+    def expected_unknown(self, field: int) -> float | None:
+        """Return the share of a field's values that is expected to be unknown in new rows; None: can't be known."""
+        codec, f = self._places[field]
+        return codec.expected_unknown(f)
 
     def neighbours(self) -> NDArray[np.int64]:
         """Return the features i, int64 (n,), such that i and i + 1 are neighbouring bins of one field."""

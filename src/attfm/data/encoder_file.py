@@ -66,7 +66,7 @@ def _field_names(table: pa.Table) -> list[str]:
 
 def _fields_of_columns(schema: Schema, names: Sequence[str]) -> list[list[str]]:
     """Return the names of each input column's fields: the columns in turn take those that they can have, in order."""
-    possible = [KINDS[column.kind].field_names(column.name) for column in schema.inputs]
+    possible = [KINDS[column.kind].field_names(column) for column in schema.inputs]
     known = {name for own in possible for name in own}
     for name in names:
         if name not in known:

@@ -1,33 +1,34 @@
 """Which kind each column of a table is: read off its type and values, or declared in the settings."""
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyarrow import types
 
-from attfm.config import DataConfig, unknown_setting
-from attfm.data.arrow_columns import (
-    is_list,
-    is_number,
-    is_scalar,
-    is_text,
-    n_missing,
-    plain,
-    read_categories,
-    value_type,
-)
+from attfm.config import DataConfig, Reading, unknown_setting
+from attfm.data.arrow_columns import n_missing, read_categories
+from attfm.data.arrow_types import is_list, is_number, is_scalar, is_text, value_type
 from attfm.data.bad_values import BadValues
 from attfm.data.codecs import KINDS
-from attfm.data.schema import INPUT_KINDS, Column, Kind, Schema
-from attfm.errors import ConfigError, SchemaError, TargetError, nearest, no_column
+from attfm.data.codecs.categorical import Counter
+from attfm.data.lookalikes import ZERO_PADDED, lookalike
+from attfm.data.schema import INPUT_KINDS, Column, Kind, Schema, stored_type
+from attfm.data.sources.source import Source
+from attfm.data.stored_terms import StoredTerms
+from attfm.data.texts import NULL_VALUES
+from attfm.errors import ConfigError, DataWarning, SchemaError, TargetError, nearest, no_column
 
 SAMPLE_ROWS = 100_000
 _LONGEST = 1 << 20  # bytes of a value
+_MARKERS = pa.array(NULL_VALUES, pa.large_string())
+_LONGEST_MARKER = max(map(len, NULL_VALUES))
 _ID_ROWS = 1_000  # fewer rows say little about whether a column is an id
 _ID_SHARE = 0.95
 _DECLARED = (*KINDS, "ignored")  # the kinds that a column may be declared to be
@@ -35,7 +36,7 @@ _DECLARED = (*KINDS, "ignored")  # the kinds that a column may be declared to be
 
 @dataclass
 class _Survey:
-    """What one column holds."""
+    """What one column holds; values are taken in as `StoredTerms` give them."""
 
     arrow_type: pa.DataType
     missing: int = 0
@@ -45,19 +46,37 @@ class _Survey:
     sampled: int = 0  # values in the sample that are not missing
     partial: bool = False  # the sample is not all rows
     long: tuple[int, int] | None = None  # size in bytes and row of the first value that is too long
+    texts: tuple[pa.Array, NDArray[np.int64]] | None = None  # distinct values of a text column's sample, and their rows
+    sample: Sequence[pa.Array] = ()  # the sample of a text column
+    markers: set[str] = field(default_factory=set)  # usual markers of missing values that stand there as values
 
     def widen(self, array: pa.Array, row: int) -> None:
         self.missing += n_missing(array)
-        if self.long is None and is_text(array.type):
-            sizes = pc.binary_length(array.cast(pa.large_string()))  # which does not take string views
-            if (pc.max(sizes).as_py() or 0) > _LONGEST:
-                first = pc.index(pc.greater(sizes, _LONGEST), True).as_py()
-                self.long = sizes[first].as_py(), row + first
-        array = plain(array)
+        if types.is_dictionary(array.type) and is_text(array.type.value_type):
+            self._look_at_texts(array, row)
         if is_number(array.type):
             low, high = pc.min_max(array).as_py().values()
             if low is not None and math.isfinite(low) and math.isfinite(high):
                 self.minimum, self.maximum = min(self.minimum, float(low)), max(self.maximum, float(high))
+
+    def first_row(self, text: str) -> int:
+        """Return the row of the sample that first has a text."""
+        row = 0
+        for array in self.sample:
+            place = int(pc.index(array.cast(pa.large_string()), text).as_py())
+            if place >= 0:
+                return row + place
+            row += len(array)
+        return row
+
+    def _look_at_texts(self, array: pa.DictionaryArray, row: int) -> None:
+        texts = array.dictionary.cast(pa.large_string())
+        sizes = pc.binary_length(texts)
+        if self.long is None and (pc.max(sizes).as_py() or 0) > _LONGEST:
+            first = pc.index(pc.greater(sizes.take(array.indices), _LONGEST), True).as_py()
+            self.long = sizes[array.indices[first].as_py()].as_py(), row + first
+        if (pc.min(sizes).as_py() or 0) <= _LONGEST_MARKER:
+            self.markers.update(texts.filter(pc.is_in(texts, _MARKERS)).to_pylist())
 
 
 def infer_schema(
@@ -67,19 +86,24 @@ def infer_schema(
     target: str | None,
     weight: str | None = None,
     config: DataConfig,
-    source: str = "the table",
+    source: Source | str = "the table",
 ) -> Schema:
     """Return the schema of a table, from the types of its columns, its values and the settings.
 
     One pass over all rows for missing values and ranges; distinct values are counted on the first 100,000. `target`
-    and `weight` name these two columns; messages call the table `source`. Raises TargetError without the target
-    column, ConfigError for a setting that does not fit its column, SchemaError for all else that is wrong.
+    and `weight` name these two columns; `source` is what messages call the table, or the table, whose schema keeps how
+    its text was read. A text column most of which is numbers or dates gives a DataWarning, as does one without values,
+    which is ignored. Raises TargetError without the target column, ConfigError for a setting that does not fit its
+    column, SchemaError for all else that is wrong.
     """
     names = list(arrow_schema.names)
-    _check_names(names, target=target, weight=weight, config=config, source=source)
-    rows, surveys = _survey(batches, arrow_schema)
+    table = source if isinstance(source, Source) else None
+    reading = Reading() if table is None or table.reading is None else table.reading
+    called = source.name if isinstance(source, Source) else source
+    _check_names(names, target=target, weight=weight, config=config, source=called)
+    rows, surveys = _survey(batches, arrow_schema, reading)
     if rows == 0:
-        raise SchemaError(f"There are no rows in {source}.")
+        raise SchemaError(f"There are no rows in {called}.")
     sentences: list[str] = []
     columns = []
     for name, survey in zip(names, surveys, strict=True):
@@ -92,13 +116,14 @@ def infer_schema(
             )
             continue
         if survey.missing == rows and kind == "target":
-            raise TargetError(f"The target column '{name}' has no values in {source}. Choose another target.")
-        if survey.missing == rows and kind != "ignored":
-            sentences.append(f"Column '{name}' has no values in {source}. Drop it, or mark it ignored.")
+            raise TargetError(f"The target column '{name}' has no values in {called}. Choose another target.")
+        if survey.missing == rows and kind in INPUT_KINDS:
+            _warn(f"Column '{name}' has no values in {called}: it is ignored.")
+            kind, reason, settings = "ignored", "no values", {}
         if survey.long is not None and kind != "ignored":
             size, row = survey.long
             sentences.append(
-                f"Column '{name}' has a value of {size:,} bytes in {source}, row {row:,}: at most {_LONGEST:,} are "
+                f"Column '{name}' has a value of {size:,} bytes in {called}, row {row:,}: at most {_LONGEST:,} are "
                 "taken. Look for a quote that is never closed, shorten the value, or mark the column ignored."
             )
         has_range = survey.minimum <= survey.maximum
@@ -112,14 +137,62 @@ def infer_schema(
                 minimum=survey.minimum if has_range else None,
                 maximum=survey.maximum if has_range else None,
                 missing=survey.missing / rows,
+                kept=tuple(sorted(survey.markers)),
+                ordered=kind == "categorical" and types.is_dictionary(survey.arrow_type) and survey.arrow_type.ordered,
                 **_settings(name, kind, settings, survey, config),
             )
         )
+        if kind == "categorical" and "kind" not in config.columns.get(name, {}) and survey.long is None:
+            _warn_of_lookalike(name, survey, table)
     if sentences:
         raise SchemaError(" ".join(sentences))
     if not any(column.kind in INPUT_KINDS for column in columns):
-        raise SchemaError(f"No column of {source} is left to predict from: add columns, or ignore fewer.")
-    return Schema(columns=tuple(columns))
+        raise SchemaError(f"No column of {called} is left to predict from: add columns, or ignore fewer.")
+    return Schema(columns=tuple(_with_prefixes(columns)), reading=reading)
+
+
+def _with_prefixes(columns: list[Column]) -> list[Column]:
+    """Return the columns, dates with another prefix for the names of their fields where these are columns too."""
+    taken = {column.name for column in columns}
+    renamed = []
+    for column in columns:
+        while column.kind == "datetime" and taken & set(KINDS["datetime"].field_names(column)):
+            column = column.model_copy(update={"prefix": f"{column.prefix or column.name} date"})
+        taken.update(KINDS[column.kind].field_names(column) if column.kind in KINDS else ())
+        renamed.append(column)
+    return renamed
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, DataWarning, stacklevel=4)
+
+
+def _warn_of_lookalike(name: str, survey: _Survey, table: Source | None) -> None:
+    """Say so where most values of a text column are numbers or dates."""
+    if survey.texts is None:
+        return
+    values, counts = survey.texts
+    alike = lookalike(values, counts)
+    if alike is None:
+        return
+    others = np.flatnonzero(~alike.alike)
+    from_text = table is not None and table.is_text
+    if len(others) == 0 and not from_text:
+        return  # a frame's author may have made them text
+    shown = int(others[0]) if len(others) else 0
+    first = survey.first_row(values[shown].as_py())
+    where = f"row {first:,}" if table is None else table.place(first)
+    share = f"{counts[alike.alike].sum():,} of {counts.sum():,} values are {alike.what}"
+    if survey.partial:
+        share += f" in the first {SAMPLE_ROWS:,} rows"
+    if len(others):
+        count = int(counts[others].sum())
+        share += f", {count:,} {'is' if count == 1 else 'are'} not"
+    advice = alike.advice([values[i].as_py() for i in others[:3].tolist()], from_text=from_text)
+    _warn(
+        f"Column '{name}': {share} (first: {values[shown].as_py()!r:.60}, {where}), so it is read as text, each value "
+        f"a category of its own. {advice}"
+    )
 
 
 def _check_names(names: list[str], *, target: str | None, weight: str | None, config: DataConfig, source: str) -> None:
@@ -165,16 +238,21 @@ def _bad_settings(name: str, settings: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _survey(batches: Iterable[pa.RecordBatch], arrow_schema: pa.Schema) -> tuple[int, list[_Survey]]:
+def _survey(batches: Iterable[pa.RecordBatch], arrow_schema: pa.Schema, reading: Reading) -> tuple[int, list[_Survey]]:
     surveys = [_Survey(t) for t in arrow_schema.types]
+    terms = [
+        StoredTerms(name, stored_type(str(t)), reading, kept=tuple(set(NULL_VALUES) - set(reading.null_values) - {""}))
+        for name, t in zip(arrow_schema.names, arrow_schema.types, strict=True)
+    ]
     sample: list[list[pa.Array]] = [[] for _ in surveys]
     rows = 0
     for batch in batches:
+        bad = BadValues()  # what can't be read is an error when it is encoded
         for i, survey in enumerate(surveys):
-            array = batch.column(i)
+            array = terms[i].apply(batch.column(i), bad)
             survey.widen(array, rows)
             if rows < SAMPLE_ROWS and len(array):
-                sample[i].append(plain(array[: SAMPLE_ROWS - rows]))
+                sample[i].append(array[: SAMPLE_ROWS - rows])
         rows += len(batch)
     for survey, arrays in zip(surveys, sample, strict=True):
         survey.partial = rows > SAMPLE_ROWS
@@ -195,12 +273,15 @@ def _count_distinct(survey: _Survey, arrays: list[pa.Array]) -> None:
         survey.distinct = len(unique) - n_missing(unique)
         return
     bad = BadValues()  # what can't be read counts as missing here, and is an error when it is encoded
-    texts = []
+    counter = Counter()
     for array in arrays:
         codes, values = read_categories(array, column="", bad=bad)
         survey.sampled += int((codes >= 0).sum())
-        texts.append(values.take(pa.array(np.unique(codes[codes >= 0]))))
-    survey.distinct = len(pa.chunked_array(texts, pa.large_string()).unique().drop_null())
+        counter.add(codes, values)
+    vocabulary = counter.vocabulary(min_count=1)
+    survey.distinct = vocabulary.size
+    if is_text(t):
+        survey.texts, survey.sample = (vocabulary.values, vocabulary.counts), arrays
 
 
 def _kind(
@@ -235,7 +316,9 @@ def _kind_of_type(survey: _Survey) -> tuple[Kind | None, str]:
         return "categorical", f"dictionary, {count}"
     if is_text(t):
         like_id = survey.sampled > _ID_ROWS and (survey.distinct or 0) > _ID_SHARE * survey.sampled
-        return "categorical", f"string, {count}" + (", looks like an id" if like_id else "")
+        padded = survey.texts is not None and pc.any(pc.match_substring_regex(survey.texts[0], ZERO_PADDED)).as_py()
+        of_digits = ", some of them digits after a zero" if padded else ""
+        return "categorical", f"string, {count}" + of_digits + (", looks like an id" if like_id else "")
     if types.is_integer(t):
         return "numeric", f"integer, {count}"
     if is_number(t):

@@ -1,11 +1,14 @@
 """The schema: which columns a table has, what each is, and why."""
 
+import re
+from functools import lru_cache
 from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from attfm.config import Reading
 from attfm.data.texts import short_numbers
 from attfm.errors import RunFolderError, SchemaError, absent
 
@@ -26,7 +29,11 @@ class Column(BaseModel):
     ----------
     name : str
     kind : str, of the input kinds, or "target", "weight" or "ignored"
-    arrow_type : str, the type in the table that the schema was inferred from
+    arrow_type : str
+        The type in the table that the schema was inferred from: every later table is read as if it had this type.
+    kept : tuple of str, usual markers of missing values, such as "NA", that were values of the training rows
+    ordered : bool, whether the categories have an order, so that neighbours are pulled together
+    prefix : str or None, what the names of a date's fields begin with, where it is not the column's name
     reason : str, why it is of its kind
     bins, max_bins, min_count, hash_buckets, separator
         Settings of its kind, see `attfm.data.codecs`; None where they do not apply or are not set.
@@ -41,6 +48,9 @@ class Column(BaseModel):
     kind: Kind
     arrow_type: str
     reason: str
+    kept: tuple[str, ...] = ()
+    ordered: bool = False
+    prefix: str | None = None
     bins: Literal["quantile", "uniform", "scaled"] | None = None
     max_bins: int | None = Field(None, ge=2, le=65_535)
     min_count: int | None = Field(None, ge=1)
@@ -52,11 +62,42 @@ class Column(BaseModel):
     missing: float = 0.0
 
     @property
+    def stored_type(self) -> pa.DataType:
+        """The Arrow type of its values in training, without dictionaries and the like; text where it is unknown."""
+        return stored_type(self.arrow_type)
+
+    @property
     def spread(self) -> str:
         """The range of a numeric column, the number of distinct values of another, or nothing."""
         if self.minimum is not None and self.maximum is not None:
             return " to ".join(short_numbers(np.array([self.minimum, self.maximum])))
         return "" if self.distinct is None else f"{self.distinct:,} distinct"
+
+
+@lru_cache(maxsize=4096)
+def stored_type(name: str) -> pa.DataType:
+    """Return the Arrow type of a name that `str` of it gives, without dictionaries and the like; else large_string."""
+    for wrapper in (
+        r"dictionary<values=(.*), indices=\w+, ordered=\d>",
+        r"run_end_encoded<run_ends: \w+, values: (.*)>",
+    ):
+        if found := re.fullmatch(wrapper, name):
+            return stored_type(found[1])
+    if found := re.fullmatch(r"timestamp\[(\w+), tz=(.+)\]", name):
+        return pa.timestamp(found[1], found[2])
+    if found := re.fullmatch(r"decimal\d+\((\d+), (-?\d+)\)", name):
+        kind = pa.decimal128 if int(found[1]) <= 38 else pa.decimal256
+        return kind(int(found[1]), int(found[2]))
+    if found := re.fullmatch(r"(?:large_|fixed_size_)?list(?:_view)?<\w+: (.*?)(?: not null)?>(?:\[\d+\])?", name):
+        return pa.list_(stored_type(found[1]))
+    if found := re.fullmatch(r"map<([^,]+), ([^,]+).*>", name):
+        return pa.map_(stored_type(found[1]), stored_type(found[2]))
+    try:
+        known = pa.type_for_alias(name)
+    except ValueError:
+        return pa.large_string()
+    is_text = pa.types.is_string(known) or pa.types.is_binary(known) or pa.types.is_string_view(known)
+    return pa.large_string() if is_text or pa.types.is_large_binary(known) else known
 
 
 class Schema(BaseModel):
@@ -65,6 +106,7 @@ class Schema(BaseModel):
     Attributes
     ----------
     columns : tuple of Column
+    reading : Reading, how the text of its table was read, which holds for every later one
 
     Examples
     --------
@@ -80,6 +122,7 @@ class Schema(BaseModel):
 
     # Run folders of 0.1 call them fields.
     columns: tuple[Column, ...] = Field(validation_alias=AliasChoices("columns", "fields"))
+    reading: Reading = Field(default_factory=Reading)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -108,6 +151,11 @@ class Schema(BaseModel):
     def inputs(self) -> tuple[Column, ...]:
         """The columns that are encoded, in table order."""
         return tuple(column for column in self.columns if column.kind in INPUT_KINDS)
+
+    @property
+    def stored_types(self) -> dict[str, pa.DataType]:
+        """The types that the columns had in training, by name, without ignored ones."""
+        return {column.name: column.stored_type for column in self.columns if column.kind != "ignored"}
 
     def _named(self, kind: Kind) -> str | None:
         return next((column.name for column in self.columns if column.kind == kind), None)

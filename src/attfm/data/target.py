@@ -1,7 +1,9 @@
 """The target: which task it makes, which classes it has, and its values as numbers."""
 
 import json
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias
 
@@ -11,16 +13,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import types
 
-from attfm.config import TaskName
-from attfm.data.arrow_columns import is_number, is_scalar, is_text, n_missing, read_categories, read_column, value_type
+from attfm.config import Reading, TaskName
+from attfm.data.arrow_columns import n_missing, read_categories, read_column
+from attfm.data.arrow_types import is_number, is_scalar, is_text, plain, value_type
 from attfm.data.bad_values import BadValues
 from attfm.data.codecs.categorical import Vocabulary
-from attfm.data.codecs.codec import FIRST_VALUE
-from attfm.data.schema import damaged
-from attfm.errors import TargetError
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING
+from attfm.data.lookalikes import lookalike
+from attfm.data.schema import damaged, stored_type
+from attfm.data.stored_terms import StoredTerms
+from attfm.data.texts import PLAIN
+from attfm.errors import DataWarning, TargetError
 
 MOST_CLASSES = 20  # integers with more distinct values are amounts, not classes
 _SHOWN = 10  # classes listed in a message
+_KIND = "its classes by --set task=multiclass"
+_PYTHON_TYPES = {str: pa.large_string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 _TASKS = ("binary", "multiclass", "regression")
 _SAVED = "saved target"
 
@@ -32,6 +40,8 @@ Label = str | bool | int | float
 class Target:
     """The target column as the model sees it, its classes (None for regression) as numpy.unique sorts them.
 
+    `arrow_type` names the type of its column in training, None in folders of older versions.
+
     >>> target = Target.fit(pa.array(["no", "yes", "no"]), task="auto", name="churn")
     >>> target.task, target.classes, target.encode(pa.array(["yes", "no"])).tolist()
     ('binary', ('no', 'yes'), [1, 0])
@@ -40,11 +50,32 @@ class Target:
     name: str
     task: TaskName
     classes: tuple[Label, ...] | None
+    arrow_type: str | None = None
+
+    @property
+    def stored_type(self) -> pa.DataType:
+        """The Arrow type of the labels in training, as which every later label is read."""
+        if self.arrow_type is not None:
+            return stored_type(self.arrow_type)
+        return pa.float64() if self.classes is None else _PYTHON_TYPES[type(self.classes[0])]
 
     @cached_property
     def _codes(self) -> Vocabulary:
-        _, texts = read_categories(pa.array(self.classes), column=self.name, bad=BadValues())
+        values, stored = pa.array(self.classes), self.stored_type
+        texts = values if is_text(stored) else StoredTerms(self.name, stored).apply(values, BadValues())
+        _, texts = read_categories(texts, column=self.name, bad=BadValues())
         return Vocabulary(texts, np.zeros(len(texts), np.int64))
+
+    def as_written(self, written: Mapping[str, str]) -> Self:
+        """Return the target with its labels as they stand in a text table, by canonical text; whole numbers stay."""
+        if self.classes is None or not written:
+            return self
+        texts = [written.get(text, str(label)) for label, text in zip(self.classes, self._texts(), strict=True)]
+        whole = all(type(label) is int and text == str(label) for label, text in zip(self.classes, texts, strict=True))
+        return self if whole else replace(self, classes=tuple(texts))
+
+    def _texts(self) -> list[str]:
+        return list(self._codes.values.to_pylist())
 
     @classmethod
     def fit(cls, column: Column, *, task: TaskName | Literal["auto"], name: str) -> Self:
@@ -57,6 +88,8 @@ class Target:
             raise TargetError(f"Target '{name}' has no rows.")
         _check_type(column, f"target '{name}'")
         _check_present(column, name)
+        if task == "auto":
+            _look_for_numbers(column, name)
         chosen = infer_task(column, f"target '{name}'") if task == "auto" else task
         if chosen == "regression":
             numbers, labels = _numbers(column, name), None
@@ -74,20 +107,25 @@ class Target:
                 f"Target '{name}' has {len(labels):,} classes ({_listed(labels)}), but the task is binary. "
                 "Set the task to multiclass, or join classes."
             )
-        return cls(name, chosen, labels)
+        return cls(name, chosen, labels, str(stored_type(str(value_type(column.type)))))
 
-    def encode(self, column: Column) -> NDArray[Any]:
+    def encode(self, column: Column, reading: Reading = PLAIN) -> NDArray[Any]:
         """Return the values as numbers: class codes 0 to classes - 1, int64 (rows,), or float64 for regression.
 
-        The labels 1, 1.0 and "1" are the same class. Raises TargetError where a value is missing, is not one of the
-        classes, or is not a finite number (regression).
+        The labels 1, 1.0 and "1" are the same class; text is read as `reading` says. Raises TargetError where a value
+        is missing, is not one of the classes, or is not a finite number (regression).
         """
         _check_type(column, f"target '{self.name}'")
-        _check_present(column, self.name)
+        array, terms = _whole(column), StoredTerms(self.name, self.stored_type, reading)
+        bad = BadValues()
         if self.classes is None:
-            return _numbers(column, self.name)
-        numbers, texts = _categories(column, f"target '{self.name}'")
-        codes: NDArray[np.int64] = (self._codes.find(texts).astype(np.int64) - FIRST_VALUE)[numbers]
+            values = terms.apply(array, bad)
+            _check_present(values, self.name)
+            return _numbers(values, self.name)
+        numbers, found = self._found(array, terms)
+        features = np.append(found, MISSING)[numbers]  # a missing label has the code -1, the last one
+        _check_present(pa.array(np.zeros(len(features)), mask=features == MISSING), self.name)
+        codes: NDArray[np.int64] = features.astype(np.int64) - FIRST_VALUE
         unseen = codes < 0
         if unseen.any():
             row = int(unseen.argmax())
@@ -97,9 +135,21 @@ class Target:
             )
         return codes
 
+    def _found(self, array: pa.Array, terms: StoredTerms) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Return codes (-1 where null) into distinct labels, and the feature number of each in the classes."""
+        what = f"target '{self.name}'"
+        if not is_text(value_type(array.type)):
+            numbers, texts = _categories(terms.apply(array, BadValues()), what)
+            return numbers, self._codes.find(texts, alike=is_text(terms.stored))
+        numbers, texts = _categories(array, what)
+        exact = self._codes.find(texts)  # a label with spaces around it is another one, if there is such a class
+        _, read = _categories(terms.apply(texts, BadValues()).dictionary_decode(), what)
+        return numbers, np.where(exact >= FIRST_VALUE, exact, self._codes.find(read))
+
     def to_json(self) -> str:
         """Return the target as JSON text; the classes keep their type."""
-        return json.dumps({"name": self.name, "task": self.task, "classes": self.classes})
+        known = {"name": self.name, "task": self.task, "classes": self.classes, "arrow_type": self.arrow_type}
+        return json.dumps({key: value for key, value in known.items() if key != "arrow_type" or value is not None})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -107,19 +157,23 @@ class Target:
         try:
             saved = json.loads(text)
             name, task, classes = saved["name"], saved["task"], saved["classes"]
+            arrow_type = saved.get("arrow_type")
         except (ValueError, KeyError, TypeError):
             raise damaged("it is not the JSON that was written", part=_SAVED) from None
-        if not isinstance(name, str) or task not in _TASKS:
+        if not isinstance(name, str) or task not in _TASKS or not isinstance(arrow_type, str | None):
             raise damaged(f"its name is {name!r} and its task {task!r}", part=_SAVED)
         if task == "regression":
             if classes is not None:
                 raise damaged("a regression target has no classes", part=_SAVED)
-            return cls(name, task, None)
+            return cls(name, task, None, arrow_type)
         wrong = not isinstance(classes, list) or len(classes) < 2 or (task == "binary" and len(classes) != 2)
         kinds = set() if wrong else {type(label) for label in classes}
-        if len(kinds) != 1 or kinds.pop() not in (str, bool, int, float) or sorted(set(classes)) != classes:
+        as_written = kinds == {str} and arrow_type is not None  # in the order of what the texts mean
+        if len(kinds) != 1 or kinds.pop() not in _PYTHON_TYPES or len(set(classes)) < len(classes):
             raise damaged(f"its classes are {classes!r}", part=_SAVED)
-        return cls(name, task, tuple(classes))
+        if not as_written and sorted(classes) != classes:
+            raise damaged(f"its classes are {classes!r}", part=_SAVED)
+        return cls(name, task, tuple(classes), arrow_type)
 
 
 def _check_type(column: Column, what: str) -> None:
@@ -149,15 +203,40 @@ def infer_task(column: Column, what: str = "the target") -> TaskName:
 
 def _categories(column: Column, what: str) -> tuple[NDArray[Any], pa.Array]:
     """Return the labels of a column as categories."""
-    array = column
-    if isinstance(column, pa.ChunkedArray):
-        if types.is_string(column.type):
-            column = column.cast(pa.large_string())  # one array of plain strings holds at most 2 GiB
-        array = column.combine_chunks()
     bad = BadValues()
-    categories = read_categories(array, column=what, bad=bad)
+    categories = read_categories(_whole(column), column=what, bad=bad)
     bad.raise_if_any(len(column), TargetError)
     return categories
+
+
+def _whole(column: Column) -> pa.Array:
+    """Return a column as one array."""
+    if not isinstance(column, pa.ChunkedArray):
+        return plain(column)
+    if types.is_string(column.type):
+        column = column.cast(pa.large_string())  # one array of plain strings holds at most 2 GiB
+    return plain(column.combine_chunks())
+
+
+def _look_for_numbers(column: Column, name: str) -> None:
+    """Say so where most labels are numbers, but some are not: raise TargetError where they would be many classes."""
+    if not is_text(value_type(column.type)):
+        return
+    codes, values = _categories(column, f"target '{name}'")
+    alike = lookalike(values, np.bincount(codes, minlength=len(values)))
+    if alike is None or (alike.alike.all() and len(values) <= MOST_CLASSES):
+        return
+    others = np.flatnonzero(~alike.alike)
+    shown = int(others[0]) if len(others) else 0
+    advice = alike.advice(values.take(pa.array(others[:3])).to_pylist(), from_text=True, kind=_KIND)
+    sentence = (
+        f"Target '{name}': {alike.alike[codes].sum():,} of {len(codes):,} values are {alike.what}, but it is text "
+        f"(first: {values[shown].as_py()!r:.60}, row {int((codes == shown).argmax()):,}) and would make "
+        f"{len(values):,} classes. {advice}"
+    )
+    if len(values) > MOST_CLASSES:
+        raise TargetError(sentence)
+    warnings.warn(sentence, DataWarning, stacklevel=3)
 
 
 def _labels(values: pa.Array, t: pa.DataType) -> tuple[Label, ...]:

@@ -1,26 +1,35 @@
 """The table that a model is trained on, surveyed and labelled in one pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from attfm.config import DataConfig
+from attfm.config import DataConfig, Reading
 from attfm.data.arrow_columns import read_column
+from attfm.data.bad_values import BadValues
+from attfm.data.canonical_text import canonical_text
 from attfm.data.inference import infer_schema
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
+from attfm.data.stored_terms import StoredTerms
 from attfm.errors import DataError
+
+MOST_WRITTEN = 10_000  # labels whose spelling is noted: more of them are amounts
 
 
 class TrainingTable(NamedTuple):
-    """What one pass over a table gives: its schema, its target column as it is, and the weights of its rows, if any."""
+    """What one pass over a table gives: its schema, its target column, and the weights of its rows, if any.
+
+    `written` has the labels of a text table as they stand there, by their canonical text ("true": "True").
+    """
 
     schema: Schema
     labels: pa.ChunkedArray
     weights: NDArray[np.float64] | None
+    written: Mapping[str, str]
 
 
 def read_training_table(source: Source, *, target: str, weight: str | None = None, config: DataConfig) -> TrainingTable:
@@ -28,22 +37,41 @@ def read_training_table(source: Source, *, target: str, weight: str | None = Non
 
     Raises what `infer_schema` raises, and DataError where a weight is no number, missing, negative or infinite.
     """
+    reading = source.reading or Reading()
+    table, written = source.verbatim([target]), dict[str, str]()
     gathered: dict[str, list[pa.Array]] = {name: [] for name in (target, weight) if name is not None}
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for batch in source.batches():
+        for batch in table.batches():
+            stored = source.schema.field(target).type
+            if batch.schema.field(target).type != stored:
+                terms = StoredTerms(target, stored, reading)
+                batch = _typed(batch, terms, written)
             for name, parts in gathered.items():
                 part = batch.column(name)
                 parts.append(pa.concat_arrays([part, part[:0]]))  # a copy: a slice could keep the whole batch
             yield batch
 
-    schema = infer_schema(batches(), source.schema, target=target, weight=weight, config=config, source=source.name)
-    weights = None if weight is None else _weights(pa.chunked_array(gathered[weight]), weight)
-    return TrainingTable(schema, pa.chunked_array(gathered[target]), weights)
+    schema = infer_schema(batches(), source.schema, target=target, weight=weight, config=config, source=source)
+    weights = None if weight is None else _weights(pa.chunked_array(gathered[weight]), weight, reading)
+    return TrainingTable(schema, pa.chunked_array(gathered[target]), weights, written)
 
 
-def _weights(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
-    weights = read_column(column, name=name)
+def _typed(batch: pa.RecordBatch, terms: StoredTerms, written: dict[str, str]) -> pa.RecordBatch:
+    """Return the batch with its target, which is text, in the column's type; take note of how labels are written."""
+    place = batch.schema.get_field_index(terms.name)
+    cells = batch.column(place).dictionary_encode()
+    values = terms.apply(cells, BadValues()).dictionary
+    if len(written) <= MOST_WRITTEN:
+        for label, cell in zip(canonical_text(values).to_pylist(), cells.dictionary.to_pylist(), strict=True):
+            written.setdefault(label, cell)
+    labels = values.take(cells.indices).cast(terms.stored)
+    return batch.set_column(place, pa.field(terms.name, terms.stored), labels)
+
+
+def _weights(column: pa.ChunkedArray, name: str, reading: Reading) -> NDArray[np.float64]:
+    terms = StoredTerms(name, pa.float64(), reading)
+    weights = read_column(pa.chunked_array([terms.apply(part, BadValues()) for part in column.chunks]), name=name)
     wrong = np.flatnonzero(~(weights >= 0))
     if len(wrong):
         first = "missing" if np.isnan(weights[wrong[0]]) else f"{weights[wrong[0]]:g}"
@@ -55,11 +83,11 @@ def _weights(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
 
 
 def column_of(source: Source, name: str) -> pa.ChunkedArray:
-    """Return all values of one column."""
+    """Return all values of one column, as they come."""
     batches = list(source.batches([name]))
     return pa.chunked_array([batch.column(0) for batch in batches], type=None if batches else pa.null())
 
 
 def weights_of(source: Source, name: str | None) -> NDArray[np.float64] | None:
     """Return the weights of the rows, None without such a column; raise DataError where some can't be weights."""
-    return None if name is None else _weights(column_of(source, name), name)
+    return None if name is None else _weights(column_of(source, name), name, source.reading or Reading())

@@ -16,6 +16,7 @@ from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
+from attfm.data.unknown_values import UnknownValues
 from attfm.model.facts import RunFacts
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task, task_of
@@ -78,17 +79,26 @@ class Model:
         """Names of the columns that a table must have."""
         return [column.name for column in self.schema.inputs]
 
+    def open(self, data: object) -> Source:
+        """Return whatever `attfm.data.sources.source.open_source` reads, text as that of the training table."""
+        return open_source(data, self.schema.reading, stored=self.schema.stored_types)
+
     def encode(self, source: Source, keep: Sequence[str] = ()) -> Iterator[EncodedRows]:
         """Yield the rows of a table, encoded, one record batch after the other.
+
+        A DataWarning is given at the end where a column's values are nearly all unknown, though few were in training.
 
         Parameters
         ----------
         keep : sequence of str, columns that are read besides the inputs
         """
-        first = 0
+        first, unknown = 0, UnknownValues(self.encoder)
         for columns in source.batches(list(dict.fromkeys([*self.input_names, *keep]))):
-            yield EncodedRows(first, self.encoder.transform(columns, first_row=first), columns)
+            batch = self.encoder.transform(columns, first_row=first, reading=source.reading)
+            unknown.observe(batch, columns, first)
+            yield EncodedRows(first, batch, columns)
             first += columns.num_rows
+        unknown.warn()
 
     def logits_of(self, batch: Batch) -> Floats:
         """Return the logits of encoded rows, or the predictions of a regression; float64 (batch, outputs)."""
@@ -111,7 +121,7 @@ class Model:
         ----------
         data : object, whatever `attfm.data.sources.source.open_source` reads; columns by name, in any order
         """
-        parts = [self.logits_of(rows.batch) for rows in self.encode(open_source(data))]
+        parts = [self.logits_of(rows.batch) for rows in self.encode(self.open(data))]
         return np.concatenate(parts) if parts else np.empty((0, self.module.outputs))
 
     def decide(self, logits: Floats, threshold: float | None = None) -> NDArray[np.int64]:
@@ -129,7 +139,7 @@ class Model:
         ----------
         threshold : float or None, probability above which the second of two classes is decided; None: that of training
         """
-        parts = [table["prediction"] for table in self.score_table(open_source(data), threshold=threshold)]
+        parts = [table["prediction"] for table in self.score_table(self.open(data), threshold=threshold)]
         labels: NDArray[Any] = pa.chunked_array([chunk for part in parts for chunk in part.chunks]).to_numpy()
         return labels
 

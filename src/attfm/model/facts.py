@@ -15,18 +15,6 @@ class SplitFacts(BaseModel):
     seed: int
 
 
-class ReadingFacts(BaseModel):
-    """How the text of a table was read, as `attfm.data.sources.source.open_source` takes it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    names: tuple[str, ...] | None = None
-    separator: str | None = None
-    encoding: str = "utf-8"
-    null_values: tuple[str, ...] = ()
-    skip_rows: int = 0
-
-
 class RunFacts(BaseModel):
     """Facts of a run; None where a fact is not known, or does not apply.
 
@@ -35,7 +23,6 @@ class RunFacts(BaseModel):
     variant, about : str, which part of a reproduced experiment it is
     table : str, name of the table that was trained on, with `rows` rows; `test_rows` were set aside
     split : SplitFacts or "adult", how it was split; "adult": as all figures on Adult are
-    reading : ReadingFacts, how its text was read
     training_rows, validation_rows, features, fields : int, sizes of what was trained on
     epochs, best_epoch : int, how many passes over the rows were made, and whose parameters were kept
     stopped : str, why training ended
@@ -51,7 +38,6 @@ class RunFacts(BaseModel):
     rows: int | None = None
     test_rows: int | None = None
     split: SplitFacts | Literal["adult"] | None = None
-    reading: ReadingFacts | None = None
     training_rows: int | None = None
     validation_rows: int | None = None
     features: int | None = None
@@ -65,10 +51,6 @@ class RunFacts(BaseModel):
     def known(self) -> dict[str, Any]:
         """Return the facts that are known, as JSON values."""
         return {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
-
-    def told(self) -> dict[str, Any]:
-        """Return the facts that are known and fit in a line each, for people."""
-        return {name: value for name, value in self.known().items() if name != "reading"}
 
     def with_facts(self, **facts: Any) -> Self:
         """Return these facts with some more."""

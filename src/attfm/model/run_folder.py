@@ -15,7 +15,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
-from attfm.config import Config
+from attfm.config import Config, Reading
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
 from attfm.data.target import Target
@@ -113,7 +113,10 @@ def load_model(folder: str | Path) -> Model:
                 "copy the folder again, or train again."
             )
     try:
+        training = dict(settings.get("training", {}))
         schema = Schema.from_json((path / "schema.json").read_text())
+        if reading := training.pop("reading", None):  # where folders of before the schema had it
+            schema = schema.model_copy(update={"reading": Reading.parse(reading)})
         with pa.memory_map(str(path / "vocabulary.arrow")) as stream, pa.ipc.open_file(stream) as reader:
             encoder = Encoder.from_table(schema, reader.read_all())
         target = Target.from_json(json.dumps(settings["target"]))
@@ -122,7 +125,7 @@ def load_model(folder: str | Path) -> Model:
         module.load_state_dict(load_file(path / "weights.safetensors"))
         model = Model(
             schema, encoder, target, module.eval(), config,
-            facts=RunFacts.model_validate(settings.get("training", {})),
+            facts=RunFacts.model_validate(training),
             metrics=json.loads((path / "metrics.json").read_text()),
             history=[json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()],
             background=load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {},

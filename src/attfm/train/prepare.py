@@ -1,7 +1,7 @@
 """From raw columns to encoded rows with targets and weights: all that comes before the first step."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -18,6 +18,8 @@ from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
 from attfm.data.split import LEAST_ROWS_TO_SPLIT, RowNumbers, Split, hold_out
 from attfm.data.target import Target
+from attfm.data.texts import PLAIN
+from attfm.data.unknown_values import UnknownValues
 from attfm.errors import DataError, TargetError
 from attfm.model.bundle import Model
 from attfm.model.task import task_of
@@ -47,6 +49,7 @@ class Tables:
     split : Split, rows of `table`. Without validation rows, and without a table of them, a part of the training rows
         (`validation_fraction`) is held out if early stopping is on.
     valid, test : LabelledTable or None, a second table to stop by, and one to set aside
+    written : labels as they stand in a text table, by their canonical text
     encoder_rows : int64 (rows,) or None, rows that the encoder is fitted on; None: the training rows
     """
 
@@ -56,6 +59,7 @@ class Tables:
     split: Split = field(default_factory=Split)
     valid: LabelledTable | None = None
     test: LabelledTable | None = None
+    written: Mapping[str, str] = field(default_factory=dict)
     encoder_rows: RowNumbers | None = None
 
 
@@ -96,8 +100,11 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     """
     started = time.perf_counter()
     table, schema = tables.table, tables.schema
-    target = Target.fit(table.labels, task=config.train.task, name=tables.target) if fitted is None else fitted.target
-    task, codes = task_of(target), target.encode(table.labels)
+    if fitted is None:
+        target = Target.fit(table.labels, task=config.train.task, name=tables.target).as_written(tables.written)
+    else:
+        target = fitted.target
+    task, codes = task_of(target), target.encode(table.labels, table.source.reading or PLAIN)
     weight = row_weights(table.weight, len(codes))
     if fitted is None:
         per_class = task.class_weights(config.train.class_weight, codes, weight)
@@ -122,7 +129,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
 
     def held_out(numbers: RowNumbers | None, given: LabelledTable | None) -> Dataset | None:
         if given is not None:
-            labels = target.encode(given.labels)
+            labels = target.encode(given.labels, given.source.reading or PLAIN)
             weights = row_weights(given.weight, len(labels)) * (1.0 if per_class is None else per_class[labels])
             return InMemoryDataset(_examples(encoder, given.source, labels, weights))
         return InMemoryDataset(_part(rows, numbers)) if numbers is not None and len(numbers) else None
@@ -174,9 +181,12 @@ def _selected(source: Source, rows: RowNumbers, total: int) -> Iterator[pa.Recor
 def _examples(encoder: Encoder, source: Source, codes: NDArray[Any], weight: Weights) -> Examples:
     """Return all rows of a source, encoded, with their target codes or values and their weights."""
     parts, first = [], 0
+    unknown = UnknownValues(encoder)
     for columns in source.batches():
-        parts.append(encoder.transform(columns, first_row=first))
+        parts.append(encoder.transform(columns, first_row=first, reading=source.reading))
+        unknown.observe(parts[-1], columns, first)
         first += columns.num_rows
+    unknown.warn()
     weights = torch.from_numpy(weight.astype(np.float32))
     return Examples(Batch.concatenate(parts), torch.from_numpy(codes), weights)
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attfm.data.sources import csv as delimited
-from attfm.data.sources.csv_types import NULL_VALUES
 from attfm.data.sources.source import MAX_BATCH_ROWS, Source, open_source
 from attfm.data.sources.text_stream import TextStream
+from attfm.data.texts import NULL_VALUES
 from attfm.errors import SchemaError, SourceError
 
 
@@ -65,7 +65,14 @@ def test_types_of_a_small_file(write):
         (["true", "1"], "string"),
         (["1", "true"], "string"),
         (["2013-01-01", "soon"], "string"),
-        (["2013-01-01T10:00:00+02:00", "2013-01-01T10:00:00+02:00"], "string"),
+        (["2013-01-01T10:00:00+02:00", "2013-01-02T10:00:00+0200"], "timestamp[us, tz=+02:00]"),
+        (["2013-01-01T10:00:00+01:00", "2013-07-01T10:00:00+02:00"], "timestamp[us, tz=UTC]"),
+        (["2013-01-01T10:00:00Z", "2013-07-01T10:00:00+00:00"], "timestamp[us, tz=UTC]"),
+        (["2013-01-01T10:00:00+02:00", "2013-07-01T10:00:00"], "string"),
+        (["00501", "10001"], "string"),  # codes
+        (["10001", "00501"], "string"),
+        (["0", "0.5", "-0.5"], "double"),
+        (["01.5", "2"], "string"),
         (["10000949271186029916", "3"], "string"),  # an id that no float64 holds
         (["9007199254740993", "3"], "int64"),
         (["", "3"], "int64"),

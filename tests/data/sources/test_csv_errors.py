@@ -7,7 +7,7 @@ import pytest
 
 from attfm.data.sources import csv as delimited
 from attfm.data.sources.source import open_source
-from attfm.errors import SchemaError, SourceError
+from attfm.errors import ConfigError, SchemaError, SourceError
 from tests.data.sources.test_csv import compressed
 
 BAD = {
@@ -108,7 +108,7 @@ def test_space_separated_is_suggested(write):
         ({"encoding": "utf-99"}, SourceError, r"encoding='utf-99' is unknown"),
         ({"encoding": "hex"}, SourceError, r"encoding='hex' is unknown"),
         ({"skip_rows": 9}, SourceError, r"t\.csv is empty after the first 9 lines"),
-        ({"skip_rows": -1}, SourceError, r"skip_rows=-1 can't be used"),
+        ({"skip_rows": -1}, ConfigError, r"Setting 'skip_rows' in the options of reading is -1"),
     ],
 )
 def test_bad_options(write, options, error, message):

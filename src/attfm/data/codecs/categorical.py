@@ -1,6 +1,6 @@
 """Categorical columns: one feature for each distinct value of the training rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -12,11 +12,22 @@ from numpy.typing import NDArray
 
 from attfm.config import DataConfig
 from attfm.data.arrow_columns import read_categories
+from attfm.data.arrow_types import is_text, value_type
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import FieldFeatures
 from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN, Check, Codec, ColumnKind, Field, integer
 from attfm.data.codecs.hashing import Buckets, hash_strings
 from attfm.data.schema import Column, damaged
+
+# Ways to write numbers and times, and what stays of them.
+_SPELLINGS = (
+    (r"^([+-]?\d+)\.0*$", r"\1"),
+    (r"^([+-]?\d*\.\d*?[1-9])0+$", r"\1"),
+    (r"^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(\.\d*?)?0*(Z|[+-]\d\d:?\d\d)?$", r"\1 \2\3\4"),
+    (r"(:\d\d)\.?$", r"\1"),
+    (r"^(\d{4}-\d\d-\d\d \d\d:\d\d)$", r"\1:00"),
+    (r"^(\d{4}-\d\d-\d\d) 00:00:00$", r"\1"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,14 +45,28 @@ class Vocabulary:
         order = np.argsort(hashes)
         return hashes[order], order, bool((hashes[order[1:]] == hashes[order[:-1]]).any())
 
+    @cached_property
+    def _by_folded(self) -> dict[str, int]:
+        """The position of the first known value of each folded text."""
+        texts = _folded(self.values).to_pylist()
+        return {text: place for place, text in reversed(list(enumerate(texts)))}
+
     @property
     def size(self) -> int:
         """Number of known values."""
         return len(self.values)
 
-    def find(self, values: pa.Array) -> NDArray[np.int32]:
-        """Return the number of each value's feature: UNKNOWN, MISSING, or from FIRST_VALUE on."""
-        found = self._positions(values) + FIRST_VALUE
+    def find(self, values: pa.Array, *, alike: bool = False) -> NDArray[np.int32]:
+        """Return the number of each value's feature: UNKNOWN, MISSING, or from FIRST_VALUE on.
+
+        With `alike`, for values that were no text in a column of text, a known text counts that is another way to
+        write the value: "True" for true, "1.50" for 1.5, "2024-03-01T00:00" for that midnight.
+        """
+        positions = self._positions(values)
+        if alike and (unknown := np.flatnonzero(positions < 0)).size:
+            folded, known = _folded(values.take(pa.array(unknown))), self._by_folded
+            positions[unknown] = [known.get(text, -1) for text in folded.to_pylist()]
+        found = positions + FIRST_VALUE
         found[found < FIRST_VALUE] = UNKNOWN
         if values.null_count:
             found[values.is_null().to_numpy(zero_copy_only=False)] = MISSING
@@ -63,6 +88,14 @@ class Vocabulary:
         positions[hits[~pc.fill_null(same, False).to_numpy(zero_copy_only=False)]] = -1
         return positions
 
+    def expected_unknown(self, min_count: int) -> float | None:
+        """Return the share of new values that is expected to be unknown; None of an empty vocabulary.
+
+        The share of rows whose value is the rarest that is known, as Good (1953) estimates it: that of the values seen
+        once is the chance of one never seen.
+        """
+        return float(self.counts[self.counts <= min_count].sum() / self.counts.sum()) if self.size else None
+
     def labels(self) -> list[str]:
         """Return the values as they are."""
         return list(self.values.to_pylist())
@@ -80,6 +113,15 @@ class Vocabulary:
         if len(values.unique()) < len(values):
             raise damaged(f"a value of field '{field}' occurs twice")
         return cls(values, rows["count"].to_numpy())
+
+
+def _folded(texts: pa.Array) -> pa.Array:
+    """Return texts with one way to write a truth, a number and a time."""
+    lower = pc.utf8_lower(texts)
+    texts = pc.if_else(pc.is_in(lower, pa.array(["true", "false"], lower.type)), lower, texts)
+    for pattern, plain in _SPELLINGS:
+        texts = pc.replace_substring_regex(texts, pattern, plain)
+    return texts
 
 
 class Counter:
@@ -107,13 +149,20 @@ class Counter:
         self._parts, self._pending, self._merged = [table], 0, len(table)
         return table
 
-    def vocabulary(self, *, min_count: int) -> Vocabulary:
-        """Return the values that occurred at least `min_count` times, most frequent first, ties by value."""
+    def vocabulary(self, *, min_count: int, order: Sequence[str] = ()) -> Vocabulary:
+        """Return the values that occurred at least `min_count` times, in the given order.
+
+        Without one the most frequent is the first, and of two that occurred as often the lesser.
+        """
         if not self._parts:
             return Vocabulary(pa.array([], pa.large_string()), np.empty(0, np.int64))
         table = self._merge()
         table = table.filter(pc.greater_equal(table["count"], min_count))
-        table = table.sort_by([("count", "descending"), ("value", "ascending")]).combine_chunks()
+        if order:
+            places = pc.index_in(table["value"], pa.array(order, pa.large_string()))
+            table = table.take(pc.array_sort_indices(pa.concat_arrays(places.chunks))).combine_chunks()
+        else:
+            table = table.sort_by([("count", "descending"), ("value", "ascending")]).combine_chunks()
         values = pa.concat_arrays([pa.array([], pa.large_string()), *table["value"].chunks])
         return Vocabulary(values, table["count"].to_numpy())
 
@@ -124,15 +173,24 @@ class CategoricalCodec(Codec):
     def __init__(self, column: Column, values: Vocabulary | Buckets) -> None:
         self.column = column
         self.values = values
-        self.fields = (Field(column.name, column.name, column.kind, FIRST_VALUE + values.size),)
+        size = FIRST_VALUE + values.size
+        self.fields = (Field(column.name, column.name, column.kind, size, ordered=column.ordered),)
 
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
         codes, values = read_categories(chunk, column=self.column.name, bad=bad)
-        feature_of = np.append(self.values.find(values), np.int32(MISSING))
+        if isinstance(self.values, Vocabulary):
+            alike = is_text(self.column.stored_type) and not is_text(value_type(chunk.type))
+            found = self.values.find(values, alike=alike)
+        else:
+            found = self.values.find(values)
+        feature_of = np.append(found, np.int32(MISSING))
         return [FieldFeatures(feature_of[codes])]
 
     def labels(self, field: int = 0) -> list[str]:
         return self.values.labels()
+
+    def expected_unknown(self, field: int = 0) -> float | None:
+        return self.values.expected_unknown(self.column.min_count or 1) if isinstance(self.values, Vocabulary) else None
 
     def rows(self, field: int = 0) -> dict[str, pa.Array]:
         return self.values.rows()
@@ -146,6 +204,7 @@ class CategoricalLearner:
     def __init__(self, column: Column) -> None:
         self.column = column
         self._counter = Counter()
+        self._order: dict[str, None] = {}  # of the categories, where they have one
 
     def add(self, chunk: pa.Array, *, row: int, bad: BadValues) -> None:
         self.count(*read_categories(chunk, column=self.column.name, bad=bad))
@@ -154,10 +213,13 @@ class CategoricalLearner:
         """Take in the codes of a chunk (-1 is missing) into its distinct values."""
         if self.column.hash_buckets is None:
             self._counter.add(codes, values)
+        if self.column.ordered:
+            self._order.update(dict.fromkeys(values.to_pylist()))
 
     def codec(self) -> Codec:
         least, buckets = self.column.min_count or 1, self.column.hash_buckets
-        known = self._counter.vocabulary(min_count=least) if buckets is None else Buckets(buckets)
+        order = list(self._order)
+        known = self._counter.vocabulary(min_count=least, order=order) if buckets is None else Buckets(buckets)
         return self.codec_type(self.column, known)
 
 

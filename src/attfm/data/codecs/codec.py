@@ -77,6 +77,10 @@ class Codec(ABC):
         """Return the training range that a scaled field's values are scaled from; (0, 1) of other fields."""
         return 0.0, 1.0
 
+    def expected_unknown(self, field: int = 0) -> float | None:
+        """Return the share of a field's values that is expected to be unknown in new rows; None: not known, or none."""
+        return None
+
     def rows(self, field: int = 0) -> dict[str, pa.Array]:
         """Return a field's rows of the encoder file by column, none where its settings say all (see `encoder_file`)."""
         return {}
@@ -109,9 +113,9 @@ class ColumnKind(ABC):
         """Return the sentence that asks for a setting which a column declared to be of this kind needs, or ""."""
         return ""
 
-    def field_names(self, column: str) -> list[str]:
+    def field_names(self, column: Column) -> list[str]:
         """Return the names of the fields that a column can have, in order."""
-        return [column]
+        return [column.name]
 
     @abstractmethod
     def learner(self, column: Column, seed: list[int]) -> Learner:

@@ -36,17 +36,18 @@ class DateLearner:
         self._has_time = self._has_time or bool((seconds % DAY_SECONDS).any())
 
     def codec(self) -> Codec:
-        return DateCodec(self._column.name, [part for part in CALENDAR if part != "hour" or self._has_time])
+        return DateCodec(self._column, [part for part in CALENDAR if part != "hour" or self._has_time])
 
 
 class DateCodec(Codec):
     """A field for each part of the date, whose values the calendar knows."""
 
-    def __init__(self, column: str, parts: Sequence[str]) -> None:
-        self._column = column
+    def __init__(self, column: Column, parts: Sequence[str]) -> None:
+        self._column = column.name
         self._parts = tuple(parts)
         self.fields = tuple(
-            Field(f"{column}.{part}", column, "categorical", FIRST_VALUE + len(CALENDAR[part])) for part in parts
+            Field(_field_name(column, part), column.name, "categorical", FIRST_VALUE + len(CALENDAR[part]))
+            for part in parts
         )
 
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
@@ -64,14 +65,18 @@ class DateCodec(Codec):
 class DateTime(ColumnKind):
     """Columns of dates, with or without a time of day."""
 
-    def field_names(self, column: str) -> list[str]:
-        return [f"{column}.{part}" for part in CALENDAR]
+    def field_names(self, column: Column) -> list[str]:
+        return [_field_name(column, part) for part in CALENDAR]
 
     def learner(self, column: Column, seed: list[int]) -> Learner:
         return DateLearner(column)
 
     def codec(self, column: Column, rows: Mapping[str, pa.Table]) -> Codec:
-        return DateCodec(column.name, [part for part in CALENDAR if f"{column.name}.{part}" in rows])
+        return DateCodec(column, [part for part in CALENDAR if _field_name(column, part) in rows])
+
+
+def _field_name(column: Column, part: str) -> str:
+    return f"{column.prefix or column.name}.{part}"
 
 
 def _calendar_parts(seconds: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from attfm.data.arrow_columns import is_text, read_members, value_type
+from attfm.data.arrow_columns import read_members
+from attfm.data.arrow_types import is_text, value_type
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import FieldFeatures
 from attfm.data.codecs.categorical import Categorical, CategoricalCodec, CategoricalLearner

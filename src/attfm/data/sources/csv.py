@@ -1,17 +1,20 @@
 """Delimited text (CSV and its kin): types over the whole file, streaming, errors with a line number."""
 
+import copy
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from attfm.config import Reading
 from attfm.data.sources.csv_header import long_cells, read_heading
-from attfm.data.sources.csv_types import NULL_VALUES, TextColumn
+from attfm.data.sources.csv_types import RawColumn, StoredColumn, TextColumn
 from attfm.data.sources.files import DataFile
 from attfm.data.sources.text_stream import TextStream, known_encoding
+from attfm.data.texts import markers
 from attfm.errors import SourceError
 
 # Text that stands behind the last row while the file is checked: a quote that is never closed swallows it.
@@ -20,29 +23,43 @@ _BLOCK_SIZES = (1 << 23, 1 << 26, 1 << 29)
 
 
 class DelimitedFile:
-    """A text file of rows, checked and typed by one pass when it is opened; options as of `open_source`.
+    """A text file of rows, checked and typed by one pass when it is opened.
 
-    Raises SourceError where it is empty, ragged, not text of that encoding, or has a quote that is never closed.
+    With the types that its columns had in training, those are taken, and other columns stay as their cells stand;
+    without, types are found in the cells. Raises SourceError where it is empty, ragged, not text of that encoding, or
+    has a quote that is never closed.
     """
 
-    def __init__(
-        self,
-        file: DataFile,
-        *,
-        names: Sequence[str] | None = None,
-        separator: str | None = None,
-        null_values: Sequence[str] | None = None,
-        encoding: str = "utf-8",
-        skip_rows: int = 0,
-    ) -> None:
+    def __init__(self, file: DataFile, reading: Reading, stored: Mapping[str, pa.DataType] | None = None) -> None:
         self._file = file
-        self._encoding = known_encoding(encoding)
-        self._null_values = [*NULL_VALUES, *(null_values or ())]
-        with TextStream(file, self._encoding, check=True) as stream:
-            self._heading = read_heading(file, stream, names=names, separator=separator, skip_rows=skip_rows)
+        self._reading = reading
+        self._encoding = known_encoding(reading.encoding)
+        self._stored = stored
+        with self._open(check=True) as stream:
+            self._heading = read_heading(file, stream, reading)
             columns, self.num_rows = self._scan(stream)
         self._columns = {column.name: column for column in columns}
-        self.schema = pa.schema([(column.name, column.type) for column in columns])
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The names and types of the columns."""
+        return pa.schema([(column.name, column.type) for column in self._columns.values()])
+
+    def verbatim(self, names: Sequence[str]) -> Self:
+        """Return the same file, some columns of which are text, as their cells stand but for the spaces around."""
+        other = copy.copy(self)
+        other._columns = {name: column.as_text() if name in names else column for name, column in self._columns.items()}
+        return other
+
+    def line_of(self, row: int) -> int | None:
+        """Return the line at which a row begins, both counted as people see them; None if it can't be told."""
+        for number, (line, _) in enumerate(self._lines()):
+            if number == row:
+                return line
+        return None
+
+    def _open(self, *, check: bool = False) -> TextStream:
+        return TextStream(self._file, self._encoding, check=check, comment=self._reading.comment)
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows from the top, with the given columns."""
@@ -50,7 +67,7 @@ class DelimitedFile:
         schema = pa.schema([(column.name, column.type) for column in wanted])
         types = {column.name: column.read_type for column in wanted}
         try:
-            with TextStream(self._file, self._encoding) as stream, self._reader(stream, types) as reader:
+            with self._open() as stream, self._reader(stream, types) as reader:
                 for batch in reader:
                     cells = zip(wanted, batch.columns, strict=True)
                     arrays = [column.convert(array) for column, array in cells]
@@ -81,7 +98,10 @@ class DelimitedFile:
                 delimiter=self._heading.separator, newlines_in_values=True, invalid_row_handler=on_bad_row
             ),
             convert_options=pacsv.ConvertOptions(
-                column_types=types, include_columns=list(types), null_values=self._null_values, strings_can_be_null=True
+                column_types=types,
+                include_columns=list(types),
+                null_values=markers(self._reading),
+                strings_can_be_null=self._stored is None,  # else the encoder knows which cells are missing
             ),
         )
 
@@ -89,7 +109,7 @@ class DelimitedFile:
         """Return the typed columns and the number of rows, with blocks as long as the longest row needs."""
         for self._block_size in _BLOCK_SIZES:
             try:
-                stream = TextStream(self._file, self._encoding, check=True) if stream.closed else stream
+                stream = self._open(check=True) if stream.closed else stream
                 with stream:
                     return self._scan_blocks(stream)
             except pa.ArrowInvalid as error:
@@ -104,7 +124,7 @@ class DelimitedFile:
     def _scan_blocks(self, stream: TextStream) -> tuple[list[TextColumn], int]:
         """Read all cells as strings, and find each column's type."""
         names = self._heading.names
-        columns = [TextColumn(name, self._null_values) for name in names]
+        columns = [self._column(name) for name in names]
         stream.ending = ("\n" + self._heading.separator.join([_END] * len(names))).encode()
         bad_rows: list[pacsv.InvalidRow] = []
 
@@ -135,6 +155,13 @@ class DelimitedFile:
             raise SourceError(f"{self._file.name} has a header but no rows: a table needs at least one row.")
         return columns, rows
 
+    def _column(self, name: str) -> TextColumn:
+        if self._stored is None:
+            return TextColumn(name, self._reading)
+        if name not in self._stored:
+            return RawColumn(name, self._reading)
+        return StoredColumn(name, self._reading, self._stored[name])
+
     def _ragged(self, row: pacsv.InvalidRow, lines: int) -> SourceError:
         if _END in row.text:
             return self._unclosed(lines, row.text.count("\n"))
@@ -156,7 +183,14 @@ class DelimitedFile:
 
     def _first_ragged(self, expected: int) -> tuple[int, int, str] | None:
         """Return line, number of cells and text of the first row with another number; None if it can't be told."""
-        with TextStream(self._file, self._encoding) as stream, long_cells():
+        for line, cells in self._lines():
+            if len(cells) != expected:
+                return line, len(cells), self._heading.separator.join(cells)
+        return None
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the line at which each row begins, and its cells, as far as the csv module can tell."""
+        with self._open() as stream, long_cells():
             text = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="")
             for _ in range(self._heading.skip):
                 text.readline()
@@ -164,12 +198,11 @@ class DelimitedFile:
             line = self._heading.skip
             try:
                 for cells in reader:
-                    if cells and len(cells) != expected:
-                        return line + 1, len(cells), self._heading.separator.join(cells)
+                    if cells:
+                        yield line + 1, cells
                     line = self._heading.skip + reader.line_num
             except (csv.Error, UnicodeDecodeError):  # pyarrow takes some rows that the csv module doesn't
-                return None
-        return None
+                return
 
 
 def _observe(columns: Sequence[TextColumn], batch: pa.RecordBatch) -> None:

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from attfm.config import Reading
 from attfm.data.sources.files import DataFile
 from attfm.data.sources.in_memory import check_names
 from attfm.data.sources.text_stream import TextStream
@@ -17,6 +19,7 @@ _OF_SUFFIX = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _SPELLED = {"\\t": "\t", "tab": "\t", "space": " "}  # as they come from a command line
 _INDEX_HINT = " If it is a pandas index, write the file by to_csv(..., index=False)."
 _NAMES_HINT = " If the first row of the file is no header, pass names=."
+_COMMENT_MARKS = ("#", "//", "%", ";")
 _SAMPLE = 1 << 20
 _LONGEST = 1 << 26
 
@@ -30,32 +33,34 @@ class Heading:
     skip: int
 
 
-def read_heading(
-    file: DataFile, stream: TextStream, *, names: Sequence[str] | None, separator: str | None, skip_rows: int
-) -> Heading:
-    """Look at the first rows of a file, whose stream stays at its start; options as of `open_source`.
+def read_heading(file: DataFile, stream: TextStream, reading: Reading) -> Heading:
+    """Look at the first rows of a file, whose stream stays at its start.
+
+    A first line "sep=;", as Excel has it, names the separator.
 
     Raises SourceError where it is empty or the options don't fit it, SchemaError where names are empty or doubled.
     """
-    separator = _SPELLED.get(separator or "", separator)
+    separator, skip_rows = _SPELLED.get(reading.separator or "", reading.separator), reading.skip_rows
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
         raise SourceError(f"separator={separator!r} can't be used: give one character, for example ';' or '\\t'.")
-    if skip_rows < 0:
-        raise SourceError(f"skip_rows={skip_rows} can't be used: give 0 or more lines.")
     lines = _sample(stream, skip_rows)[skip_rows:]
+    if lines and (told := re.fullmatch(r"(?i)\ufeff?\"?sep=(.)\"?\s*", lines[0])):
+        separator, skip_rows, lines = separator or told[1], skip_rows + 1, lines[1:]
     if not "".join(lines).strip():
         after = f" after the first {skip_rows} lines" if skip_rows else ""
         raise SourceError(f"{file.name} is empty{after}: a table needs a header and at least one row.")
     found = separator or _detect_separator(lines, file.suffixes[0])
     cells, line_count = _first_record(lines, found, file.name)
     stripped = [cell.strip() for cell in cells]
-    if names is None:
+    if reading.names is None:
+        if reading.comment is None and stripped[0].startswith(_COMMENT_MARKS):
+            _check_comment(stripped, lines, found, file.name)
         if len(cells) == 1:
             _check_one_column(stripped[0], lines, found, file.name)
         is_index = stripped[0] == "" and all(stripped[1:])  # as pandas writes it
         check_names(stripped, f"the header of {file.name}", _INDEX_HINT if is_index else _NAMES_HINT)
         return Heading(found, stripped, skip_rows + line_count)
-    given = [str(name) for name in names]
+    given = [str(name) for name in reading.names]
     check_names(given, "names=")
     if len(cells) != len(given):
         fitting = (s for s in (*SEPARATORS, " ") if len(_first_record(lines, s, file.name)[0]) == len(given))
@@ -67,6 +72,17 @@ def read_heading(
         )
     # The same names as a header are no row.
     return Heading(found, given, skip_rows + (line_count if stripped == given else 0))
+
+
+def _check_comment(cells: Sequence[str], lines: Sequence[str], separator: str, file: str) -> None:
+    """Raise SourceError where the first line is no header but a comment: the rows have another number of cells."""
+    mark = next(mark for mark in _COMMENT_MARKS if cells[0].startswith(mark))
+    sizes = {len(record) for record in _records([line for line in lines[:50] if not line.startswith(mark)], separator)}
+    if len(sizes) == 1 and sizes != {len(cells)}:
+        raise SourceError(
+            f"The first line of {file} looks like a comment: {lines[0].strip()[:60]!r}. Pass comment={mark[0]!r} "
+            f"(--comment '{mark[0]}'), or the number of lines to pass over by skip_rows= (--skip-rows)."
+        )
 
 
 @contextmanager

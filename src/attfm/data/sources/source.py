@@ -1,15 +1,16 @@
 """Tables in: files of several kinds and table objects, as batches of Arrow columns that can be read again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
+from attfm.config import Reading
 from attfm.data.sources.csv import DelimitedFile
 from attfm.data.sources.files import DataFile, known_kinds
 from attfm.data.sources.in_memory import as_arrow
-from attfm.data.sources.libsvm import Layout, LibsvmFile
+from attfm.data.sources.libsvm import LibsvmFile
 from attfm.data.sources.writer import TableWriter
 from attfm.errors import SchemaError, SourceError, absent
 
@@ -40,12 +41,14 @@ class Source:
     name : str, what messages call it, for example "churn.csv" or "DataFrame"
     schema : pyarrow.Schema, of all columns
     num_rows : int or None, where it is known
+    reading : Reading or None, how its text is read; None: as that of the training table
     """
 
-    def __init__(self, name: str, reader: Reader) -> None:
+    def __init__(self, name: str, reader: Reader, reading: Reading | None = None) -> None:
         self.name = name
         self.schema = reader.schema
         self.num_rows = reader.num_rows
+        self.reading = reading
         self._reader = reader
 
     def __repr__(self) -> str:
@@ -81,12 +84,28 @@ class Source:
             for start in range(0, batch.num_rows, MAX_BATCH_ROWS):
                 yield batch.slice(start, MAX_BATCH_ROWS)
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it is delimited text, whose cells have no types of their own."""
+        return isinstance(self._reader, DelimitedFile)
+
+    def verbatim(self, names: Sequence[str]) -> "Source":
+        """Return the same table, where it is text with some columns as their cells stand, but for the spaces around."""
+        if not isinstance(self._reader, DelimitedFile):
+            return self
+        return Source(self.name, self._reader.verbatim(names), self.reading)
+
+    def place(self, row: int) -> str:
+        """Return where people find a row, by its number from 0: "line 18" of text, else "row 16"."""
+        line = self._reader.line_of(row) if isinstance(self._reader, DelimitedFile) else None
+        return f"row {row:,}" if line is None else f"line {line:,}"
+
     def kept(self, columns: Sequence[str], *, most_bytes: int = MOST_KEPT_BYTES) -> "Source":
         """Return the source of some columns that keeps its rows in memory when they are first read, if they fit.
 
         A small file is then read once for any number of passes; a large one is read for each pass, as ever.
         """
-        return Source(self.name, _Kept(self, self._checked(columns), most_bytes))
+        return Source(self.name, _Kept(self, self._checked(columns), most_bytes), self.reading)
 
 
 class _Kept:
@@ -121,14 +140,7 @@ class _Kept:
 
 
 def open_source(
-    data: object,
-    *,
-    names: Sequence[str] | None = None,
-    separator: str | None = None,
-    null_values: Sequence[str] | None = None,
-    encoding: str = "utf-8",
-    skip_rows: int = 0,
-    layout: Layout = "auto",
+    data: object, reading: Reading | None = None, *, stored: Mapping[str, pa.DataType] | None = None, **options: Any
 ) -> Source:
     """Open a table: a file, a folder of files, or a table object.
 
@@ -138,14 +150,12 @@ def open_source(
         folder of Parquet or Arrow files; pandas or polars DataFrame, pyarrow Table, RecordBatch, RecordBatchReader or
         Dataset, 2-D numpy array, dict of columns, list of dicts, list of rows, any object with `__arrow_c_stream__` or
         `__dataframe__`; or a Source
-    names : sequence of str or None, column names of text without a header, or of an array (else x0, x1, ...)
-    separator : str or None, of delimited text, one character; None: by extension and first rows, among , ; tab and |
-    null_values : sequence of str or None
-        Markers of a missing cell in delimited text, besides the usual ("", NA, NaN, null, n/a, ...).
-    encoding : str, of delimited text
-    skip_rows : int, lines of delimited text to pass over at the top
-    layout : {"auto", "fields", "bag"}
-        Of libsvm/libfm: "fields" gives columns f0, f1, ..., "bag" one column of maps; "auto" looks for fields.
+    reading : Reading or None, how text is read, see `attfm.config.Reading`; `names` are for an array too (else x0, x1,
+        ...)
+    stored : mapping of str to pyarrow.DataType, or None
+        Types that the columns had in training: text is left to the encoder, which reads it so, and columns that are
+        not among them stay as their cells stand. None: types are found in the cells.
+    options : fields of `Reading`, in place of those of `reading`
 
     Returns
     -------
@@ -155,6 +165,7 @@ def open_source(
     ------
     SourceError : it can't be read, or is no table
     SchemaError : column names are empty or doubled
+    ConfigError : an option is unknown or can't be used
 
     Examples
     --------
@@ -164,6 +175,9 @@ def open_source(
     """
     if isinstance(data, Source):
         return data
+    given = {name: value for name, value in options.items() if value is not None}
+    reading = (reading or Reading()).updated(Reading.parse(given, where="the options of reading"))
+    names = reading.names
     if not isinstance(data, (str, Path)):
         name = type(data).__name__
         if type(data).__module__ == "pyarrow._dataset" and names is None:
@@ -173,28 +187,26 @@ def open_source(
         return Source(name, _TableReader(as_arrow(data, names)))
     file = DataFile.locate(data)
     kind = "folder" if file.is_folder else file.kind
-    if kind is None and (names is not None or separator is not None):
+    if kind is None and (names is not None or reading.separator is not None):
         kind = "delimited"
     if kind is None:
         raise SourceError(
             f"{file.name} has an unknown extension. Known are {known_kinds()}; for text of another extension "
             "give separator= (--separator)."
         )
-    if names is not None and kind != "delimited":
+    if names is not None and kind != "delimited" and stored is None:
         raise SourceError(f"names= is for arrays and text without a header, but {file.name} has names of its own.")
     reader: Reader
     if kind == "delimited":
-        reader = DelimitedFile(
-            file, names=names, separator=separator, null_values=null_values, encoding=encoding, skip_rows=skip_rows
-        )
+        reader = DelimitedFile(file, reading, stored)
     elif kind == "libsvm":
-        reader = LibsvmFile(file, layout=layout)
+        reader = LibsvmFile(file, layout=reading.layout)
     else:
         # pyarrow.dataset imports pandas where it is installed, which takes long: not before it is needed.
         from attfm.data.sources.arrow_files import open_arrow_file, open_folder
 
         reader = open_folder(file) if kind == "folder" else open_arrow_file(file, kind)
-    return Source(file.name, reader)
+    return Source(file.name, reader, reading)
 
 
 class _TableReader:

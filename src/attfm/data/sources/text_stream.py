@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import re
 
 from attfm.data.sources.files import DataFile, reading
 from attfm.errors import SourceError
@@ -12,15 +13,19 @@ _CHUNK = 1 << 20
 class TextStream(io.RawIOBase):
     """A file opened for reading, with `ending` after its bytes; `lines` counts the line ends so far.
 
-    With `check`, it raises SourceError at the first byte that is not of the encoding, and at NUL bytes.
+    Lines that begin with the character `comment` are blank. With `check`, it raises SourceError at the first byte that
+    is not of the encoding, and at NUL bytes.
     """
 
-    def __init__(self, file: DataFile, encoding: str, *, check: bool = False) -> None:
+    def __init__(self, file: DataFile, encoding: str, *, check: bool = False, comment: str | None = None) -> None:
         self._name = file.name
         self._encoding = encoding
         self._raw = file.open_text()
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._check = check
+        self._comment = None if comment is None else comment.encode()
+        self._first = True  # no line has been read yet
+        self._line = b""  # the start of a line whose end is not read yet, where there may be comments
         self.ending = b""
         self._ready = b""  # read, but not asked for yet
         self._offset = 0
@@ -67,8 +72,20 @@ class TextStream(io.RawIOBase):
             with reading(self._name):
                 chunk = bytes(self._raw.read(size))
             text = self._text(chunk) if chunk else self._end()
+            if self._comment is not None:
+                text = self._without_comments(text, last=not chunk)
             if text or not chunk:
                 return text
+
+    def _without_comments(self, text: bytes, *, last: bool) -> bytes:
+        """Return the whole lines so far, comments without their text: they still count as lines."""
+        text = self._line + text
+        end = len(text) if last else text.rfind(b"\n") + 1
+        text, self._line = text[:end], text[end:]
+        mark = re.escape(self._comment or b"")
+        start = rb"\A(?:\xef\xbb\xbf)?" if self._first else rb"\A"
+        self._first = self._first and not text
+        return re.sub(rb"(?m)(?:^|%s)[ \t]*%s[^\r\n]*" % (start, mark), b"", text)
 
     def _text(self, chunk: bytes) -> bytes:
         text = chunk

@@ -1,0 +1,70 @@
+"""Columns whose values are nearly all unknown, though few were in training: most likely they are written otherwise."""
+
+import math
+import warnings
+
+import numpy as np
+import pyarrow as pa
+
+from attfm.data.batch import Batch
+from attfm.data.codecs.codec import MISSING, UNKNOWN
+from attfm.data.encoder import Encoder
+from attfm.errors import DataWarning
+
+_NEARLY_ALL = 0.9
+_LEAST_EXPECTED = 0.01  # a new value now and then is expected of any column
+_SURPRISE = 14.0  # nats: one in a million
+
+
+class UnknownValues:
+    """Counts the unknown values of each field over the batches of a table, and warns once of those beyond chance.
+
+    How many are expected is known from the training rows: what share of them was unknown, or the only one of its value.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._expected = [encoder.expected_unknown(f) for f in range(len(encoder.fields))]
+        self._values = np.zeros(len(encoder.fields), np.int64)
+        self._unknown = np.zeros(len(encoder.fields), np.int64)
+        self._first: dict[int, tuple[object, int]] = {}  # the first unknown value of a field, and its row
+
+    def observe(self, batch: Batch, columns: pa.RecordBatch, first_row: int) -> None:
+        """Take in encoded rows beside their raw columns, the first of which is row `first_row` of the table."""
+        for f, field in enumerate(self._encoder.fields):
+            if self._expected[f] is None:
+                continue
+            features = batch.field(f)
+            ids = features.ids - field.start
+            unknown = ids == UNKNOWN
+            self._values[f] += int((ids != MISSING).sum())
+            self._unknown[f] += int(unknown.sum())
+            if f not in self._first and unknown.any():
+                place = int(unknown.argmax())
+                row = place if features.counts is None else int(np.searchsorted(np.cumsum(features.counts), place + 1))
+                self._first[f] = columns.column(field.column)[row].as_py(), first_row + row
+
+    def warn(self) -> None:
+        """Give a DataWarning for each column whose values are nearly all unknown."""
+        for f, field in enumerate(self._encoder.fields):
+            values, unknown, expected = int(self._values[f]), int(self._unknown[f]), self._expected[f]
+            if expected is None or unknown < _NEARLY_ALL * values or unknown == 0:
+                continue
+            if values * _divergence(unknown / values, max(expected, _LEAST_EXPECTED)) < _SURPRISE:
+                continue
+            value, row = self._first[f]
+            warnings.warn(
+                f"Column '{field.column}': {100 * unknown / values:.3g} % of the {values:,} values were not seen in "
+                f"training, where few were unknown (first: {value!r:.60}, row {row:,}). Check that they are written as "
+                "they were there.",
+                DataWarning,
+                stacklevel=2,
+            )
+
+
+def _divergence(share: float, expected: float) -> float:
+    """Return the Kullback-Leibler divergence of two chances, in nats: what the surprise of many values grows with."""
+    if expected >= share:
+        return 0.0
+    rest = (1 - share) * math.log((1 - share) / (1 - expected)) if share < 1 else 0.0
+    return share * math.log(share / expected) + rest
