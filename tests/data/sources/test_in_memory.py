@@ -193,7 +193,7 @@ BAD_OBJECTS = {
     "list of numbers": ([1, 2], SourceError, r"Row 0 of the list is 1, no row.*Reshape your data"),
     "ragged list": ([[1], [1, 2]], SourceError, r"Row 1 of the list has 2 cells, but the first has 1"),
     "list of dicts and more": ([{"a": 1}, 2], SourceError, r"Row 1 of the list is a int, but the first is a dict"),
-    "dict of a number": ({"a": 3}, SourceError, r"Column 'a' of the dict is 3: give a list"),
+    "dict of both": ({"a": 3, "b": [1]}, SourceError, r"Column 'a' of the dict is 3, but 'b' holds several"),
     "dict of 2-D": ({"a": np.zeros((2, 2))}, SourceError, r"Column 'a' has 2 dimensions"),
     "uneven dict": ({"a": [1], "b": [1, 2]}, SourceError, r"differ in length: 'a' 1, 'b' 2"),
     "doubled": (pd.DataFrame([[1, 2]], columns=["a", "a"]), SchemaError, r"more than once in the DataFrame: 'a'"),
