@@ -24,7 +24,7 @@ def column(values: Any, name: str, rows: Callable[[int], int] = int) -> pa.Array
     """
     dtype = getattr(values, "dtype", None)
     if isinstance(dtype, np.dtype):
-        return _numpy_column(np.ma.asanyarray(values), name, rows)
+        return _numpy_column(values if isinstance(values, np.ndarray) else np.asarray(values), name, rows)
     if isinstance(values, list | tuple):
         return object_column(values, name, rows)
     if hasattr(values, "cat") and hasattr(values.cat, "codes"):
@@ -59,7 +59,7 @@ def _numpy_column(values: np.ndarray[Any, Any], name: str, rows: Callable[[int],
         values = values.astype(f"{kind}8[{plain}]")
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if kind in "OUST":
-        return object_column(np.ma.filled(values.astype(object), None).tolist(), name, rows)
+        return object_column(values.astype(object).tolist(), name, rows)  # masked values become None
     return pa.array(values, from_pandas=True)
 
 

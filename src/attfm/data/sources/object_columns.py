@@ -137,7 +137,7 @@ def is_scalar(cell: object) -> bool:
 
 
 def _is_pandas_scalar(cell: object) -> bool:
-    return type(cell).__module__.startswith("pandas.") and type(cell).__name__ in ("Period", "Interval")
+    return type(cell).__module__.partition(".")[0] == "pandas" and type(cell).__name__ in ("Period", "Interval")
 
 
 def _numbers(values: Sequence[Any], families: set[str]) -> pa.Array | None:
@@ -262,6 +262,6 @@ def _no_cell(values: Sequence[Any], name: str, rows: Callable[[int], int], famil
     """Return the error of the first value of these families."""
     i, cell = next((i, cell) for i, cell in enumerate(values) if cell is not None and _family(type(cell)) in families)
     return SchemaError(
-        f"Column '{name}' holds values that don't go together, or are no cells of a table; in row {rows(i)} stands a "
-        f"{type(cell).__name__}: {cell!r:.60}. Make them all numbers, all strings or all lists."
+        f"Column '{name}' can't be read: in row {rows(i)} stands a {type(cell).__name__}: {cell!r:.60}. Make its "
+        "values all numbers, all strings or all lists."
     )
