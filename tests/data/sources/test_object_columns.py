@@ -225,6 +225,14 @@ ARRAYS = {
 }  # fmt: skip
 
 
+def test_categories_in_a_dict():
+    categorical = pd.Categorical(["x", None, "y"], categories=["y", "x"], ordered=True)
+    for values in (categorical, pd.CategoricalIndex(categorical), pd.Series(categorical)):
+        column = table_of(open_source({"c": values}))["c"]
+        assert (column.to_pylist(), column.type.ordered) == (["x", None, "y"], True)
+        assert column.chunk(0).dictionary.to_pylist() == ["y", "x"]
+
+
 @pytest.mark.parametrize("case", ARRAYS)
 def test_arrays_of_every_type(case):
     array, expected = ARRAYS[case]

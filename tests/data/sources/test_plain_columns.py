@@ -235,15 +235,23 @@ def test_old_times_of_spark_reach_beyond_nanoseconds(tmp_path):
     assert table_of(open_source(tmp_path / "t.parquet"))["t"].to_pylist() == times
 
 
+def test_calendar_intervals_are_one_sentence():
+    table = pa.table({"c": pa.array([pa.MonthDayNano([1, 2, 3]), None] * 20), "n": range(40)})
+    with pytest.raises(SchemaError, match=r"Column 'c' is of type month_day_nano_interval, which can't be encoded"):
+        AFMClassifier(epochs=1).fit(table, [0, 1] * 20)
+    AFMClassifier(epochs=1, columns={"c": {"kind": "ignored"}}).fit(table, [0, 1] * 20)
+
+
 @pytest.mark.parametrize(
     ("array", "expected"),
     [
         (pa.array([1.5, None], pa.float16()), [1.5, None]),
         (pa.array([1, None], pa.decimal256(60, 2)), [1, None]),
+        (pa.array([1, None], pa.decimal32(5, 2)), [1, None]),
         (pa.array([datetime.timedelta(hours=1), None]), [datetime.timedelta(hours=1), None]),
         (pa.array([datetime.time(5), None]), [datetime.time(5), None]),
     ],
-    ids=["float16", "decimal256", "duration", "time"],
+    ids=["float16", "decimal256", "decimal32", "duration", "time"],
 )
 def test_rarer_numbers_can_be_fitted(tmp_path, array, expected):
     column = pa.chunked_array([array] * 40)

@@ -27,8 +27,9 @@ def column(values: Any, name: str, rows: Callable[[int], int] = int) -> pa.Array
         return _numpy_column(values if isinstance(values, np.ndarray) else np.asarray(values), name, rows)
     if isinstance(values, list | tuple):
         return object_column(values, name, rows)
-    if hasattr(values, "cat") and hasattr(values.cat, "codes"):
-        return _categorical(values.cat, name, rows)
+    categorical = getattr(values, "cat", values)
+    if hasattr(categorical, "categories") and hasattr(categorical, "codes"):
+        return _categorical(categorical, name, rows)
     if hasattr(values, "sparse"):
         return column(values.sparse.to_dense(), name, rows)
     try:
@@ -65,7 +66,7 @@ def _numpy_column(values: np.ndarray[Any, Any], name: str, rows: Callable[[int],
 
 def _categorical(categorical: Any, name: str, rows: Callable[[int], int]) -> pa.DictionaryArray:
     """Return pandas' categories as a dictionary, in their order, with those that no row has."""
-    codes = categorical.codes.to_numpy()
+    codes = np.asarray(categorical.codes)
     categories = categorical.categories
 
     def row(category: int) -> int:

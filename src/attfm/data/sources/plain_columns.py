@@ -27,7 +27,7 @@ def plain_schema(schema: pa.Schema, where: str) -> pa.Schema:
 
 
 def plain_type(field: pa.Field) -> pa.DataType:
-    """Return the type of a field without views, run ends, half floats and extensions.
+    """Return the type of a field without views, run ends, small floats and decimals, and extensions.
 
     Lists of every kind become lists, dictionaries have indices of 32 or 64 bits, and values that are no lists.
     """
@@ -51,6 +51,8 @@ def plain_type(field: pa.Field) -> pa.DataType:
         return (pa.large_list if is_large else pa.list_)(plain_type(t.value_field))
     if types.is_struct(t):
         return pa.struct([pa.field(child.name, plain_type(child)) for child in t])
+    if types.is_decimal(t) and t.bit_width < 128:
+        return pa.decimal128(t.precision, t.scale)
     return _VIEWS.get(t, t)
 
 
