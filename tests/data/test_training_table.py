@@ -43,7 +43,6 @@ def test_one_pass_gives_what_three_give() -> None:
         pa.array(["a", "b", None]).dictionary_encode(),
         pa.array([True, False, None]),
         pa.array([1, 2, 3], pa.decimal128(9, 2)),
-        pa.RunEndEncodedArray.from_arrays([2, 3], pa.array([1, 2])),
     ],
     ids=lambda array: str(array.type),
 )

@@ -14,7 +14,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from attfm import AFMClassifier, AFMRegressor, ConfigError, DataError, RunFolderError, SchemaError, TargetError, load
+from attfm import (
+    AFMClassifier,
+    AFMRegressor,
+    ConfigError,
+    DataError,
+    DataWarning,
+    RunFolderError,
+    SchemaError,
+    SourceError,
+    TargetError,
+    load,
+)
 
 KINDS = {
     "pandas": lambda frame: frame,
@@ -126,6 +137,20 @@ def test_a_pickled_model_is_the_same(fitted: AFMClassifier) -> None:
     X, _ = people(50)
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.decision_function(X), fitted.decision_function(X))
+
+
+def test_one_row_may_be_a_dict() -> None:
+    X, y = people(90)
+    model = AFMClassifier(epochs=5, random_state=0).fit(X.to_dict("list"), y)
+    expected = model.predict_proba(X)
+    np.testing.assert_array_equal(model.predict_proba(X.to_dict("records")), expected)
+    np.testing.assert_array_equal(model.predict_proba(X.to_records(index=False)), expected)
+    for row in (0, 7):
+        single = X.iloc[row].to_dict()
+        np.testing.assert_allclose(model.predict_proba(single), expected[[row]], rtol=1e-6)
+    assert expected[0, 0] != expected[7, 0]
+    with pytest.raises(SourceError, match=r"A LazyFrame holds no rows yet"):
+        model.predict(pl.LazyFrame(single))
 
 
 def test_a_regressor_predicts_numbers_and_saves(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def is_number(t: pa.DataType) -> bool:
 
 def is_scalar(t: pa.DataType) -> bool:
     """Return whether each value of a type can be one category."""
-    return bool(is_text(t) or is_number(t) or types.is_boolean(t) or types.is_temporal(t) or types.is_null(t))
+    is_time = types.is_temporal(t) and not types.is_interval(t)  # a month has no fixed length
+    return bool(is_text(t) or is_number(t) or types.is_boolean(t) or is_time or types.is_null(t))
 
 
 def value_type(t: pa.DataType) -> pa.DataType:

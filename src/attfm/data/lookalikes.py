@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from attfm.config import Reading
 from attfm.data.texts import parse_dates, typed
 
-_LEAST_VALUES = 5  # fewer say nothing of a column
+_LEAST_VALUES = 20  # fewer say nothing of a column
 _LEAST_SHARE = 0.5
 _LONGEST_MARKER = 20
 ZERO_PADDED = r"^0\d+$"

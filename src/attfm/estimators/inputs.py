@@ -1,6 +1,7 @@
 """What X and y may be: tables with column names, arrays without, labels."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,13 @@ def checked_array(X: object) -> NDArray[Any]:
 
 
 def is_frame(X: object) -> bool:
-    """Tell a table with column names from an array or a list."""
+    """Tell a table with column names (a record array, a dict or a list of dicts too) from an array or a list."""
+    if isinstance(X, np.ndarray):
+        return X.dtype.names is not None
+    if isinstance(X, list | tuple):
+        return bool(X) and isinstance(X[0], Mapping)
+    if isinstance(X, Mapping) or type(X).__name__ == "LazyFrame":  # whose sentence open_source has
+        return True
     return hasattr(X, "__arrow_c_stream__") or hasattr(X, "__dataframe__") or isinstance(X, pa.Table | pa.RecordBatch)
 
 

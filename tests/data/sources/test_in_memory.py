@@ -193,13 +193,18 @@ BAD_OBJECTS = {
     "list of numbers": ([1, 2], SourceError, r"Row 0 of the list is 1, no row.*Reshape your data"),
     "ragged list": ([[1], [1, 2]], SourceError, r"Row 1 of the list has 2 cells, but the first has 1"),
     "list of dicts and more": ([{"a": 1}, 2], SourceError, r"Row 1 of the list is a int, but the first is a dict"),
-    "dict of a number": ({"a": 3}, SourceError, r"Column 'a' of the dict is 3: give a list"),
+    "dict of both": ({"a": 3, "b": [1]}, SourceError, r"Column 'a' of the dict is 3, but 'b' holds several"),
     "dict of 2-D": ({"a": np.zeros((2, 2))}, SourceError, r"Column 'a' has 2 dimensions"),
     "uneven dict": ({"a": [1], "b": [1, 2]}, SourceError, r"differ in length: 'a' 1, 'b' 2"),
     "doubled": (pd.DataFrame([[1, 2]], columns=["a", "a"]), SchemaError, r"more than once in the DataFrame: 'a'"),
     "doubled arrow": (pa.table([[1], [2]], names=["a", "a"]), SchemaError, r"more than once in the Table: 'a'"),
     "no name": (pa.table([[1], [2]], names=["a", ""]), SchemaError, r"Column 2 of the Table has no name"),
-    "sets": (pd.DataFrame({"s": [1, {2}]}), SchemaError, r"Column 's' holds .*; in row 1 stands a set: \{2\}"),
+    "sets": (pd.DataFrame({"s": [1, {2}]}), SchemaError, r"Column 's' can't be read: in row 1 stands a set: \{2\}"),
+    "large integers of polars": (
+        pl.DataFrame({"a": [1], "i": pl.Series([1], dtype=pl.Int128)}),
+        SourceError,
+        r"Column 'i' \(Int128\) of the DataFrame is of a type that Arrow lacks\. Cast it",
+    ),
     "stream of numbers": (Stream(pa.chunked_array([[1]])), SourceError, r"The Stream can't be read as a table"),
 }  # fmt: skip
 

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attfm.data.sources import libsvm
+from attfm.data.sources.files import DataFile
+from attfm.data.sources.libsvm import LibsvmFile
 from attfm.data.sources.source import open_source
 from attfm.errors import SourceError
 
@@ -64,6 +66,71 @@ def test_layout_can_be_asked_for(tmp_path):
     assert open_source(path, layout="bag").schema.names == ["label", "features"]
 
 
+def read(path: Path, **options) -> pa.Table:
+    file = LibsvmFile(DataFile.locate(path), **options)
+    return pa.Table.from_batches(file.read(file.schema.names), file.schema)
+
+
+ONE_LINE = {
+    "auto": ({}, {"f0": ["3"], "f1": ["5"]}),
+    "fields": ({"layout": "fields"}, {"f0": ["3"], "f1": ["5"]}),
+    "fields known": ({"layout": "fields", "n_fields": 2}, {"f0": ["3"], "f1": ["5"]}),
+    "bag": ({"layout": "bag"}, {"features": [[("3", 1.0), ("5", 1.0)]]}),
+}
+
+
+@pytest.mark.parametrize("case", ONE_LINE)
+@pytest.mark.parametrize(("label", "value"), [("1 ", 1.0), ("", None)])
+def test_one_line_in_every_layout(tmp_path, case, label, value):
+    options, expected = ONE_LINE[case]
+    table = read(write(tmp_path, f"{label}3:1 5:1\n"), **options)
+    assert table.to_pydict() == {"label": [value], **expected}
+    assert table.schema.field("label").type == pa.float64()
+
+
+def test_known_fields_are_not_compared_by_position(tmp_path):
+    path = write(tmp_path, "1 1:1 2:1\n\n0 2:1 3:1\n")
+    assert read(path).schema.names == ["label", "features"]
+    assert read(path, layout="fields", n_fields=2).to_pydict() == {
+        "label": [1.0, 0.0],
+        "f0": ["1", "2"],
+        "f1": ["2", "3"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 1:1 2:1\n\n3:1\n", r"t\.libfm, line 3 has 1 entries, but there are 2 fields"),
+        ("1 1:1 2:1\n# x\n1 1:1 2:1 3:1\n", r"t\.libfm, line 3 has 3 entries, but there are 2 fields"),
+        ("1 1:1 2:1\n0 1:1 7:0.5\n", r"t\.libfm, line 2: entry 7 has the value 0\.5, but"),
+        ("1\n", r"t\.libfm, line 1 has 0 entries, but there are 2 fields"),
+        ("\n", r"t\.libfm is empty"),
+    ],
+)
+@pytest.mark.parametrize("block", [1, 1 << 20])
+def test_rows_without_the_known_fields(tmp_path, monkeypatch, text, message, block):
+    monkeypatch.setattr(libsvm, "_BLOCK", block)
+    with pytest.raises(SourceError, match=message):
+        read(write(tmp_path, text), layout="fields", n_fields=2)
+
+
+@pytest.mark.parametrize("layout", ["auto", "bag"])
+def test_a_number_of_fields_is_for_fields(tmp_path, layout):
+    with pytest.raises(SourceError, match=rf"belongs to the layout 'fields', not to '{layout}'"):
+        read(write(tmp_path, "1 1:1\n"), layout=layout, n_fields=1)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_lines_without_a_label(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(libsvm, "_BLOCK", block)
+    table = read(write(tmp_path, "1:2 3:4\n-1 5:1\n\n 7:1  # x\n+2\n9:1"))
+    assert table.to_pydict() == {
+        "label": [None, -1.0, None, 2.0, None],
+        "features": [[("1", 2.0), ("3", 4.0)], [("5", 1.0)], [("7", 1.0)], [], [("9", 1.0)]],
+    }
+
+
 def test_comments_blank_lines_and_spaces(tmp_path):
     source = open_source(write(tmp_path, "# head: er\n\n1  1:2\t3:4   # note: x\n\n 0 7:25e-2"))
     assert table_of(source).to_pydict() == {"label": [1.0, 0.0], "features": [[("1", 2.0), ("3", 4.0)], [("7", 0.25)]]}
@@ -72,12 +139,17 @@ def test_comments_blank_lines_and_spaces(tmp_path):
 ENTRIES = st.lists(
     st.tuples(st.integers(0, 10**12), st.floats(-1e6, 1e6, width=32)), max_size=6, unique_by=lambda e: e[0]
 )
-ROWS = st.lists(st.tuples(st.floats(-1e9, 1e9), ENTRIES), min_size=1, max_size=30)
+LABELLED = st.tuples(st.floats(-1e9, 1e9), ENTRIES)
+UNLABELLED = st.tuples(st.none(), ENTRIES.filter(len))  # without label and entries, a line is empty
+ROWS = st.lists(LABELLED | UNLABELLED, min_size=1, max_size=30)
 
 
 @given(rows=ROWS, block=st.integers(1, 200))
 def test_round_trip(tmp_path_factory, rows, block):
-    text = "".join(f"{label!r} {' '.join(f'{i}:{x!r}' for i, x in entries)}\n" for label, entries in rows)
+    text = "".join(
+        " ".join([*([] if label is None else [repr(label)]), *(f"{i}:{x!r}" for i, x in entries)]) + "\n"
+        for label, entries in rows
+    )
     path = write(tmp_path_factory.getbasetemp(), text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(libsvm, "_BLOCK", block)
@@ -106,7 +178,10 @@ def test_round_trip_of_fields(tmp_path_factory, rows, block):
     ("text", "message"),
     [
         ("1 1:1\n0 2\n", r"t\.libfm, line 2: '2' has no colon"),
-        ("1 1:1\n\n3:1 4:1\n", r"t\.libfm, line 3: '3:1' stands where the label should be"),
+        ("1 1:1\n\n3:1:2 4:1\n", r"t\.libfm, line 3: '3:1:2' has more than one colon"),
+        ("1 1:1\n\n3:1 4\n", r"t\.libfm, line 3: '4' has no colon"),
+        ("1 1:1\n\n:1 4:1\n", r"t\.libfm, line 3: ':1' has no id before its colon"),
+        ("1 1:1\nqid:1 4:1\n", r"t\.libfm, line 2: 'qid:1' belongs to a ranking file"),
         ("1 1:1\nyes 4:1\n", r"t\.libfm, line 2: 'yes' is no number, but stands as the label"),
         ("1 1:1 2:x\n", r"t\.libfm, line 1: '2:x' has no number after its colon"),
         ("1 1:1 2:\n", r"t\.libfm, line 1: '2:' has no number after its colon"),

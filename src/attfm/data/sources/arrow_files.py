@@ -7,7 +7,8 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
 from attfm.data.sources.files import DataFile, reading
-from attfm.data.sources.in_memory import check_names, is_pandas_index
+from attfm.data.sources.in_memory import is_pandas_index, stripped
+from attfm.data.sources.plain_columns import Levels, is_ordered, plain_array, plain_schema, recoded
 from attfm.errors import SchemaError, SourceError
 
 # Few rows are read ahead: a batch of wide text can be large.
@@ -15,26 +16,54 @@ _BATCH_ROWS, _READAHEAD = 65_536, 4
 
 
 class ArrowDataset:
-    """A pyarrow Dataset that has rows, and columns with names; raises SourceError or SchemaError where it has not."""
+    """A pyarrow Dataset that has rows, and columns with names; raises SourceError or SchemaError where it has not.
+
+    Its columns have plain types (see `plain_type`), and names without the spaces around them.
+    """
 
     def __init__(self, name: str, dataset: pads.Dataset) -> None:
         self._name = name
         self._dataset = dataset
-        self.schema = dataset.schema
-        if not self.schema.names:
+        if not dataset.schema.names:
             raise SourceError(f"{name} has no columns.")
-        check_names(self.schema.names, name)
+        names = stripped(dataset.schema.names, name)
+        self._stored = dict(zip(names, dataset.schema, strict=True))  # fields as the files have them
+        plain = plain_schema(dataset.schema, name)
+        self.schema = pa.schema(zip(names, plain.types, strict=True))
+        self._levels: dict[str, pa.Array] = {}  # of ordered dictionaries, once they are known
         with reading(name):
             self.num_rows = dataset.count_rows()
         if self.num_rows == 0:
             raise SourceError(f"{name} has 0 rows: a table needs at least one.")
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows from the top, with the given columns."""
+        """Yield the rows from the top, with the given columns; an ordered dictionary is the same in all batches."""
+        levels = {name: self._levels_of(name) for name in columns if is_ordered(self.schema.field(name).type)}
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        for batch in self._stored_batches(columns):
+            arrays = [plain_array(batch.column(i), self._stored[name]) for i, name in enumerate(columns)]
+            arrays = [
+                recoded(array, levels[name]) if name in levels else array
+                for name, array in zip(columns, arrays, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _stored_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with reading(self._name):
             yield from self._dataset.to_batches(
-                columns=list(columns), batch_size=_BATCH_ROWS, batch_readahead=_READAHEAD
+                columns=[self._stored[name].name for name in columns],
+                batch_size=_BATCH_ROWS,
+                batch_readahead=_READAHEAD,
             )
+
+    def _levels_of(self, name: str) -> pa.Array:
+        """Return the values of an ordered dictionary, which the first call reads from the whole column."""
+        if name not in self._levels:
+            levels = Levels(self._stored[name])
+            for batch in self._stored_batches([name]):
+                levels.add(batch.column(0))
+            self._levels[name] = levels.dictionary()
+        return self._levels[name]
 
 
 def open_arrow_file(file: DataFile, kind: str) -> "ArrowDataset":
@@ -74,15 +103,15 @@ def open_folder(folder: DataFile) -> "ArrowDataset":
 
 def _dataset(paths: list[str], kind: str, filesystem: pafs.FileSystem, base: str | None) -> pads.Dataset:
     """Return the files as one dataset, whose schema holds the columns of all of them."""
-    format_ = pads.ParquetFileFormat() if kind == "parquet" else pads.IpcFileFormat()
+    format_ = _parquet() if kind == "parquet" else pads.IpcFileFormat()
     schema = pa.schema([])
     for path in paths:
         name = path.replace("\\", "/").rpartition("/")[2]
         with reading(name):
             new = format_.inspect(path, filesystem)
-        check_names(new.names, name)
+        stripped(new.names, name)
         try:
-            schema = pa.unify_schemas([schema, new], promote_options="permissive")
+            schema = pa.unify_schemas([_viewless(schema), _viewless(new)], promote_options="permissive")
         except pa.ArrowException as error:
             raise SchemaError(f"{name} has other columns than the files before it: {error}.") from error
     options = {"format": format_, "filesystem": filesystem, "partition_base_dir": base}
@@ -91,3 +120,19 @@ def _dataset(paths: list[str], kind: str, filesystem: pafs.FileSystem, base: str
         found = pads.dataset(paths, **options).schema  # the columns of the first file and the partitions
         schema = pa.unify_schemas([schema, pa.schema([f for f in found if f.name not in schema.names])])
     return pads.dataset(paths, schema=pa.schema([f for f in schema if not is_pandas_index(f.name)]), **options)
+
+
+def _parquet() -> pads.ParquetFileFormat:
+    """Return the format of Parquet files, with the types that their columns say they have."""
+    # The old times of Spark (INT96) reach further than nanoseconds do: a year 1 would become 1754.
+    options = pads.ParquetReadOptions(coerce_int96_timestamp_unit="us")
+    scan = pads.ParquetFragmentScanOptions()
+    if hasattr(scan, "arrow_extensions_enabled"):  # UUIDs of files that pyarrow did not write, since pyarrow 21
+        scan.arrow_extensions_enabled = True
+    return pads.ParquetFileFormat(read_options=options, default_fragment_scan_options=scan)
+
+
+def _viewless(schema: pa.Schema) -> pa.Schema:
+    """Return a schema with strings for views of them, which Arrow does not promote to the strings of another file."""
+    strings = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return pa.schema([field.with_type(strings.get(field.type, field.type)) for field in schema])

@@ -1,27 +1,29 @@
 """Tables in memory (pandas, polars, pyarrow, numpy, dicts, lists) as pyarrow Tables; imports none of them but numpy."""
 
-import datetime
-import decimal
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from attfm.data.sources.columns import column
+from attfm.data.sources.object_columns import FAILED, is_scalar, is_unicode
+from attfm.data.sources.plain_columns import plain_column, plain_schema
 from attfm.errors import SchemaError, SourceError
 
 ACCEPTED = (
     "a path, a pandas or polars DataFrame, a pyarrow Table, reader or Dataset, a 2-D numpy array, a dict of columns, "
     "a list of dicts, or an object with __arrow_c_stream__ or __dataframe__"
 )
-_SCALARS = (str, int, float, np.generic, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta)
-_FAILED = (pa.ArrowException, TypeError, ValueError, OverflowError)
+# How tables that hold no rows yet, or hold them elsewhere, give them.
+_LAZY = ("toArrow", "toPandas", "to_pyarrow", "to_arrow", "to_pandas", "compute", "collect")
 
 
 def as_arrow(data: object, names: Sequence[str] | None = None) -> pa.Table:
-    """Return a table object (see ACCEPTED) as a pyarrow Table; `names` are for arrays and lists of rows.
+    """Return a table object (see ACCEPTED) as a pyarrow Table of plain types (see `plain_type`).
 
+    `names` are for arrays and lists of rows. Spaces around names are dropped.
     Raises SourceError where it is no table or has no rows or columns, SchemaError where a name or a column is wrong.
     """
     table = _convert(data, names)
@@ -30,19 +32,29 @@ def as_arrow(data: object, names: Sequence[str] | None = None) -> pa.Table:
         rows = len(data) if hasattr(data, "__len__") and not isinstance(data, Mapping) else table.num_rows
         shape = f"0 feature(s) (shape=({rows}, 0)) while a minimum of 1 is required"
         raise SourceError(f"The {kind} has no columns: {shape}.")
-    check_names(table.schema.names, f"the {kind}")
+    table = table.rename_columns(stripped(table.schema.names, f"the {kind}"))
     if table.num_rows == 0:
         raise SourceError(f"The {kind} has 0 rows: a table needs at least one.")
-    # Plain strings for string views, which polars gives and Arrow can't filter.
-    types = [_plain(kind) for kind in table.schema.types]
-    return table.cast(pa.schema(zip(table.schema.names, types, strict=True))) if types != table.schema.types else table
+    schema = plain_schema(table.schema, f"the {kind}")
+    columns = [plain_column(values, field) for values, field in zip(table.columns, table.schema, strict=True)]
+    return pa.table(columns, schema=schema)
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type without views, in lists too."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return (pa.list_ if pa.types.is_list(kind) else pa.large_list)(_plain(kind.value_type))
-    return {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(kind, kind)
+def stripped(names: Iterable[object], where: str) -> list[str]:
+    """Return column names as text without the spaces around them; raise SchemaError where they are no good names."""
+    texts = []
+    for name in names:
+        if isinstance(name, tuple):
+            raise SchemaError(
+                f"Column {name!r} of {where} is named by a tuple. Join its parts into one text, for example by "
+                "df.columns = ['_'.join(map(str, name)) for name in df.columns]."
+            )
+        texts.append(str(name).strip())
+    broken = next((text for text in texts if not is_unicode(text)), None)
+    if broken is not None:
+        raise SchemaError(f"The column name {broken!r} of {where} is not Unicode text. Rename the column.")
+    check_names(texts, where)
+    return texts
 
 
 def check_names(names: Sequence[str], where: str, hint: str = "") -> None:
@@ -86,9 +98,26 @@ def _convert(data: Any, names: Sequence[str] | None) -> pa.Table:
         table = _from_arrow(data)
     except (SourceError, SchemaError):
         raise
-    except _FAILED as error:
+    except FAILED as error:
+        unknown = _columns_arrow_lacks(data) if package == "polars" else []
+        if unknown:
+            raise SourceError(
+                f"Column {', '.join(unknown)} of the {kind} is of a type that Arrow lacks. Cast it, for example to "
+                "Int64, Float64 or String."
+            ) from error
         raise SourceError(f"The {kind} can't be read as a table: {error}.") from error
     return table.drop_columns([name for name in table.schema.names if is_pandas_index(name)])
+
+
+def _columns_arrow_lacks(frame: Any) -> list[str]:
+    """Return the columns of a frame of polars, with their types, that can't become Arrow columns."""
+    unknown = []
+    for name, dtype in frame.schema.items():
+        try:
+            pa.table(frame.select(name))
+        except FAILED:
+            unknown.append(f"'{name}' ({dtype})")
+    return unknown
 
 
 def _from_arrow(data: Any) -> pa.Table:
@@ -99,9 +128,9 @@ def _from_arrow(data: Any) -> pa.Table:
     if isinstance(data, pa.RecordBatchReader):  # can be read once only
         return data.read_all()
     if isinstance(data, np.ndarray):
-        return _from_columns({name: data[name] for name in data.dtype.names or ()})
+        return _from_columns(data.dtype.names or (), [data[name] for name in data.dtype.names or ()], "the ndarray")
     if isinstance(data, Mapping):
-        return _from_columns({str(name): values for name, values in data.items()})
+        return _from_columns(data.keys(), _row_as_columns(data), f"the {type(data).__name__}")
     if isinstance(data, (list, tuple)):
         if not data:
             raise SourceError("The list has 0 rows: a table needs at least one.")
@@ -109,7 +138,7 @@ def _from_arrow(data: Any) -> pa.Table:
             if not isinstance(values, Mapping):
                 raise SourceError(f"Row {row} of the list is a {type(values).__name__}, but the first is a dict.")
         keys = dict.fromkeys(key for values in data for key in values)
-        return _from_columns({str(key): [values.get(key) for values in data] for key in keys})
+        return _from_columns(keys, [[values.get(key) for values in data] for key in keys], "the list")
     if hasattr(data, "__arrow_c_stream__"):
         return pa.table(data)
     if hasattr(data, "__arrow_c_array__"):
@@ -118,34 +147,39 @@ def _from_arrow(data: Any) -> pa.Table:
         from pyarrow.interchange import from_dataframe
 
         return from_dataframe(data)
+    lazy = next((name for name in _LAZY if callable(getattr(data, name, None))), "")
+    if lazy:
+        raise SourceError(f"A {type(data).__name__} of {type(data).__module__} holds no rows here: pass .{lazy}().")
     raise SourceError(f"A {type(data).__name__} is not a table. Accepted are {ACCEPTED}.")
 
 
 def _from_pandas(data: Any) -> pa.Table:
-    names = [str(name) for name in data.columns]
-    check_names(names, "the DataFrame")
-    arrays = []
-    for i, name in enumerate(names):
-        series = data.iloc[:, i]
-        if str(series.dtype).startswith("Sparse"):
-            series = series.sparse.to_dense()
-        elif str(series.dtype).startswith(("interval", "period")):
-            series = series.astype(str).where(series.notna(), None)
-        arrays.append(_column(series, name))
-    return pa.table(arrays, names=names)
+    names = stripped(data.columns, "the DataFrame")
+    return pa.table([column(data.iloc[:, i], name) for i, name in enumerate(names)], names=names)
 
 
-def _from_columns(columns: Mapping[str, Any]) -> pa.Table:
-    arrays = {}
-    for name, values in columns.items():
-        if isinstance(values, (*_SCALARS, bytes, type(None))) or getattr(values, "ndim", 1) == 0:
-            raise SourceError(f"Column '{name}' of the dict is {values!r}: give a list or array of its values.")
-        arrays[name] = _column(values, name)
-    sizes = {name: len(array) for name, array in arrays.items()}
+def _row_as_columns(data: Mapping[Any, Any]) -> list[Any]:
+    """Return the values of a dict of columns, each a list; a dict of single values is one row."""
+    singles = [name for name, values in data.items() if is_scalar(values)]
+    if len(singles) == len(data):
+        return [[value] for value in data.values()]
+    if singles:
+        several = next(name for name, values in data.items() if name not in singles)
+        raise SourceError(
+            f"Column '{singles[0]}' of the dict is {data[singles[0]]!r:.60}, but '{several}' holds several values: "
+            "give each column a list or array of its values, or pass a list of dicts, one for each row."
+        )
+    return list(data.values())
+
+
+def _from_columns(keys: Iterable[object], columns: Sequence[Any], where: str) -> pa.Table:
+    names = stripped(keys, where)
+    arrays = [column(values, name) for values, name in zip(columns, names, strict=True)]
+    sizes = {name: len(array) for name, array in zip(names, arrays, strict=True)}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
         raise SourceError(f"The columns differ in length: {listed}. Give each the same number of rows.")
-    return pa.table(arrays)
+    return pa.table(arrays, names=names)
 
 
 def _from_numpy(data: np.ndarray[Any, Any], names: Sequence[str] | None) -> pa.Table:
@@ -160,7 +194,7 @@ def _from_numpy(data: np.ndarray[Any, Any], names: Sequence[str] | None) -> pa.T
     if columns == 0:
         raise SourceError(f"The array has 0 feature(s) (shape=({rows}, 0)) while a minimum of 1 is required.")
     names = _array_names(names, columns, "array")
-    return pa.table([_column(data[:, i], name) for i, name in enumerate(names)], names=names)
+    return pa.table([column(data[:, i], name) for i, name in enumerate(names)], names=names)
 
 
 def _from_rows(rows: Sequence[Any], names: Sequence[str] | None) -> pa.Table:
@@ -174,42 +208,11 @@ def _from_rows(rows: Sequence[Any], names: Sequence[str] | None) -> pa.Table:
         if len(row) != len(rows[0]):
             raise SourceError(f"Row {number} of the list has {len(row)} cells, but the first has {len(rows[0])}.")
     names = _array_names(names, len(rows[0]), "list")
-    cells = zip(*rows, strict=True)
-    return pa.table([_column(list(column), name) for name, column in zip(names, cells, strict=True)], names=names)
+    columns = zip(*rows, strict=True)
+    return pa.table([column(cells, name) for name, cells in zip(names, columns, strict=True)], names=names)
 
 
 def _array_names(names: Sequence[str] | None, columns: int, kind: str) -> list[str]:
     if names is not None and len(names) != columns:
         raise SchemaError(f"The {kind} has {columns} columns, but {len(names)} names are given: give one for each.")
-    given = [f"x{i}" for i in range(columns)] if names is None else [str(name) for name in names]
-    check_names(given, "names=")
-    return given
-
-
-def _column(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
-    """Return one column; values of several types become strings."""
-    if isinstance(values, np.ndarray):
-        if values.ndim != 1:
-            raise SourceError(f"Column '{name}' has {values.ndim} dimensions, but a column has 1.")
-        if values.dtype.kind == "f" and values.dtype.itemsize > 8:  # Arrow knows no longer ones
-            values = values.astype(np.float64)
-        values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if getattr(getattr(values, "dtype", None), "kind", "") == "c":
-        raise SourceError(f"Column '{name}' is complex. Complex data not supported: split it into two columns.")
-    try:
-        return pa.array(values, from_pandas=True)
-    except _FAILED:
-        cells = list(values)
-    for row, cell in enumerate(cells):
-        if not isinstance(cell, _SCALARS) and not _is_missing(cell):
-            raise SchemaError(
-                f"Column '{name}' holds values of several types; in row {row} stands a {type(cell).__name__}: "
-                f"{cell!r:.60}. Make them all numbers, all strings or all lists."
-            )
-    return pa.array([None if _is_missing(cell) else str(cell) for cell in cells], pa.string())
-
-
-def _is_missing(cell: object) -> bool:
-    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):  # of pandas
-        return True
-    return isinstance(cell, (float, np.floating)) and bool(np.isnan(cell))
+    return [f"x{i}" for i in range(columns)] if names is None else stripped(names, "names=")

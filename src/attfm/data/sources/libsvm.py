@@ -21,9 +21,10 @@ _BAG = pa.map_(pa.string(), pa.float32())
 
 @dataclass(frozen=True)
 class _Rows:
-    """Parsed rows: labels and numbers of entries of the rows, ids and weights of the entries, row after row."""
+    """Parsed rows: lines, labels and numbers of entries of the rows; ids and weights of the entries, row after row."""
 
-    labels: pa.Array
+    lines: NDArray[np.int64]
+    labels: pa.Array  # null where a row has none
     counts: NDArray[np.int64]
     ids: pa.StringArray
     weights: pa.FloatArray
@@ -32,25 +33,42 @@ class _Rows:
 class LibsvmFile:
     """A libsvm or libfm file, checked by one pass when it is opened.
 
-    Its columns are `label` (float64), and either f0 .. f{n-1} (ids as strings) where each row has n entries of
-    value 1 whose ids belong to their position, or `features` (map<string, float32>). A line that is not
-    `label id:value ...` raises SourceError, as do rows that are not laid out in fields as asked.
+    Its columns are `label` (float64), and either f0 .. f{n-1} (ids as strings), or `features` (map<string, float32>).
+
+    Parameters
+    ----------
+    file : DataFile, of lines `label id:value ...`; the label may be absent, and is then missing
+    layout : {"auto", "fields", "bag"}
+        "fields": rows of n entries of value 1, whose ids belong to their positions. "bag": any rows. "auto": fields
+        where the rows can be.
+    n_fields : int or None
+        With "fields": how many entries each row has, known from elsewhere (the file that a model was trained on).
+        The ids are then not compared between positions, so that few rows are read as many are.
+
+    Raises
+    ------
+    SourceError : a line is something else, or is not laid out in fields as asked
     """
 
-    def __init__(self, file: DataFile, *, layout: Layout = "auto") -> None:
+    def __init__(self, file: DataFile, *, layout: Layout = "auto", n_fields: int | None = None) -> None:
+        if n_fields is not None and layout != "fields":
+            raise SourceError(f"A number of fields belongs to the layout 'fields', not to '{layout}': leave it out.")
         self._file = file
         self.num_rows = 0
         look = _FieldLook()
         for rows in self._blocks():
             self.num_rows += len(rows.counts)
-            if layout != "bag":
+            if n_fields is not None:
+                _check_fields(rows, n_fields, file.name)
+            elif layout != "bag":
                 look.observe(rows)
         if self.num_rows == 0:
             raise SourceError(f"{file.name} is empty: a table needs at least one row.")
-        reason = "" if layout == "bag" else look.why_not()
-        if layout == "fields" and reason:
-            raise SourceError(f"{file.name} can't be read as fields: {reason}.")
-        self._fields = None if layout == "bag" or reason else look.fields
+        if layout == "fields" and n_fields is None and look.why_not():
+            raise SourceError(f"{file.name} can't be read as fields: {look.why_not()}. Read it as a bag instead.")
+        self._fields = n_fields
+        if n_fields is None and layout != "bag" and not look.why_not():
+            self._fields = look.fields
         fields = [(f"f{i}", pa.string()) for i in range(self._fields or 0)]
         self.schema = pa.schema([("label", pa.float64()), *(fields or [("features", _BAG)])])
 
@@ -76,6 +94,22 @@ class LibsvmFile:
             line += text.count(b"\n")
             if len(rows.counts):
                 yield rows
+
+
+def _check_fields(rows: _Rows, n_fields: int, file: str) -> None:
+    """Raise SourceError where a row has not so many entries of value 1."""
+    wrong = np.flatnonzero(rows.counts != n_fields)
+    if len(wrong):
+        raise SourceError(
+            f"{file}, line {rows.lines[wrong[0]]} has {rows.counts[wrong[0]]} entries, but there are {n_fields} "
+            "fields: give each field one entry."
+        )
+    unequal = pc.index(pc.equal(rows.weights, 1.0), False).as_py()
+    if unequal >= 0:
+        raise SourceError(
+            f"{file}, line {rows.lines[unequal // n_fields]}: entry {rows.ids[unequal]} has the value "
+            f"{rows.weights[unequal].as_py():g}, but the entries of fields have the value 1."
+        )
 
 
 class _FieldLook:
@@ -140,24 +174,30 @@ def _parse(text: bytes, first_line: int, file: str) -> _Rows:
     edges = np.flatnonzero(is_space[1:] != is_space[:-1]) + 1
     starts, ends = edges[0::2], edges[1::2]
     token_line = np.cumsum(raw == 10, dtype=np.int32)[starts] - 1  # line of each token, from 0
-    is_label = np.ones(len(starts), bool)
-    is_label[1:] = token_line[1:] != token_line[:-1]
+    is_first = np.ones(len(starts), bool)
+    is_first[1:] = token_line[1:] != token_line[:-1]
+    firsts = np.flatnonzero(is_first)
 
     def bad(token: int, what: str) -> SourceError:
         shown = raw[starts[token] : ends[token]].tobytes().decode("utf-8", "replace")
         return SourceError(
             f"{file}, line {first_line + int(token_line[token])}: {shown[:60]!r} {what}. Lines must be "
-            "'label id:value id:value ...'."
+            "'label id:value id:value ...', or have no label."
         )
 
     colons = np.flatnonzero(raw == 58)
+    # A line whose first token has a colon has no label.
+    next_colons = np.append(colons, len(raw))[np.searchsorted(colons, starts[firsts])]
+    has_label = next_colons >= ends[firsts]
+    is_label = is_first
+    is_label[firsts] = has_label
     entries = np.flatnonzero(~is_label)
     one_each = len(colons) == len(entries) and bool(((starts[entries] <= colons) & (colons < ends[entries])).all())
     if not one_each:
         in_token = np.bincount(np.searchsorted(starts, colons, side="right") - 1, minlength=len(starts))
         wrong = int(np.flatnonzero(in_token != ~is_label)[0])
         other = "has more than one colon (libffm files are not supported)" if in_token[wrong] else "has no colon"
-        raise bad(wrong, "stands where the label should be" if is_label[wrong] else other)
+        raise bad(wrong, other)
     # Token boundaries and colons as one rising sequence: every other slice of the text is a piece to keep.
     labels = _slices(raw, starts[is_label], ends[is_label])
     ids = _slices(raw, starts[entries], colons)
@@ -179,8 +219,11 @@ def _parse(text: bytes, first_line: int, file: str) -> _Rows:
     is_ranking = pc.index(ids, "qid").as_py()
     if is_ranking >= 0:
         raise bad(int(entries[is_ranking]), "belongs to a ranking file, which is not supported: drop the qid entries")
-    counts = np.diff(np.append(label_tokens, len(starts))) - 1
-    return _Rows(label_numbers, counts, ids, weights)
+    # Each row's place among the labels; one past them, where the null stands, if it has none.
+    places = np.where(has_label, np.cumsum(has_label) - 1, len(label_numbers))
+    labels = pa.concat_arrays([label_numbers, pa.nulls(1, pa.float64())]).take(pa.array(places))
+    counts = np.diff(np.append(firsts, len(starts))) - has_label
+    return _Rows(first_line + token_line[firsts].astype(np.int64), labels, counts, ids, weights)
 
 
 def _slices(raw: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> pa.StringArray:

@@ -1,5 +1,6 @@
 """Tables in: files of several kinds and table objects, as batches of Arrow columns that can be read again."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -200,13 +201,21 @@ def open_source(
     if kind == "delimited":
         reader = DelimitedFile(file, reading, stored)
     elif kind == "libsvm":
-        reader = LibsvmFile(file, layout=reading.layout)
+        reader = _libsvm(file, reading, stored)
     else:
         # pyarrow.dataset imports pandas where it is installed, which takes long: not before it is needed.
         from attfm.data.sources.arrow_files import open_arrow_file, open_folder
 
         reader = open_folder(file) if kind == "folder" else open_arrow_file(file, kind)
     return Source(file.name, reader, reading)
+
+
+def _libsvm(file: DataFile, reading: Reading, stored: Mapping[str, pa.DataType] | None) -> LibsvmFile:
+    """Open a libsvm file in the layout asked for, else in that of the columns in training."""
+    if reading.layout != "auto" or stored is None:
+        return LibsvmFile(file, layout=reading.layout)
+    fields = sum(re.fullmatch(r"f\d+", name) is not None for name in stored)
+    return LibsvmFile(file, layout="fields", n_fields=fields) if fields else LibsvmFile(file, layout="bag")
 
 
 class _TableReader:
