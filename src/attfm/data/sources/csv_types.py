@@ -8,18 +8,23 @@ import pyarrow.compute as pc
 import pyarrow.types as pat
 
 from attfm.config import Reading
-from attfm.data.texts import as_dates, markers, plain_numbers
+from attfm.data.texts import as_dates, markers, plain_numbers, typed
 
 _UTC = pa.timestamp("us", "UTC")
-_CANDIDATES = (pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us"), _UTC, pa.timestamp("ns"))
+# Times of day and durations, as pandas writes them; what is shorter may be anything.
+_SPANS = {
+    pa.time64("ns"): r"^\d{1,2}:\d{2}:\d{2}(\.\d+)?$",
+    pa.duration("ns"): r"^-?\d+ days? [+-]?\d{1,2}:\d{2}:\d{2}(\.\d+)?$",
+}
+_CANDIDATES = (pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us"), _UTC, pa.timestamp("ns"), *_SPANS)
 _OFFSET = r"(?P<offset>[+-]\d{2}(?::?\d{2})?)$"
 
 
 class TextColumn:
     """One column, whose type widens to hold all cells seen: null, then the narrowest of
 
-    int64 < float64, bool, timestamp (ISO 8601, without a zone or with one), and string for anything else: words, and
-    digits with a zero before them, which are codes.
+    int64 < float64, bool, timestamp (ISO 8601, without a zone or with one), time of day with seconds, duration, and
+    string for anything else: words, and digits with a zero before them, which are codes.
     """
 
     def __init__(self, name: str, reading: Reading) -> None:
@@ -74,9 +79,9 @@ class TextColumn:
             return pc.cast(pc.ascii_lower(trimmed), self.type)
         if pat.is_integer(self.type) or pat.is_floating(self.type):
             return pc.cast(plain_numbers(trimmed, self._reading), self.type)
-        if pat.is_timestamp(self.type) and self._reading.day_first is not None:
+        if pat.is_timestamp(self.type) and (self._reading.day_first is not None or self.type.tz is not None):
             return as_dates(trimmed, self.type.tz, self._reading)[0].cast(self.type)
-        return pc.cast(trimmed, self.type)
+        return typed(trimmed, self.type)[0] if self.type in _SPANS else pc.cast(trimmed, self.type)
 
     def _trim(self, cells: pa.StringArray) -> pa.StringArray:
         """Return the cells without spaces around them; the same object where there were none."""
@@ -95,6 +100,9 @@ class TextColumn:
             return bool(pc.all(pc.is_in(pc.ascii_lower(cells), pa.array(["true", "false"]))).as_py())
         if pat.is_timestamp(type_):
             return self._are_times(cells, type_)
+        if type_ in _SPANS:
+            has_form = pc.all(pc.match_substring_regex(cells, _SPANS[type_])).as_py()
+            return bool(has_form) and not typed(cells, type_)[1].any()
         cells = plain_numbers(cells, self._reading)
         try:
             pc.cast(cells, type_)
@@ -109,7 +117,7 @@ class TextColumn:
         return not pc.any(is_code).as_py()
 
     def _are_times(self, cells: pa.StringArray, type_: pa.DataType) -> bool:
-        if self._reading.day_first is not None:
+        if self._reading.day_first is not None or type_.tz is not None:
             _, lost, misplaced = as_dates(cells, type_.tz, self._reading)
             fits = not (lost.any() or misplaced.any())
         else:

@@ -1,0 +1,128 @@
+"""A value has one feature id, whatever brings it: each stored type by each route, fitted and asked."""
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from attfm.config import DataConfig
+from attfm.data.batch import Batch
+from attfm.data.codecs.codec import MISSING, UNKNOWN
+from attfm.data.encoder import Encoder
+from attfm.data.inference import infer_schema
+from attfm.data.sources.source import open_source
+from tests.data.encoding import assert_same_rows
+from tests.meaning.routes import ROUTES
+
+DAYS = [dt.date(2024, 3, 1), dt.date(2024, 7, 14), dt.date(1969, 12, 31), dt.date(2024, 3, 2)]
+TIMES = [dt.datetime(2024, 3, 1), dt.datetime(2024, 7, 14, 23, 30), dt.datetime(1969, 12, 31, 1, 2, 3, 250_000)]
+CATEGORICAL = {"kind": "categorical"}
+# Of each stored type: its values, and the settings of the column.
+VALUES: dict[str, tuple[pa.Array, dict[str, Any]]] = {
+    "text": (pa.array(["b", "a", "NA", "a b", "Ä"]), {}),
+    "codes": (pa.array(["0001", "0002", "10", "0001"]), {}),
+    "codes and words": (pa.array(["0001", "12", "A-17"]), {}),
+    "versions": (pa.array(["1.0", "1.10", "2.4.1", "1"]), {}),
+    "truths as text": (pa.array(["True", "False", "maybe"]), {}),
+    "days as text": (pa.array(["2024-03-01", "2024-03-02", "unknown"]), {}),
+    "bool": (pa.array([True, False, True]), {}),
+    "int8": (pa.array([3, -7, 0], pa.int8()), {}),
+    "int64": (pa.array([3, -7, 12_345_678, 0]), {}),
+    "int64 categories": (pa.array([3, -7, 12_345_678, 0]), CATEGORICAL),
+    "uint64 categories": (pa.array([3, 2**53], pa.uint64()), CATEGORICAL),
+    "float32": (pa.array([0.1, -2.5, 3.0, 1e-8], pa.float32()), {}),
+    "float32 categories": (pa.array([0.1, -2.5, 3.0], pa.float32()), CATEGORICAL),
+    "float64": (pa.array([0.1, -2.5, 3.0, 1e-8, 0.1 + 0.2]), {}),
+    "float64 categories": (pa.array([0.1, -2.5, 3.0, 1e-8, 1e22]), CATEGORICAL),
+    "decimal": (pa.array([Decimal("1.10"), Decimal("-2.00"), Decimal("0.07")], pa.decimal128(9, 2)), {}),
+    "decimal categories": (pa.array([Decimal("1.10"), Decimal("-2.00")], pa.decimal128(9, 2)), CATEGORICAL),
+    "date": (pa.array(DAYS), {}),
+    "date categories": (pa.array(DAYS), CATEGORICAL),
+    "timestamp": (pa.array(TIMES, pa.timestamp("us")), {}),
+    "timestamp categories": (pa.array(TIMES, pa.timestamp("us")), CATEGORICAL),
+    "timestamp in Tokyo": (pa.array(TIMES, pa.timestamp("us", "Asia/Tokyo")), {}),
+    "timestamp in Berlin": (pa.array(TIMES, pa.timestamp("ns", "Europe/Berlin")), {}),
+    "duration": (pa.array([dt.timedelta(days=1, seconds=1.5), dt.timedelta(seconds=-90)], pa.duration("us")), {}),
+    "time": (pa.array([dt.time(12, 30), dt.time(0, 0, 1)], pa.time64("us")), {}),
+    "dictionary": (pa.array(["b", "a", "c"]).dictionary_encode(), {}),
+    "list of text": (pa.array([["a", "b"], ["b"], []]), {}),
+    "list of integers": (pa.array([[1, 2], [2]]), {}),
+}
+# What a library or format does not have, or writes as something else.
+ABSENT = {
+    # Python's floats are float64: what a float32 of a file was rounded to is another value there.
+    *(
+        (route, "float32 categories")
+        for route in ("pandas objects", "dict of columns", "list of dicts", "list of rows")
+    ),
+    *((route, kind) for kind in ("list of text", "list of integers") for route in ROUTES if "CSV" in route),
+    *((route, kind) for kind in ("list of text", "list of integers") for route in ("pandas nullable",)),
+    ("CSV of polars", "duration"),
+}
+
+
+def column(kind: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Return a table of the values, each some times, with gaps, beside a number; and the settings of its column."""
+    values, settings = VALUES[kind]
+    places = [i % len(values) for i in range(3 * len(values))]
+    gaps = pa.array([None if i % 5 == 3 else place for i, place in enumerate(places)])
+    table = pa.table({"v": values.take(gaps), "n": range(len(places))})
+    return table, {"v": settings} if settings else {}
+
+
+def fit(data: object, settings: dict[str, Any]) -> Encoder:
+    source = open_source(data)
+    config = DataConfig.parse({"columns": settings})
+    schema = infer_schema(source.batches(), source.schema, target=None, config=config, source=source)
+    return Encoder.fit(schema, source.batches())
+
+
+def encode(encoder: Encoder, data: object) -> Batch:
+    source = open_source(data, encoder.schema.reading, stored=encoder.schema.stored_types)
+    return Batch.concatenate([encoder.transform(batch, reading=source.reading) for batch in source.batches()])
+
+
+def routes_of(kind: str) -> list[str]:
+    return [route for route in ROUTES if (route, kind) not in ABSENT]
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_value_has_one_feature_by_every_route(kind: str, tmp_path: Path) -> None:
+    table, settings = column(kind)
+    brought = {route: ROUTES[route](table, tmp_path) for route in routes_of(kind)}
+    for fitted, training in brought.items():
+        encoder = fit(training, settings)
+        expected = encode(encoder, training)
+        for f, field in enumerate(encoder.fields):
+            ids = expected.field(f).ids - field.start
+            assert (ids != UNKNOWN).all(), (kind, fitted, field.name)
+            assert (ids != MISSING).any(), (kind, fitted, field.name)
+        for asked, data in brought.items():
+            try:
+                assert_same_rows(encode(encoder, data), expected)
+            except AssertionError as error:
+                raise AssertionError(f"{kind}: fitted on {fitted}, asked by {asked}: {error}") from error
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_single_row_means_what_it_meant(kind: str) -> None:
+    table, settings = column(kind)
+    encoder = fit(table, settings)
+    whole = encode(encoder, table)
+    for row in range(len(VALUES[kind][0])):
+        (one,) = table.slice(row, 1).to_pylist()
+        if "list" not in kind:  # which would be a dict of columns
+            assert_same_rows(encode(encoder, one), whole.slice(row, row + 1))
+        assert_same_rows(encode(encoder, [one]), whole.slice(row, row + 1))
+
+
+def test_a_comparison_notices_another_feature() -> None:
+    table, settings = column("text")
+    encoder = fit(table, settings)
+    other = table.set_column(0, "v", pa.array(np.roll(table["v"].to_numpy(zero_copy_only=False), 1)))
+    with pytest.raises(AssertionError):
+        assert_same_rows(encode(encoder, table), encode(encoder, other))
