@@ -59,15 +59,16 @@ class _Survey:
             if low is not None and math.isfinite(low) and math.isfinite(high):
                 self.minimum, self.maximum = min(self.minimum, float(low)), max(self.maximum, float(high))
 
-    def first_row(self, text: str) -> int:
-        """Return the row of the sample that first has a text."""
+    def first_of(self, texts: pa.Array) -> tuple[str, int]:
+        """Return the first value of the sample that is one of some texts, and its row."""
         row = 0
         for array in self.sample:
-            place = int(pc.index(array.cast(pa.large_string()), text).as_py())
+            values = array.cast(pa.large_string())
+            place = int(pc.index(pc.is_in(values, texts), True).as_py())
             if place >= 0:
-                return row + place
+                return values[place].as_py(), row + place
             row += len(array)
-        return row
+        return "", 0
 
     def _look_at_texts(self, array: pa.DictionaryArray, row: int) -> None:
         texts = array.dictionary.cast(pa.large_string())
@@ -179,9 +180,8 @@ def _warn_of_lookalike(name: str, survey: _Survey, table: Source | None) -> None
     from_text = table is not None and table.is_text
     if len(others) == 0 and not from_text:
         return  # a frame's author may have made them text
-    shown = int(others[0]) if len(others) else 0
-    first = survey.first_row(values[shown].as_py())
-    where = f"row {first:,}" if table is None else table.place(first)
+    first, row = survey.first_of(values.take(pa.array(others)) if len(others) else values)
+    where = f"row {row:,}" if table is None else table.place(row)
     share = f"{counts[alike.alike].sum():,} of {counts.sum():,} values are {alike.what}"
     if survey.partial:
         share += f" in the first {SAMPLE_ROWS:,} rows"
@@ -190,7 +190,7 @@ def _warn_of_lookalike(name: str, survey: _Survey, table: Source | None) -> None
         share += f", {count:,} {'is' if count == 1 else 'are'} not"
     advice = alike.advice([values[i].as_py() for i in others[:3].tolist()], from_text=from_text)
     _warn(
-        f"Column '{name}': {share} (first: {values[shown].as_py()!r:.60}, {where}), so it is read as text, each value "
+        f"Column '{name}': {share} (first: {first!r:.60}, {where}), so it is read as text, each value "
         f"a category of its own. {advice}"
     )
 

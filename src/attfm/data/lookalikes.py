@@ -1,6 +1,7 @@
 """Text columns that look like numbers or dates: what most of their values are, and which are not."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ _NUMBERS = (
     ("numbers with a thousands separator", Reading(thousands=",")),
     ("numbers with a decimal comma", Reading(decimal=",")),
     ("numbers with a decimal comma and a thousands separator", Reading(decimal=",", thousands=".")),
+    ("numbers with spaces between thousands", Reading(thousands=" ")),
+    ("numbers with apostrophes between thousands", Reading(thousands="'")),
+    ("numbers with a decimal comma and spaces between thousands", Reading(decimal=",", thousands=" ")),
     ("numbers with a percent or currency sign", Reading(signs=True)),
     ("numbers with a percent or currency sign and a thousands separator", Reading(signs=True, thousands=",")),
     ("numbers with a percent or currency sign and a decimal comma", Reading(signs=True, decimal=",", thousands=".")),
@@ -113,7 +117,7 @@ def _options(reading: Reading) -> str:
     if reading.decimal != ".":
         options.append(f"--decimal '{reading.decimal}'")
     if reading.thousands:
-        options.append(f"--thousands '{reading.thousands}'")
+        options.append(f"--thousands {shlex.quote(reading.thousands)}")
     if reading.signs:
         options.append("--signs")
     if reading.day_first is not None:

@@ -227,11 +227,11 @@ def _look_for_numbers(column: Column, name: str) -> None:
     if alike is None or (alike.alike.all() and len(values) <= MOST_CLASSES):
         return
     others = np.flatnonzero(~alike.alike)
-    shown = int(others[0]) if len(others) else 0
+    row = int((~alike.alike[codes]).argmax()) if len(others) else 0
     advice = alike.advice(values.take(pa.array(others[:3])).to_pylist(), from_text=True, kind=_KIND)
     sentence = (
         f"Target '{name}': {alike.alike[codes].sum():,} of {len(codes):,} values are {alike.what}, but it is text "
-        f"(first: {values[shown].as_py()!r:.60}, row {int((codes == shown).argmax()):,}) and would make "
+        f"(first: {values[int(codes[row])].as_py()!r:.60}, row {row:,}) and would make "
         f"{len(values):,} classes. {advice}"
     )
     if len(values) > MOST_CLASSES:

@@ -165,11 +165,14 @@ class DelimitedFile:
     def _ragged(self, row: pacsv.InvalidRow, lines: int) -> SourceError:
         if _END in row.text:
             return self._unclosed(lines, row.text.count("\n"))
-        line, cells, text = self._first_ragged(row.expected_columns) or (None, row.actual_columns, row.text)
+        found = self._first_ragged(row.expected_columns) or (None, row.actual_columns, row.text, False)
+        line, cells, text, is_last = found
         where = f"Line {line} of {self._file.name}" if line else f"A row of {self._file.name}"
         shown = text.strip() if len(text) <= 80 else f"{text[:77]}..."
         separator = self._heading.separator
         quote = "A quote seems to be unclosed." if "\n" in text.strip() else f"Quote cells that contain {separator!r}."
+        if is_last and cells < row.expected_columns:
+            quote = "It is the last row: remove it, if it is a total or a note."
         return SourceError(
             f"{where} has {cells} {'cell' if cells == 1 else 'cells'}, but {row.expected_columns} are expected: "
             f"{shown!r}. {quote}"
@@ -181,11 +184,15 @@ class DelimitedFile:
             f"{lines + 1 - swallowed}. Close it, or double it inside a quoted cell."
         )
 
-    def _first_ragged(self, expected: int) -> tuple[int, int, str] | None:
-        """Return line, number of cells and text of the first row with another number; None if it can't be told."""
-        for line, cells in self._lines():
+    def _first_ragged(self, expected: int) -> tuple[int, int, str, bool] | None:
+        """Return line, number of cells and text of the first row with another number, and whether it is the last.
+
+        None if it can't be told.
+        """
+        rows = self._lines()
+        for line, cells in rows:
             if len(cells) != expected:
-                return line, len(cells), self._heading.separator.join(cells)
+                return line, len(cells), self._heading.separator.join(cells), next(rows, None) is None
         return None
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
