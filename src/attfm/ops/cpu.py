@@ -20,6 +20,11 @@ compiled: Any = None
 with contextlib.suppress(ModuleNotFoundError):  # a pure-Python install: no compiler was there
     compiled = importlib.import_module("attfm.ops._native")
 
+# A forked child has none of the parent's threads, but OpenMP still counts on them and would wait for them for ever.
+# `torch.set_num_threads` of the child itself asks for that wait again.
+if hasattr(os, "register_at_fork"):  # not on Windows, which forks nothing
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 # Below this many multiply-adds a second thread costs more than it brings.
 WORK_PER_THREAD = 100_000
 # From the lowest; each machine that has one has those before it.

@@ -15,7 +15,7 @@ from attfm.model.bundle import Model, build_module
 from attfm.model.modules import FactorizationMachine
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
-from attfm.train.trainer import History, Trainer, drawn_from, silence_unseen, start_at_base_rate
+from attfm.train.trainer import History, Trainer, choose_device, drawn_from, silence_unseen, start_at_base_rate
 
 _SHARED_WITH_FM = ("intercept", "linear.weight", "embedding.weight")
 
@@ -46,6 +46,7 @@ def train(prepared: Prepared, config: Config, observer: Observer | None = None) 
 def train_module(prepared: Prepared, config: Config, observer: Observer) -> tuple[FactorizationMachine, History]:
     """Return a module trained on prepared rows, and its learning curve; see `Trainer`."""
     encoder, target, data, settings = prepared.encoder, prepared.target, prepared.data, config.train
+    choose_device(settings.device)  # where there is none of that name, or none at all, nothing is drawn from it first
     generator = torch.Generator().manual_seed(settings.seed)
     with drawn_from(generator):
         module = build_module(encoder, target, config)
