@@ -21,7 +21,7 @@ with contextlib.suppress(ModuleNotFoundError):  # a pure-Python install: no comp
     compiled = importlib.import_module("attfm.ops._native")
 
 # A forked child has none of the parent's threads, but OpenMP still counts on them and would wait for them for ever.
-# `torch.set_num_threads` of the child itself asks for that wait again.
+# One that asks torch for more threads itself waits all the same.
 if hasattr(os, "register_at_fork"):  # not on Windows, which forks nothing
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
