@@ -17,6 +17,7 @@ from attfm.estimators.explained import Explained
 from attfm.estimators.inputs import weights
 from attfm.model.bundle import Model
 from attfm.model.run_folder import save_model
+from attfm.model.task import check_class_weights
 from attfm.train.fit import fit
 from attfm.train.observer import FitProgress
 from attfm.train.prepare import LabelledTable, Tables
@@ -98,12 +99,11 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         seed = self.random_state
         if not isinstance(seed, int | np.integer) or seed < 0:
             seed = check_random_state(seed).randint(2**31)
-        per_class = self.class_weight
         parameters |= {
             "seed": int(seed),
             "task": self._usual_task(classes) if self.task == "auto" else self.task,
             "columns": self.columns or {},
-            "class_weight": {str(k): v for k, v in per_class.items()} if isinstance(per_class, Mapping) else per_class,
+            "class_weight": _named(self.class_weight) if isinstance(self.class_weight, Mapping) else self.class_weight,
         }
 
         def section(kind: type[_Section]) -> _Section:
@@ -151,3 +151,13 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         tags.input_tags.categorical = True
         tags.input_tags.sparse = False
         return tags
+
+
+def _named(class_weight: Mapping[Any, float]) -> dict[str, float]:
+    """Return the weights of classes by the names of their labels; raise ConfigError for what can't be weights."""
+    check_class_weights(class_weight)
+    names = [str(label) for label in class_weight]
+    doubled = [name for name in names if names.count(name) > 1]
+    if doubled:
+        raise ConfigError(f"Setting 'class_weight' names the class '{doubled[0]}' twice: give it one weight.")
+    return dict(zip(names, class_weight.values(), strict=True))

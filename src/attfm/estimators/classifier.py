@@ -47,7 +47,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         takes as long as the fit
     threshold : float in (0, 1), probability above which `predict` gives the second of two classes
     device, backend : "auto", "cpu" or "cuda"; "auto", "native" or "reference": where it is trained, and by what
-    class_weight : "balanced", dict or None, a weight for each label
+    class_weight : "balanced", dict or None, a weight above 0 for each label; those not named have 1
     verbose : bool or "auto", whether to show a progress bar; "auto": where standard error is a terminal
     random_state : int, RandomState or None, seed; equal seeds give equal models, bit for bit, on the same machine
 
