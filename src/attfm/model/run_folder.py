@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import safetensors
+import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
@@ -112,6 +113,7 @@ def _write(model: Model, part: Path, report: str | None) -> None:
     (part / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
+@torch.inference_mode(False)  # in a caller's too: what is made there can't be trained, or kept, later
 def load_model(folder: str | Path) -> Model:
     """Read a run folder; predictions are bit for bit those of the model that was saved.
 

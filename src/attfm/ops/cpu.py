@@ -82,7 +82,8 @@ def _all_pairs(fields: int) -> Tensor:
     if torch.compiler.is_compiling():
         return all_pairs(fields).to(torch.int32).contiguous()
     if fields not in _pairs_of:
-        _pairs_of[fields] = all_pairs(fields).to(torch.int32).contiguous()
+        with torch.inference_mode(False):  # a step may save it for its gradients, which inference tensors forbid
+            _pairs_of[fields] = all_pairs(fields).to(torch.int32).contiguous()
     return _pairs_of[fields]
 
 

@@ -62,6 +62,8 @@ def train_module(prepared: Prepared, config: Config, observer: Observer) -> tupl
     return module, Trainer(module, data, settings, observer, generator).run()
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # in a caller's torch.no_grad() or torch.inference_mode() too
 def refit_with_seeds(
     model: Model, tables: Tables, seeds: int, *, advice: str = "Give the table of the training.",
     observer: Observer | None = None,
