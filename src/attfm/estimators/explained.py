@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from attfm.errors import ConfigError
-from attfm.estimators.inputs import Inputs, weights
+from attfm.estimators.inputs import Inputs
+from attfm.estimators.labels import label_column, read_weights
 from attfm.explain.explainer import Explainer, explain_global
 from attfm.explain.explanation import Explanation, View
 from attfm.explain.faithfulness import Faithfulness, check
@@ -80,8 +80,8 @@ class Explained(Inputs):
                 f"seeds={seeds} fits the model again, and needs the rows of the fit: give refit_on=(X, y), "
                 "and eval_set= if there was one."
             )
-        table = self._labelled(refit_on, "refit_on")
-        valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
+        table = self._labelled(refit_on, "refit_on", model.schema)
+        valid = None if eval_set is None else self._labelled(eval_set, "eval_set", model.schema)
         tables = Tables(table, model.schema, model.target.name, valid=valid)
         advice = "Give refit_on=, and eval_set= if there was one, as fit() got them."
         with FitProgress(model.config.train.epochs, show=self.verbose) as progress:
@@ -132,6 +132,6 @@ class Explained(Inputs):
                 raise ConfigError("report() has y or sample_weight, but no X: give the rows that they belong to.")
             return write_report(model, path)
         source = self._source(X)
-        target = None if y is None else model.target.encode(pa.array(self._labels(y, source)))
-        examined = Examined.of_table(model, source, target, weights(sample_weight), "the table given")
+        target = None if y is None else model.target.encode(label_column(self._labels(y, source)))
+        examined = Examined.of_table(model, source, target, read_weights(sample_weight), "the table given")
         return write_report(model, path, examined)
