@@ -58,6 +58,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     model_ : attfm.Model, the fitted model
     history_ : list of dict, one dictionary for each epoch
     n_features_in_, feature_names_in_ : int and (columns,), the columns of the fit
+    feature_importances_ : (columns,), the share of each column in the mean |effect| over the training rows
 
     Examples
     --------

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from attfm.errors import ConfigError
 from attfm.estimators.inputs import Inputs
@@ -14,6 +15,7 @@ from attfm.explain.explanation import Explanation, View
 from attfm.explain.faithfulness import Faithfulness, check
 from attfm.explain.global_explanation import GlobalExplanation
 from attfm.explain.what_if import Changes, what_if
+from attfm.model.terms import field_pairs
 from attfm.report.page import checked_path, write_report
 from attfm.report.rows_shown import Examined
 from attfm.train.observer import FitProgress
@@ -41,6 +43,23 @@ class Explained(Inputs):
         ConfigError : the centred view of a model that has no background
         """
         return Explainer(self._fitted, view=view).of_rows(self._source(X), rows)
+
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]:
+        """Share of each column of the fit in the mean |effect| over the training rows, (columns,), 0 of ignored ones.
+
+        A pair's effect is shared half and half between its two fields, and the parts of a date are summed. The shares
+        sum to 1, or are all 0 where nothing has an effect.
+        """
+        model = self._fitted
+        summary = explain_global(model).summary
+        of_field = summary.field_importance.sum(1)
+        for pair, size in zip(field_pairs(model.module), summary.pair_importance.sum(1), strict=True):
+            of_field[pair] += size / 2
+        shares = {column.name: 0.0 for column in model.schema.columns if column.kind not in ("target", "weight")}
+        for field, size in zip(model.encoder.fields, of_field, strict=True):
+            shares[field.column] += size / (of_field.sum() or 1.0)
+        return np.array(list(shares.values()))
 
     def explain_global(self, X: object = None, *, pairs: Sequence[tuple[str, str]] | None = None) -> GlobalExplanation:
         """Return importance, attention, shape curves and pair surfaces.
