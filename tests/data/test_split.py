@@ -49,8 +49,9 @@ def test_a_class_of_one_row_stays_in_training_whatever_the_seed(seed: int) -> No
     assert held is not None
     assert (98 in rest, len(held), (np.diff(rest) > 0).all()) == (True, 10, True)
     labels = pa.chunked_array([pa.array(np.array(CLASSES)[codes])])
-    with pytest.warns(DataWarning, match=ONE_ROW):
+    with pytest.warns(DataWarning, match=ONE_ROW) as caught:
         split = split_table(labels, name="y", task="auto", valid=Part(0.4), test=Part(0.4), seed=seed)
+    assert len(caught) == 1  # of both parts
     assert split.train is not None
     assert 98 in split.train
 

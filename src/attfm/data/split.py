@@ -69,13 +69,14 @@ def split_table(
     target = Target.fit(labels, task=task, name=name)
     codes = target.encode(labels)
     rest, parts = np.arange(len(codes)), dict[str, RowNumbers | None](valid=None, test=None)
-    left = 1.0
+    left, never_held_out = 1.0, [np.empty(0, np.int64)]
     for part, asked in (("test", test), ("valid", valid)):
         if asked.fraction:
-            rest, parts[part] = split_rows(
-                rest, codes, classes=target.classes, fraction=asked.fraction / left, seed=seed
-            )
+            fraction = asked.fraction / left
+            rest, parts[part], kept = _split(rest, codes, classes=target.classes, fraction=fraction, seed=seed)
+            never_held_out.append(kept)
             left -= asked.fraction
+    _warn_of(np.unique(np.concatenate(never_held_out)), codes, target.classes)
     return Split(rest, parts["valid"], parts["test"])
 
 
@@ -110,6 +111,15 @@ def split_rows(
     ------
     ConfigError : too few rows
     """
+    rest, part, kept = _split(rows, codes, classes=classes, fraction=fraction, seed=seed)
+    _warn_of(kept, codes, classes)
+    return rest, part
+
+
+def _split(
+    rows: RowNumbers, codes: NDArray[Any], *, classes: Sequence[Label] | None, fraction: float, seed: int
+) -> tuple[RowNumbers, RowNumbers, RowNumbers]:
+    """Return the rest, the part, and those of the rest that are all rows of their classes; see `split_rows`."""
     lone = lone_rows(codes[rows], classes)
     others, kept, strata = np.delete(rows, lone), rows[lone], None
     if classes is not None and len(others):
@@ -125,9 +135,7 @@ def split_rows(
         taken_whole = ~np.isin(codes[part], codes[rest])
         kept = np.concatenate([kept, part[taken_whole]])
         part = part[~taken_whole]
-    if classes is not None and len(kept):
-        _warn_of(kept, codes, classes)
-    return np.concatenate([rest, kept]), part
+    return np.concatenate([rest, kept]), part, kept
 
 
 def lone_rows(codes: NDArray[Any], classes: Sequence[Label] | None) -> NDArray[np.int64]:
@@ -138,8 +146,10 @@ def lone_rows(codes: NDArray[Any], classes: Sequence[Label] | None) -> NDArray[n
     return np.sort(first[counts == 1])
 
 
-def _warn_of(kept: RowNumbers, codes: NDArray[Any], classes: Sequence[Label]) -> None:
-    """Warn of classes whose rows are all kept in training."""
+def _warn_of(kept: RowNumbers, codes: NDArray[Any], classes: Sequence[Label] | None) -> None:
+    """Warn of classes whose rows are all kept in training, where there are such."""
+    if classes is None or not len(kept):
+        return
     names = [repr(classes[code]) for code in np.unique(codes[kept])]
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
     one = len(names) == 1
@@ -148,5 +158,5 @@ def _warn_of(kept: RowNumbers, codes: NDArray[Any], classes: Sequence[Label]) ->
         f"{'its' if one else 'their'} rows ({len(kept)}) are all kept in training, so {'it is' if one else 'they are'} "
         "not measured on those held out.",
         DataWarning,
-        stacklevel=2,
+        stacklevel=3,
     )
