@@ -14,7 +14,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from attfm import AFMClassifier, AFMRegressor, ConfigError, DataError, RunFolderError, SchemaError, TargetError, load
+from attfm import (
+    AFMClassifier,
+    AFMRegressor,
+    ConfigError,
+    DataError,
+    DataWarning,
+    RunFolderError,
+    SchemaError,
+    TargetError,
+    load,
+)
 
 KINDS = {
     "pandas": lambda frame: frame,

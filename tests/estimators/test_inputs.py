@@ -130,6 +130,8 @@ def test_an_array_of_strings_with_numbers_in_it_is_told(dtype: Any) -> None:
     with pytest.warns(DataWarning, match=message):
         assert kinds(fitted(X)) == ["categorical"] * 3
     assert kinds(fitted(X[:, 1:])) == ["categorical"] * 2  # no warning: no column is all numbers
+    for kind in ("numeric", "categorical"):  # nor where the kind is declared
+        assert kinds(AFMClassifier(epochs=1, columns={0: {"kind": kind}}).fit(X, LABELS))[0] == kind
 
 
 @pytest.mark.parametrize("X", [FRAME.to_numpy(dtype=object), WITHOUT_NAMES["rows"]], ids=["array", "list"])

@@ -13,6 +13,7 @@ from attfm.config import Config, DataConfig, ModelConfig, PresetName, TaskName, 
 from attfm.data.inference import infer_schema
 from attfm.errors import ConfigError, TargetError, listed
 from attfm.estimators.explained import Explained
+from attfm.estimators.inputs import warn_of_numbers_as_text
 from attfm.estimators.labels import label_column, label_name, read_weights
 from attfm.model.bundle import Model
 from attfm.model.run_folder import save_model
@@ -121,6 +122,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         self._check_learnable(labels)
         config = self._config(len(np.unique(labels)), source.schema.names)
         schema = infer_schema(source.batches(), source.schema, target=None, config=config.data, source=source.name)
+        warn_of_numbers_as_text(X, schema)
         valid = None if eval_set is None else self._labelled(eval_set, "eval_set", schema)
         table = LabelledTable(source, label_column(labels), read_weights(sample_weight))
         tables = Tables(table, schema, label_name(y), valid=valid)

@@ -34,7 +34,6 @@ class Inputs:
     def _training_source(self, X: object) -> Source:
         """Return X as a source, and remember the names and the number of its columns."""
         if not has_names(X) and not is_list_of_rows(X):
-            warn_of_numbers_as_text(X)
             return open_source(validate_data(self, _known(X), dtype=None, ensure_all_finite="allow-nan"))
         source = open_source(X)
         self.n_features_in_ = len(source.schema.names)
@@ -151,11 +150,15 @@ def _known(X: object) -> object:
     return X.astype(object) if isinstance(X, np.ndarray) and X.dtype.kind == "T" else X
 
 
-def warn_of_numbers_as_text(X: object) -> None:
-    """Warn where a whole column of an array of strings is numbers: they become categories."""
+def warn_of_numbers_as_text(X: object, schema: Schema) -> None:
+    """Warn where a whole column of an array of strings is numbers, which became categories without being told to."""
     if not isinstance(X, np.ndarray) or X.dtype.kind not in "UST" or X.ndim != 2:
         return
-    numbers = [f"x{i}" for i, column in enumerate(X.T) if _is_all_numbers(column)]
+    numbers = [
+        column.name
+        for column, cells in zip(schema.columns, X.T, strict=True)
+        if column.kind == "categorical" and not column.reason.startswith("declared") and _is_all_numbers(cells)
+    ]
     if numbers:
         warnings.warn(
             f"X is an array of strings, so that the numbers in {listed(numbers)} are taken as categories: "
