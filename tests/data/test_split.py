@@ -6,42 +6,101 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from attfm.data.split import Part, hold_out, split_rows, split_table
-from attfm.errors import ConfigError
+from attfm.errors import ConfigError, DataWarning
 
 ROWS = np.arange(1000)
 CODES = np.repeat([0, 1], [900, 100])
+CLASSES = ("no", "yes")
 
 
 def test_a_part_is_held_out_stratified_and_the_same_for_a_seed() -> None:
-    rest, held = hold_out(ROWS, CODES, stratify=True, fraction=0.1, seed=0)
+    rest, held = hold_out(ROWS, CODES, classes=CLASSES, fraction=0.1, seed=0)
     assert held is not None
     assert (len(rest), len(held), CODES[held].sum()) == (900, 100, 10)
     assert np.array_equal(np.union1d(rest, held), ROWS)
     assert (np.diff(rest) > 0).all()
     assert (np.diff(held) > 0).all()
-    np.testing.assert_array_equal(hold_out(ROWS, CODES, stratify=True, fraction=0.1, seed=0)[0], rest)
-    assert (hold_out(ROWS, CODES, stratify=True, fraction=0.1, seed=1)[0] != rest).any()
+    np.testing.assert_array_equal(hold_out(ROWS, CODES, classes=CLASSES, fraction=0.1, seed=0)[0], rest)
+    assert (hold_out(ROWS, CODES, classes=CLASSES, fraction=0.1, seed=1)[0] != rest).any()
 
 
 def test_few_rows_are_left_whole() -> None:
-    rest, held = hold_out(ROWS[:49], CODES, stratify=True, fraction=0.1, seed=0)
+    rest, held = hold_out(ROWS[:49], CODES, classes=CLASSES, fraction=0.1, seed=0)
     assert (rest.tolist(), held) == (list(range(49)), None)
-    assert hold_out(ROWS[:50], CODES, stratify=True, fraction=0.1, seed=0)[1] is not None
+    assert hold_out(ROWS[:50], CODES, classes=CLASSES, fraction=0.1, seed=0)[1] is not None
 
 
-def test_a_class_of_one_row_does_not_stop_the_split() -> None:
-    codes = np.array([0] * 99 + [1])
-    rest, part = split_rows(ROWS[:100], codes, stratify=True, fraction=0.2, seed=0)
-    assert (len(rest), len(part)) == (80, 20)
+ONE_ROW = (
+    r"Class 'yes' has too few rows to hold one out: its rows \(1\) are all kept in training, so it is not measured"
+)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_class_of_one_row_stays_in_training_whatever_the_seed(seed: int) -> None:
+    codes = np.array([0] * 98 + [1, 0])
+    for rows in (np.arange(100), np.arange(100)[::-1]):
+        with pytest.warns(DataWarning, match=ONE_ROW):
+            rest, part = split_rows(rows, codes, classes=CLASSES, fraction=0.2, seed=seed)
+        assert (len(rest), len(part)) == (80, 20)
+        assert 98 in rest
+        assert np.array_equal(np.sort(np.concatenate([rest, part])), np.arange(100))
+    with pytest.warns(DataWarning, match=ONE_ROW):
+        rest, held = hold_out(ROWS[:100], codes, classes=CLASSES, fraction=0.1, seed=seed)
+    assert held is not None
+    assert (98 in rest, len(held), (np.diff(rest) > 0).all()) == (True, 10, True)
+    labels = pa.chunked_array([pa.array(np.array(CLASSES)[codes])])
+    with pytest.warns(DataWarning, match=ONE_ROW) as caught:
+        split = split_table(labels, name="y", task="auto", valid=Part(0.4), test=Part(0.4), seed=seed)
+    assert len(caught) == 1  # of both parts
+    assert split.train is not None
+    assert 98 in split.train
+
+
+def test_the_other_classes_are_stratified_beside_a_class_of_one_row() -> None:
+    codes = np.array([0] * 80 + [1] * 20 + [2])
+    with pytest.warns(DataWarning, match="Class 'c' has"):
+        _, part = split_rows(np.arange(101), codes, classes=("a", "b", "c"), fraction=0.2, seed=0)
+    assert np.bincount(codes[part]).tolist() == [16, 4]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_each_class_keeps_a_row_where_they_are_too_many_to_stratify(seed: int) -> None:
+    codes = np.repeat(np.arange(40), 2)  # a part of 36 rows can't have one of each of the 40 classes
+    names = tuple(f"c{code}" for code in range(40))
+    with pytest.warns(DataWarning, match=r"Class(es)? 'c\d+'.* are all kept in training"):
+        rest, part = split_rows(np.arange(80), codes, classes=names, fraction=0.45, seed=seed)
+    assert np.array_equal(np.unique(codes[rest]), np.arange(40))
+    assert np.array_equal(np.sort(np.concatenate([rest, part])), np.arange(80))
+    drawn = train_test_split(np.arange(80), test_size=0.45, random_state=seed)
+    assert set(part) < set(drawn[1])  # the draw is the same, but for the rows that are given back
+
+
+def test_rows_that_are_all_alone_in_their_class_are_left_whole_or_can_not_be_split() -> None:
+    names = tuple(f"c{code}" for code in range(60))
+    rest, held = hold_out(np.arange(60), np.arange(60), classes=names, fraction=0.1, seed=0)
+    assert (rest.tolist(), held) == (list(range(60)), None)
+    with pytest.raises(ConfigError, match=r"60 rows can't be split with a part of 0\.2"):
+        split_rows(np.arange(60), np.arange(60), classes=names, fraction=0.2, seed=0)
     with pytest.raises(ConfigError, match=r"1 rows can't be split with a part of 0\.2"):
-        split_rows(ROWS[:1], codes[:1], stratify=True, fraction=0.2, seed=0)
+        split_rows(ROWS[:1], CODES, classes=CLASSES, fraction=0.2, seed=0)
+
+
+def test_many_such_classes_are_told_in_one_sentence() -> None:
+    codes = np.concatenate([np.zeros(100, np.int64), np.arange(1, 13)])
+    names = tuple(f"c{code}" for code in range(13))
+    with pytest.warns(DataWarning) as caught:
+        split_rows(np.arange(112), codes, classes=names, fraction=0.2, seed=0)
+    (warning,) = caught
+    assert str(warning.message).startswith("Classes 'c1', 'c2', ")
+    assert "'c10' and 2 more have too few rows to hold one out: their rows (12) are all kept" in str(warning.message)
 
 
 @pytest.mark.parametrize("stratify", [True, False])
 def test_rows_are_split_as_scikit_learn_splits_them(stratify: bool) -> None:
+    classes = CLASSES if stratify else None
     some = ROWS[::2]
     expected = train_test_split(some, test_size=0.3, stratify=CODES[some] if stratify else None, random_state=7)
-    for part, other in zip(split_rows(some, CODES, stratify=stratify, fraction=0.3, seed=7), expected, strict=True):
+    for part, other in zip(split_rows(some, CODES, classes=classes, fraction=0.3, seed=7), expected, strict=True):
         np.testing.assert_array_equal(part, other)
 
 
@@ -64,7 +123,7 @@ def test_a_table_gives_the_test_rows_first_and_then_the_validation_rows() -> Non
 def test_numbers_are_split_without_strata() -> None:
     labels = pa.chunked_array([pa.array(np.linspace(0, 1, 50))])
     split = split_table(labels, name="y", task="auto", valid=Part(0.2), test=Part(), seed=0)
-    rest, part = split_rows(np.arange(50), np.zeros(50), stratify=False, fraction=0.2, seed=0)
+    rest, part = split_rows(np.arange(50), np.zeros(50), classes=None, fraction=0.2, seed=0)
     np.testing.assert_array_equal(split.train, rest)
     np.testing.assert_array_equal(split.valid, part)
 

@@ -1,5 +1,6 @@
 """Run folders: whole, damaged, newer, and in the way of something else."""
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from attfm.config import Config
 from attfm.data.batch import Batch
+from attfm.data.encoder import Encoder
 from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.errors import RunFolderError
@@ -183,6 +185,50 @@ def test_a_failed_save_leaves_the_old_folder_and_no_rubbish(
 
     monkeypatch.setattr("attfm.model.run_folder.model_card", interrupted)
     with pytest.raises(KeyboardInterrupt):
+        save_model(saved[0], folder)
+    load_model(folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_could_not_be_loaded_is_not_saved(
+    saved: tuple[Model, Path], folder: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    path = folder if exists else folder.with_name("new")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def unordered(encoder: Encoder) -> pa.Table:
+        written = to_table(encoder)
+        return written.take(np.arange(len(written))[::-1])
+
+    to_table = Encoder.to_table
+    monkeypatch.setattr(Encoder, "to_table", unordered)
+    message = rf"The model was not saved as '{path}', because it can't be loaded .*its fields are out of order"
+    with pytest.raises(RunFolderError, match=message) as caught:
+        save_model(saved[0], path)
+    assert ".part" not in str(caught.value)
+    assert [file.name for file in path.parent.iterdir()] == ["run"]
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_the_reason_why_a_model_is_not_saved_names_the_folder_that_was_given(
+    saved: tuple[Model, Path], tmp_path: Path
+) -> None:
+    model = saved[0]
+    wrong = model.config.model_copy(update={"train": model.config.train.model_copy(update={"epochs": 0})})
+    with pytest.raises(RunFolderError, match=rf"'epochs' in section \[train\] of '{tmp_path}/run/config.json' is 0"):
+        save_model(replace(model, config=wrong), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_in_a_sentence(
+    saved: tuple[Model, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("attfm.model.run_folder.model_card", full)
+    with pytest.raises(RunFolderError, match=rf"Can't write the run folder '{folder}': No space left on device"):
         save_model(saved[0], folder)
     load_model(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["run"]

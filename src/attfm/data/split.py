@@ -1,5 +1,7 @@
 """Which rows of a table are trained on, which stop the training, and which measure it."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,11 +12,12 @@ from sklearn.model_selection import train_test_split
 
 from attfm.config import TaskName
 from attfm.data.sources.files import table_stem
-from attfm.data.target import Target
-from attfm.errors import ConfigError
+from attfm.data.target import Label, Target
+from attfm.errors import ConfigError, DataWarning
 
 DEFAULT_FRACTION = 0.2
 LEAST_ROWS_TO_SPLIT = 50  # with fewer training rows a held-out tenth says nothing: all epochs are run on all rows
+_SHOWN = 10  # classes listed in a warning
 
 RowNumbers = NDArray[np.int64]
 
@@ -66,44 +69,94 @@ def split_table(
     target = Target.fit(labels, task=task, name=name)
     codes = target.encode(labels)
     rest, parts = np.arange(len(codes)), dict[str, RowNumbers | None](valid=None, test=None)
-    left = 1.0
+    left, never_held_out = 1.0, [np.empty(0, np.int64)]
     for part, asked in (("test", test), ("valid", valid)):
         if asked.fraction:
-            rest, parts[part] = split_rows(
-                rest, codes, stratify=target.classes is not None, fraction=asked.fraction / left, seed=seed
-            )
+            fraction = asked.fraction / left
+            rest, parts[part], kept = _split(rest, codes, classes=target.classes, fraction=fraction, seed=seed)
+            never_held_out.append(kept)
             left -= asked.fraction
+    _warn_of(np.unique(np.concatenate(never_held_out)), codes, target.classes)
     return Split(rest, parts["valid"], parts["test"])
 
 
 def hold_out(
-    rows: RowNumbers, codes: NDArray[Any], *, stratify: bool, fraction: float, seed: int
+    rows: RowNumbers, codes: NDArray[Any], *, classes: Sequence[Label] | None, fraction: float, seed: int
 ) -> tuple[RowNumbers, RowNumbers | None]:
     """Return training rows without a part (see `split_rows`), and that part to stop the training by, both increasing.
 
-    Fewer than 50 rows are left whole.
+    Fewer than 50 rows are left whole, and so are those of classes of one row each.
     """
-    if len(rows) < LEAST_ROWS_TO_SPLIT:
+    if len(rows) < LEAST_ROWS_TO_SPLIT or len(lone_rows(codes[rows], classes)) == len(rows):
         return rows, None
-    rest, part = split_rows(rows, codes, stratify=stratify, fraction=fraction, seed=seed)
+    rest, part = split_rows(rows, codes, classes=classes, fraction=fraction, seed=seed)
     return np.sort(rest), np.sort(part)
 
 
 def split_rows(
-    rows: RowNumbers, codes: NDArray[Any], *, stratify: bool, fraction: float, seed: int
+    rows: RowNumbers, codes: NDArray[Any], *, classes: Sequence[Label] | None, fraction: float, seed: int
 ) -> tuple[RowNumbers, RowNumbers]:
     """Return the rest and a random part of some rows, stratified as far as each class has rows for both.
 
-    The codes are the target's of the whole table. Raises ConfigError where there are too few rows.
+    Each class keeps a row in the rest; a DataWarning names the classes of which the part therefore has none.
+
+    Parameters
+    ----------
+    rows : int64 (rows,), their numbers
+    codes : the target's, of the whole table
+    classes : the labels of the codes, by which the part is stratified; None of a regression
+    fraction, seed : of the part
+
+    Raises
+    ------
+    ConfigError : too few rows
     """
-    strata = None
-    if stratify:
-        labels = codes[rows]
-        counts = np.unique(labels, return_counts=True)[1]
-        size = round(fraction * len(rows))
-        strata = labels if counts.min() >= 2 and len(counts) <= min(size, len(rows) - size) else None
+    rest, part, kept = _split(rows, codes, classes=classes, fraction=fraction, seed=seed)
+    _warn_of(kept, codes, classes)
+    return rest, part
+
+
+def _split(
+    rows: RowNumbers, codes: NDArray[Any], *, classes: Sequence[Label] | None, fraction: float, seed: int
+) -> tuple[RowNumbers, RowNumbers, RowNumbers]:
+    """Return the rest, the part, and those of the rest that are all rows of their classes; see `split_rows`."""
+    lone = lone_rows(codes[rows], classes)
+    others, kept, strata = np.delete(rows, lone), rows[lone], None
+    if classes is not None and len(others):
+        labels = codes[others]
+        size = round(fraction * len(others))
+        enough_for_all = len(np.unique(labels)) <= min(size, len(others) - size)
+        strata = labels if enough_for_all else None
     try:
-        rest, part = train_test_split(rows, test_size=fraction, stratify=strata, random_state=seed)
+        rest, part = train_test_split(others, test_size=fraction, stratify=strata, random_state=seed)
     except ValueError as error:
         raise ConfigError(f"{len(rows)} rows can't be split with a part of {fraction:g}: {error}") from None
-    return rest, part
+    if classes is not None:
+        taken_whole = ~np.isin(codes[part], codes[rest])
+        kept = np.concatenate([kept, part[taken_whole]])
+        part = part[~taken_whole]
+    return np.concatenate([rest, kept]), part, kept
+
+
+def lone_rows(codes: NDArray[Any], classes: Sequence[Label] | None) -> NDArray[np.int64]:
+    """Return the places of the rows that are alone in their class; none of a regression."""
+    if classes is None:
+        return np.empty(0, np.int64)
+    _, first, counts = np.unique(codes, return_index=True, return_counts=True)
+    return np.sort(first[counts == 1])
+
+
+def _warn_of(kept: RowNumbers, codes: NDArray[Any], classes: Sequence[Label] | None) -> None:
+    """Warn of classes whose rows are all kept in training, where there are such."""
+    if classes is None or not len(kept):
+        return
+    names = [repr(classes[code]) for code in np.unique(codes[kept])]
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+    one = len(names) == 1
+    warnings.warn(
+        f"{'Class' if one else 'Classes'} {shown} {'has' if one else 'have'} too few rows to hold one out: "
+        f"{'its' if one else 'their'} rows ({len(kept)}) are all kept in training, so {'it is' if one else 'they are'} "
+        "not measured on those held out.",
+        DataWarning,
+        stacklevel=3,
+    )

@@ -1,22 +1,23 @@
 """What classifier and regressor share: the parameters, fitting and saving."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from attfm.config import Config, DataConfig, ModelConfig, PresetName, TaskName, TrainConfig
 from attfm.data.inference import infer_schema
-from attfm.errors import ConfigError, TargetError
+from attfm.errors import ConfigError, TargetError, listed
 from attfm.estimators.explained import Explained
-from attfm.estimators.inputs import weights
+from attfm.estimators.inputs import warn_of_numbers_as_text
+from attfm.estimators.labels import label_column, label_name, read_weights
 from attfm.model.bundle import Model
 from attfm.model.run_folder import save_model
+from attfm.model.task import check_class_weights
 from attfm.train.fit import fit
 from attfm.train.observer import FitProgress
 from attfm.train.prepare import LabelledTable, Tables
@@ -28,7 +29,7 @@ _Section = TypeVar("_Section", DataConfig, ModelConfig, TrainConfig)
 class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """What classifier and regressor share."""
 
-    columns: dict[str, dict[str, Any]] | None
+    columns: dict[str | int, dict[str, Any]] | None
     task: TaskName | Literal["auto"]
     class_weight: Mapping[Any, float] | Literal["balanced"] | None
     random_state: int | np.random.RandomState | None
@@ -44,7 +45,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         pooled_dropout: float = _MODEL.pooled_dropout, embedding_std: float = _MODEL.embedding_std,
         attention_std: float | None = _MODEL.attention_std, projection_std: float | None = _MODEL.projection_std,
         numeric: Literal["quantile", "uniform", "scaled"] = _DATA.numeric, max_bins: int = _DATA.max_bins,
-        min_count: int = _DATA.min_count, columns: dict[str, dict[str, Any]] | None = None,
+        min_count: int = _DATA.min_count, columns: dict[str | int, dict[str, Any]] | None = None,
         task: TaskName | Literal["auto"] = _TRAIN.task,
         epochs: int = _TRAIN.epochs, batch_size: int | Literal["auto"] = _TRAIN.batch_size,
         optimizer: Literal["adam", "sgd", "adagrad"] = _TRAIN.optimizer, learning_rate: float = _TRAIN.learning_rate,
@@ -86,8 +87,8 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         """Return the task that so many classes make."""
         return "binary" if classes <= 2 else "multiclass"
 
-    def _config(self, classes: int) -> Config:
-        """Return the parameters as checked settings, for a target of so many distinct values."""
+    def _config(self, classes: int, names: Sequence[str] = ()) -> Config:
+        """Return the parameters as checked settings, for a target of so many distinct values and columns of X."""
         possible = dict.fromkeys(("auto", *(self._usual_task(n) for n in (2, 3))))
         if self.task not in possible:
             raise ConfigError(
@@ -98,12 +99,11 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         seed = self.random_state
         if not isinstance(seed, int | np.integer) or seed < 0:
             seed = check_random_state(seed).randint(2**31)
-        per_class = self.class_weight
         parameters |= {
             "seed": int(seed),
             "task": self._usual_task(classes) if self.task == "auto" else self.task,
-            "columns": self.columns or {},
-            "class_weight": {str(k): v for k, v in per_class.items()} if isinstance(per_class, Mapping) else per_class,
+            "columns": _by_name(self.columns, names) if isinstance(self.columns, Mapping) else self.columns or {},
+            "class_weight": _named(self.class_weight) if isinstance(self.class_weight, Mapping) else self.class_weight,
         }
 
         def section(kind: type[_Section]) -> _Section:
@@ -119,15 +119,19 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         labels = self._labels(y, source)
         if len(labels) < 2:
             raise TargetError("X and y have 1 sample only: nothing can be learned from it. Give more rows.")
-        config = self._config(len(np.unique(labels)))
-        valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
+        self._check_learnable(labels)
+        config = self._config(len(np.unique(labels)), source.schema.names)
         schema = infer_schema(source.batches(), source.schema, target=None, config=config.data, source=source.name)
-        table = LabelledTable(source, pa.chunked_array([pa.array(labels)]), weights(sample_weight))
-        name = getattr(y, "name", None)  # where y was a column
-        tables = Tables(table, schema, name if isinstance(name, str) and name else "target", valid=valid)
+        warn_of_numbers_as_text(X, schema)
+        valid = None if eval_set is None else self._labelled(eval_set, "eval_set", schema)
+        table = LabelledTable(source, label_column(labels), read_weights(sample_weight))
+        tables = Tables(table, schema, label_name(y), valid=valid)
         with FitProgress(config.train.epochs, show=self.verbose) as progress:
             fitted = fit(tables, config, progress)
         return self._take(fitted.model, labels)
+
+    def _check_learnable(self, labels: NDArray[Any]) -> None:
+        """Raise TargetError where there is nothing to learn in these labels."""
 
     def _take(self, model: Model, labels: NDArray[Any] | None = None) -> Self:
         """Become the fitted estimator of a model; `labels` are those it was fitted on, where they are at hand."""
@@ -151,3 +155,31 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         tags.input_tags.categorical = True
         tags.input_tags.sparse = False
         return tags
+
+
+def _by_name(columns: Mapping[Any, Any], names: Sequence[str]) -> dict[Any, Any]:
+    """Return the settings of columns by name; raise ConfigError where a number is the place of no column."""
+    places = {str(place): name for place, name in enumerate(names) if name == f"x{place}"}
+    places = places if len(places) == len(names) else {}
+    by_name = dict[Any, Any]()
+    for key, settings in columns.items():
+        name = key
+        if isinstance(key, int | np.integer):
+            name = str(key) if str(key) in names else places.get(str(key))
+        if name is None:
+            has = f"numbered 0 to {len(names) - 1:,}" if places else f"called {listed(names)}"
+            raise ConfigError(f"There is no column {key} in X, but the settings have one: its columns are {has}.")
+        if name in by_name:
+            raise ConfigError(f"The settings have column '{name}' twice, by its name and by its place: give one.")
+        by_name[name] = settings
+    return by_name
+
+
+def _named(class_weight: Mapping[Any, float]) -> dict[str, float]:
+    """Return the weights of classes by the names of their labels; raise ConfigError for what can't be weights."""
+    check_class_weights(class_weight)
+    names = [str(label) for label in class_weight]
+    doubled = [name for name in names if names.count(name) > 1]
+    if doubled:
+        raise ConfigError(f"Setting 'class_weight' names the class '{doubled[0]}' twice: give it one weight.")
+    return dict(zip(names, class_weight.values(), strict=True))

@@ -15,8 +15,8 @@ from attfm.model.bundle import Model
 class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     """Attentional factorization machine for two or more classes.
 
-    X may be a pandas, polars or Arrow table or a 2-D array; strings are categories, numbers are cut into bins,
-    missing values need no care. y holds any labels.
+    X may be a pandas, polars or Arrow table, a dict of columns, a list of dicts or of rows, or a 2-D array; strings are
+    categories, numbers are cut into bins, missing values need no care. y holds strings, numbers or booleans.
 
     Parameters
     ----------
@@ -32,7 +32,8 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     numeric, max_bins : "quantile", "uniform" or "scaled"; int
         Quantile bins, bins of equal width, or one min-max scaled feature; and how many bins at most.
     min_count : int, training rows that a category needs to be a feature of its own
-    columns : dict or None, settings of single columns, such as {"zip": {"kind": "categorical"}}
+    columns : dict or None, settings of single columns, such as {"zip": {"kind": "categorical"}}; in an X without names
+        a column is "x0", "x1", ..., or its place: {0: {"kind": "categorical"}}
     task : "auto", "binary" or "multiclass", by itself: binary for two classes
     epochs, batch_size, optimizer, learning_rate : int; int or "auto"; "adam", "sgd" or "adagrad"; float
         How the parameters are found.
@@ -47,7 +48,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         takes as long as the fit
     threshold : float in (0, 1), probability above which `predict` gives the second of two classes
     device, backend : "auto", "cpu" or "cuda"; "auto", "native" or "reference": where it is trained, and by what
-    class_weight : "balanced", dict or None, a weight for each label
+    class_weight : "balanced", dict or None, a weight above 0 for each label; those not named have 1
     verbose : bool or "auto", whether to show a progress bar; "auto": where standard error is a terminal
     random_state : int, RandomState or None, seed; equal seeds give equal models, bit for bit, on the same machine
 
@@ -57,6 +58,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     model_ : attfm.Model, the fitted model
     history_ : list of dict, one dictionary for each epoch
     n_features_in_, feature_names_in_ : int and (columns,), the columns of the fit
+    feature_importances_ : (columns,), the share of each column in the mean |effect| over the training rows
 
     Examples
     --------
@@ -74,24 +76,31 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : table or array, (rows, columns)
-        y : (rows,) labels
+        X : table, array or list of rows, (rows, columns)
+        y : (rows,) labels, in whatever holds a column
         sample_weight : (rows,) weights of at least 0, or None
-        eval_set : (X, y) or (X, y, sample_weight) to stop by; None: a part of X is held out
+        eval_set : (X, y) or (X, y, sample_weight) to stop by, or a list of one such; None: a part of X is held out.
+            Columns without names are taken in the order of the fit.
 
         Raises
         ------
         DataError, ConfigError (both ValueError) : bad data or parameters, each with its sentence
+
+        Warns
+        -----
+        DataWarning : a class has too few rows to be measured; X is an array of strings with numbers in it
         """
         return self._fit(X, y, sample_weight, eval_set)
 
     def _checked_labels(self, labels: NDArray[Any]) -> NDArray[Any]:
         check_classification_targets(labels)
-        if len(labels) > 1 and len(np.unique(labels)) < 2:
+        return labels
+
+    def _check_learnable(self, labels: NDArray[Any]) -> None:
+        if len(np.unique(labels)) < 2:
             raise TargetError(
                 f"y has one class only ('{labels[0]}'): nothing can be learned. Add rows of another class."
             )
-        return labels
 
     def _take(self, model: Model, labels: NDArray[Any] | None = None) -> Self:
         super()._take(model, labels)

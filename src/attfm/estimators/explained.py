@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from attfm.errors import ConfigError
-from attfm.estimators.inputs import Inputs, weights
+from attfm.estimators.inputs import Inputs
+from attfm.estimators.labels import label_column, read_weights
 from attfm.explain.explainer import Explainer, explain_global
 from attfm.explain.explanation import Explanation, View
 from attfm.explain.faithfulness import Faithfulness, check
 from attfm.explain.global_explanation import GlobalExplanation
 from attfm.explain.what_if import Changes, what_if
+from attfm.model.terms import field_pairs
 from attfm.report.page import checked_path, write_report
 from attfm.report.rows_shown import Examined
 from attfm.train.observer import FitProgress
@@ -41,6 +43,23 @@ class Explained(Inputs):
         ConfigError : the centred view of a model that has no background
         """
         return Explainer(self._fitted, view=view).of_rows(self._source(X), rows)
+
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]:
+        """Share of each column of the fit in the mean |effect| over the training rows, (columns,), 0 of ignored ones.
+
+        A pair's effect is shared half and half between its two fields, and the parts of a date are summed. The shares
+        sum to 1, or are all 0 where nothing has an effect.
+        """
+        model = self._fitted
+        summary = explain_global(model).summary
+        of_field = summary.field_importance.sum(1)
+        for pair, size in zip(field_pairs(model.module), summary.pair_importance.sum(1), strict=True):
+            of_field[pair] += size / 2
+        shares = {column.name: 0.0 for column in model.schema.columns if column.kind not in ("target", "weight")}
+        for field, size in zip(model.encoder.fields, of_field, strict=True):
+            shares[field.column] += size / (of_field.sum() or 1.0)
+        return np.array(list(shares.values()))
 
     def explain_global(self, X: object = None, *, pairs: Sequence[tuple[str, str]] | None = None) -> GlobalExplanation:
         """Return importance, attention, shape curves and pair surfaces.
@@ -80,8 +99,8 @@ class Explained(Inputs):
                 f"seeds={seeds} fits the model again, and needs the rows of the fit: give refit_on=(X, y), "
                 "and eval_set= if there was one."
             )
-        table = self._labelled(refit_on, "refit_on")
-        valid = None if eval_set is None else self._labelled(eval_set, "eval_set")
+        table = self._labelled(refit_on, "refit_on", model.schema)
+        valid = None if eval_set is None else self._labelled(eval_set, "eval_set", model.schema)
         tables = Tables(table, model.schema, model.target.name, valid=valid)
         advice = "Give refit_on=, and eval_set= if there was one, as fit() got them."
         with FitProgress(model.config.train.epochs, show=self.verbose) as progress:
@@ -132,6 +151,6 @@ class Explained(Inputs):
                 raise ConfigError("report() has y or sample_weight, but no X: give the rows that they belong to.")
             return write_report(model, path)
         source = self._source(X)
-        target = None if y is None else model.target.encode(pa.array(self._labels(y, source)))
-        examined = Examined.of_table(model, source, target, weights(sample_weight), "the table given")
+        target = None if y is None else model.target.encode(label_column(self._labels(y, source)))
+        examined = Examined.of_table(model, source, target, read_weights(sample_weight), "the table given")
         return write_report(model, path, examined)

@@ -13,6 +13,7 @@ from attfm.ops import Pooled, pair_attention_pool_ids, score
 from attfm.ops.scoring import is_native
 from attfm.ops.sparse import number_rows, take_rows
 
+_DTYPE = torch.float32  # whatever torch's default is: the kernels take it, and equal seeds give equal models
 _SCORING_ROWS = 4096  # rows scored at once: bounds the memory of the pair vectors
 
 
@@ -27,7 +28,7 @@ class FeatureEmbedding(nn.Module):
 
     def __init__(self, features: int, dim: int, *, std: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(features, dim).normal_(0, std))
+        self.weight = nn.Parameter(torch.empty(features, dim, dtype=_DTYPE).normal_(0, std))
         self.sparse_gradient = False
 
     def forward(self, batch: Batch, table: Tensor | None = None) -> Tensor:
@@ -72,16 +73,18 @@ class PairAttention(nn.Module):
         if config.attention:
             W_std = 1 / math.sqrt(config.dim) if config.attention_std is None else config.attention_std
             h_std = 0.1 if config.attention_std is None else config.attention_std
-            self.W = nn.Parameter(torch.empty(config.dim, config.attention_dim).normal_(0, W_std))
-            self.b = nn.Parameter(torch.zeros(config.attention_dim))
-            self.h = nn.Parameter(torch.empty(config.attention_dim).normal_(0, h_std))
+            self.W = nn.Parameter(torch.empty(config.dim, config.attention_dim, dtype=_DTYPE).normal_(0, W_std))
+            self.b = nn.Parameter(torch.zeros(config.attention_dim, dtype=_DTYPE))
+            self.h = nn.Parameter(torch.empty(config.attention_dim, dtype=_DTYPE).normal_(0, h_std))
         else:
             self.register_parameter("W", None)
             self.register_parameter("b", None)
             self.register_parameter("h", None)
         # DIFFERS FROM PAPER: gate and bias of a pair are not in the paper (1 and 0 there).
-        self.pair_bias = nn.Parameter(torch.zeros(pairs)) if config.attention and config.pair_bias else None
-        self.pair_gate = nn.Parameter(torch.ones(pairs)) if config.pair_gate else None
+        self.pair_bias = (
+            nn.Parameter(torch.zeros(pairs, dtype=_DTYPE)) if config.attention and config.pair_bias else None
+        )
+        self.pair_gate = nn.Parameter(torch.ones(pairs, dtype=_DTYPE)) if config.pair_gate else None
 
     def forward(
         self, batch: Batch, embedding: FeatureEmbedding, table: Tensor | None = None, *, return_weights: bool = False
@@ -148,13 +151,15 @@ class FactorizationMachine(nn.Module):
         self.config = config
         self.outputs = outputs
         self.fields = fields
-        self.intercept = nn.Parameter(torch.zeros(outputs))
+        self.intercept = nn.Parameter(torch.zeros(outputs, dtype=_DTYPE))
         self.linear = FeatureEmbedding(features, outputs, std=0.0)
         self.has_pairs = config.pairs and fields > 1
         if self.has_pairs:
             self.embedding = FeatureEmbedding(features, config.dim, std=config.embedding_std)
             self.attention = PairAttention(fields, config)
-            self.projection = nn.Parameter(torch.ones(config.dim, outputs), requires_grad=config.learned_projection)
+            self.projection = nn.Parameter(
+                torch.ones(config.dim, outputs, dtype=_DTYPE), requires_grad=config.learned_projection
+            )
             if outputs > 1:
                 # DIFFERS FROM PAPER: equal p for all classes would cancel in the softmax, so p is drawn and learned
                 # in every preset.
@@ -163,8 +168,8 @@ class FactorizationMachine(nn.Module):
             elif config.projection_std is not None and config.learned_projection:
                 nn.init.normal_(self.projection, 0, config.projection_std)
         # Regression is trained on the standardised target; predictions are in the target's own unit.
-        self.register_buffer("target_mean", torch.zeros(()))
-        self.register_buffer("target_std", torch.ones(()))
+        self.register_buffer("target_mean", torch.zeros((), dtype=_DTYPE))
+        self.register_buffer("target_std", torch.ones((), dtype=_DTYPE))
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (batch, outputs); for regression the prediction in the target's unit."""

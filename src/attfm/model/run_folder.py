@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import safetensors
+import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
@@ -41,7 +42,8 @@ def save_model(model: Model, folder: str | Path, *, report: str | None = None) -
 
     Raises
     ------
-    RunFolderError : the folder exists and is not a run folder, or can't be written
+    RunFolderError : the folder exists and is not a run folder, can't be written, or can't be read back; what stood
+        there before then stays as it is
     """
     path = Path(folder)
     check_writable(path)
@@ -51,9 +53,8 @@ def save_model(model: Model, folder: str | Path, *, report: str | None = None) -
     except OSError as error:
         raise RunFolderError(f"Can't write the run folder '{path}': {error.strerror}. Choose another.") from None
     try:
-        _write(model, part)
-        if report is not None:
-            (part / REPORT).write_text(report, encoding="utf-8")
+        _write(model, part, report)
+        _check_readable(part, path)
         part.chmod(0o777 & ~_umask())
         if path.exists():
             old = part.with_suffix(".old")
@@ -62,21 +63,40 @@ def save_model(model: Model, folder: str | Path, *, report: str | None = None) -
             shutil.rmtree(old)
         else:
             part.rename(path)
+    except OSError as error:
+        raise RunFolderError(f"Can't write the run folder '{path}': {error.strerror}. Choose another.") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return path
 
 
-def _write(model: Model, part: Path) -> None:
-    (part / "schema.json").write_text(model.schema.to_json() + "\n")
+def _check_readable(part: Path, path: Path) -> None:
+    """Raise RunFolderError where what was written in `part`, to become `path`, is no model for the loader."""
+    try:
+        settings = _read_settings(part)
+        _check_files(part, settings["sha256"])
+        _read(part, settings)
+    except Exception as error:  # whatever it is, it would come again when the folder is loaded
+        reason = _one_line(error).replace(str(part), str(path))
+        raise RunFolderError(
+            f"The model was not saved as '{path}', because it can't be loaded from what was written ({reason}). "
+            "Keep it by pickle for now, and report this as a fault of attfm."
+        ) from error
+
+
+def _write(model: Model, part: Path, report: str | None) -> None:
+    if report is not None:
+        (part / REPORT).write_text(report, encoding="utf-8")
+    (part / "schema.json").write_text(model.schema.to_json() + "\n", encoding="utf-8")
     table = model.encoder.to_table()
     with pa.OSFile(str(part / "vocabulary.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     state = {name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}
     save_file(state, part / "weights.safetensors")
-    (part / "metrics.json").write_text(json.dumps(finite(model.metrics), indent=2) + "\n")
-    (part / "history.jsonl").write_text("".join(json.dumps(finite(record)) + "\n" for record in model.history))
-    (part / "README.md").write_text(model_card(model))
+    (part / "metrics.json").write_text(json.dumps(finite(model.metrics), indent=2) + "\n", encoding="utf-8")
+    history = "".join(json.dumps(finite(record)) + "\n" for record in model.history)
+    (part / "history.jsonl").write_text(history, encoding="utf-8")
+    (part / "README.md").write_text(model_card(model), encoding="utf-8")
     if model.background:
         arrays = {name: np.ascontiguousarray(array) for name, array in model.background.items()}
         save_arrays(arrays, part / _BACKGROUND)
@@ -90,9 +110,10 @@ def _write(model: Model, part: Path) -> None:
         "training": finite(model.facts.known()),
         "sha256": {name: sha256(part / name) for name in files},
     }
-    (part / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+    (part / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
+@torch.inference_mode(False)  # in a caller's too: what is made there can't be trained, or kept, later
 def load_model(folder: str | Path) -> Model:
     """Read a run folder; predictions are bit for bit those of the model that was saved.
 
@@ -102,7 +123,18 @@ def load_model(folder: str | Path) -> Model:
     """
     path = Path(folder)
     settings = _read_settings(path)
-    for name, digest in settings["sha256"].items():
+    _check_files(path, settings["sha256"])
+    try:
+        return _read(path, settings)
+    except (AttfmError, KeyError, RuntimeError, ValueError, pa.ArrowInvalid, safetensors.SafetensorError) as error:
+        raise RunFolderError(
+            f"The run folder '{path}' is damaged ({_one_line(error)}): copy it again, or train again."
+        ) from None
+
+
+def _check_files(path: Path, digests: dict[str, str]) -> None:
+    """Raise RunFolderError where a file is absent or is not what was saved."""
+    for name, digest in digests.items():
         file = path / name
         if not file.is_file():
             raise RunFolderError(f"The run folder '{path}' lacks '{name}': copy it again, or train again.")
@@ -112,28 +144,27 @@ def load_model(folder: str | Path) -> Model:
                 f"'{name}' in the run folder '{path}' is not what was saved (its sha256 differs): "
                 "copy the folder again, or train again."
             )
-    try:
-        training = dict(settings.get("training", {}))
-        schema = Schema.from_json((path / "schema.json").read_text())
-        if reading := training.pop("reading", None):  # where folders of before the schema had it
-            schema = schema.model_copy(update={"reading": Reading.parse(reading)})
-        with pa.memory_map(str(path / "vocabulary.arrow")) as stream, pa.ipc.open_file(stream) as reader:
-            encoder = Encoder.from_table(schema, reader.read_all())
-        target = Target.from_json(json.dumps(settings["target"]))
-        config = Config.parse(settings["settings"], where=f"'{path / _SETTINGS}'")
-        module = build_module(encoder, target, config)
-        module.load_state_dict(load_file(path / "weights.safetensors"))
-        model = Model(
-            schema, encoder, target, module.eval(), config,
-            facts=RunFacts.model_validate(training),
-            metrics=json.loads((path / "metrics.json").read_text()),
-            history=[json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()],
-            background=load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {},
-        )  # fmt: skip
-    except (AttfmError, KeyError, RuntimeError, ValueError, pa.ArrowInvalid, safetensors.SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise RunFolderError(f"The run folder '{path}' is damaged ({reason}): copy it again, or train again.") from None
-    return model
+
+
+def _read(path: Path, settings: dict[str, Any]) -> Model:
+    """Return the model of a folder whose files are those that were written."""
+    training = dict(settings.get("training", {}))
+    schema = Schema.from_json((path / "schema.json").read_text(encoding="utf-8"))
+    if reading := training.pop("reading", None):  # where folders of before the schema had it
+        schema = schema.model_copy(update={"reading": Reading.parse(reading)})
+    with pa.memory_map(str(path / "vocabulary.arrow")) as stream, pa.ipc.open_file(stream) as reader:
+        encoder = Encoder.from_table(schema, reader.read_all())
+    target = Target.from_json(json.dumps(settings["target"]))
+    config = Config.parse(settings["settings"], where=f"'{path / _SETTINGS}'")
+    module = build_module(encoder, target, config)
+    module.load_state_dict(load_file(path / "weights.safetensors"))
+    return Model(
+        schema, encoder, target, module.eval(), config,
+        facts=RunFacts.model_validate(training),
+        metrics=json.loads((path / "metrics.json").read_text(encoding="utf-8")),
+        history=[json.loads(line) for line in (path / "history.jsonl").read_text(encoding="utf-8").splitlines()],
+        background=load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {},
+    )  # fmt: skip
 
 
 def check_writable(path: Path) -> None:
@@ -146,7 +177,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise RunFolderError(f"There is no run folder '{path}': give the folder that 'attfm train' printed.")
     try:
-        settings = json.loads((path / _SETTINGS).read_text())
+        settings = json.loads((path / _SETTINGS).read_text(encoding="utf-8"))
         version, digests = settings["format"], settings["sha256"]
     except FileNotFoundError:
         raise RunFolderError(f"'{path}' is not a run folder: it has no '{_SETTINGS}'.") from None
@@ -159,6 +190,10 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(digests, dict) or set(digests) - {_BACKGROUND} != set(_FILES):
         raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.")
     return dict(settings)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _umask() -> int:

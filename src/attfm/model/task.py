@@ -1,9 +1,12 @@
 """What is predicted: how logits become probabilities, decisions, losses and columns of scores, for each task."""
 
+import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from numbers import Real
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -101,19 +104,31 @@ class Task(ABC):
     def class_weights(
         self, setting: Literal["balanced"] | Mapping[str, float] | None, codes: Codes, weight: Floats
     ) -> Floats | None:
-        """Return the weight of each class, (classes,), by the setting `class_weight` and the rows; None for none."""
+        """Return the weight of each class, (classes,), by the setting `class_weight` and the rows; None for none.
+
+        The names of classes in the setting are texts: "1" names the labels 1, 1.0, True and "1".
+        """
         if setting is None:
             return None
         if setting == "balanced":
             total = np.bincount(codes, weight, minlength=len(self.classes))
             return np.asarray(total.sum() / (len(self.classes) * np.maximum(total, 1e-300)), np.float64)
-        names = [str(name) for name in self.classes]
-        unknown = sorted(set(setting) - set(names))
-        if unknown:
-            raise ConfigError(
-                f"Setting 'class_weight' names the class '{unknown[0]}', the target has {', '.join(names)}."
-            )
-        return np.array([setting.get(name, 1.0) for name in names])
+        check_class_weights(setting)
+        weights, named = np.ones(len(self.classes)), dict[int, str]()
+        for name, value in sorted(setting.items()):
+            code = next((code for code, label in enumerate(self.classes) if _is_named(label, name)), None)
+            if code is None:
+                raise ConfigError(
+                    f"Setting 'class_weight' names the class '{name}', the target has "
+                    f"{', '.join(str(label) for label in self.classes)}."
+                )
+            if code in named:
+                raise ConfigError(
+                    f"Setting 'class_weight' names the class {self.classes[code]!r} twice, as '{named[code]}' and as "
+                    f"'{name}': give it one weight."
+                )
+            weights[code], named[code] = value, name
+        return weights
 
     def threshold_of(self, asked: float | None, *, default: float, called: str = "threshold=") -> float:
         """Return the threshold asked for, or the default; raise ConfigError for what is no probability."""
@@ -257,6 +272,26 @@ class Regression(Task):
 
     def sentence(self, logits: Floats, threshold: float, *, output: int = 0) -> str:
         return f"{self.target} = {logits[0]:.6g}"
+
+
+def check_class_weights(setting: Mapping[Any, object]) -> None:
+    """Raise ConfigError where the weight of a class is a number that can't be one."""
+    for name, value in setting.items():
+        if isinstance(value, Real) and not 0 < float(value) < math.inf:
+            raise ConfigError(
+                f"Setting 'class_weight' gives the class '{name}' the weight {float(value):g}: give a finite number "
+                "above 0, or leave the rows of that class out."
+            )
+
+
+def _is_named(label: Label, name: str) -> bool:
+    """Return whether a text names a class: as Python writes the label, or, where it is no text, as another number."""
+    if str(label) == name or isinstance(label, str):
+        return str(label) == name
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return bool(number({"true": "1", "false": "0"}.get(name.lower(), name)) == label)
+    return False
 
 
 TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Binary, Multiclass, Regression)}

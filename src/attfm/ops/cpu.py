@@ -20,6 +20,11 @@ compiled: Any = None
 with contextlib.suppress(ModuleNotFoundError):  # a pure-Python install: no compiler was there
     compiled = importlib.import_module("attfm.ops._native")
 
+# A forked child has none of the parent's threads, but OpenMP still counts on them and would wait for them for ever.
+# One that asks torch for more threads itself waits all the same.
+if hasattr(os, "register_at_fork"):  # not on Windows, which forks nothing
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 # Below this many multiply-adds a second thread costs more than it brings.
 WORK_PER_THREAD = 100_000
 # From the lowest; each machine that has one has those before it.
@@ -77,7 +82,8 @@ def _all_pairs(fields: int) -> Tensor:
     if torch.compiler.is_compiling():
         return all_pairs(fields).to(torch.int32).contiguous()
     if fields not in _pairs_of:
-        _pairs_of[fields] = all_pairs(fields).to(torch.int32).contiguous()
+        with torch.inference_mode(False):  # a step may save it for its gradients, which inference tensors forbid
+            _pairs_of[fields] = all_pairs(fields).to(torch.int32).contiguous()
     return _pairs_of[fields]
 
 

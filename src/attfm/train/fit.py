@@ -27,6 +27,8 @@ class Fitted:
     trained: Trained
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # in a caller's torch.no_grad() or torch.inference_mode() too
 def fit(
     tables: Tables,
     config: Config,

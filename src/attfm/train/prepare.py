@@ -1,7 +1,7 @@
 """From raw columns to encoded rows with targets and weights: all that comes before the first step."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
 from attfm.data.split import LEAST_ROWS_TO_SPLIT, RowNumbers, Split, hold_out
-from attfm.data.target import Target
+from attfm.data.target import Label, Target
 from attfm.data.texts import PLAIN
 from attfm.data.unknown_values import UnknownValues
 from attfm.errors import DataError, TargetError
@@ -111,7 +111,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     else:
         per_class = None if fitted.facts.class_weights is None else np.array(fitted.facts.class_weights)
     weight = weight if per_class is None else weight * per_class[codes]
-    train_rows, valid_rows = _chosen_rows(tables, codes, weight, config, stratify=task.is_classification)
+    train_rows, valid_rows = _chosen_rows(tables, codes, weight, config, target.classes)
     present = np.unique(codes[train_rows])
     missing = [label for code, label in enumerate(task.classes) if fitted is None and code not in present]
     if missing:
@@ -140,7 +140,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
 
 
 def _chosen_rows(
-    tables: Tables, codes: NDArray[Any], weight: Weights, config: Config, *, stratify: bool
+    tables: Tables, codes: NDArray[Any], weight: Weights, config: Config, classes: Sequence[Label] | None
 ) -> tuple[RowNumbers, RowNumbers | None]:
     """Return the rows to train on and those to stop by: some are held out if none are given.
 
@@ -155,7 +155,7 @@ def _chosen_rows(
         raise TargetError("All sample weights of the training rows are zero: give at least one row a weight above 0.")
     settings = config.train
     if settings.early_stopping and valid_rows is None and tables.valid is None:
-        return hold_out(train_rows, codes, stratify=stratify, fraction=settings.validation_fraction, seed=settings.seed)
+        return hold_out(train_rows, codes, classes=classes, fraction=settings.validation_fraction, seed=settings.seed)
     return train_rows, valid_rows
 
 

@@ -15,7 +15,7 @@ from attfm.model.bundle import Model, build_module
 from attfm.model.modules import FactorizationMachine
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
-from attfm.train.trainer import History, Trainer, drawn_from, silence_unseen, start_at_base_rate
+from attfm.train.trainer import History, Trainer, choose_device, drawn_from, silence_unseen, start_at_base_rate
 
 _SHARED_WITH_FM = ("intercept", "linear.weight", "embedding.weight")
 
@@ -46,6 +46,7 @@ def train(prepared: Prepared, config: Config, observer: Observer | None = None) 
 def train_module(prepared: Prepared, config: Config, observer: Observer) -> tuple[FactorizationMachine, History]:
     """Return a module trained on prepared rows, and its learning curve; see `Trainer`."""
     encoder, target, data, settings = prepared.encoder, prepared.target, prepared.data, config.train
+    choose_device(settings.device)  # where there is none of that name, or none at all, nothing is drawn from it first
     generator = torch.Generator().manual_seed(settings.seed)
     with drawn_from(generator):
         module = build_module(encoder, target, config)
@@ -61,6 +62,8 @@ def train_module(prepared: Prepared, config: Config, observer: Observer) -> tupl
     return module, Trainer(module, data, settings, observer, generator).run()
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # in a caller's torch.no_grad() or torch.inference_mode() too
 def refit_with_seeds(
     model: Model, tables: Tables, seeds: int, *, advice: str = "Give the table of the training.",
     observer: Observer | None = None,

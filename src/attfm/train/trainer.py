@@ -56,7 +56,15 @@ class TrainingData:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the torch device of "auto", "cpu" or "cuda"; ConfigError where CUDA is asked for and absent."""
+    """Return the torch device of "auto", "cpu" or "cuda"; ConfigError where CUDA is asked for and absent.
+
+    Raises TrainingError in a process that was forked from one that used CUDA: nothing can be trained there.
+    """
+    if torch.cuda._is_in_bad_fork():
+        raise TrainingError(
+            "A process that was forked from one that used CUDA can't train: start it by 'spawn', as by "
+            "multiprocessing.get_context('spawn')."
+        )
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("Setting 'device' is 'cuda', but torch sees no CUDA device: use 'auto' or 'cpu'.")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
