@@ -41,6 +41,9 @@ def _sentences(errors: Iterable[Any], settings: type[BaseModel], where: str) -> 
     found: dict[tuple[str, str], list[str]] = {}
     values: dict[tuple[str, str], object] = {}
     for error in errors:
+        if not error["loc"]:  # settings that don't go together
+            found[where, ""] = [f"{error['msg'].removeprefix('Value error, ')} in {where}."]
+            continue
         section, names = settings, list(error["loc"])
         while len(names) > 1 and isinstance(kind := section.model_fields[names[0]].annotation, type):
             if not issubclass(kind, BaseModel):
@@ -105,7 +108,7 @@ class Reading(_Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.thousands is not None and (self.thousands == self.decimal or self.thousands.isalnum()):
-            raise ValueError(f"thousands={self.thousands!r} can't stand in a number with decimal={self.decimal!r}")
+            raise ValueError(f"thousands={self.thousands!r} can't be used with decimal={self.decimal!r}")
         return self
 
     def updated(self, given: "Reading") -> "Reading":

@@ -8,7 +8,6 @@ from pyarrow import types
 from attfm.data.arrow_types import is_scalar
 
 TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per second
-_EXACT_DIGITS = 15  # decimal digits that a float64 holds
 
 
 def canonical_text(values: pa.Array) -> pa.Array:
@@ -25,9 +24,9 @@ def canonical_text(values: pa.Array) -> pa.Array:
     if types.is_floating(t):
         return _floats(values)
     if types.is_decimal(t) and t.scale != 0:
-        if t.precision <= _EXACT_DIGITS:
-            return _floats(values.cast(pa.float64(), safe=False))
-        return _without_zeros(values.cast(pa.large_string()))
+        texts = _without_zeros(values.cast(pa.large_string()))
+        has_exponent = pc.match_substring(texts, "E")  # such as 1E-7, which a float64 has as 1e-07
+        return pc.if_else(has_exponent, _floats(values.cast(pa.float64(), safe=False)), texts)
     if types.is_duration(t):
         ticks = values.cast(pa.int64())
         seconds = pc.divide(ticks.cast(pa.float64(), safe=False), float(TICKS[t.unit]))

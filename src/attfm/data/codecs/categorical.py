@@ -19,6 +19,7 @@ from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN, Check, Codec,
 from attfm.data.codecs.hashing import Buckets, hash_strings
 from attfm.data.schema import Column, damaged
 
+_POINT_ZERO = r"^([+-]?\d+)\.0+$"
 # Ways to write numbers and times, and what stays of them.
 _SPELLINGS = (
     (r"^([+-]?\d+)\.0*$", r"\1"),
@@ -46,6 +47,12 @@ class Vocabulary:
         return hashes[order], order, bool((hashes[order[1:]] == hashes[order[:-1]]).any())
 
     @cached_property
+    def _has_whole(self) -> bool:
+        """Whether some values are whole numbers, and none is one with zeros behind its point."""
+        whole = pc.any(pc.match_substring_regex(self.values, r"^[+-]?\d+$")).as_py()
+        return bool(whole) and not pc.any(pc.match_substring_regex(self.values, _POINT_ZERO)).as_py()
+
+    @cached_property
     def _by_folded(self) -> dict[str, int]:
         """The position of the first known value of each folded text."""
         texts = _folded(self.values).to_pylist()
@@ -63,6 +70,9 @@ class Vocabulary:
         write the value: "True" for true, "1.50" for 1.5, "2024-03-01T00:00" for that midnight.
         """
         positions = self._positions(values)
+        if not alike and self._has_whole and (positions < 0).any():
+            # What a column of several types holds as 1.0 is "1" there, and "1.0" in its CSV.
+            positions = np.where(positions < 0, self._positions(_without_point(values)), positions)
         if alike and (unknown := np.flatnonzero(positions < 0)).size:
             folded, known = _folded(values.take(pa.array(unknown))), self._by_folded
             positions[unknown] = [known.get(text, -1) for text in folded.to_pylist()]
@@ -113,6 +123,11 @@ class Vocabulary:
         if len(values.unique()) < len(values):
             raise damaged(f"a value of field '{field}' occurs twice")
         return cls(values, rows["count"].to_numpy())
+
+
+def _without_point(texts: pa.Array) -> pa.Array:
+    """Return texts, whole numbers without a point and zeros behind it."""
+    return pc.replace_substring_regex(texts, _POINT_ZERO, r"\1")
 
 
 def _folded(texts: pa.Array) -> pa.Array:
