@@ -17,7 +17,7 @@ from attfm.errors import (
 )
 
 if TYPE_CHECKING:
-    from attfm.config import Config, DataConfig, ModelConfig, TrainConfig
+    from attfm.config import Config, DataConfig, ModelConfig, Reading, TrainConfig
     from attfm.data.datasets import load_dataset
     from attfm.data.schema import Column, Schema
     from attfm.estimators import AFMClassifier, AFMRegressor, load
@@ -51,6 +51,7 @@ __all__ = [
     "Model",
     "ModelConfig",
     "PairSurface",
+    "Reading",
     "RunFacts",
     "RunFolderError",
     "Schema",
@@ -67,7 +68,7 @@ __all__ = [
 
 # Loaded at first use, so that `attfm --help` does not wait for torch.
 _HOMES = {
-    "attfm.config": ("Config", "DataConfig", "ModelConfig", "TrainConfig"),
+    "attfm.config": ("Config", "DataConfig", "ModelConfig", "Reading", "TrainConfig"),
     "attfm.data.datasets": ("load_dataset",),
     "attfm.data.schema": ("Column", "Schema"),
     "attfm.estimators": ("AFMClassifier", "AFMRegressor", "load"),

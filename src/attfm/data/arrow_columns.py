@@ -17,6 +17,7 @@ from attfm.data.texts import parse_dates, parse_numbers
 from attfm.errors import AttfmError, DataError
 
 _NOT_NUMBERS = Fault("is not a number", "are not numbers", "Clean them, or declare the column categorical.")
+_NOT_AMOUNTS = Fault("is not a number", "are not numbers", "Clean them, or leave out their rows.")
 _INFINITE = Fault("is infinite", "are infinite", "Replace them by finite numbers, or leave them empty.")
 _NOT_DATES = Fault(
     "is not a date",
@@ -44,10 +45,12 @@ def n_missing(array: pa.Array) -> int:
     return int(array.null_count)
 
 
-def read_numbers(array: pa.Array, *, column: str, row: int, bad: BadValues) -> NDArray[np.float64]:
+def read_numbers(
+    array: pa.Array, *, column: str, row: int, bad: BadValues, fault: Fault = _NOT_NUMBERS
+) -> NDArray[np.float64]:
     """Return numbers, durations, times, booleans or text as float64 (rows,), NaN where missing or not a finite number.
 
-    Here and below, `column` and `row`, the number of the first row, are for the messages that `bad` gathers.
+    A text that is no number is the `fault`. Here and below, `column` and `row`, the number of the first row, are for the messages that `bad` gathers.
     """
     array = plain(array)
     if types.is_dictionary(array.type) or is_text(array.type):
@@ -65,7 +68,7 @@ def read_numbers(array: pa.Array, *, column: str, row: int, bad: BadValues) -> N
         )
         return np.full(len(array), np.nan)
     if unreadable is not None:
-        bad.add_values(column, unreadable, array, row=row, fault=_NOT_NUMBERS)
+        bad.add_values(column, unreadable, array, row=row, fault=fault)
     infinite = np.isinf(x)
     if infinite.any():
         bad.add_values(column, infinite, array, row=row, fault=_INFINITE)
@@ -78,7 +81,8 @@ def read_column(
 ) -> NDArray[np.float64]:
     """Return all numbers of a column; raise an error, whose message begins with `before`, where some can't be read."""
     bad = BadValues()
-    numbers = [read_numbers(chunk, column=name, row=row, bad=bad) for row, chunk in chunks(column)]
+    pieces = chunks(column)
+    numbers = [read_numbers(chunk, column=name, row=row, bad=bad, fault=_NOT_AMOUNTS) for row, chunk in pieces]
     bad.raise_if_any(len(column), error, before=before)
     return np.concatenate(numbers)
 

@@ -3,7 +3,8 @@
 import copy
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ from attfm.errors import SourceError
 
 # Text that stands behind the last row while the file is checked: a quote that is never closed swallows it.
 _END = "__attfm_end_of_file__"
+# What pyarrow says of a row with too many or too few cells; a test pins it.
+_RAGGED = re.compile(r"Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
 _BLOCK_SIZES = (1 << 23, 1 << 26, 1 << 29)
 
 
@@ -75,12 +78,7 @@ class DelimitedFile:
         except pa.ArrowInvalid as error:
             raise SourceError(f"{self._file.name} was changed while it was read: {error}.") from error
 
-    def _reader(
-        self,
-        stream: TextStream,
-        types: dict[str, pa.DataType],
-        on_bad_row: Callable[[pacsv.InvalidRow], str] | None = None,
-    ) -> pacsv.CSVStreamingReader:
+    def _reader(self, stream: TextStream, types: dict[str, pa.DataType]) -> pacsv.CSVStreamingReader:
         # pyarrow reads ahead in threads of its own. One that still holds a Python object when the process ends aborts
         # it, and a command that refuses a small file ends that fast: so they get memory of Arrow's where that is cheap.
         text = stream.peek(self._block_size)
@@ -94,9 +92,8 @@ class DelimitedFile:
             read_options=pacsv.ReadOptions(
                 block_size=self._block_size, skip_rows=self._heading.skip, column_names=self._heading.names
             ),
-            parse_options=pacsv.ParseOptions(
-                delimiter=self._heading.separator, newlines_in_values=True, invalid_row_handler=on_bad_row
-            ),
+            # No handler of invalid rows: it is an object of Python's, and what refuses a file would hold it at the end.
+            parse_options=pacsv.ParseOptions(delimiter=self._heading.separator, newlines_in_values=True),
             convert_options=pacsv.ConvertOptions(
                 column_types=types,
                 include_columns=list(types),
@@ -126,25 +123,20 @@ class DelimitedFile:
         names = self._heading.names
         columns = [self._column(name) for name in names]
         stream.ending = ("\n" + self._heading.separator.join([_END] * len(names))).encode()
-        bad_rows: list[pacsv.InvalidRow] = []
-
-        def keep(row: pacsv.InvalidRow) -> str:
-            bad_rows.append(row)
-            return "error"
-
         rows = 0
         held: pa.RecordBatch | None = None  # the last batch so far, which may end with _END
         try:
-            with self._reader(stream, dict.fromkeys(names, pa.string()), keep) as reader:
+            with self._reader(stream, dict.fromkeys(names, pa.string())) as reader:
                 for batch in reader:
                     if batch.num_rows and held is not None:
                         _observe(columns, held)
                         rows += held.num_rows
                     held = batch if batch.num_rows else held
         except pa.ArrowInvalid as error:
-            if not bad_rows:
+            ragged = _RAGGED.search(str(error))
+            if ragged is None:
                 raise
-            raise self._ragged(bad_rows[0], stream.lines) from error
+            raise self._ragged(int(ragged[1]), int(ragged[2]), ragged[3], stream.lines) from error
         last = [] if held is None else [str(cells[-1]) for cells in held.columns]
         if held is None or last[0] != _END:
             raise self._unclosed(stream.lines, sum(cell.count("\n") for cell in last))
@@ -162,20 +154,21 @@ class DelimitedFile:
             return RawColumn(name, self._reading)
         return StoredColumn(name, self._reading, self._stored[name])
 
-    def _ragged(self, row: pacsv.InvalidRow, lines: int) -> SourceError:
-        if _END in row.text:
-            return self._unclosed(lines, row.text.count("\n"))
-        found = self._first_ragged(row.expected_columns) or (None, row.actual_columns, row.text, False)
+    def _ragged(self, expected: int, actual: int, row: str, lines: int) -> SourceError:
+        if _END in row:
+            return self._unclosed(lines, row.count("\n"))
+        found = self._first_ragged(expected) or (None, actual, row, False)
         line, cells, text, is_last = found
+        if is_last and "\n" in text.strip():  # pyarrow shows the start of a long row only
+            return self._unclosed(lines, text.count("\n") + 1)
         where = f"Line {line} of {self._file.name}" if line else f"A row of {self._file.name}"
         shown = text.strip() if len(text) <= 80 else f"{text[:77]}..."
         separator = self._heading.separator
         quote = "A quote seems to be unclosed." if "\n" in text.strip() else f"Quote cells that contain {separator!r}."
-        if is_last and cells < row.expected_columns:
+        if is_last and cells < expected:
             quote = "It is the last row: remove it, if it is a total or a note."
         return SourceError(
-            f"{where} has {cells} {'cell' if cells == 1 else 'cells'}, but {row.expected_columns} are expected: "
-            f"{shown!r}. {quote}"
+            f"{where} has {cells} {'cell' if cells == 1 else 'cells'}, but {expected} are expected: {shown!r}. {quote}"
         )
 
     def _unclosed(self, lines: int, swallowed: int) -> SourceError:
