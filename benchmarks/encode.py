@@ -1,4 +1,4 @@
-"""How fast the encoder turns an Adult-like table into feature ids.
+"""How fast an Adult-like table is read from a CSV, and turned into feature ids.
 
 Example: python -m benchmarks.encode --rows 1000000 --json
 """
@@ -9,15 +9,19 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
 
 import attfm
 from attfm.config import DataConfig
 from attfm.data.encoder import Encoder
 from attfm.data.inference import infer_schema
+from attfm.data.sources.source import open_source
 
 # Distinct values of the string columns of the Adult table, and the mean length of their strings.
 STRINGS = {
@@ -51,6 +55,22 @@ def adult_like(rows: int, *, seed: int = 0) -> pa.Table:
     return pa.table(columns)
 
 
+def csv_seconds(table: pa.Table, repeats: int) -> tuple[float, float]:
+    """Return the median seconds to open the table as a CSV, which checks and types it, and to read all of it."""
+    opening, reading = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "table.csv"
+        pacsv.write_csv(table, file)
+        for _ in range(repeats):
+            start = time.perf_counter()
+            source = open_source(file)
+            opened = time.perf_counter()
+            assert sum(batch.num_rows for batch in source.batches()) == len(table)
+            opening.append(opened - start)
+            reading.append(time.perf_counter() - opened)
+    return statistics.median(opening), statistics.median(reading)
+
+
 def main() -> None:
     """Measure fit and transform, and print seconds and rows per second."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,6 +96,7 @@ def main() -> None:
     for _ in range(100):
         encoder.transform(one_row)
     single = (time.perf_counter() - start) / 100
+    opening, reading = csv_seconds(table, options.repeats)
     result = {
         "rows": options.rows,
         "columns": table.num_columns,
@@ -83,6 +104,8 @@ def main() -> None:
         "transform_seconds": round(statistics.median(seconds), 3),
         "transform_rows_per_second": round(options.rows / statistics.median(seconds)),
         "single_row_milliseconds": round(1e3 * single, 3),
+        "csv_open_seconds": round(opening, 3),
+        "csv_read_seconds": round(reading, 3),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {
             "attfm": getattr(attfm, "__version__", "?"),
@@ -101,6 +124,7 @@ def main() -> None:
         f"   (median of {options.repeats})"
     )
     print(f"one row    {result['single_row_milliseconds']:8.3f} ms")
+    print(f"CSV        {opening:8.3f} s to check it and find its types, {reading:.3f} s to read it")
 
 
 if __name__ == "__main__":

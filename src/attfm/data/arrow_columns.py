@@ -50,7 +50,8 @@ def read_numbers(
 ) -> NDArray[np.float64]:
     """Return numbers, durations, times, booleans or text as float64 (rows,), NaN where missing or not a finite number.
 
-    A text that is no number is the `fault`. Here and below, `column` and `row`, the number of the first row, are for the messages that `bad` gathers.
+    A text that is no number is the `fault`. Here and below, `column` and `row`, the number of the first row, are for
+    the messages that `bad` gathers.
     """
     array = plain(array)
     if types.is_dictionary(array.type) or is_text(array.type):

@@ -1,8 +1,9 @@
 """What is wrong with the values of a table, gathered over all columns and told in one message."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,16 @@ class BadValues:
     def add(self, sentence: str) -> None:
         """Note a whole sentence, once."""
         self._sentences[sentence] = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return what was met in several columns, in their order."""
+        whole = cls()
+        for part in parts:
+            whole._found.update(part._found)
+            whole._sentences.update(part._sentences)
+            whole._doubts.update(part._doubts)
+        return whole
 
     def warn(self, sentence: str) -> None:
         """Note a sentence that is a warning only, once."""

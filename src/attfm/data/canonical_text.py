@@ -36,7 +36,7 @@ def canonical_text(values: pa.Array) -> pa.Array:
         return _without_zeros(pc.strftime(local, "%Y-%m-%d %H:%M:%S"))
     if types.is_time(t):
         return _without_zeros(values.cast(pa.large_string()))
-    return values.cast(pa.large_string())
+    return values if types.is_large_string(t) else values.cast(pa.large_string())
 
 
 def _without_zeros(texts: pa.Array) -> pa.Array:

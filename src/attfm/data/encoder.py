@@ -1,8 +1,11 @@
 """The encoder: learns each column's features from the training rows, and turns any rows into feature ids."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import Self
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +16,25 @@ from attfm.data.arrow_columns import chunks
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import Batch, FieldFeatures
 from attfm.data.codecs import KINDS
-from attfm.data.codecs.codec import FIRST_VALUE, Codec, Field
+from attfm.data.codecs.codec import FIRST_VALUE, Codec, Field, Learner
 from attfm.data.encoder_file import codecs_from_table, codecs_to_table
 from attfm.data.schema import Schema
 from attfm.data.stored_terms import StoredTerms
+from attfm.data.texts import NULL_VALUES, PLAIN
 from attfm.errors import DataError
 
 _MOST_FEATURES = 2**31
+_ROWS_TO_SHARE = 32_768  # rows of a batch whose columns are encoded at the same time
+
+
+@contextmanager
+def _side_by_side(rows: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Give what maps a function over columns: in threads where the rows are many, since numpy and pyarrow allow it."""
+    if rows < _ROWS_TO_SHARE:
+        yield map
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        yield threads.map
 
 
 class Encoder:
@@ -47,6 +62,11 @@ class Encoder:
     def __init__(self, schema: Schema, codecs: Sequence[Codec]) -> None:
         self.schema = schema
         self._codecs = tuple(codecs)
+        self._terms = [
+            # A marker of missing values that the codec knows as a value is one: schemas of 0.1 don't say so.
+            StoredTerms.of(column, schema.reading, also_kept=codec.known(NULL_VALUES))
+            for column, codec in zip(schema.inputs, codecs, strict=True)
+        ]
         # The codec of each field, and the field's number within it.
         self._places = [(codec, f) for codec in codecs for f in range(len(codec.fields))]
         fields: list[Field] = []
@@ -81,17 +101,21 @@ class Encoder:
         inputs = schema.inputs
         terms = [StoredTerms.of(column, schema.reading) for column in inputs]
         learners = [KINDS[column.kind].learner(column, [seed, number]) for number, column in enumerate(inputs)]
-        bad = BadValues()
+        bads = [BadValues() for _ in inputs]
         rows = 0
+
+        def learn(of_column: StoredTerms, learner: Learner, bad: BadValues, column: pa.Array) -> None:
+            for row, chunk in chunks(column, rows):
+                learner.add(of_column.apply(chunk, bad), row=row, bad=bad)
+
         for batch in batches:
-            arrays = schema.select(batch)
-            for of_column, learner in zip(terms, learners, strict=True):
-                for row, chunk in chunks(arrays[of_column.name], rows):
-                    learner.add(of_column.apply(chunk, bad), row=row, bad=bad)
+            columns = schema.select(batch).values()
+            with _side_by_side(batch.num_rows) as each:
+                list(each(learn, terms, learners, bads, columns))
             rows += batch.num_rows
         if rows == 0:
             raise DataError("There are no training rows to learn features from.")
-        bad.tell(rows)
+        BadValues.joined(bads).tell(rows)
         return cls(schema, [learner.codec() for learner in learners])
 
     def transform(
@@ -112,14 +136,20 @@ class Encoder:
         DataError : a value can't be read as its column's kind, or is infinite
         """
         arrays = self.schema.select(batch)
-        bad = BadValues()
-        features: list[FieldFeatures] = []
-        for column, codec in zip(self.schema.inputs, self._codecs, strict=True):
-            terms = StoredTerms.of(column, self.schema.reading if reading is None else reading)
-            pieces = chunks(arrays[column.name], first_row)
+        own = reading is None or reading == self.schema.reading
+
+        def encode(terms: StoredTerms, codec: Codec) -> tuple[list[FieldFeatures], BadValues]:
+            """Return the features of a column, and what is wrong with its values."""
+            terms, bad = terms if own else dataclasses.replace(terms, reading=reading or PLAIN), BadValues()
+            pieces = chunks(arrays[terms.name], first_row)
             encoded = [codec.encode(terms.apply(chunk, bad), row=row, bad=bad) for row, chunk in pieces]
-            features += encoded[0] if len(encoded) == 1 else map(FieldFeatures.concatenate, zip(*encoded, strict=True))
-        bad.tell(batch.num_rows)
+            whole = encoded[0] if len(encoded) == 1 else map(FieldFeatures.concatenate, zip(*encoded, strict=True))
+            return list(whole), bad
+
+        with _side_by_side(batch.num_rows) as each:
+            columns = list(each(encode, self._terms, self._codecs))
+        features = [of_field for of_column, _ in columns for of_field in of_column]
+        BadValues.joined([bad for _, bad in columns]).tell(batch.num_rows)
         for field, of_field in zip(self.fields, features, strict=True):
             np.add(of_field.ids, field.start, out=of_field.ids)
         return Batch.of_fields(features)

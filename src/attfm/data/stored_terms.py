@@ -1,5 +1,6 @@
 """A column of any table in the terms of the training column: a value means the same, whatever type brings it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -14,7 +15,7 @@ from attfm.config import Reading
 from attfm.data.arrow_types import is_list, is_number, is_scalar, is_text, plain, value_type
 from attfm.data.bad_values import BadValues
 from attfm.data.canonical_text import canonical_text
-from attfm.data.schema import Column
+from attfm.data.schema import Column, Kind
 from attfm.data.texts import PLAIN, as_dates, parse_numbers, tidied, typed
 
 
@@ -28,17 +29,20 @@ class StoredTerms:
     stored : pyarrow.DataType, of its values in training, without dictionaries
     reading : Reading, how text is read
     kept : tuple of str, usual markers of missing values that are values here
+    kind : str, of the column: text that was declared numeric or a date is read as such
     """
 
     name: str
     stored: pa.DataType
     reading: Reading = PLAIN
     kept: tuple[str, ...] = ()
+    kind: Kind = "categorical"
 
     @classmethod
-    def of(cls, column: Column, reading: Reading) -> Self:
-        """Return the terms of a column of the schema."""
-        return cls(column.name, column.stored_type, reading, column.kept)
+    def of(cls, column: Column, reading: Reading, *, also_kept: Sequence[str] = ()) -> Self:
+        """Return the terms of a column of the schema, with some more markers that are values."""
+        kept = tuple(dict.fromkeys((*column.kept, *also_kept)))
+        return cls(column.name, column.stored_type, reading, kept, column.kind)
 
     def apply(self, array: pa.Array, bad: BadValues) -> pa.Array:
         """Return a piece of the column as if it had come in the stored type, as far as that can be.
@@ -66,11 +70,14 @@ class StoredTerms:
 
     def _read(self, texts: pa.Array, bad: BadValues) -> pa.Array:
         """Return texts as values of the stored type; as texts where some can't be."""
-        texts = tidied(texts.cast(pa.large_string()), self.reading, self.kept)
+        texts = texts if types.is_large_string(texts.type) else texts.cast(pa.large_string())
+        texts = tidied(texts, self.reading, self.kept)
         stored = self.stored
-        if types.is_timestamp(stored):
-            values, lost, misplaced = as_dates(texts, stored.tz, self.reading)
-            if misplaced.any():
+        if is_text(stored) and self.kind == "numeric":
+            stored = pa.float64()
+        if types.is_timestamp(stored) or (is_text(stored) and self.kind == "datetime"):
+            values, lost, misplaced = as_dates(texts, getattr(stored, "tz", None), self.reading)
+            if misplaced.any() and types.is_timestamp(stored):
                 self._warn_of_zone(bad)
         elif is_scalar(stored) and not is_text(stored) and not types.is_null(stored):
             values, lost = typed(texts, stored, self.reading)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -56,9 +57,16 @@ def tidied(texts: pa.Array, reading: Reading = PLAIN, kept: Sequence[str] = ()) 
     kept : markers of missing values that are values of this column
     """
     texts = pc.utf8_trim_whitespace(texts)
-    nothing = pa.array([marker for marker in markers(reading) if marker not in kept] + [""], texts.type)
+    nothing = _nothing(reading, tuple(kept))
+    if texts.type != nothing.type:
+        nothing = nothing.cast(texts.type)
     is_nothing = pc.is_in(texts, nothing)
     return pc.if_else(is_nothing, None, texts) if pc.any(is_nothing).as_py() else texts
+
+
+@lru_cache(maxsize=1024)
+def _nothing(reading: Reading, kept: tuple[str, ...]) -> pa.Array:
+    return pa.array([*(marker for marker in markers(reading) if marker not in kept), ""], pa.large_string())
 
 
 def typed(texts: pa.Array, t: pa.DataType, reading: Reading = PLAIN) -> tuple[pa.Array, Mask]:

@@ -93,11 +93,15 @@ class Model:
         keep : sequence of str, columns that are read besides the inputs
         """
         first, unknown = 0, UnknownValues(self.encoder)
-        for columns in source.batches(list(dict.fromkeys([*self.input_names, *keep]))):
-            batch = self.encoder.transform(columns, first_row=first, reading=source.reading)
-            unknown.observe(batch, columns, first)
-            yield EncodedRows(first, batch, columns)
-            first += columns.num_rows
+        try:
+            for columns in source.batches(list(dict.fromkeys([*self.input_names, *keep]))):
+                batch = self.encoder.transform(columns, first_row=first, reading=source.reading)
+                unknown.observe(batch, columns, first)
+                yield EncodedRows(first, batch, columns)
+                first += columns.num_rows
+        except GeneratorExit:  # whoever reads has rows enough
+            unknown.warn()
+            raise
         unknown.warn()
 
     def logits_of(self, batch: Batch) -> Floats:

@@ -204,6 +204,12 @@ class CategoricalCodec(Codec):
     def labels(self, field: int = 0) -> list[str]:
         return self.values.labels()
 
+    def known(self, texts: Sequence[str]) -> list[str]:
+        if not isinstance(self.values, Vocabulary):
+            return []
+        found = self.values.find(pa.array(texts, pa.large_string()))
+        return [text for text, feature in zip(texts, found, strict=True) if feature >= FIRST_VALUE]
+
     def expected_unknown(self, field: int = 0) -> float | None:
         return self.values.expected_unknown(self.column.min_count or 1) if isinstance(self.values, Vocabulary) else None
 

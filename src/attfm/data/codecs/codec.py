@@ -1,7 +1,7 @@
 """What every kind of column gives: its settings, a learner, and the codec that the learner makes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -76,6 +76,10 @@ class Codec(ABC):
     def value_range(self, field: int = 0) -> tuple[float, float]:
         """Return the training range that a scaled field's values are scaled from; (0, 1) of other fields."""
         return 0.0, 1.0
+
+    def known(self, texts: Sequence[str]) -> list[str]:
+        """Return those of some texts that are values of their own."""
+        return []
 
     def expected_unknown(self, field: int = 0) -> float | None:
         """Return the share of a field's values that is expected to be unknown in new rows; None: not known, or none."""

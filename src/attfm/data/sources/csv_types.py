@@ -111,12 +111,13 @@ class TextColumn:
         # Digits with a zero before them are codes, and whole numbers that only a float64 could hold are ids; a number
         # would give neither back.
         if pat.is_float64(type_):
-            is_code = pc.match_substring_regex(cells, r"^[+-]?[0-9]{17,}$|^0[0-9]")
-        else:
-            is_code = pc.and_(pc.starts_with(cells, "0"), pc.greater(pc.binary_length(cells), 1))
-        return not pc.any(is_code).as_py()
+            return not pc.any(pc.match_substring_regex(cells, r"^[+-]?[0-9]{17,}$|^0[0-9]")).as_py()
+        after_zero = pc.starts_with(cells, "0")
+        return not after_zero.true_count or bool(pc.max(pc.binary_length(cells.filter(after_zero))).as_py() == 1)
 
     def _are_times(self, cells: pa.StringArray, type_: pa.DataType) -> bool:
+        if len(cells) and not pc.match_substring_regex(cells[:1], r"^\d")[0].as_py():
+            return False
         if self._reading.day_first is not None or type_.tz is not None:
             _, lost, misplaced = as_dates(cells, type_.tz, self._reading)
             fits = not (lost.any() or misplaced.any())
