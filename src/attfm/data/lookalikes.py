@@ -15,6 +15,7 @@ from attfm.data.texts import parse_dates, typed
 
 _LEAST_VALUES = 20  # fewer say nothing of a column
 _LEAST_SHARE = 0.5
+_LOOKED_AT = 2_000  # distinct values that are tried in all ways
 _LONGEST_MARKER = 20
 ZERO_PADDED = r"^0\d+$"
 _UNIT = r"^[+-]?[0-9][0-9.,]*\s*(?P<unit>[^\s0-9.,+-][^\s0-9]{0,7})$"
@@ -81,23 +82,35 @@ def lookalike(values: pa.Array, counts: NDArray[np.int64]) -> Lookalike | None:
 
     Parameters
     ----------
-    values : large_string (values,), distinct, tidied; counts : int64 (values,), rows that have each
+    values : large_string (values,), distinct, tidied, the most frequent first; counts : int64 (values,), their rows
     """
-    total = int(counts.sum())
-    if total < _LEAST_VALUES:
+    if counts.sum() < _LEAST_VALUES:
         return None
-    best, most = None, _LEAST_SHARE * total
+    best = _best_of(values[:_LOOKED_AT], counts[:_LOOKED_AT])
+    if best is None or len(values) <= _LOOKED_AT:
+        return best
+    whole = next((candidate for candidate in _candidates(values) if candidate.what == best.what), None)
+    return None if whole is None or counts[whole.alike].sum() <= _LEAST_SHARE * counts.sum() else whole
+
+
+def _best_of(values: pa.Array, counts: NDArray[np.int64]) -> Lookalike | None:
+    most = _LEAST_SHARE * counts.sum()
+    has_digits = pc.fill_null(pc.match_substring_regex(values, r"\d"), False).to_numpy(zero_copy_only=False)
+    if counts[has_digits].sum() <= most:
+        return None
+    best = None
     for candidate in _candidates(values):
-        rows = int(counts[candidate.alike].sum())
+        rows = counts[candidate.alike].sum()
         if rows > most:
             best, most = candidate, rows
     return best
 
 
 def _candidates(values: pa.Array) -> Iterator[Lookalike]:
+    # Digits with a zero before them are codes, and so are all others beside them.
     padded = pc.fill_null(pc.match_substring_regex(values, ZERO_PADDED), False).to_numpy(zero_copy_only=False)
     present = values.is_valid().to_numpy(zero_copy_only=False)
-    for what, reading in () if padded.any() else _NUMBERS:  # digits with a zero before them are codes
+    for what, reading in () if padded.any() else _NUMBERS:
         _, lost = typed(values, pa.float64(), reading)
         yield Lookalike(what, _options(reading), present & ~lost)
     for what, reading in _DATES:
