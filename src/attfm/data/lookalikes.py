@@ -18,6 +18,7 @@ _LEAST_SHARE = 0.5
 _LOOKED_AT = 2_000  # distinct values that are tried in all ways
 _LONGEST_MARKER = 20
 ZERO_PADDED = r"^0\d+$"
+_CODE = rf"{ZERO_PADDED}|^[+-]?\d{{17,}}$"  # which a number would not give back
 _UNIT = r"^[+-]?[0-9][0-9.,]*\s*(?P<unit>[^\s0-9.,+-][^\s0-9]{0,7})$"
 # What numbers and dates may be written like, each with the options that read them so; the first of equals is taken.
 _NUMBERS = (
@@ -107,10 +108,10 @@ def _best_of(values: pa.Array, counts: NDArray[np.int64]) -> Lookalike | None:
 
 
 def _candidates(values: pa.Array) -> Iterator[Lookalike]:
-    # Digits with a zero before them are codes, and so are all others beside them.
-    padded = pc.fill_null(pc.match_substring_regex(values, ZERO_PADDED), False).to_numpy(zero_copy_only=False)
+    # Digits with a zero before them, or too many of them, are codes, and so are all others beside them.
+    of_codes = pc.any(pc.match_substring_regex(values, _CODE)).as_py()
     present = values.is_valid().to_numpy(zero_copy_only=False)
-    for what, reading in () if padded.any() else _NUMBERS:
+    for what, reading in () if of_codes else _NUMBERS:
         _, lost = typed(values, pa.float64(), reading)
         yield Lookalike(what, _options(reading), present & ~lost)
     for what, reading in _DATES:

@@ -159,7 +159,7 @@ class DelimitedFile:
             return self._unclosed(lines, row.count("\n"))
         found = self._first_ragged(expected) or (None, actual, row, False)
         line, cells, text, is_last = found
-        if is_last and "\n" in text.strip():  # pyarrow shows the start of a long row only
+        if is_last and row.rstrip().endswith("...") and "\n" in text.strip():  # the end of a long row is not shown
             return self._unclosed(lines, text.count("\n") + 1)
         where = f"Line {line} of {self._file.name}" if line else f"A row of {self._file.name}"
         shown = text.strip() if len(text) <= 80 else f"{text[:77]}..."
