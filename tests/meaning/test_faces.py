@@ -119,18 +119,31 @@ def test_files_mean_the_same_to_the_command(
         assert told_logits == pytest.approx(expected_logits.tolist(), abs=1e-5)
 
 
-def test_labels_come_back_as_they_stood(tmp_path: Path) -> None:
-    for name, texts in {
-        "padded": ("01", "02"), "truths": ("False", "True"), "floats": ("0.0", "1.0"), "signed": ("-1", "+1"),
-        "shouted": ("FALSE", "TRUE"), "mixed": ("01", "02", "X9"), "whole": ("0", "1"),
+def test_labels_come_back_as_they_stood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    for name, (texts, labels) in {
+        "padded": (("01", "02"), ["01", "02"]), "truths": (("False", "True"), [False, True]),
+        "floats": (("0.0", "1.0"), [0.0, 1.0]), "signed": (("-1", "+1"), [-1, 1]), "whole": (("0", "1"), [0, 1]),
+        "shouted": (("FALSE", "TRUE"), [False, True]), "mixed": (("01", "02", "X9"), ["01", "02", "X9"]),
     }.items():  # fmt: skip
         rows = [(k % 13, texts[k % len(texts)]) for k in range(ROWS)]
         (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{x},{label}\n" for x, label in rows))
         run, scored = str(tmp_path / name), tmp_path / "scores.csv"
-        quick = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
         assert main(["train", str(tmp_path / "t.csv"), "--target", "y", "--out", run, "-q", "--no-report", *quick]) == 0
         assert main(["predict", run, str(tmp_path / "t.csv"), "-o", str(scored), "-q"]) == 0
         frame = pd.read_csv(scored, dtype=str)
         assert set(frame["prediction"]) <= set(texts), name
-        assert list(map(str, load(run).classes_)) == list(texts), name
-        assert main(["evaluate", run, str(tmp_path / "t.csv"), "-q"]) == 0
+        assert list(frame.columns[2:]) == ([f"probability_{text}" for text in texts[1:]] if len(texts) > 2 else [])
+        # In Python they have their types, and are the same decisions.
+        model, estimator = load_model(run), load(run)
+        assert estimator.classes_.tolist() == list(model.target.classes) == labels
+        np.testing.assert_array_equal(estimator.predict({"x": [x for x, _ in rows]}), model.predict(tmp_path / "t.csv"))
+        as_text = dict(zip(labels, texts, strict=True))
+        assert [as_text[label] for label in model.predict(tmp_path / "t.csv")] == frame["prediction"].tolist()
+        capsys.readouterr()
+        assert main(["evaluate", run, str(tmp_path / "t.csv"), "--json"]) == 0
+        accuracy = json.loads(capsys.readouterr().out)["metrics"]["accuracy"]
+        assert accuracy == pytest.approx(
+            np.mean([text == label for text, (_, label) in zip(frame["prediction"], rows)])
+        )
+        assert main(["report", run, "--data", str(tmp_path / "t.csv"), "-o", str(tmp_path / "report.html")]) == 0

@@ -192,6 +192,13 @@ def test_ids_come_out_as_the_cells_stood(tmp_path: Path) -> None:
     with scores.open(newline="") as stream:
         told = [row["id"] for row in csv.DictReader(stream)]
     assert told == [cells[i % 10] for i in range(50)]
+    # Also where they are those of an input.
+    file.write_text("x,y\n" + "".join(f"{i % 7},{'no' if i % 2 else 'yes'}\n" for i in range(50)))
+    assert train(str(file), tmp_path / "inputs") == 0
+    file.write_text("x\n007\n3.0\n 5\n")
+    assert main(["predict", str(tmp_path / "inputs"), str(file), "--id", "x", "-o", str(scores), "-q"]) == 0
+    with scores.open(newline="") as stream:
+        assert [row["x"] for row in csv.DictReader(stream)] == ["007", "3.0", " 5"]
 
 
 def test_a_comment_and_a_total_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

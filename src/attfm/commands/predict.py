@@ -30,6 +30,7 @@ def predict(
     threshold = threshold_of(model, threshold)
     source = open_inputs(model, data, reading)
     check_columns(source, ids, why="named by --id")
+    source = source.verbatim(ids)  # a column that is an input too keeps its cells as they stand
     names = model.task.score_names
     clashing = [name for name in ids if name in names]
     if clashing or len(set(ids)) < len(ids):

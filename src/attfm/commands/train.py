@@ -125,7 +125,7 @@ def report(model: Model, path: Path, output: Output, *, again: str) -> None:
     )
     output.result_json({
         "run": str(path), "report": page,
-        "task": model.task.name, "target": model.target.name, "classes": model.target.classes,
+        "task": model.task.name, "target": model.target.name, "classes": model.target.written or model.target.classes,
         "metrics": model.metrics, "training": facts.known(),
         "columns": [column.model_dump(exclude_none=True) for column in model.schema.columns],
         "settings": model.config.model_dump(mode="json"),

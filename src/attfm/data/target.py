@@ -40,7 +40,8 @@ Label = str | bool | int | float
 class Target:
     """The target column as the model sees it, its classes (None for regression) as numpy.unique sorts them.
 
-    `arrow_type` names the type of its column in training, None in folders of older versions.
+    `arrow_type` names the type of its column in training, None in folders of older versions; `written` has the classes
+    as they stood in a text table, where that is not as Python prints them.
 
     >>> target = Target.fit(pa.array(["no", "yes", "no"]), task="auto", name="churn")
     >>> target.task, target.classes, target.encode(pa.array(["yes", "no"])).tolist()
@@ -51,6 +52,7 @@ class Target:
     task: TaskName
     classes: tuple[Label, ...] | None
     arrow_type: str | None = None
+    written: tuple[str, ...] | None = None
 
     @property
     def stored_type(self) -> pa.DataType:
@@ -67,15 +69,14 @@ class Target:
         return Vocabulary(texts, np.zeros(len(texts), np.int64))
 
     def as_written(self, written: Mapping[str, str]) -> Self:
-        """Return the target with its labels as they stand in a text table, by canonical text; whole numbers stay."""
+        """Return the target with its labels as they stand in a text table, given by canonical text."""
         if self.classes is None or not written:
             return self
-        texts = [written.get(text, str(label)) for label, text in zip(self.classes, self._texts(), strict=True)]
-        whole = all(type(label) is int and text == str(label) for label, text in zip(self.classes, texts, strict=True))
-        return self if whole else replace(self, classes=tuple(texts))
-
-    def _texts(self) -> list[str]:
-        return list(self._codes.values.to_pylist())
+        names = tuple(str(label) for label in self.classes)
+        keys = self._codes.values.to_pylist()
+        texts = tuple(written.get(key, name) for key, name in zip(keys, names, strict=True))
+        plain = texts == names and type(self.classes[0]) in (int, str)  # which a CSV gets as they are
+        return self if plain else replace(self, written=texts)
 
     @classmethod
     def fit(cls, column: Column, *, task: TaskName | Literal["auto"], name: str) -> Self:
@@ -148,8 +149,9 @@ class Target:
 
     def to_json(self) -> str:
         """Return the target as JSON text; the classes keep their type."""
-        known = {"name": self.name, "task": self.task, "classes": self.classes, "arrow_type": self.arrow_type}
-        return json.dumps({key: value for key, value in known.items() if key != "arrow_type" or value is not None})
+        optional = {"arrow_type": self.arrow_type, "written": self.written}
+        known = {key: value for key, value in optional.items() if value is not None}
+        return json.dumps({"name": self.name, "task": self.task, "classes": self.classes, **known})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -157,7 +159,7 @@ class Target:
         try:
             saved = json.loads(text)
             name, task, classes = saved["name"], saved["task"], saved["classes"]
-            arrow_type = saved.get("arrow_type")
+            arrow_type, written = saved.get("arrow_type"), saved.get("written")
         except (ValueError, KeyError, TypeError):
             raise damaged("it is not the JSON that was written", part=_SAVED) from None
         if not isinstance(name, str) or task not in _TASKS or not isinstance(arrow_type, str | None):
@@ -168,12 +170,11 @@ class Target:
             return cls(name, task, None, arrow_type)
         wrong = not isinstance(classes, list) or len(classes) < 2 or (task == "binary" and len(classes) != 2)
         kinds = set() if wrong else {type(label) for label in classes}
-        as_written = kinds == {str} and arrow_type is not None  # in the order of what the texts mean
-        if len(kinds) != 1 or kinds.pop() not in _PYTHON_TYPES or len(set(classes)) < len(classes):
+        if len(kinds) != 1 or kinds.pop() not in _PYTHON_TYPES or sorted(set(classes)) != classes:
             raise damaged(f"its classes are {classes!r}", part=_SAVED)
-        if not as_written and sorted(classes) != classes:
-            raise damaged(f"its classes are {classes!r}", part=_SAVED)
-        return cls(name, task, tuple(classes), arrow_type)
+        if written is not None and [type(text) for text in written] != [str] * len(classes):
+            raise damaged(f"its classes are written {written!r}", part=_SAVED)
+        return cls(name, task, tuple(classes), arrow_type, None if written is None else tuple(written))
 
 
 def _check_type(column: Column, what: str) -> None:

@@ -143,8 +143,11 @@ class Model:
         ----------
         threshold : float or None, probability above which the second of two classes is decided; None: that of training
         """
-        parts = [table["prediction"] for table in self.score_table(self.open(data), threshold=threshold)]
-        labels: NDArray[Any] = pa.chunked_array([chunk for part in parts for chunk in part.chunks]).to_numpy()
+        logits = self.logits(data)
+        if not self.task.is_classification:
+            return self.task.scores(logits)
+        codes = pa.array(self.decide(logits, threshold))
+        labels: NDArray[Any] = pa.array(list(self.task.classes)).take(codes).to_numpy(zero_copy_only=False)
         return labels
 
     def score_table(

@@ -25,7 +25,7 @@ def model_card(model: Model) -> str:
         [part, *(f"{values[name]:.4f}" if values.get(name) is not None else "-" for name in names)]
         for part, values in model.metrics.items()
     ]
-    classes = f" with the classes {', '.join(_cell(c) for c in model.target.classes)}" if model.target.classes else ""
+    classes = f" with the classes {', '.join(_cell(c) for c in model.task.class_names)}" if model.target.classes else ""
     lines = [
         f"# Model of {_cell(model.target.name)}",
         "",

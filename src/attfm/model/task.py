@@ -32,10 +32,12 @@ class Task(ABC):
     ----------
     target : str, name of the target column
     classes : tuple of labels, in the order of their codes; empty for regression
+    written : tuple of str or None, the classes as they stood in the training table, where that was text
     """
 
     target: str
     classes: tuple[Label, ...] = ()
+    written: tuple[str, ...] | None = None
     name: ClassVar[TaskName]
 
     @property
@@ -54,9 +56,14 @@ class Task(ABC):
         return bool(self.classes)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes as text, as they stood in the training table; none of a regression."""
+        return tuple(str(label) for label in self.classes) if self.written is None else self.written
+
+    @property
     def decisions(self) -> tuple[str, ...]:
         """What can be decided, in the order of the codes that `decide` gives."""
-        return tuple(str(label) for label in self.classes)
+        return self.class_names
 
     @abstractmethod
     def scores(self, logits: Floats) -> Floats:
@@ -147,8 +154,8 @@ class Task(ABC):
         return f"{decided}, probability {shares[output]:.4f}, logit of {self.outputs[output]} {logits[output]:+.4f}"
 
     def labels(self, codes: Codes) -> pa.Array:
-        """Return the labels of class codes, in the type that they had in the training table."""
-        return pa.array(list(self.classes)).take(pa.array(codes))
+        """Return the labels of class codes, as they stood in the training table, or in the type that they had there."""
+        return pa.array(list(self.classes if self.written is None else self.written)).take(pa.array(codes))
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ class Binary(Task):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return (str(self.classes[1]),)
+        return self.decisions[1:]
 
     def scores(self, logits: Floats) -> Floats:
         return np.hstack([np.exp(-np.logaddexp(0, logits)), np.exp(-np.logaddexp(0, -logits))])
@@ -210,7 +217,7 @@ class Multiclass(Task):
         return np.asarray(ordered[:, -1] - ordered[:, -2], np.float64)
 
     def score_columns(self, logits: Floats, threshold: float) -> dict[str, pa.Array]:
-        shares = zip(self.classes, self.scores(logits).T, strict=True)
+        shares = zip(self.decisions, self.scores(logits).T, strict=True)
         columns = {f"probability_{label}": pa.array(share) for label, share in shares}
         return {"prediction": self.labels(self.decide(logits, None)), **columns}
 
@@ -299,4 +306,4 @@ TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Binary, Multiclass,
 
 def task_of(target: Target) -> Task:
     """Return the task that a target makes."""
-    return TASKS[target.task](target.name, target.classes or ())
+    return TASKS[target.task](target.name, target.classes or (), target.written)

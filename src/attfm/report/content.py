@@ -58,7 +58,7 @@ def _facts(model: Model, examined: Examined | None) -> Content:
     facts: Content = {
         "target": model.target.name,
         "task": model.task.name,
-        "classes": [_text(name) for name in model.task.classes] or None,
+        "classes": [_text(name) for name in model.task.class_names] or None,
         "outputs": [_text(name) for name in model.task.outputs][:_OUTPUTS],
         "unit": _text(model.task.unit),
         "preset": model.config.model.preset,
@@ -107,7 +107,7 @@ def _targets(model: Model, target: NDArray[Any]) -> list[Content]:
     """Return what the target is in the rows examined: the shares of the classes, or the values' mean and spread."""
     if not len(target):
         return []
-    classes = model.task.classes
+    classes = model.task.class_names
     if not classes:
         spread = f"standard deviation {np.std(target):.4g}, from {np.min(target):.4g} to {np.max(target):.4g}"
         return [{"name": f"mean {_text(model.target.name, 40)}", "text": _rounded(np.mean(target)), "more": spread}]
@@ -204,7 +204,7 @@ def _table(model: Model, examined: Examined) -> Content:
     why = [name for name, group in groups.items() for _ in group]
     explanation = Explainer(model).explain(examined.rows.take(torch.from_numpy(places)), examined.numbers[places])
     logits = examined.logits[places]
-    classes = [_text(name) for name in model.target.classes or ()]
+    classes = [_text(name) for name in model.task.class_names]
     shares = model.task.scores(logits) if model.task.is_classification else None
     predicted = np.zeros(len(logits), np.int64) if shares is None else model.decide(logits)
     rows = []

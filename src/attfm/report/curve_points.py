@@ -16,7 +16,7 @@ _POINTS, _DOTS, _BINS, _CLASSES = 200, 600, 10, 5
 
 def curves(model: Model, target: NDArray[Any], scores: Floats) -> dict[str, Any]:
     """Return the curves that the task has; scores : probabilities (rows, classes), or predictions (rows,)."""
-    return _CURVES[model.task.name](target, scores, list(model.target.classes or ()))
+    return _CURVES[model.task.name](target, scores, model.task.class_names)
 
 
 def _binary(target: NDArray[Any], scores: Floats, classes: Sequence[object]) -> dict[str, Any]:
