@@ -120,6 +120,24 @@ def test_a_single_row_means_what_it_meant(kind: str) -> None:
         assert_same_rows(encode(encoder, [one]), whole.slice(row, row + 1))
 
 
+@pytest.mark.parametrize("fitted", ["frame", "libsvm"])
+def test_ids_of_libsvm_are_those_of_a_frame(fitted: str, tmp_path: Path) -> None:
+    ids = [(str(k % 3), f"1{k % 4}") for k in range(12)]
+    fields = pa.table({"f0": [first for first, _ in ids], "f1": [second for _, second in ids]})
+    (tmp_path / "fields.libsvm").write_text("".join(f"{k % 2} {a}:1 {b}:1\n" for k, (a, b) in enumerate(ids)))
+    weighted = [[(a, 1.0), (b, k / 2)] for k, (a, b) in enumerate(ids)]
+    bags = pa.table({"features": pa.array(weighted, pa.map_(pa.string(), pa.float32()))})
+    (tmp_path / "bags.libsvm").write_text("".join(f"{k % 2} {a}:1 {b}:{k / 2}\n" for k, (a, b) in enumerate(ids)))
+    for table, file in ((fields, str(tmp_path / "fields.libsvm")), (bags, str(tmp_path / "bags.libsvm"))):
+        encoder = fit(table, {}) if fitted == "frame" else fit(file, {"label": {"kind": "ignored"}})
+        expected = encode(encoder, table)
+        assert all((expected.field(f).ids - field.start > UNKNOWN).all() for f, field in enumerate(encoder.fields))
+        assert_same_rows(encode(encoder, file), expected)
+    numbers = pa.table({name: fields[name].cast(pa.int64()) for name in fields.column_names})
+    encoder = fit(fields, {})
+    assert_same_rows(encode(encoder, numbers), encode(encoder, fields))
+
+
 def test_a_comparison_notices_another_feature() -> None:
     table, settings = column("text")
     encoder = fit(table, settings)
