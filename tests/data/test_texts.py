@@ -32,6 +32,7 @@ def large(*texts: str | None) -> pa.Array:
     [
         (pa.bool_(), ["True", "0", "FALSE", "1.0", "yes"], [True, False, False, True, None]),
         (pa.int64(), ["+3", "4.0", "007", "x"], [3, 4, 7, None]),
+        (pa.float64(), ["True", "false", "yes"], [1, 0, None]),  # as truths are where numbers are wanted
         (pa.uint64(), ["18446744073709551615"], [2**64 - 1]),
         (pa.int64(), ["3.5", "2"], [3.5, 2.0]),
         (pa.float64(), ["1e-3", ".5", "5.", "1_000", "inf"], [1e-3, 0.5, 5.0, None, None]),

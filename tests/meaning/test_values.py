@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from attfm.config import DataConfig
 from attfm.data.batch import Batch
@@ -118,6 +119,39 @@ def test_a_single_row_means_what_it_meant(kind: str) -> None:
         if "list" not in kind:  # which would be a dict of columns
             assert_same_rows(encode(encoder, one), whole.slice(row, row + 1))
         assert_same_rows(encode(encoder, [one]), whole.slice(row, row + 1))
+
+
+@pytest.mark.parametrize(
+    ("training", "asked"),
+    [
+        (pa.array([True, False]), pa.array([1, 0])),
+        (pa.array([True, False]), pa.array([1.0, 0.0])),
+        (pa.array([True, False]), pa.array([1, 0]).dictionary_encode()),
+        (pa.array([True, False]), pa.array(["True", "FALSE"])),
+        (pa.array([True, False]), pa.array(["1", "0.0"]).dictionary_encode()),
+        (pa.array([1, 0]), pa.array([True, False])),
+        (pa.array([1, 0]), pa.array(["True", "False"])),
+        (pa.array([3, 7]), pa.array([3.0, 7.0])),
+        (pa.array([3, 7]), pa.array([Decimal("3.00"), Decimal("7.00")])),
+        (pa.array(["True", "False", "maybe"]), pa.array([True, False, None])),
+        (pa.array(["1.50", "2"]), pa.array([1.5, 2.0])),
+        (pa.array(["2024-03-01 00:00:00", "x"]), pa.array([dt.date(2024, 3, 1), None])),
+        (pa.array(["2024-03-01T09:30", "x"]), pa.array([dt.datetime(2024, 3, 1, 9, 30), None])),
+        (pa.array([dt.date(2024, 3, 1), None]), pa.array([dt.datetime(2024, 3, 1), None])),
+        (pa.array([[True], [False, True]]), pa.array([["True"], ["0", "1"]])),
+        (pa.array([[1, 2], [3]]), pa.array([["1", "2.0"], [" 3 "]])),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["usual", "categorical"])
+def test_another_type_brings_the_same_value(training: pa.Array, asked: pa.Array, kind: str) -> None:
+    is_list = pa.types.is_list(training.type)
+    encoder = fit(pa.table({"v": training}), {} if kind == "usual" or is_list else {"v": CATEGORICAL})
+    known = encode(encoder, pa.table({"v": training})).ids
+    found = encode(encoder, pa.table({"v": asked})).ids
+    there = torch.from_numpy(asked.is_valid().to_numpy(zero_copy_only=False))
+    there = torch.ones(len(known), dtype=torch.bool) if is_list else there
+    np.testing.assert_array_equal(found[there], known[there])
 
 
 @pytest.mark.parametrize("fitted", ["frame", "libsvm"])

@@ -92,8 +92,7 @@ class StoredTerms:
         if is_number(t):
             values = self._without_markers(values)
         if types.is_boolean(stored) and is_number(t):
-            encoded = values.dictionary_encode()
-            return pa.DictionaryArray.from_arrays(encoded.indices, _as_truths(encoded.dictionary))
+            return _as_truths(values)
         if is_number(stored):
             return _as_number(values, stored)
         if types.is_timestamp(t) and types.is_timestamp(stored) and (t.tz is None) != (stored.tz is None):
