@@ -11,7 +11,7 @@ from attfm.config import Reading
 
 # Loaded for `attfm --help`: nothing here may need torch or pyarrow.
 
-_TEXT = "Reading text"
+_TEXT = "Reading text (a run keeps them for later tables)"
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, all else on stderr")]
 Debug = Annotated[bool, typer.Option("--debug", help="a traceback where something fails")]
 
