@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from attfm.config import Config
+from attfm.config import Config, Reading
 from attfm.data.batch import Batch
 from attfm.data.encoder import Encoder
 from attfm.data.inference import infer_schema
@@ -159,6 +159,15 @@ def test_settings_that_do_not_fit_the_weights_are_found(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(RunFolderError, match=r"is damaged .*size mismatch"):
         load_model(folder)
+
+
+def test_how_text_was_read_is_found_where_older_folders_have_it(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["training"]["reading"] = {"names": None, "separator": ";", "null_values": ["?"], "skip_rows": 2}
+    (folder / "config.json").write_text(json.dumps(settings))
+    schema = json.loads((folder / "schema.json").read_text())
+    assert "reading" in schema
+    assert load_model(folder).schema.reading == Reading(separator=";", null_values=("?",), skip_rows=2)
 
 
 def test_no_folder_and_another_folder_are_told_apart(tmp_path: Path) -> None:
