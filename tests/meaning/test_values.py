@@ -135,6 +135,7 @@ def test_a_single_row_means_what_it_meant(kind: str) -> None:
         (pa.array([3, 7]), pa.array([Decimal("3.00"), Decimal("7.00")])),
         (pa.array(["True", "False", "maybe"]), pa.array([True, False, None])),
         (pa.array(["1.50", "2"]), pa.array([1.5, 2.0])),
+        (pa.array(["00501", "A-17", "10001"]), pa.array([501, None, 10001])),  # as pandas reads the file
         (pa.array(["2024-03-01 00:00:00", "x"]), pa.array([dt.date(2024, 3, 1), None])),
         (pa.array(["2024-03-01T09:30", "x"]), pa.array([dt.datetime(2024, 3, 1, 9, 30), None])),
         (pa.array([dt.date(2024, 3, 1), None]), pa.array([dt.datetime(2024, 3, 1), None])),

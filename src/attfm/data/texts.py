@@ -19,8 +19,6 @@ NULL_VALUES = (
 PLAIN = Reading()
 DAY_SECONDS = 86_400
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-_TRUTH_WORDS = pa.array(["False", "True", "false", "true", "FALSE", "TRUE"], pa.large_string())
-_TRUTH_NUMBERS = pa.array(["0", "1"] * 3, pa.large_string())
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i:[+-]?(inf|infinity)|nan)$"
 _WHOLE = r"^[+-]?\d+(\.0*)?$"
 _CURRENCY = r"(?:\p{Sc}|USD|EUR|GBP|JPY|CHF|CNY|INR)"
@@ -136,9 +134,11 @@ def parse_numbers(texts: pa.Array) -> tuple[NDArray[np.float64], Mask | None]:
 
 def _as_numbers(texts: pa.Array, t: pa.DataType, reading: Reading) -> tuple[pa.Array, Mask]:
     texts = plain_numbers(texts, reading)
-    truths = pc.index_in(texts, _TRUTH_WORDS)  # a column of truths is one of 1 and 0 where numbers are wanted
+    # A column of truths is one of 1 and 0 where numbers are wanted.
+    words = pa.array(["False", "True", "false", "true", "FALSE", "TRUE"], texts.type)
+    truths = pc.index_in(texts, words)
     if truths.null_count < len(truths):
-        texts = pc.coalesce(_TRUTH_NUMBERS.take(truths), texts)
+        texts = pc.coalesce(pa.array(["0", "1"] * 3, texts.type).take(truths), texts)
     readable = is_number(texts)
     lost = ~readable & texts.is_valid().to_numpy(zero_copy_only=False)
     numbers = pc.if_else(pa.array(readable), texts, None)

@@ -200,13 +200,14 @@ BAD_OBJECTS = {
     "doubled arrow": (pa.table([[1], [2]], names=["a", "a"]), SchemaError, r"more than once in the Table: 'a'"),
     "no name": (pa.table([[1], [2]], names=["a", ""]), SchemaError, r"Column 2 of the Table has no name"),
     "sets": (pd.DataFrame({"s": [1, {2}]}), SchemaError, r"Column 's' can't be read: in row 1 stands a set: \{2\}"),
-    "large integers of polars": (
-        pl.DataFrame({"a": [1], "i": pl.Series([1], dtype=pl.Int128)}),
-        SourceError,
-        r"Column 'i' \(Int128\) of the DataFrame is of a type that Arrow lacks\. Cast it",
-    ),
     "stream of numbers": (Stream(pa.chunked_array([[1]])), SourceError, r"The Stream can't be read as a table"),
 }  # fmt: skip
+
+
+def test_integers_that_arrow_has_no_type_for_are_ids():
+    frame = pl.DataFrame({"id": pl.Series([10**20, None, 7], dtype=pl.Int128)})
+    assert open_source(frame).schema.field("id").type == pa.large_string()
+    assert next(open_source(frame).batches())["id"].to_pylist() == [str(10**20), None, "7"]
 
 
 @pytest.mark.parametrize("case", BAD_OBJECTS)

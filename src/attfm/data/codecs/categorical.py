@@ -22,6 +22,7 @@ from attfm.data.schema import Column, damaged
 _POINT_ZERO = r"^([+-]?\d+)\.0+$"
 # Ways to write numbers and times, and what stays of them.
 _SPELLINGS = (
+    (r"^([+-]?)0+(\d)", r"\1\2"),
     (r"^([+-]?\d+)\.0*$", r"\1"),
     (r"^([+-]?\d*\.\d*?[1-9])0+$", r"\1"),
     (r"^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(\.\d*?)?0*(Z|[+-]\d\d:?\d\d)?$", r"\1 \2\3\4"),
@@ -67,7 +68,7 @@ class Vocabulary:
         """Return the number of each value's feature: UNKNOWN, MISSING, or from FIRST_VALUE on.
 
         With `alike`, for values that were no text in a column of text, a known text counts that is another way to
-        write the value: "True" for true, "1.50" for 1.5, "2024-03-01T00:00" for that midnight.
+        write the value: "True" for true, "1.50" for 1.5, "00501" for 501, "2024-03-01T00:00" for that midnight.
         """
         positions = self._positions(values)
         if not alike and self._has_whole and (positions < 0).any():

@@ -1,6 +1,7 @@
 """Tables in memory (pandas, polars, pyarrow, numpy, dicts, lists) as pyarrow Tables; imports none of them but numpy."""
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -94,30 +95,17 @@ def _convert(data: Any, names: Sequence[str] | None) -> pa.Table:
         )
     if package == "pandas" and kind == "DataFrame":
         return _from_pandas(data)
+    if package == "polars":
+        # Integers that no type of Arrow holds are ids, and text as those of a CSV are.
+        wide = [name for name, dtype in data.schema.items() if str(dtype) in ("Int128", "UInt128")]
+        data = data.cast(dict.fromkeys(wide, sys.modules["polars"].String)) if wide else data
     try:
         table = _from_arrow(data)
     except (SourceError, SchemaError):
         raise
     except FAILED as error:
-        unknown = _columns_arrow_lacks(data) if package == "polars" else []
-        if unknown:
-            raise SourceError(
-                f"Column {', '.join(unknown)} of the {kind} is of a type that Arrow lacks. Cast it, for example to "
-                "Int64, Float64 or String."
-            ) from error
         raise SourceError(f"The {kind} can't be read as a table: {error}.") from error
     return table.drop_columns([name for name in table.schema.names if is_pandas_index(name)])
-
-
-def _columns_arrow_lacks(frame: Any) -> list[str]:
-    """Return the columns of a frame of polars, with their types, that can't become Arrow columns."""
-    unknown = []
-    for name, dtype in frame.schema.items():
-        try:
-            pa.table(frame.select(name))
-        except FAILED:
-            unknown.append(f"'{name}' ({dtype})")
-    return unknown
 
 
 def _from_arrow(data: Any) -> pa.Table:
