@@ -145,7 +145,7 @@ def test_what_if_names_only_changes_that_predict_decides_otherwise(
 
     logits, tried = model.logits(run.X), set[str]()
     margin = model.task.margin(logits, threshold) if crossed is None else np.abs(logits[:, 0] - crossed)
-    for row in np.argsort(margin)[:12].tolist():  # the nearest to another decision, so that many changes are found
+    for row in np.argsort(margin)[:6].tolist():  # the nearest to another decision, so that many changes are found
         one = run.X.slice(row, 1)
         changes = estimator.what_if(run.X, row=row, threshold=crossed)
         assert decisions(one) == {changes.decision}

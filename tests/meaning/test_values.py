@@ -53,6 +53,8 @@ VALUES: dict[str, tuple[pa.Array, dict[str, Any]]] = {
     "list of text": (pa.array([["a", "b"], ["b"], []]), {}),
     "list of integers": (pa.array([[1, 2], [2]]), {}),
 }
+# Each is asked by all others, and all others are asked by each.
+THOROUGH = ("Arrow", "pandas objects", "CSV")
 # What a library or format does not have, or writes as something else.
 ABSENT = {
     # Python's floats are float64: what a float32 of a file was rounded to is another value there.
@@ -103,6 +105,8 @@ def test_a_value_has_one_feature_by_every_route(kind: str, tmp_path: Path) -> No
             assert (ids != UNKNOWN).all(), (kind, fitted, field.name)
             assert (ids != MISSING).any(), (kind, fitted, field.name)
         for asked, data in brought.items():
+            if fitted not in THOROUGH and asked not in THOROUGH:  # what others say of each other follows
+                continue
             try:
                 assert_same_rows(encode(encoder, data), expected)
             except AssertionError as error:
