@@ -2,6 +2,7 @@
 
 import datetime as dt
 import warnings
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from attfm import AFMClassifier, DataWarning, load
 from attfm.cli import main
 from attfm.data.sources.source import open_source
+from attfm.explain.pair_grid import pair_grid
 from attfm.model.run_folder import load_model
 
 SETTINGS: dict[str, Any] = {"epochs": 8, "learning_rate": 0.05, "dim": 2, "attention_dim": 2}
@@ -136,6 +138,13 @@ def test_ordered_categories_have_neighbours_and_keep_their_order(tmp_path: Path)
     assert encoder.feature_names(1)[2:] == ["(-4, -1]", "(-1, 0]", "(0, 1]", "(1, 4]"]
     assert [field.ordered for field in encoder.fields] == [True, True, False]
     assert len(encoder.neighbours()) == 2 + 3
+    overview = estimator.explain_global()
+    for field, labels in (("size", ["S", "M", "L"]), ("bin", ["(-4, -1]", "(-1, 0]", "(0, 1]", "(1, 4]"])):
+        shape = overview.shape(field)
+        assert [shape.labels[level] for level in shape.shown(9)] == labels
+        assert sorted(shape.most_frequent()) == sorted(shape.shown(9)) != shape.most_frequent().tolist()
+    rows, columns = pair_grid(overview, overview.surfaces()[0], 0).labels
+    assert {tuple(rows), tuple(columns)} <= {("S", "M", "L"), tuple(labels), *permutations(JOBS)}
     again = load_model(estimator.save(tmp_path / "run"))
     X.to_csv(tmp_path / "t.csv", index=False)
     np.testing.assert_array_equal(again.predict_proba(tmp_path / "t.csv"), estimator.predict_proba(X))

@@ -30,6 +30,7 @@ class Shape:
     effect : float64 (levels, outputs), mean centred main effect of the rows with that value
     rows : int64 (levels,), rows with it; a row with several members of a multi-valued field is in several levels
     spread : float64 (levels, outputs) or None, standard deviation over refits; None without refits
+    ordered : bool, whether neighbouring levels are neighbouring values
 
     Examples
     --------
@@ -51,6 +52,17 @@ class Shape:
     effect: Floats
     rows: NDArray[np.int64]
     spread: Floats | None
+    ordered: bool = False
+
+    def most_frequent(self) -> NDArray[np.int64]:
+        """Return the levels that occur, int64 (n,), the most frequent first."""
+        order = np.argsort(-self.rows, kind="stable")
+        return order[self.rows[order] > 0]
+
+    def shown(self, most: int) -> NDArray[np.int64]:
+        """Return the `most` levels that occur most, int64 (n,), in the field's own order where it has one."""
+        kept = self.most_frequent()[:most]
+        return np.sort(kept) if self.ordered else kept
 
 
 @dataclass(frozen=True)
@@ -224,7 +236,8 @@ class GlobalExplanation:
         part = slice(levels.offsets[f], levels.offsets[f] + levels.sizes[f])
         spread = _spread([refit.shape[part] for refit in summary.refits])
         edges = levels.edges(f) if kind in ("numeric", "scaled") else None
-        return Shape(field, kind, levels.labels(f), edges, summary.shape[part], summary.shape_rows[part], spread)
+        effect, rows, ordered = summary.shape[part], summary.shape_rows[part], levels.ordered[f]
+        return Shape(field, kind, levels.labels(f), edges, effect, rows, spread, ordered)
 
     def shapes(self) -> Iterator[Shape]:
         """Yield all fields' shapes, the most important first."""

@@ -26,6 +26,7 @@ class Levels:
     ----------
     cuts : dict of float64 arrays by field number, inner edges of the bins of each scaled field, in scaled units
     names, kinds : tuple of str, of the fields
+    ordered : tuple of bool, whether neighbouring levels are neighbouring values
     sizes, offsets : int64 (fields,), number of levels of each field, and place of its first level among all
     """
 
@@ -34,6 +35,7 @@ class Levels:
         self.cuts = cuts
         self.names = tuple(field.name for field in encoder.fields)
         self.kinds = tuple(field.kind for field in encoder.fields)
+        self.ordered = tuple(field.ordered or field.kind == "scaled" for field in encoder.fields)
         sizes = [
             FIRST_VALUE + 1 + len(cuts[f]) if f in cuts else field.stop - field.start
             for f, field in enumerate(encoder.fields)

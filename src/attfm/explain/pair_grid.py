@@ -32,7 +32,11 @@ class PairGrid:
 def pair_grid(overview: GlobalExplanation, surface: PairSurface, output: int) -> PairGrid:
     """Return the surface of a pair and output on a grid of at most 20 × 20 categories or 14 groups of bins."""
     kinds = [overview.levels.kinds[overview.fields.index(field)] for field in surface.fields]
-    axes = [_axis(surface, side, ordered=kind in ("numeric", "scaled")) for side, kind in enumerate(kinds)]
+    in_order = [overview.levels.ordered[overview.fields.index(field)] for field in surface.fields]
+    axes = [
+        _axis(surface, side, binned=kind in ("numeric", "scaled"), ordered=in_order[side])
+        for side, kind in enumerate(kinds)
+    ]
     (rows_of, row_names), (columns_of, column_names) = axes
     u, v = rows_of[surface.first], columns_of[surface.second]
     kept = (u >= 0) & (v >= 0)
@@ -47,14 +51,14 @@ def pair_grid(overview: GlobalExplanation, surface: PairSurface, output: int) ->
     return PairGrid(surface.fields, (row_names, column_names), mean, counts, limit)
 
 
-def _axis(surface: PairSurface, side: int, *, ordered: bool) -> tuple[NDArray[np.int64], list[str]]:
+def _axis(surface: PairSurface, side: int, *, binned: bool, ordered: bool) -> tuple[NDArray[np.int64], list[str]]:
     """Return each level's place on an axis (−1: left out), and what the places are called."""
     labels = surface.labels[side]
     rows = np.bincount((surface.first, surface.second)[side], surface.rows, minlength=len(labels))
     place = np.full(len(labels), -1)
-    if not ordered or (rows[FIRST_VALUE:] > 0).sum() <= MOST_GROUPS:
-        order = np.flatnonzero(rows) if ordered else np.argsort(-rows, kind="stable")[: (rows > 0).sum()]
-        order = order[:MOST_CATEGORIES]
+    if not binned or (rows[FIRST_VALUE:] > 0).sum() <= MOST_GROUPS:
+        order = np.flatnonzero(rows) if binned else np.argsort(-rows, kind="stable")[: (rows > 0).sum()]
+        order = np.sort(order[:MOST_CATEGORIES]) if ordered else order[:MOST_CATEGORIES]
         place[order] = np.arange(len(order))
         return place, [labels[level] for level in order]
     special = [level for level in (UNKNOWN, MISSING) if rows[level]]

@@ -108,7 +108,8 @@ def importance(
 def shape(overview: GlobalExplanation, field: str, *, output: str | int | None = None, ax: Axes | None = None) -> Axes:
     """Draw a field's main effect: a curve with the density of the rows below it, or bars for categories.
 
-    The bars are sorted by rows, at most 20 of them. The effect of missing values is a dotted line across a curve.
+    The bars are sorted by rows, or stand in the order of the categories where they have one, at most 20 of them. The
+    effect of missing values is a dotted line across a curve.
     The axis of a field whose rows crowd near 0, such as an income, is logarithmic away from 0.
     """
     field_shape = overview.shape(field)
@@ -155,10 +156,8 @@ def _curve(shape: Shape, number: int, overview: GlobalExplanation, ax: Axes | No
 
 
 def _bars(shape: Shape, number: int, overview: GlobalExplanation, ax: Axes | None) -> Axes:
-    order = np.argsort(-shape.rows, kind="stable")
-    order = order[shape.rows[order] > 0]
-    left_out = max(len(order) - MOST_CATEGORIES, 0)
-    order = order[:MOST_CATEGORIES]
+    order = shape.shown(MOST_CATEGORIES)
+    left_out = len(shape.most_frequent()) - len(order)
     ax = new_axes(ax, width=7, height=1.3 + 0.27 * max(len(order), 2))
     sizes, rows = shape.effect[order, number], shape.rows[order]
     spread = None if shape.spread is None else 2 * shape.spread[order, number]

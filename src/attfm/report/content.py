@@ -163,12 +163,10 @@ def _shape(shape: Shape, overview: GlobalExplanation, detail: float) -> Content:
             "density": _numbers(heights, 3), "bounds": _numbers(bounds[[0, -1]], 6),
             "stretch": _rounded(stretch),
         }  # fmt: skip
-    order = np.argsort(-rows, kind="stable")
-    order = order[rows[order] > 0]
-    kept = order[: int(np.clip(most, _LEAST_BINS, _CATEGORIES))]
+    kept = shape.shown(int(np.clip(most, _LEAST_BINS, _CATEGORIES)))
     return content | {
         "labels": [_text(shape.labels[level]) for level in kept], "effect": _numbers(effect[kept].T),
-        "counts": rows[kept].tolist(), "left": len(order) - len(kept),
+        "counts": rows[kept].tolist(), "left": len(shape.most_frequent()) - len(kept),
         "spread": None if shape.spread is None else _numbers(shape.spread[kept][:, :outputs].T),
     }  # fmt: skip
 
