@@ -12,8 +12,8 @@ from pyarrow import types
 from attfm.data.arrow_types import is_list, is_number, is_scalar, is_text, plain, value_type
 from attfm.data.bad_values import BadValues, Fault
 from attfm.data.batch import FieldFeatures
-from attfm.data.canonical_text import TICKS, canonical_text
-from attfm.data.texts import parse_dates, parse_numbers
+from attfm.data.canonical_text import canonical_text
+from attfm.data.texts import TICKS, parse_dates, parse_numbers
 from attfm.errors import AttfmError, DataError
 
 _NOT_NUMBERS = Fault("is not a number", "are not numbers", "Clean them, or declare the column categorical.")

@@ -6,8 +6,7 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from attfm.data.arrow_types import is_scalar
-
-TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per second
+from attfm.data.texts import TICKS
 
 
 def canonical_text(values: pa.Array) -> pa.Array:

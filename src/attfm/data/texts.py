@@ -18,6 +18,7 @@ NULL_VALUES = (
 )
 PLAIN = Reading()
 DAY_SECONDS = 86_400
+TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per second
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i:[+-]?(inf|infinity)|nan)$"
 _WHOLE = r"^[+-]?\d+(\.0*)?$"
@@ -264,6 +265,15 @@ def _as_spans(texts: pa.Array, t: pa.DataType) -> tuple[pa.Array, Mask]:
     lost = ~real & texts.is_valid().to_numpy(zero_copy_only=False)
     unit = pa.duration("ns") if types.is_duration(t) else pa.time64("ns")
     return pa.array(np.where(real, total, 0), pa.int64(), mask=~real).cast(unit), lost
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _lost(texts: pa.Array, values: pa.Array) -> Mask:

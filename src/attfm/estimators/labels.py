@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from pyarrow import types
 from sklearn.utils import check_array, column_or_1d
 
+from attfm.data.sources.object_columns import is_missing
+from attfm.data.texts import is_unicode
 from attfm.errors import ConfigError, TargetError
 
 _UNREADABLE = (pa.ArrowException, TypeError, ValueError, OverflowError)
@@ -113,7 +115,7 @@ def _of_cells(cells: Any, called: str) -> NDArray[Any]:
 
 def _of_unlike_cells(cells: Any, called: str) -> NDArray[Any]:
     """Return labels that Arrow finds no type for, but numpy does: lists of one label each, or numbers beside text."""
-    _check_present(np.array([_is_missing(cell) for cell in cells]), called)
+    _check_present(np.array([is_missing(cell) for cell in cells]), called)
     for row, cell in enumerate(cells):
         if not isinstance(cell, str | bytes) and hasattr(cell, "__len__") and len(cell) != 1:
             raise TargetError(
@@ -131,10 +133,6 @@ def _of_unlike_cells(cells: Any, called: str) -> NDArray[Any]:
         f"{called} holds values of the type{'s' * (len(first) > 1)} {listed}: "
         "labels are all strings, all booleans or all numbers of at most 64 bits. Convert them."
     )
-
-
-def _is_missing(cell: object) -> bool:
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, Real) and cell != cell)
 
 
 def _plain(array: NDArray[Any], called: str) -> NDArray[Any]:
@@ -169,15 +167,7 @@ def _check_present(missing: NDArray[np.bool_], called: str) -> None:
 
 def _no_text(labels: Any, called: str) -> TargetError:
     texts = [str(label) for label in labels]
-    row = next(row for row, text in enumerate(texts) if not _is_utf8(text))
+    row = next(row for row, text in enumerate(texts) if not is_unicode(text))
     return TargetError(
         f"{called} holds a string that is no valid text (first: {texts[row]!a:.60}, row {row:,}). Clean it."
     )
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

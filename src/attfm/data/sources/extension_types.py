@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from attfm.data.texts import TICKS
+
 LEVELS = pa.dictionary(pa.int32(), pa.string(), ordered=True)
-_TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per second
 _ALIASES = {"A": "Y", "H": "h", "T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns"}  # of pandas before 2.2
 _WEEK_ENDS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _UNITS: Mapping[str, Any] = {
@@ -172,10 +173,10 @@ def _duration_texts(durations: pa.Array) -> list[str]:
     """Return durations as pandas prints a Timedelta: "1 days 02:00:00"; a negative one is "-1 days +23:59:59"."""
     texts = []
     for ticks in durations.cast(pa.int64()).to_numpy(zero_copy_only=False):
-        seconds, rest = divmod(int(ticks), _TICKS[durations.type.unit])
+        seconds, rest = divmod(int(ticks), TICKS[durations.type.unit])
         days, seconds = divmod(seconds, 86_400)
         clock = f"{seconds // 3_600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-        fraction = _fraction(rest * (1_000_000_000 // _TICKS[durations.type.unit]))
+        fraction = _fraction(rest * (1_000_000_000 // TICKS[durations.type.unit]))
         texts.append(f"{days} days {'+' if days < 0 else ''}{clock}{fraction}")
     return texts
 

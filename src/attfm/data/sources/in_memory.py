@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from attfm.data.sources.columns import column
-from attfm.data.sources.object_columns import FAILED, is_scalar, is_unicode
+from attfm.data.sources.object_columns import FAILED, is_scalar
 from attfm.data.sources.plain_columns import plain_column, plain_schema
+from attfm.data.texts import is_unicode
 from attfm.errors import SchemaError, SourceError
 
 ACCEPTED = (

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from attfm.data.texts import is_unicode
 from attfm.errors import SchemaError, SourceError
 
 FAILED = (pa.ArrowException, TypeError, ValueError, OverflowError)  # what pyarrow raises at values it can't take
@@ -225,15 +226,6 @@ def _texts(values: Sequence[str | None], name: str, rows: Callable[[int], int]) 
         f"Column '{name}' has text that is not Unicode in row {rows(i)}: {values[i]!r:.60} (half of a surrogate pair). "
         "Clean it, for example by text.encode('utf-8', 'replace').decode()."
     )
-
-
-def is_unicode(text: str) -> bool:
-    """Return whether a text can be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _text(cell: Any, name: str, row: int) -> str:

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from attfm.data.arrow_types import is_list
 from attfm.data.sources.extension_types import Extension
 from attfm.errors import SchemaError
 
-_LISTS = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
 _VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
@@ -46,7 +46,7 @@ def plain_type(field: pa.Field) -> pa.DataType:
         return value if types.is_nested(value) else pa.dictionary(_index_type(t), value, t.ordered)
     if types.is_map(t):
         return pa.map_(plain_type(t.key_field), plain_type(t.item_field))
-    if _is_list(t):
+    if is_list(t):
         is_large = types.is_large_list(t) or types.is_large_list_view(t)
         return (pa.large_list if is_large else pa.list_)(plain_type(t.value_field))
     if types.is_struct(t):
@@ -76,7 +76,7 @@ def plain_array(array: pa.Array, field: pa.Field) -> pa.Array:
         keys = plain_array(array.keys[entries], array.type.key_field)
         items = plain_array(array.items[entries], array.type.item_field)
         return pa.MapArray.from_arrays(_offsets(np.diff(offsets), array, pa.int32()), keys, items)
-    if _is_list(array.type):
+    if is_list(array.type):
         # Not by its offsets: views may share their values, and values of a null may stand in between.
         counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
         values = plain_array(array.flatten(), array.type.value_field)
@@ -154,10 +154,6 @@ def _dictionary(array: pa.DictionaryArray, t: pa.DataType) -> pa.Array:
 
 def _index_type(t: pa.DictionaryType) -> pa.DataType:
     return pa.int32() if t.index_type.bit_width < 32 or t.index_type == pa.int32() else pa.int64()
-
-
-def _is_list(t: pa.DataType) -> bool:
-    return any(test(t) for test in _LISTS)
 
 
 def _offsets(counts: Sequence[int], array: pa.Array, t: pa.DataType) -> pa.Array:
