@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attfm.config import TrainConfig
 from attfm.data.dataset import Dataset, Examples, Statistics, batch_count
-from attfm.data.folds import Grouping
+from attfm.data.folds import BY_CHANCE, Grouping
 from attfm.errors import ConfigError, TrainingError
 from attfm.metrics.scores import curve_metrics
 from attfm.model.modules import FactorizationMachine
@@ -57,7 +57,7 @@ class TrainingData:
     train: Dataset
     valid: Dataset | None = None
     neighbours: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    grouping: Grouping = field(default_factory=Grouping)
+    grouping: Grouping = BY_CHANCE
 
 
 def choose_device(name: str) -> torch.device:
