@@ -15,6 +15,7 @@ from attfm.cli import main
 from attfm.commands import train as command
 from attfm.data.sources.files import DataFile
 from attfm.data.split import Split
+from attfm.model.facts import RunFacts, SplitFacts
 from attfm.model.run_folder import load_model
 from attfm.train.fit import Fitted, fit
 from attfm.train.prepare import Tables
@@ -95,12 +96,17 @@ def test_the_split_is_kept_and_prediction_needs_nothing_of_it(visits: str, capsy
     folder = Path(result["run"])
     assert result["settings"]["train"]["split"] == "time:day"
     model = load_model(folder)
-    assert model.facts.split is not None
-    assert model.facts.split.by == "time:day"
+    assert model.facts.split == SplitFacts(valid=0.2, test=0.2, seed=1234, by="time:day")
     assert "time:day" in (folder / "README.md").read_text()
     bare = write_csv(folder.parent / "bare.csv", [row[:4] for row in table_rows()], NAMES[:4])
     assert main(["evaluate", str(folder), bare]) == 0
     assert main(["predict", str(folder), bare, "-o", "scores.csv"]) == 0
+
+
+def test_facts_of_older_runs_know_no_column() -> None:
+    facts = RunFacts.model_validate({"split": {"valid": 0.2, "test": None, "seed": 1234}})
+    assert isinstance(facts.split, SplitFacts)
+    assert facts.split.by is None
 
 
 def test_both_kinds_of_file_and_all_ways_to_say_it_split_alike(
@@ -124,9 +130,9 @@ def test_both_kinds_of_file_and_all_ways_to_say_it_split_alike(
 
 
 def test_the_split_column_may_be_kept_from_the_model_and_still_names_the_same_rows(
-    visits: str, split: list[Split], capsys: pytest.CaptureFixture[str]
+    visits: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # The column of an ignored one is read as text later, when a run is trained again.
+    # An ignored column is read as text later, when a run is trained again.
     for by in ("time:day", "group:user"):
         run = train_json(capsys, visits, "--target", "bought", "--split", by, "--id", "day", "--id", "user")["run"]
         assert main(["explain", run, visits, "--check", "--seeds", "1", "--json"]) == 0
