@@ -1,10 +1,11 @@
 """Settings of the model and of training, checked by pydantic, and the named presets."""
 
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from attfm.errors import ConfigError, near_names
 
@@ -55,7 +56,8 @@ def _sentences(errors: Iterable[Any], settings: type[BaseModel], where: str) -> 
             found[place, names[0]] = [unknown_setting(names[0], section.model_fields, where=place)]
             continue
         reasons = found.setdefault((place, names[0]), [])
-        reasons.append(f"{error['msg'][0].lower()}{error['msg'][1:]}")
+        reason = error["msg"].removeprefix("Value error, ")
+        reasons.append(f"{reason[0].lower()}{reason[1:]}")
         values.setdefault((place, names[0]), error["input"])
     return [
         f"Setting '{name}' in {place} is {values[place, name]!r}: {', or '.join(reasons)}."
@@ -193,6 +195,9 @@ class TrainConfig(_Settings):
     attention_l2: float = Field(0.0, ge=0, description="L2 penalty on W (paper, section 3.3)")
     smoothness: float = Field(100.0, ge=0, description="penalty on the difference of neighbouring bins, in rows")
     base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
+    split: str | None = Field(
+        None, description="column by which rows are held out: time:COLUMN, group:COLUMN; none: by chance"
+    )
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="rows held out where none are given")
     averaging: float = Field(1.0, ge=0, description="epochs over which the kept parameters are averaged; 0: none")
     early_stopping: bool = True
@@ -208,6 +213,13 @@ class TrainConfig(_Settings):
     backend: Literal["auto", "native", "reference"] = Field(
         "auto", description="who computes the steps: compiled kernels, plain torch, or kernels where they can"
     )
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _check_split(cls, split: object) -> object:
+        if split is None or (isinstance(split, str) and re.fullmatch(r"(time|group):.+", split, re.DOTALL)):
+            return split
+        raise ValueError("Give time:COLUMN (past, then future) or group:COLUMN (whole groups on one side)")
 
 
 class Config(_Settings):

@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 
 from attfm.config import Config, DataConfig, ModelConfig, PresetName, TaskName, TrainConfig
 from attfm.data.inference import infer_schema
+from attfm.data.split_column import ColumnSplit, GroupSplit, TimeSplit
 from attfm.errors import ConfigError, TargetError, listed
 from attfm.estimators.explained import Explained
 from attfm.estimators.inputs import warn_of_numbers_as_text
@@ -33,6 +34,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
     task: TaskName | Literal["auto"]
     class_weight: Mapping[Any, float] | Literal["balanced"] | None
     random_state: int | np.random.RandomState | None
+    split: TimeSplit | GroupSplit | str | None
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         adam_eps: float = _TRAIN.adam_eps, rates: bool = _TRAIN.rates, rate_levels: int = _TRAIN.rate_levels,
         attention_l2: float = _TRAIN.attention_l2, smoothness: float = _TRAIN.smoothness,
         base_rate_start: bool = _TRAIN.base_rate_start, averaging: float = _TRAIN.averaging,
+        split: TimeSplit | GroupSplit | str | None = _TRAIN.split,
         validation_fraction: float = _TRAIN.validation_fraction,
         early_stopping: bool = _TRAIN.early_stopping, patience: int = _TRAIN.patience,
         warm_start_from: Literal["fm"] | None = _TRAIN.warm_start_from, n_bags: int = _TRAIN.n_bags,
@@ -105,6 +108,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
             seed = check_random_state(seed).randint(2**31)
         parameters |= {
             "seed": int(seed),
+            "split": str(self.split) if isinstance(self.split, ColumnSplit) else self.split,
             "task": self._usual_task(classes) if self.task == "auto" else self.task,
             "columns": _by_name(self.columns, names) if isinstance(self.columns, Mapping) else self.columns or {},
             "class_weight": _named(self.class_weight) if isinstance(self.class_weight, Mapping) else self.class_weight,

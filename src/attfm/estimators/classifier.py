@@ -48,6 +48,9 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     attention_l2, smoothness : float, penalty on the attention matrix W, and on the difference of neighbouring bins
     base_rate_start : bool, whether w0 starts at the base rate
     averaging : float, epochs over which the kept parameters are averaged; 0 for none
+    split : TimeSplit, GroupSplit, "time:COLUMN", "group:COLUMN" or None
+        Which rows are held out where no eval_set is given: the latest, or whole groups, by a column of X (an input too,
+        unless it is declared ignored); None: by chance.
     validation_fraction, early_stopping, patience : float, bool, int
         Rows held out where no eval_set is given, and when to stop.
     warm_start_from : "fm" or None, train an FM first and start from its embeddings (paper, section 3.3)
