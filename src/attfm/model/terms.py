@@ -72,7 +72,7 @@ class Terms:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Terms"]) -> "Terms":
-        """Return the terms of all parts (at least one), with pair effects in float32 and without `memory`: less space."""
+        """Return the terms of all parts (at least one), with pair effects in float32 and no `memory`: less space."""
         attention = [part.attention for part in parts if part.attention is not None]
         return Terms(
             parts[0].intercept,

@@ -49,8 +49,8 @@ def train_module(prepared: Prepared, config: Config, observer: Observer) -> tupl
     """Return a module trained on prepared rows, and its learning curve; see `Trainer`."""
     encoder, target, settings = prepared.encoder, prepared.target, config.train
     choose_device(settings.device)  # where there is none of that name, or none at all, nothing is drawn from it first
-    enriched = enrich(prepared.data.train, prepared.data.valid, encoder, prepared.data.task, config)
-    data = prepared.data if enriched is None else enriched.data(prepared.data)
+    enriched = enrich(prepared.data, encoder, config)
+    data = prepared.data if enriched is None else enriched.data
 
     def build(model: ModelConfig) -> FactorizationMachine:
         if enriched is None:

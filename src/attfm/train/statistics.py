@@ -14,7 +14,6 @@ from attfm.data.codecs.pairs import PairLevels, PairStatistics, SingleRates
 from attfm.data.codecs.rates import Composition, FieldRates, Floats, Outcomes
 from attfm.data.dataset import Dataset, Examples, InMemoryDataset
 from attfm.data.encoder import Encoder
-from attfm.model.task import Task
 from attfm.train.screening import screen
 from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs, StatisticalMachine
 from attfm.train.trainer import TrainingData
@@ -24,69 +23,84 @@ FOLDS = 20
 
 @dataclass(frozen=True)
 class Enriched:
-    """Rows with their statistics, and what a machine must know of them.
+    """Rows with the statistics that a machine learns from: composed ids and bins of remembered pairs.
 
-    composition : of the ids that have rates; pairs : what is remembered, or None
-    train, valid : the rows
+    composition : of the ids that have rates; pairs : what is remembered, or None; data : what is trained on
     """
 
     composition: Composition
     pairs: BinnedPairs | None
-    train: InMemoryDataset
-    valid: InMemoryDataset | None
-
-    def data(self, plain: TrainingData) -> TrainingData:
-        """Return what is trained on, in place of the plain rows."""
-        composed = self.train.statistics
-        seen = torch.zeros(self.composition.rows, dtype=torch.bool)
-        ids = composed.seen.nonzero()[:, 0]
-        parts = torch.from_numpy(self.composition.parts)
-        seen[ids[ids < self.composition.rows]] = True
-        seen[parts[ids[ids >= self.composition.rows] - self.composition.rows].flatten()] = True
-        train = replace(self.train, given=replace(composed, seen=seen))
-        neighbours = np.concatenate([plain.neighbours, self.composition.neighbours])
-        return replace(plain, train=train, valid=self.valid, neighbours=neighbours)
+    data: TrainingData
 
     def machine(self, fields: int, outputs: int, config: ModelConfig) -> StatisticalMachine:
         """Return an untrained machine."""
         return StatisticalMachine(self.composition, self.pairs, fields, outputs, config)
 
 
-def enrich(train: Dataset, valid: Dataset | None, encoder: Encoder, task: Task, config: Config) -> Enriched | None:
+def enrich(data: TrainingData, encoder: Encoder, config: Config) -> Enriched | None:
     """Return the rows with the statistics that the settings ask for, or None where there are none.
 
-    Statistics of the training rows are out of fold; those of validation rows are of all training rows.
+    Statistics of the training rows are out of fold (of earlier folds, where rows are in order of time); those of
+    validation rows are of all training rows.
     """
-    settings = config.train
+    settings, task = config.train, data.task
     rated = [f for f, field in enumerate(encoder.fields) if settings.rates and _is_rated(field, settings.rate_levels)]
     remembers = config.model.memory_pairs > 0 and config.model.pairs and len(encoder.fields) > 1
     if not rated and not remembers:
         return None
-    examples = gathered(train)
-    mean, deviation = task.scale(train.statistics)
-    scale = float(mean), float(deviation)
-    outcomes = outcomes_of(examples, task, scale, seed=settings.seed)
-    held_out = None if valid is None else gathered(valid)
+    examples = gathered(data.train)
+    codes = examples.target.numpy() if task.is_classification else None
+    folds = data.grouping.folds(len(examples), FOLDS, settings.seed, codes)
+    if folds.count < 2:  # all rows are of one group, or of one time
+        return None
+    mean, deviation = map(float, task.scale(data.train.statistics))
+
+    def values(of: Examples) -> Floats:
+        target = of.target.double().numpy()[:, None]
+        if not task.is_classification:
+            return np.asarray((target - mean) / deviation, np.float64)
+        return np.asarray(target if len(task.outputs) == 1 else target == np.arange(len(task.outputs)), np.float64)
+
+    outcomes = Outcomes(values(examples), _relative(examples), folds.number, task.is_classification, folds.ordered)
     ids, composition = _composed(examples.rows, encoder.fields, rated, outcomes, encoder.n_features)
-    rows, pairs = replace(examples.rows, ids=ids), None
+    rows, pairs, valid = replace(examples.rows, ids=ids), None, None if data.valid is None else gathered(data.valid)
     if remembers:
         levels = PairLevels.of(encoder.fields, [examples.rows.field(f).ids for f in range(len(encoder.fields))])
-        held = None
-        if held_out is not None:
-            weight = held_out.weight.double().numpy()
-            held = held_out.rows, _values(held_out, task, scale), weight / max(weight.mean(), 1e-300)
-        screened = screen(examples.rows, outcomes, levels, held, seed=settings.seed)
+        held_out = None if valid is None else (valid.rows, values(valid), _relative(valid))
+        screened = screen(examples.rows, outcomes, levels, held_out, seed=settings.seed)
         chosen = [pair.fields for pair in screened if pair.is_kept][: config.model.memory_pairs]
         if chosen:
             least = config.model.memory_min_count
-            pairs, bins, bins_of_valid = _remembered(examples.rows, held_out, levels, chosen, outcomes, least)
+            pairs, bins, bins_of_valid = _remembered(examples.rows, valid, levels, chosen, outcomes, least)
             rows = replace(rows, bins=bins)
-            if held_out is not None:
-                held_out = replace(held_out, rows=replace(held_out.rows, bins=bins_of_valid))
+            valid = None if valid is None else replace(valid, rows=replace(valid.rows, bins=bins_of_valid))
     if pairs is None and not rated:
         return None
-    train_rows = InMemoryDataset(replace(examples, rows=rows))
-    return Enriched(composition, pairs, train_rows, None if held_out is None else InMemoryDataset(held_out))
+    train = InMemoryDataset(replace(examples, rows=rows))
+    train = replace(train, given=replace(train.statistics, seen=_seen(train.statistics.seen, composition)))
+    neighbours = np.concatenate([data.neighbours, composition.neighbours])
+    held = None if valid is None else InMemoryDataset(valid)
+    return Enriched(composition, pairs, replace(data, train=train, valid=held, neighbours=neighbours))
+
+
+def _is_rated(field: Field, few: int) -> bool:
+    """Return whether the features of a field get rates: those of more than a few categories without order."""
+    return not field.ordered and field.kind in ("categorical", "multi-valued") and field.size - FIRST_VALUE > few
+
+
+def _relative(examples: Examples) -> Floats:
+    """Return the weights of rows, float64 (rows,), relative to their mean."""
+    weight: Floats = examples.weight.double().numpy()
+    return weight / max(float(weight.mean()), 1e-300)
+
+
+def _seen(composed: Tensor, composition: Composition) -> Tensor:
+    """Return which rows of V some training row reads, bool (rows of V,), from which composed ids it has."""
+    ids, rows = composed.nonzero()[:, 0], composition.rows
+    seen = torch.zeros(rows, dtype=torch.bool)
+    seen[ids[ids < rows]] = True
+    seen[torch.from_numpy(composition.parts)[ids[ids >= rows] - rows].flatten()] = True
+    return seen
 
 
 def gathered(dataset: Dataset) -> Examples:
@@ -96,28 +110,6 @@ def gathered(dataset: Dataset) -> Examples:
         return parts[0]
     rows = Batch.concatenate([part.rows for part in parts])
     return Examples(rows, torch.cat([part.target for part in parts]), torch.cat([part.weight for part in parts]))
-
-
-def _is_rated(field: Field, few: int) -> bool:
-    """Return whether the features of a field get rates: those of more than a few categories without order."""
-    return not field.ordered and field.kind in ("categorical", "multi-valued") and field.size - FIRST_VALUE > few
-
-
-def _values(examples: Examples, task: Task, scale: tuple[float, float]) -> Floats:
-    target: Floats = examples.target.double().numpy()
-    if not task.is_classification:
-        return np.asarray((target[:, None] - scale[0]) / scale[1], np.float64)
-    if len(task.outputs) == 1:
-        return target[:, None]
-    return np.asarray(target[:, None] == np.arange(len(task.outputs)), np.float64)
-
-
-def outcomes_of(examples: Examples, task: Task, scale: tuple[float, float], *, seed: int) -> Outcomes:
-    """Return what is predicted in the training rows as numbers, with random folds; scale : mean, deviation."""
-    values = _values(examples, task, scale)
-    weight = examples.weight.double().numpy()
-    folds = np.random.default_rng([seed, 1]).permutation(len(examples)) % FOLDS
-    return Outcomes(values, weight / weight.mean(), folds, task.is_classification)
 
 
 def _composed(
