@@ -22,6 +22,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "linear": {"pairs": False, "attention": False, "scale": "one", "pair_gate": False, "pair_bias": False},
     }
 )
+_OF_CLASSES = {"memory_pairs": 60, "weight_dropout": 0.4}
 LEARNED_PROJECTION = frozenset({"nested", "paper"})
 
 
@@ -144,12 +145,16 @@ class ModelConfig(_Settings):
     pair_bias: bool = Field(True, description="a learned attention bias for each pair, c")
     learned_projection: bool = Field(True, description="p is learned; otherwise it is fixed at 1")
     pair_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the pair vectors")
-    weight_dropout: float = Field(0.4, ge=0, lt=1, description="dropout on the attention weights")
+    weight_dropout: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] = Field(
+        "auto", description="dropout on the attention weights; auto: 0.4, of a regression 0"
+    )
     pooled_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the pooled vector")
     embedding_std: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
         "auto", description="standard deviation of the first embeddings; auto: their pair part deviates by about .1"
     )
-    memory_pairs: int = Field(60, ge=0, description="most field pairs whose value pairs are remembered; 0: none")
+    memory_pairs: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto", description="most field pairs whose value pairs are remembered, 0: none; auto: 60, of a regression 0"
+    )
     memory_min_count: int = Field(1, ge=1, description="training rows that a value pair needs to be remembered")
     attention_std: float | None = Field(None, ge=0, description="of W and h at the start; none: 1/sqrt(dim) and 0.1")
     projection_std: float | None = Field(None, ge=0, description="of p at the start; none: p starts at 1")
@@ -167,6 +172,11 @@ class ModelConfig(_Settings):
     def of_preset(self) -> dict[str, Any]:
         """Return the factors of the formula as the preset has them, by name."""
         return {**PRESETS[self.preset], "learned_projection": self.preset in LEARNED_PROJECTION}
+
+    def of_task(self, task: TaskName) -> "ModelConfig":
+        """Return these settings with what "auto" means for a task, where it depends on that (docs/defaults.md)."""
+        usual = {"memory_pairs": 0, "weight_dropout": 0.0} if task == "regression" else _OF_CLASSES
+        return self.model_copy(update={name: value for name, value in usual.items() if getattr(self, name) == "auto"})
 
     def as_preset(self, preset: PresetName) -> "ModelConfig":
         """Return these sizes, dropouts and starts with the factors of another preset."""
@@ -193,7 +203,9 @@ class TrainConfig(_Settings):
     rates: bool = Field(True, description="embeddings of an id's target rate and count, beside its own")
     rate_levels: int = Field(20, ge=0, description="levels above which a field has rates")
     attention_l2: float = Field(0.0, ge=0, description="L2 penalty on W (paper, section 3.3)")
-    smoothness: float = Field(100.0, ge=0, description="penalty on the difference of neighbouring bins, in rows")
+    smoothness: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
+        "auto", description="penalty on the difference of neighbouring bins, in rows; auto: 100, of a regression 3000"
+    )
     base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
     split: str | None = Field(
         None, description="column by which rows are held out: time:COLUMN, group:COLUMN; none: by chance"
@@ -220,6 +232,12 @@ class TrainConfig(_Settings):
         if split is None or (isinstance(split, str) and re.fullmatch(r"(time|group):.+", split, re.DOTALL)):
             return split
         raise ValueError("Give time:COLUMN (past, then future) or group:COLUMN (whole groups on one side)")
+
+    def of_task(self, task: TaskName) -> "TrainConfig":
+        """Return these settings with what "auto" means for a task, where it depends on that (docs/defaults.md)."""
+        if self.smoothness != "auto":
+            return self
+        return self.model_copy(update={"smoothness": 3000.0 if task == "regression" else 100.0})
 
 
 class Config(_Settings):

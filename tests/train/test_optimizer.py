@@ -20,7 +20,7 @@ def test_equal_to_torch(optimizer: str) -> None:
     g = torch.Generator().manual_seed(0)
     start = [torch.randn(5, 3, generator=g), torch.randn(7, generator=g), torch.randn(2, generator=g)]
     ours, theirs = ([nn.Parameter(t.clone()) for t in start] for _ in range(2))
-    method = DenseMethod(ours, TrainConfig.parse({"optimizer": optimizer, "learning_rate": 0.03}))
+    method = DenseMethod(ours, TrainConfig.parse({"optimizer": optimizer, "learning_rate": 0.03, "adam_eps": 1e-8}))
     other = KINDS[optimizer](theirs, lr=0.03)
     for _ in range(20):
         for mine, its in zip(ours[:2], theirs[:2], strict=True):  # the last has no gradient

@@ -19,7 +19,7 @@ from attfm.train import sparse_optimizer as lazy
 from attfm.train import trainer
 from attfm.train.losses import Penalties
 from attfm.train.optimizer import Optimizer, ParameterAverage
-from attfm.train.sparse_optimizer import is_lazy
+from attfm.train.sparse_optimizer import LazyTable, is_lazy
 from attfm.train.trainer import Trainer, TrainingData
 
 SIZES = (5, 4, 6)
@@ -91,8 +91,29 @@ def test_equal_to_dense_without_pairs_and_without_average(monkeypatch: pytest.Mo
 def test_sgd_is_equal_to_dense_whatever_features_a_batch_has(averaging: float, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without momentum a dense step leaves the other rows alone too: so this tests the average of rows that rest, the
     # decay of the batch's features only, and the penalty on bins that a batch lacks.
-    dense, rows = both(monkeypatch, "ids", 2, optimizer="sgd", averaging=averaging, embedding_decay=2.0)
+    off = {"embedding_ridge": 0.0, "linear_ridge": 0.0}
+    dense, rows = both(monkeypatch, "ids", 2, optimizer="sgd", averaging=averaging, embedding_decay=2.0, **off)
     assert difference(dense, rows) < 1e-4
+
+
+def test_the_ridge_of_the_steps_that_left_a_row_alone_comes_when_it_moves() -> None:
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    config = TrainConfig.parse({"optimizer": "sgd", "learning_rate": 0.1})
+    table = LazyTable(weight, config, ridge=0.01)
+    for row in (0, 0, 0, 1, 0):
+        weight.grad = torch.sparse_coo_tensor(torch.tensor([[row]]), torch.zeros(1, 2), (3, 2), check_invariants=False)
+        table.step(0.0, None)
+    # Rows that nothing else moves: each step's gradient is ridge · w, those of steps without the row all at once.
+    steps = torch.tensor([(1 - 0.001) ** 3 * (1 - 0.002), 1 - 0.004, 1.0])
+    torch.testing.assert_close(weight.detach(), steps[:, None].expand(3, 2))
+    again = LazyTable(torch.nn.Parameter(weight.detach().clone()), config, ridge=0.01)
+    again.load_state_dict(table.state_dict())
+    for each in (table, again):
+        each.parameter.grad = torch.sparse_coo_tensor(
+            torch.tensor([[2]]), torch.zeros(1, 2), (3, 2), check_invariants=False
+        )
+        each.step(0.0, None)
+    assert torch.equal(again.parameter, table.parameter)
 
 
 def test_the_tests_tolerance_tells_a_wrong_decay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_regression_predicts_in_the_unit_of_the_target() -> None:
     module = build(embedding_std=0.5, weight_dropout=0.0)
     start_at_base_rate(module, Statistics.of(examples), REGRESSION)
     assert mean_loss(module, examples, REGRESSION) == pytest.approx(625, rel=0.2)
-    run(module, examples, task=REGRESSION, epochs=60)
+    run(module, examples, task=REGRESSION, epochs=60, embedding_ridge=0.0)
     assert mean_loss(module, examples, REGRESSION) < 5
 
 
@@ -235,7 +235,7 @@ def test_training_on_a_gpu_learns_the_same_interaction() -> None:
 def test_decay_falls_on_the_features_of_the_batch_only() -> None:
     module = build(features=8, preset="linear")
     torch.nn.init.ones_(module.linear.weight)
-    run(module, xor_examples(), epochs=5, linear_decay=5.0, averaging=0)
+    run(module, xor_examples(), epochs=5, linear_decay=5.0, linear_ridge=0.0, averaging=0)
     weight = module.linear.weight.detach()[:, 0]
     assert torch.equal(weight[4:], torch.ones(4))  # no row has them
     assert float(weight[:4].abs().max()) < 0.7
@@ -248,6 +248,7 @@ def test_the_kept_parameters_are_an_average_over_the_last_steps() -> None:
     def path(averaging: float) -> torch.Tensor:
         watch = Watch()
         settings = {"learning_rate": 0.05, "averaging": averaging, "linear_decay": 0.1, "batch_size": 8}
+        settings |= {"embedding_decay": 3.0, "embedding_ridge": 0.0, "adam_eps": 1e-8}
         run(build(weight_dropout=0.0), noise, observer=watch, **settings)
         return torch.stack([state["embedding.weight"].flatten() for state in watch.seen])
 

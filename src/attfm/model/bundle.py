@@ -168,5 +168,7 @@ class Model:
 
 def build_module(encoder: Encoder, target: Target, config: Config) -> FactorizationMachine:
     """Return an untrained module of the size that the encoder and the target ask for."""
-    outputs = len(task_of(target).outputs)
-    return FactorizationMachine(encoder.n_features, len(encoder.fields), outputs, config.model)
+    task = task_of(target)
+    return FactorizationMachine(
+        encoder.n_features, len(encoder.fields), len(task.outputs), config.model.of_task(task.name)
+    )

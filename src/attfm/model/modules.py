@@ -68,7 +68,7 @@ class PairAttention(nn.Module):
 
     def __init__(self, fields: int, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config.of_task("binary")  # what is not said yet
         self.pairs = pairs = math.comb(fields, 2)
         # DIFFERS FROM PAPER: scaled by the number of pairs, because a softmax averages over pairs and so shrinks
         # the interaction term; with gate 1 and equal attention the nested model then is the plain FM.
@@ -108,7 +108,7 @@ class PairAttention(nn.Module):
         options: dict[str, Any] = {
             "scale": self.scale,
             "pair_dropout": self.config.pair_dropout if self.training else 0.0,
-            "weight_dropout": self.config.weight_dropout if self.training else 0.0,
+            "weight_dropout": float(self.config.weight_dropout) if self.training else 0.0,
             "return_weights": return_weights,
         }
         return self._pool(batch, embedding, self.pair_gate, table, **options)

@@ -25,10 +25,11 @@ class Penalties:
     def __init__(
         self, module: FactorizationMachine, neighbours: NDArray[np.int64], config: TrainConfig, rows: int
     ) -> None:
+        config = config.of_task("binary")  # what is not said yet
         left = torch.as_tensor(neighbours).to(module.intercept.device)
         ridges = [(module.linear.weight, config.linear_ridge)]
         ridges += [(module.embedding.weight, config.embedding_ridge)] if module.has_pairs else []
-        smoothed = [(table, left, config.smoothness) for table, _ in ridges]
+        smoothed = [(table, left, float(config.smoothness)) for table, _ in ridges]
         memory = module.binned if isinstance(module, StatisticalMachine) else None
         if memory is not None:
             ridges.append((memory.weight, config.memory_ridge))
@@ -37,9 +38,15 @@ class Penalties:
         self._smoothed = [
             (table, left, strength / rows) for table, left, strength in smoothed if strength and len(left)
         ]
+        self._strengths = config.linear_ridge / rows, config.embedding_ridge / rows
         self._ridges = [(table, strength / rows) for table, strength in ridges if strength]
         self._attention = module.attention.W if module.has_pairs and config.attention_l2 > 0 else None
         self._attention_l2 = config.attention_l2
+
+    @property
+    def ridges(self) -> tuple[float, float]:
+        """Strengths of the ridges of w and of V: of a table with a sparse gradient the optimiser adds them."""
+        return self._strengths
 
     @property
     def smooth(self) -> bool:
@@ -47,10 +54,10 @@ class Penalties:
         return bool(self._smoothed)
 
     @torch.no_grad()
-    def add_gradient(self) -> None:
-        """Add the penalties' gradients to those of the loss."""
+    def add_gradient(self, *, noise: float = 1.0) -> None:
+        """Add the penalties' gradients to those of the loss; noise : by which all but that of W are multiplied."""
         for table, left, strength in self._smoothed:
-            slope = (2 * strength) * (table[left + 1] - table[left])
+            slope = (2 * noise * strength) * (table[left + 1] - table[left])
             if table.grad is not None and table.grad.is_sparse:
                 places = torch.cat([table.grad._indices()[0], left + 1, left])
                 slopes = torch.cat([table.grad._values(), slope, -slope])
@@ -62,7 +69,7 @@ class Penalties:
             table.grad = gradient
         for table, strength in self._ridges:
             if table.grad is not None and not table.grad.is_sparse:
-                table.grad.add_(table, alpha=strength)
+                table.grad.add_(table, alpha=noise * strength)
         if self._attention is not None and self._attention.grad is not None:
             self._attention.grad.add_(self._attention, alpha=2 * self._attention_l2)
 

@@ -33,10 +33,10 @@ class DenseMethod(Stateful):
         self._parameters = parameters
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Move every parameter that has a gradient."""
+    def step(self, *, noise: float = 1.0) -> None:
+        """Move every parameter that has a gradient; noise : by which Adam's eps is multiplied."""
         self._steps += 1
-        betas, eps = (0.9, 0.999), {"adam": self._eps, "adagrad": 1e-10}.get(self._method, 0.0)
+        betas, eps = (0.9, 0.999), {"adam": noise * self._eps, "adagrad": 1e-10}.get(self._method, 0.0)
         rate, root = self._rate, 1.0
         if self._method == "adam":
             rate, root = rate / (1 - betas[0] ** self._steps), (1 - betas[1] ** self._steps) ** 0.5
@@ -64,13 +64,15 @@ class Optimizer:
     config : names the method, the learning rate and the decays
     more_rows : gradients may hold more than the batch's rows, as those of the smoothness penalty do
     lazy : V and w get sparse gradients (`FactorizationMachine.sparse_gradients`) and are moved row by row
+    ridges : strengths of the ridges of w and V where they are lazy; of dense ones the gradients hold it
     """
 
     def __init__(
-        self, module: FactorizationMachine, config: TrainConfig, *, lazy: bool = False, more_rows: bool = True
-    ) -> None:
+        self, module: FactorizationMachine, config: TrainConfig, *, lazy: bool = False, more_rows: bool = True,
+        ridges: tuple[float, float] = (0.0, 0.0),
+    ) -> None:  # fmt: skip
         tables = [module.linear.weight] + ([module.embedding.weight] if module.has_pairs else [])
-        self.lazy = [LazyTable(table, config) for table in tables] if lazy else []
+        self.lazy = [LazyTable(table, config, ridge=ridges[n]) for n, table in enumerate(tables)] if lazy else []
         apart = {id(table) for table in tables} if lazy else set()
         parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
         self._module, self._more_rows = module, more_rows
@@ -85,8 +87,10 @@ class Optimizer:
         self._module.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def step(self, rows: Batch) -> None:
+    def step(self, rows: Batch, *, noise: float = 1.0) -> None:
         """Decay the features that the batch has, then move every parameter by its gradient.
+
+        noise : by which Adam's eps and the ridges of lazy tables are multiplied.
 
         The decay of a step falls on the batch's features only: with a decay of all features at each step a rare one
         would shrink to nothing between the rows that it occurs in.
@@ -95,13 +99,13 @@ class Optimizer:
         kept = [1 - self._learning_rate * decay for decay in decays]
         if self.lazy:
             for table, decay in zip(self.lazy, decays, strict=True):
-                table.step(decay, self._module.features_of(rows) if self._more_rows else None)
+                table.step(decay, self._module.features_of(rows) if self._more_rows else None, noise=noise)
         elif min(kept) < 1:
             touched = torch.bincount(self._module.features_of(rows).flatten()).nonzero()[:, 0]
             for (parameter, _), share in zip(self._decays, kept, strict=True):
                 if share < 1:
                     parameter[touched] *= share
-        self._method.step()
+        self._method.step(noise=noise)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments of all parameters."""

@@ -55,7 +55,7 @@ def train_module(prepared: Prepared, config: Config, observer: Observer) -> tupl
     def build(model: ModelConfig) -> FactorizationMachine:
         if enriched is None:
             return build_module(encoder, target, config.model_copy(update={"model": model}))
-        return enriched.machine(len(encoder.fields), len(data.task.outputs), model)
+        return enriched.machine(len(encoder.fields), len(data.task.outputs), model.of_task(data.task.name))
 
     generator = torch.Generator().manual_seed(settings.seed)
     with drawn_from(generator):

@@ -46,24 +46,30 @@ class LazyTable(Stateful):
     moves them nor fades, as in TensorFlow's LazyAdam and `torch.optim.SparseAdam`.
 
     The parameter, (features, dim), is changed in place; its gradient is sparse.
+
+    `ridge` is the strength of a ridge on the whole table. A row that steps leave alone does not move, so that its
+    ridge's gradient stays the same: those of all these steps come at once when the row moves next.
     """
 
-    _state = ("_steps", "_mean", "_square")
+    _state = ("_steps", "_mean", "_square", "_moved")
 
-    def __init__(self, parameter: nn.Parameter, config: TrainConfig) -> None:
+    def __init__(self, parameter: nn.Parameter, config: TrainConfig, *, ridge: float = 0.0) -> None:
         self.parameter = parameter
         self.average: RowAverage | None = None
         self._method, self._rate, self._steps = config.optimizer, config.learning_rate, 0
         empty = parameter.new_empty(0)
-        self._eps = config.adam_eps
+        self._eps, self._ridge = config.adam_eps, ridge
+        # The last step in which each row moved.
+        self._moved = torch.zeros(len(parameter) if ridge else 0, dtype=torch.int64, device=parameter.device)
         self._mean = torch.zeros_like(parameter.data) if self._method == "adam" else empty
         self._square = torch.zeros_like(parameter.data) if self._method != "sgd" else empty
 
     @torch.no_grad()
-    def step(self, decay: float, read: Tensor | None) -> None:
+    def step(self, decay: float, read: Tensor | None, *, noise: float = 1.0) -> None:
         """Move the rows that the gradient holds, after decay.
 
         decay : decoupled, as torch.optim.AdamW's weight_decay; at most 1 / learning rate
+        noise : by which Adam's eps and the ridge are multiplied
         read : the rows that the batch reads, given where the gradient holds more of them: these decay
         """
         gradient = self.parameter.grad
@@ -71,6 +77,10 @@ class LazyTable(Stateful):
             return
         rows, values = sum_rows(gradient)
         self._steps += 1
+        if self._ridge:
+            left_alone = (self._steps - self._moved[rows])[:, None]
+            values = torch.addcmul(values, self.parameter[rows], left_alone.to(values.dtype), value=noise * self._ridge)
+            self._moved[rows] = self._steps
         by_torch = self._method == "sgd"
         if self.average is not None and (by_torch or read is not None):
             self.average.catch_up(rows)
@@ -85,7 +95,7 @@ class LazyTable(Stateful):
         if self._method == "adam":
             adam_rows(
                 self.parameter, summed, self._mean, self._square,
-                step=self._steps, rate=self._rate, eps=self._eps, decay=decay, average=self.average,
+                step=self._steps, rate=self._rate, eps=noise * self._eps, decay=decay, average=self.average,
             )  # fmt: skip
         elif self._method == "adagrad":
             adagrad_rows(self.parameter, summed, self._square, rate=self._rate, decay=decay, average=self.average)

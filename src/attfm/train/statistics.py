@@ -44,8 +44,9 @@ def enrich(data: TrainingData, encoder: Encoder, config: Config) -> Enriched | N
     validation rows are of all training rows.
     """
     settings, task = config.train, data.task
+    most = int(config.model.of_task(task.name).memory_pairs)
     rated = [f for f, field in enumerate(encoder.fields) if settings.rates and _is_rated(field, settings.rate_levels)]
-    remembers = config.model.memory_pairs > 0 and config.model.pairs and len(encoder.fields) > 1
+    remembers = most > 0 and config.model.pairs and len(encoder.fields) > 1
     if not rated and not remembers:
         return None
     examples = gathered(data.train)
@@ -68,7 +69,7 @@ def enrich(data: TrainingData, encoder: Encoder, config: Config) -> Enriched | N
         levels = PairLevels.of(encoder.fields, [examples.rows.field(f).ids for f in range(len(encoder.fields))])
         held_out = None if valid is None else (valid.rows, values(valid), _relative(valid))
         screened = screen(examples.rows, outcomes, levels, held_out, seed=settings.seed)
-        chosen = [pair.fields for pair in screened if pair.is_kept][: config.model.memory_pairs]
+        chosen = [pair.fields for pair in screened if pair.is_kept][:most]
         if chosen:
             least = config.model.memory_min_count
             pairs, bins, bins_of_valid = _remembered(examples.rows, valid, levels, chosen, outcomes, least)

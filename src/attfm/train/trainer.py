@@ -139,6 +139,7 @@ class Trainer:
     ) -> None:
         self.device = choose_device(config.device)
         self.module = module.to(self.device)
+        config = config.of_task(data.task.name)
         self.data, self.config = data, config
         self.observer = Observer() if observer is None else observer
         self.batch_size = choose_batch_size(config.batch_size, len(data.train))
@@ -148,15 +149,17 @@ class Trainer:
         self._sparse = is_lazy(module, data.train.statistics, self.batch_size)
         module.sparse_gradients(self._sparse)
         self._penalties = Penalties(module, data.neighbours, config, len(data.train))
-        self.optimizer = Optimizer(module, config, lazy=self._sparse, more_rows=self._penalties.smooth)
+        self.optimizer = Optimizer(
+            module, config, lazy=self._sparse, more_rows=self._penalties.smooth, ridges=self._penalties.ridges
+        )
         steps = config.averaging * batch_count(len(data.train), self.batch_size)
         self.average = ParameterAverage(module, steps, self.optimizer.lazy)
         # Relative weights of mean 1, so that the learning rate means the same whatever the unit of the weights is.
         self._mean_weight = data.train.statistics.mean_weight
-        # The loss of a regression is that of normal noise, (z - y)² / 2σ², with σ² the mean of the epoch before: then
-        # penalties, and Adam's eps, are as strong as in a classification, whatever the target's unit and noise are.
+        # The loss of a regression is that of normal noise of the target's variance, (z - y)² / 2 var. What is as strong as
+        # so many rows of noise, penalties and Adam's eps, shrinks with the share of the variance that is left.
         self._unit = 1.0 if data.task.is_classification else 2 * float(module.target_std) ** 2
-        self._least_unit = _LEAST_NOISE * self._unit
+        self._noise = 1.0
         self.history = History()
         self._best, self._best_loss = copy.deepcopy(module.state_dict()), math.inf
 
@@ -171,8 +174,8 @@ class Trainer:
         losses = self.data.task.row_losses(self.module(examples.rows), examples.target)
         loss = (losses * examples.weight).mean() / self._unit
         loss.backward()  # type: ignore[no-untyped-call]
-        self._penalties.add_gradient()
-        self.optimizer.step(examples.rows)
+        self._penalties.add_gradient(noise=self._noise)
+        self.optimizer.step(examples.rows, noise=self._noise)
         self.average.update()
         return loss.detach()
 
@@ -191,7 +194,7 @@ class Trainer:
             seconds = time.perf_counter() - started
             train_loss = float(total) * self._unit / len(self.data.train)
             if not self.data.task.is_classification and math.isfinite(train_loss):
-                self._unit = max(2 * train_loss, self._least_unit)
+                self._noise = min(1.0, max(2 * train_loss / self._unit, _LEAST_NOISE))
             epoch = self._measured(kept, train_loss, seconds)
         self.history.epochs.append(epoch)
         self._judge(epoch, kept, asked=self.observer.on_epoch(epoch, kept))
@@ -257,7 +260,7 @@ class Trainer:
         """Return all that training goes on from: parameters, optimiser, average, history, best epoch, random states."""
         return {
             "module": copy.deepcopy(self.module.state_dict()),
-            "unit": self._unit,
+            "noise": self._noise,
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
             "history": {**asdict(self.history), "epochs": [asdict(epoch) for epoch in self.history.epochs]},
@@ -268,7 +271,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken, of a trainer of the same module, rows and settings."""
         self.module.load_state_dict(state["module"])
-        self._unit = state["unit"]
+        self._noise = state["noise"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
         epochs = [Epoch(**epoch) for epoch in state["history"]["epochs"]]
