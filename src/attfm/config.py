@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from attfm.errors import ConfigError, near_names
 
 PresetName = Literal["nested", "paper", "fwfm", "fm", "linear"]
 TaskName = Literal["binary", "multiclass", "regression"]
+CalibrationName = Literal["none", "temperature", "sigmoid", "isotonic"]
 
 # The factors of the formula that each preset fixes (Xiao et al. 2017; Pan et al. 2018; Rendle 2010).
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -190,11 +191,19 @@ class TrainConfig(_Settings):
         0, ge=0, le=1000, description="refits on bootstrap samples of the training rows, for the spread of explanations"
     )
     threshold: float = Field(0.5, gt=0, lt=1, description="decision threshold of the reported metrics")
+    calibrate: CalibrationName = Field(
+        "none", description="how probabilities are calibrated by the validation rows, after training"
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "native", "reference"] = Field(
         "auto", description="who computes the steps: compiled kernels, plain torch, or kernels where they can"
     )
+
+    @field_validator("calibrate", mode="before")
+    @classmethod
+    def _none_is_a_name(cls, value: object) -> object:
+        return "none" if value is None else value  # so that --set calibrate=none is what it says
 
 
 class Config(_Settings):

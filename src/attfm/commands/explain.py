@@ -167,7 +167,7 @@ def explain_whole(subject: Subject, output: Output) -> dict[str, Any]:
     source, top = subject.source, subject.asked.top
     overview = explain_global(subject.model, source)
     rows = "training rows" if source is None else f"rows of {source.name}"
-    unit = "logits" if overview.unit == "logit" else f"the unit of {overview.unit}"
+    unit = f"{overview.unit}s" if overview.in_logits else f"the unit of {overview.unit}"
     output.result_lines("", f"mean |effect| over {overview.rows:,} {rows}, in {unit}", "")
     stability = overview.stability()
     for title, found in (("field", overview.field_importance()), ("pair", overview.pair_importance())):

@@ -23,6 +23,7 @@ from attfm.data.target import Target
 from attfm.errors import AttfmError, RunFolderError
 from attfm.files import finite, sha256
 from attfm.model.bundle import Model, build_module
+from attfm.model.calibration import Calibration
 from attfm.model.card import model_card
 from attfm.model.facts import RunFacts
 
@@ -30,6 +31,7 @@ FORMAT = 1
 REPORT = "report.html"  # for people, like the card: it may be deleted, replaced or absent
 _SETTINGS = "config.json"
 _BACKGROUND = "background.safetensors"  # not in every folder: a model may have none
+_CALIBRATION = "calibration.json"  # neither: only of models that are calibrated
 _FILES = ("schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json", "history.jsonl", "README.md")
 
 
@@ -100,7 +102,9 @@ def _write(model: Model, part: Path, report: str | None) -> None:
     if model.background:
         arrays = {name: np.ascontiguousarray(array) for name, array in model.background.items()}
         save_arrays(arrays, part / _BACKGROUND)
-    files = [*_FILES, *([_BACKGROUND] if model.background else [])]
+    if model.calibration.kind != "none":
+        (part / _CALIBRATION).write_text(model.calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    files = [*_FILES, *(name for name in (_BACKGROUND, _CALIBRATION) if (part / name).is_file())]
     settings = {
         "format": FORMAT,
         "attfm": version("attfm"),
@@ -156,14 +160,20 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
         encoder = Encoder.from_table(schema, reader.read_all())
     target = Target.from_json(json.dumps(settings["target"]))
     config = Config.parse(settings["settings"], where=f"'{path / _SETTINGS}'")
-    module = build_module(encoder, target, config)
+    module, calibration = build_module(encoder, target, config), Calibration()
+    if _CALIBRATION in settings["sha256"]:
+        calibration = Calibration.model_validate_json((path / _CALIBRATION).read_text(encoding="utf-8"))
+    calibration.fold_into(module)
     module.load_state_dict(load_file(path / "weights.safetensors"))
+    if not calibration.is_in(module):
+        raise ValueError(f"'{_CALIBRATION}' is of another model")
     return Model(
         schema, encoder, target, module.eval(), config,
         facts=RunFacts.model_validate(training),
         metrics=json.loads((path / "metrics.json").read_text(encoding="utf-8")),
         history=[json.loads(line) for line in (path / "history.jsonl").read_text(encoding="utf-8").splitlines()],
         background=load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {},
+        calibration=calibration,
     )  # fmt: skip
 
 
@@ -187,7 +197,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"The run folder '{path}' has format {version}, this attfm reads up to {FORMAT}: install a newer attfm."
         )
-    if not isinstance(digests, dict) or set(digests) - {_BACKGROUND} != set(_FILES):
+    if not isinstance(digests, dict) or set(digests) - {_BACKGROUND, _CALIBRATION} != set(_FILES):
         raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.")
     return dict(settings)
 

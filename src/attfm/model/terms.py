@@ -20,7 +20,7 @@ _CHUNK_NUMBERS = 1 << 22  # numbers in the largest array of a chunk: bounds the 
 class Terms:
     """The terms of some rows: intercept + Σ main + Σ pair is the logit, or a regression's prediction.
 
-    All terms of a regression are in the target's unit.
+    All terms of a regression are in the target's unit; those of a calibrated module are of the calibrated logit.
 
     Attributes
     ----------
@@ -93,8 +93,8 @@ def chunks(module: FactorizationMachine, batch: Batch) -> Iterator[Batch]:
 def terms_of(module: FactorizationMachine, batch: Batch) -> Terms:
     """Return the terms of encoded rows, all at once: the memory is batch · pairs · dim; see `chunks`."""
     module.eval()
-    unit = float(module.target_std)
-    intercept = float(module.target_mean) + unit * module.intercept.double().numpy()
+    unit = np.broadcast_to(module.target_std.double().numpy(), module.outputs)
+    intercept = module.target_mean.double().numpy() + unit * module.intercept.double().numpy()
     main = unit * module.linear(batch).double().numpy()
     if not module.has_pairs:
         none = np.empty((len(batch), 0), np.float32)
@@ -105,7 +105,7 @@ def terms_of(module: FactorizationMachine, batch: Batch) -> Terms:
     pair = np.empty((len(batch), len(i), module.outputs))
     for output, p in enumerate(module.projection.unbind(1)):
         products = torch.bmm(vectors * p, vectors.transpose(1, 2)).reshape(len(batch), -1)
-        pair[:, :, output] = (unit * applied * products[:, i * module.fields + j]).numpy()
+        pair[:, :, output] = (float(unit[output]) * applied * products[:, i * module.fields + j]).numpy()
     weights = None if attention is None else attention.float().numpy()
     return Terms(intercept, main, pair, weights, applied.float().numpy())
 

@@ -1,4 +1,4 @@
-"""From tables to a model: prepare, train, summarise."""
+"""From tables to a model: prepare, train, calibrate, summarise."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,11 @@ from attfm.data.dataset import Dataset
 from attfm.explain.summary import summarise
 from attfm.metrics.scores import evaluate
 from attfm.model.bundle import Model
+from attfm.model.calibration import Calibration, check_can_calibrate
 from attfm.model.facts import RunFacts
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
+from attfm.train.losses import scored
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.refit import Trained, train
@@ -52,14 +54,22 @@ def fit(
     AttfmError : bad columns, labels, weights or settings, or a loss that is not finite
     """
     prepared = prepare(tables, config)
+    check_can_calibrate(config.train.calibrate, prepared.data.task, len(prepared.data.valid or ()))
     trained = train(prepared, config, observer)
     model = summarised(prepared, trained, config, facts=facts or RunFacts(), measured=measured)
     return Fitted(model, prepared, trained)
 
 
 def summarised(prepared: Prepared, trained: Trained, config: Config, *, facts: RunFacts, measured: bool) -> Model:
-    """Return the model of a trained module, with the facts of its training and a summary of the training rows."""
+    """Return the model of a trained module, calibrated, with its facts and a summary of the training rows.
+
+    The calibration of the module is folded into the refits too, so that their effects can be compared with its own.
+    """
     data, history, target = prepared.data, trained.history, prepared.target
+    calibration = calibrated(trained.module, prepared, config)
+    for module in (trained.module, *trained.refits):
+        calibration.fold_into(module)
+    task = calibration.applied_to(data.task)
     parts = {"valid": data.valid, "test": prepared.test} if measured else {}
     return Model(
         prepared.schema, prepared.encoder, target, trained.module, config,
@@ -74,14 +84,25 @@ def summarised(prepared: Prepared, trained: Trained, config: Config, *, facts: R
             stopped=history.stopped,
             seconds=round(prepared.seconds + trained.seconds, 3),
             class_weights=None if prepared.class_weights is None else prepared.class_weights.tolist(),
+            calibration=None if calibration.kind == "none" else str(calibration),
         ),
         metrics={
-            name: measure(trained.module, part, data.task, threshold=config.train.threshold)
+            name: measure(trained.module, part, task, threshold=config.train.threshold)
             for name, part in parts.items() if part is not None
         },
         history=history.records(),
         background=summarise(trained.module, prepared.encoder, data.train, refits=trained.refits),
+        calibration=calibration,
     )  # fmt: skip
+
+
+def calibrated(module: FactorizationMachine, prepared: Prepared, config: Config) -> Calibration:
+    """Return the calibration that the settings ask for, by the validation rows; the module is left as it is."""
+    kind, data = config.train.calibrate, prepared.data
+    if kind == "none" or data.valid is None:
+        return Calibration()
+    logits, target, weight = (tensor.cpu().numpy() for tensor in scored(module, data.valid))
+    return Calibration.fit(kind, data.task, logits, target, weight)
 
 
 def measure(module: FactorizationMachine, dataset: Dataset, task: Task, *, threshold: float) -> dict[str, float]:
