@@ -126,14 +126,9 @@ class Calibration(BaseModel):
             return cls()
         weight = np.ones(len(target)) if weight is None else np.asarray(weight, np.float64)
         counting = weight > 0
-        check_can_calibrate(kind, task, int(counting.sum()))
+        check_can_calibrate(kind, task, target[counting])
         logits, target, weight = np.asarray(logits, np.float64)[counting], target[counting], weight[counting]
         weight = weight / weight.mean()
-        if len(np.unique(target)) < 2:
-            raise ConfigError(
-                f"Setting 'calibrate' is '{kind}', but all validation rows are of the class "
-                f"'{task.class_names[int(target[0])]}': give some of the others, or leave it out."
-            )
         wanted = _smoothed(task, target, weight, apart=kind == "isotonic" or (kind, logits.shape[1]) == ("sigmoid", 1))
         if kind == "isotonic":
             scores = _curve_scores(logits)
@@ -176,17 +171,29 @@ class Calibration(BaseModel):
         return np.asarray(shares / shares.sum(1, keepdims=True), np.float64)
 
 
-def check_can_calibrate(kind: CalibrationName, task: Task, rows: int) -> None:
-    """Raise ConfigError where there is nothing to calibrate, or there are no validation rows to do it by."""
-    if kind != "none" and not task.is_classification:
+def check_can_calibrate(kind: CalibrationName, task: Task, target: NDArray[Any]) -> None:
+    """Raise ConfigError where there is nothing to calibrate, or no validation rows of two classes to do it by.
+
+    Parameters
+    ----------
+    target : int (rows,), class codes of the validation rows that count
+    """
+    if kind == "none":
+        return
+    if not task.is_classification:
         raise ConfigError(
             f"Setting 'calibrate' is '{kind}', but a regression has no probabilities to calibrate: leave it out."
         )
-    if kind != "none" and not rows:
+    if not len(target):
         raise ConfigError(
             f"Setting 'calibrate' is '{kind}', but there are no validation rows to calibrate by: give some "
             "(--valid 0.1; in Python eval_set=(X, y), or early_stopping=True and a table that is not tiny), or leave "
             "it out."
+        )
+    if (target == target[0]).all():
+        raise ConfigError(
+            f"Setting 'calibrate' is '{kind}', but all validation rows are of the class "
+            f"'{task.class_names[int(target[0])]}': give some of the others, or leave it out."
         )
 
 
@@ -201,7 +208,7 @@ def _smoothed(task: Task, target: NDArray[Any], weight: Floats, *, apart: bool) 
     classes, total = len(task.classes), weight.sum()
     hit = (target[:, None] == np.arange(classes))[:, -len(task.outputs) :]
     if not apart:
-        return np.where(hit, total + 1, 1 / (classes - 1)) / (total + 2)
+        return np.asarray(np.where(hit, total + 1, 1 / (classes - 1)) / (total + 2), np.float64)
     inside = np.bincount(target, weight, minlength=classes)[-len(task.outputs) :]
     return np.where(hit, (inside + 1) / (inside + 2), 1 / (total - inside + 2))
 

@@ -1,9 +1,11 @@
 """From tables to a model: prepare, train, calibrate, summarise."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from attfm.config import Config
 from attfm.data.dataset import Dataset
@@ -54,7 +56,7 @@ def fit(
     AttfmError : bad columns, labels, weights or settings, or a loss that is not finite
     """
     prepared = prepare(tables, config)
-    check_can_calibrate(config.train.calibrate, prepared.data.task, len(prepared.data.valid or ()))
+    check_can_calibrate(config.train.calibrate, prepared.data.task, _validation_target(prepared))
     trained = train(prepared, config, observer)
     model = summarised(prepared, trained, config, facts=facts or RunFacts(), measured=measured)
     return Fitted(model, prepared, trained)
@@ -94,6 +96,12 @@ def summarised(prepared: Prepared, trained: Trained, config: Config, *, facts: R
         background=summarise(trained.module, prepared.encoder, data.train, refits=trained.refits),
         calibration=calibration,
     )  # fmt: skip
+
+
+def _validation_target(prepared: Prepared) -> NDArray[Any]:
+    """Return the targets of the validation rows that count, (rows,); none where there are no such rows."""
+    parts = () if prepared.data.valid is None else prepared.data.valid.ordered()
+    return np.concatenate([np.empty(0, np.int64), *(part.target[part.weight > 0].numpy() for part in parts)])
 
 
 def calibrated(module: FactorizationMachine, prepared: Prepared, config: Config) -> Calibration:

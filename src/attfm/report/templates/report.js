@@ -96,6 +96,7 @@ function summaryPart() {
   ]) if (text !== null) tiles.append(tile(title, text, more));
   if (data.targets) for (const one of data.targets) tiles.append(tile(one.name, one.text === undefined ? percent(one.share) : say(one.text, 4), one.more || `${count(one.rows)} of these rows`));
   part.append(tiles);
+  if (t.calibration) part.append(node("p", { className: "note", id: "calibrated", textContent: `Probabilities are calibrated; ${t.calibration}.` }));
   const list = node("ul", { className: "warnings", id: "warnings" });
   for (const one of data.warnings) {
     const item = node("li");
