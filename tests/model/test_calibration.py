@@ -203,6 +203,29 @@ def test_without_what_it_needs_nothing_is_fitted() -> None:
     assert Calibration.fit("none", Regression("y"), logits, y) == Calibration()
 
 
+def test_by_itself_a_temperature_is_taken_where_it_gains_more_than_chance_would() -> None:
+    logits, y = off_two()
+    assert Calibration.fit("auto", TWO, logits, y) == Calibration.fit("temperature", TWO, logits, y)
+    rng, taken = np.random.default_rng(4), 0
+    for _ in range(60):  # of logits that need none: a gain above 1 nat has the chance of 2 of a chi-squared number, .16
+        right = rng.normal(0, 2, (500, 1))
+        taken += Calibration.fit("auto", TWO, right, drawn(right, TWO, rng)).kind != "none"
+    assert 1 <= taken <= 20
+    few = slice(0, 8)
+    assert Calibration.fit("temperature", TWO, logits[few], y[few]).kind == "temperature"
+    assert Calibration.fit("auto", TWO, logits[few], y[few]).kind == "none"
+
+
+def test_by_itself_nothing_is_said_where_nothing_can_be_calibrated() -> None:
+    logits, y = off_two(20)
+    for task, target, weight in (
+        (Regression("y"), y * 1.0, None),
+        (TWO, y, np.zeros(20)),
+        (TWO, np.ones(20, np.int64), None),
+    ):
+        assert Calibration.fit("auto", task, logits, target, weight) == Calibration()
+
+
 def calibrated(task: str, kind: Any, **options: Any) -> tuple[Model, Model]:
     """Return an untrained model, and the same calibrated by random labels."""
     plain, made = model_of(task, background=False, **options), model_of(task, background=False, **options)

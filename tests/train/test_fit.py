@@ -127,7 +127,8 @@ def test_a_calibration_is_fitted_to_the_weighted_validation_rows_and_measured_wi
     split = Split(np.arange(200), np.arange(200, 300), np.arange(300, 400))
     config = {**SHARP, "class_weight": {"True": 3.0}, "n_bags": 2}
     plain, made = (
-        run(table, labels, weight, split, train={**config, **more}) for more in ({}, {"calibrate": "sigmoid"})
+        run(table, labels, weight, split, train={**config, **more})
+        for more in ({"calibrate": "none"}, {"calibrate": "sigmoid"})
     )
     valid = examples(plain.prepared.data.valid)
     logits = plain.model.logits_of(valid.rows)
@@ -143,6 +144,19 @@ def test_a_calibration_is_fitted_to_the_weighted_validation_rows_and_measured_wi
     np.testing.assert_allclose(after.field_importance, expected.slope[0] * before.field_importance, rtol=1e-4)
     for old, new in zip(before.refits, after.refits, strict=True):
         np.testing.assert_allclose(new.field_importance, expected.slope[0] * old.field_importance, rtol=1e-4)
+
+
+def test_by_default_what_is_too_sure_is_made_less_so() -> None:
+    table, labels = noisy()
+    split = Split(np.arange(200), np.arange(200, 300), np.arange(300, 400))
+    plain, made = (run(table, labels, split=split, train={**SHARP, "epochs": 30, "early_stopping": False, **more})
+                   for more in ({"calibrate": "none"}, {}))  # fmt: skip
+    assert (plain.model.calibration.kind, made.model.calibration.kind) == ("none", "temperature")
+    assert made.model.calibration.slope[0] < 0.9
+    losses = [measure(one.model.module, InMemoryDataset(examples(one.prepared.test)), one.model.task, threshold=0.5)
+              for one in (plain, made)]  # fmt: skip
+    assert losses[1]["log_loss"] < losses[0]["log_loss"]
+    assert losses[1]["accuracy"] == losses[0]["accuracy"]
 
 
 def test_what_is_measured_after_training_is_calibrated() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from sklearn.isotonic import IsotonicRegression
 
-from attfm.config import CalibrationName
+from attfm.config import CalibrationName, CalibrationSetting
 from attfm.errors import ConfigError
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
@@ -17,6 +17,7 @@ from attfm.model.task import Task
 Floats = NDArray[np.float64]
 _LEAST_SLOPE = 1e-3  # above 0: whatever the rows say, a larger logit stays the larger one
 _STEPS, _HALVINGS = 100, 40  # of Newton's method, which needs some 10 of the one and hardly any of the other
+_LEAST_GAIN = 1.0  # nats, of all rows: Akaike's price of a parameter
 _NO_GAIN = 1e-16  # in nats a row
 _NEARLY_SURE = 1e-16  # 1 minus the largest probability whose log-odds are told apart
 
@@ -106,13 +107,15 @@ class Calibration(BaseModel):
 
     @classmethod
     def fit(
-        cls, kind: CalibrationName, task: Task, logits: NDArray[Any], target: NDArray[Any], weight: Any = None
+        cls, kind: CalibrationSetting, task: Task, logits: NDArray[Any], target: NDArray[Any], weight: Any = None
     ) -> Self:
         """Return the calibration of a model by rows that it was not trained on.
 
         Parameters
         ----------
-        kind : "none", "temperature", "sigmoid" or "isotonic"
+        kind : "none", "temperature", "sigmoid", "isotonic" or "auto"
+            "auto": a temperature, where there are rows to fit one by and it lowers the sum of their log loss by a nat
+            or more: less says nothing of other rows (Akaike 1974). Else none.
         task : Task, of two or more classes
         logits : float (rows, outputs), not calibrated
         target : int (rows,), class codes
@@ -120,21 +123,33 @@ class Calibration(BaseModel):
 
         Raises
         ------
-        ConfigError : a regression; no rows of a weight above 0, or of one class only
+        ConfigError : a regression; no rows of a weight above 0, or of one class only; not for "none" and "auto"
         """
-        if kind == "none":
-            return cls()
         weight = np.ones(len(target)) if weight is None else np.asarray(weight, np.float64)
         counting = weight > 0
         check_can_calibrate(kind, task, target[counting])
+        if kind == "none" or (kind == "auto" and _obstacle(task, target[counting])):
+            return cls()
         logits, target, weight = np.asarray(logits, np.float64)[counting], target[counting], weight[counting]
         weight = weight / weight.mean()
-        wanted = _smoothed(task, target, weight, apart=kind == "isotonic" or (kind, logits.shape[1]) == ("sigmoid", 1))
+        if kind == "auto":
+            found = cls._fitted("temperature", task, logits, target, weight)
+            gain = _log_loss(task, logits, target, weight) - _log_loss(
+                task, np.array(found.slope) * logits, target, weight
+            )
+            return found if gain >= _LEAST_GAIN else cls()
+        return cls._fitted(kind, task, logits, target, weight)
+
+    @classmethod
+    def _fitted(cls, kind: CalibrationName, task: Task, logits: Floats, target: NDArray[Any], weight: Floats) -> Self:
+        """Return the calibration by rows of two classes at least, with weights of mean 1."""
         if kind == "isotonic":
-            scores = _curve_scores(logits)
+            wanted, scores = _smoothed(task, target, weight, apart=True), _curve_scores(logits)
             curves = [_fit_curve(*columns, weight) for columns in zip(scores.T, wanted.T, strict=True)]
             return cls(kind=kind, rows=len(target), curves=tuple(curves))
-        slope, offset = _fit_linear(task, logits, wanted, weight, shared=kind == "temperature")
+        shared, platt = kind == "temperature", kind == "sigmoid" and logits.shape[1] == 1
+        wanted = _smoothed(task, target, weight, apart=platt)
+        slope, offset = _fit_linear(task, logits, wanted, weight, shared=shared)
         return cls(kind=kind, rows=len(target), slope=tuple(slope.tolist()), offset=tuple(offset.tolist()))
 
     def fold_into(self, module: FactorizationMachine) -> None:
@@ -171,30 +186,36 @@ class Calibration(BaseModel):
         return np.asarray(shares / shares.sum(1, keepdims=True), np.float64)
 
 
-def check_can_calibrate(kind: CalibrationName, task: Task, target: NDArray[Any]) -> None:
-    """Raise ConfigError where there is nothing to calibrate, or no validation rows of two classes to do it by.
+def check_can_calibrate(kind: CalibrationSetting, task: Task, target: NDArray[Any]) -> None:
+    """Raise ConfigError where a calibration is asked for that can't be had; "auto" then does without.
 
     Parameters
     ----------
     target : int (rows,), class codes of the validation rows that count
     """
-    if kind == "none":
-        return
+    reason = None if kind in ("none", "auto") else _obstacle(task, target)
+    if reason is not None:
+        raise ConfigError(f"Setting 'calibrate' is '{kind}', but {reason}, or leave it out.")
+
+
+def _obstacle(task: Task, target: NDArray[Any]) -> str | None:
+    """Return why nothing can be calibrated by these rows, and what to do; None where it can."""
     if not task.is_classification:
-        raise ConfigError(
-            f"Setting 'calibrate' is '{kind}', but a regression has no probabilities to calibrate: leave it out."
-        )
+        return "a regression has no probabilities to calibrate: set it to 'none'"
     if not len(target):
-        raise ConfigError(
-            f"Setting 'calibrate' is '{kind}', but there are no validation rows to calibrate by: give some "
-            "(--valid 0.1; in Python eval_set=(X, y), or early_stopping=True and a table that is not tiny), or leave "
-            "it out."
+        return (
+            "there are no validation rows to calibrate by: give some (--valid 0.1; in Python eval_set=(X, y), or "
+            "early_stopping=True and a table that is not tiny)"
         )
     if (target == target[0]).all():
-        raise ConfigError(
-            f"Setting 'calibrate' is '{kind}', but all validation rows are of the class "
-            f"'{task.class_names[int(target[0])]}': give some of the others, or leave it out."
-        )
+        only = task.class_names[int(target[0])]
+        return f"all validation rows are of the class '{only}': give some of the others"
+    return None
+
+
+def _log_loss(task: Task, logits: Floats, target: NDArray[Any], weight: Floats) -> float:
+    """Return the log loss of all rows together, in nats."""
+    return float((weight * task.row_losses(torch.from_numpy(logits), torch.from_numpy(target)).numpy()).sum())
 
 
 def _smoothed(task: Task, target: NDArray[Any], weight: Floats, *, apart: bool) -> Floats:
