@@ -2,9 +2,10 @@
 
     python -m benchmarks.calibration --data DIR --tables adult,german --seeds 3 >> benchmarks/results/calibration.jsonl
 
-For each table and seed a random quarter of the training rows is set aside to judge by. A model is trained on the others
-with its defaults, stopped by the validation rows, and calibrated by them, once in each way; each prints one JSON line
-with what it comes to on the rows set aside. The tables are those of `benchmarks.search_defaults`.
+For each table and seed the training and validation rows are shuffled together and cut anew: validation rows as many as
+before, a fifth of the rest set aside to judge by, the others to train on. A model is trained with its defaults, stopped
+by the validation rows, and calibrated by them, once in each way; each prints one JSON line with what it comes to on the
+rows set aside. The tables are those of `benchmarks.search_defaults`.
 
     python -m benchmarks.calibration --write
 
@@ -43,10 +44,11 @@ _DRAWS = 200
 
 
 def judged(name: str, data: Path | None, seed: int) -> Iterator[dict[str, Any]]:
-    """Yield what each kind of calibration comes to on a quarter of the training rows."""
+    """Yield what each kind of calibration comes to on rows that were set aside of those for training."""
     table, labels, train, valid, columns = TABLES[name](data)
-    order = np.random.default_rng(seed).permutation(train)
-    aside, rest = np.sort(order[: len(order) // 4]), np.sort(order[len(order) // 4 :])
+    order = np.random.default_rng(seed).permutation(np.concatenate([train, valid]))
+    cuts = len(valid), len(valid) + len(train) // 5
+    valid, aside, rest = (np.sort(rows) for rows in np.split(order, cuts))
     config = Config.parse({"data": {"columns": columns}, "train": {"seed": seed, "calibrate": "none"}})
     source = open_source(table)
     schema = infer_schema(source.batches(), source.schema, target=None, config=config.data, source=name)

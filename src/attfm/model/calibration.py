@@ -17,7 +17,7 @@ from attfm.model.task import Task
 Floats = NDArray[np.float64]
 _LEAST_SLOPE = 1e-3  # above 0: whatever the rows say, a larger logit stays the larger one
 _STEPS, _HALVINGS = 100, 40  # of Newton's method, which needs some 10 of the one and hardly any of the other
-_LEAST_GAIN = 1.0  # nats, of all rows: Akaike's price of a parameter
+_LEAST_GAIN = 2.0  # nats, of all rows: by chance one parameter gains as much once in twenty times (Wilks 1938)
 _NO_GAIN = 1e-16  # in nats a row
 _NEARLY_SURE = 1e-16  # 1 minus the largest probability whose log-odds are told apart
 
@@ -114,8 +114,8 @@ class Calibration(BaseModel):
         Parameters
         ----------
         kind : "none", "temperature", "sigmoid", "isotonic" or "auto"
-            "auto": a temperature, where there are rows to fit one by and it lowers the sum of their log loss by a nat
-            or more: less says nothing of other rows (Akaike 1974). Else none.
+            "auto": a temperature, where there are rows to fit one by and it lowers the sum of their log loss by two
+            nats or more, as chance does once in twenty times. Else none.
         task : Task, of two or more classes
         logits : float (rows, outputs), not calibrated
         target : int (rows,), class codes
