@@ -1,22 +1,19 @@
 """From tables to a model: prepare, train, calibrate, summarise."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from attfm.config import Config
 from attfm.data.dataset import Dataset
 from attfm.explain.summary import summarise
 from attfm.metrics.scores import evaluate
 from attfm.model.bundle import Model
-from attfm.model.calibration import Calibration, check_can_calibrate
 from attfm.model.facts import RunFacts
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
-from attfm.train.losses import scored
+from attfm.train.calibrate import calibrate, check_setting
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.refit import Trained, train
@@ -56,21 +53,16 @@ def fit(
     AttfmError : bad columns, labels, weights or settings, or a loss that is not finite
     """
     prepared = prepare(tables, config)
-    check_can_calibrate(config.train.calibrate, prepared.data.task, _validation_target(prepared))
+    check_setting(prepared, config)
     trained = train(prepared, config, observer)
     model = summarised(prepared, trained, config, facts=facts or RunFacts(), measured=measured)
     return Fitted(model, prepared, trained)
 
 
 def summarised(prepared: Prepared, trained: Trained, config: Config, *, facts: RunFacts, measured: bool) -> Model:
-    """Return the model of a trained module, calibrated, with its facts and a summary of the training rows.
-
-    The calibration of the module is folded into the refits too, so that their effects can be compared with its own.
-    """
+    """Return the model of a trained module, calibrated, with its facts and a summary of the training rows."""
     data, history, target = prepared.data, trained.history, prepared.target
-    calibration = calibrated(trained.module, prepared, config)
-    for module in (trained.module, *trained.refits):
-        calibration.fold_into(module)
+    calibration = calibrate(trained, prepared, config)
     task = calibration.applied_to(data.task)
     parts = {"valid": data.valid, "test": prepared.test} if measured else {}
     return Model(
@@ -96,21 +88,6 @@ def summarised(prepared: Prepared, trained: Trained, config: Config, *, facts: R
         background=summarise(trained.module, prepared.encoder, data.train, refits=trained.refits),
         calibration=calibration,
     )  # fmt: skip
-
-
-def _validation_target(prepared: Prepared) -> NDArray[Any]:
-    """Return the targets of the validation rows that count, (rows,); none where there are no such rows."""
-    parts = () if prepared.data.valid is None else prepared.data.valid.ordered()
-    return np.concatenate([np.empty(0, np.int64), *(part.target[part.weight > 0].numpy() for part in parts)])
-
-
-def calibrated(module: FactorizationMachine, prepared: Prepared, config: Config) -> Calibration:
-    """Return the calibration that the settings ask for, by the validation rows; the module is left as it is."""
-    kind, data = config.train.calibrate, prepared.data
-    if kind == "none" or data.valid is None:
-        return Calibration()
-    logits, target, weight = (tensor.cpu().numpy() for tensor in scored(module, data.valid))
-    return Calibration.fit(kind, data.task, logits, target, weight)
 
 
 def measure(module: FactorizationMachine, dataset: Dataset, task: Task, *, threshold: float) -> dict[str, float]:
