@@ -61,8 +61,7 @@ def judged(name: str, data: Path | None, seed: int) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     for kind in KINDS:
         found = Calibration.fit(kind, task, z_valid, y_valid)
-        logits = z.astype(np.float64) * (found.slope or (1.0,)) + (found.offset or (0.0,))
-        shares = found.applied_to(task).scores(logits)
+        shares = found.applied_to(task).scores(found.logits(z))
         metrics = evaluate(task.name, y, shares)
         chance = [calibration_error(rng.random(len(y)) < shares[:, 1], shares[:, 1]) for _ in range(_DRAWS)]
         yield {

@@ -35,8 +35,7 @@ TWO, FOUR = Binary("y", ("no", "yes")), Multiclass("y", ("a", "b", "c", "d"))
 
 def told(calibration: Calibration, task: Task, logits: Floats) -> Floats:
     """Return the probabilities of uncalibrated logits as a model with this calibration gives them."""
-    own = np.array(calibration.slope or (1.0,)) * logits + np.array(calibration.offset or (0.0,))
-    return calibration.applied_to(task).scores(own)
+    return calibration.applied_to(task).scores(calibration.logits(logits))
 
 
 def drawn(logits: Floats, task: Task, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:

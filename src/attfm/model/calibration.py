@@ -173,6 +173,11 @@ class Calibration(BaseModel):
         slope, offset = (values[0] if alike else values for values in (self.slope, self.offset))
         return like.new_tensor(slope), like.new_tensor(offset)
 
+    def logits(self, uncalibrated: NDArray[Any]) -> Floats:
+        """Return the calibrated logits of uncalibrated ones, (rows, outputs); the same where the kind is not linear."""
+        logits = np.asarray(uncalibrated, np.float64)
+        return logits * np.array(self.slope) + np.array(self.offset) if self.slope else logits
+
     def applied_to(self, task: Task) -> Task:
         """Return the task with the curves in place of its link; of the other kinds the task itself."""
         return replace(task, curves=self.probabilities) if self.curves else task
