@@ -193,7 +193,7 @@ class TrainConfig(_Settings):
     )
     threshold: float = Field(0.5, gt=0, lt=1, description="decision threshold of the reported metrics")
     calibrate: CalibrationSetting = Field(
-        "auto", description="how probabilities are calibrated by the validation rows; auto: temperature where it helps"
+        "none", description="how probabilities are calibrated by the validation rows; auto: temperature where it helps"
     )
     seed: int = Field(0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"

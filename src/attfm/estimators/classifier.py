@@ -47,7 +47,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     n_bags : int, refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each
         takes as long as the fit
     threshold : float in (0, 1), probability above which `predict` gives the second of two classes
-    calibrate : "auto", "none", "temperature", "sigmoid" or "isotonic"
+    calibrate : "none", "temperature", "sigmoid", "isotonic" or "auto"
         How probabilities are calibrated by the validation rows, after training; "auto": by temperature where that
         gains enough on these rows to be no chance. See docs/explanations.md.
     device, backend : "auto", "cpu" or "cuda"; "auto", "native" or "reference": where it is trained, and by what
