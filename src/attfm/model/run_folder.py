@@ -26,13 +26,22 @@ from attfm.model.bundle import Model, build_module
 from attfm.model.calibration import Calibration
 from attfm.model.card import model_card
 from attfm.model.facts import RunFacts
+from attfm.model.memory import PairMemory
 
 FORMAT = 1
 REPORT = "report.html"  # for people, like the card: it may be deleted, replaced or absent
 _SETTINGS = "config.json"
-_BACKGROUND = "background.safetensors"  # not in every folder: a model may have none
-_CALIBRATION = "calibration.json"  # neither: only of models that are calibrated
+# Not in every folder: a model may have none.
+_BACKGROUND = "background.safetensors"
+_CALIBRATION = "calibration.json"
+_MEMORY = "memory.safetensors"  # mapped into memory when a model is loaded: what is not looked up is not read
+# Settings that folders of 0.1 don't have, as models were trained then.
+_BEFORE: dict[str, dict[str, Any]] = {
+    "model": {"memory_pairs": 0},
+    "train": {"embedding_ridge": 0.0, "linear_ridge": 0.0, "adam_eps": 1e-8, "rates": False},
+}
 _FILES = ("schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json", "history.jsonl", "README.md")
+_OPTIONAL = (_BACKGROUND, _CALIBRATION, _MEMORY)
 
 
 def save_model(model: Model, folder: str | Path, *, report: str | None = None) -> Path:
@@ -104,7 +113,10 @@ def _write(model: Model, part: Path, report: str | None) -> None:
         save_arrays(arrays, part / _BACKGROUND)
     if model.calibration.kind != "none":
         (part / _CALIBRATION).write_text(model.calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    files = [*_FILES, *(name for name in (_BACKGROUND, _CALIBRATION) if (part / name).is_file())]
+    memory = model.module.memory
+    if memory is not None:
+        save_file(memory.to_tensors(), part / _MEMORY)
+    files = [*_FILES, *(name for name in _OPTIONAL if (part / name).is_file())]
     settings = {
         "format": FORMAT,
         "attfm": version("attfm"),
@@ -159,7 +171,8 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     with pa.memory_map(str(path / "vocabulary.arrow")) as stream, pa.ipc.open_file(stream) as reader:
         encoder = Encoder.from_table(schema, reader.read_all())
     target = Target.from_json(json.dumps(settings["target"]))
-    config = Config.parse(settings["settings"], where=f"'{path / _SETTINGS}'")
+    known = {name: {**_BEFORE[name], **values} for name, values in settings["settings"].items() if name in _BEFORE}
+    config = Config.parse({**settings["settings"], **known}, where=f"'{path / _SETTINGS}'")
     module, calibration = build_module(encoder, target, config), Calibration()
     if _CALIBRATION in settings["sha256"]:
         calibration = Calibration.model_validate_json((path / _CALIBRATION).read_text(encoding="utf-8"))
@@ -167,6 +180,10 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     module.load_state_dict(load_file(path / "weights.safetensors"))
     if not calibration.is_in(module):
         raise ValueError(f"'{_CALIBRATION}' is of another model")
+    if _MEMORY in settings["sha256"]:
+        module.memory = PairMemory.from_tensors(
+            load_file(path / _MEMORY), features=encoder.n_features, fields=module.fields, outputs=module.outputs
+        )
     return Model(
         schema, encoder, target, module.eval(), config,
         facts=RunFacts.model_validate(training),
@@ -197,7 +214,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"The run folder '{path}' has format {version}, this attfm reads up to {FORMAT}: install a newer attfm."
         )
-    if not isinstance(digests, dict) or set(digests) - {_BACKGROUND, _CALIBRATION} != set(_FILES):
+    if not isinstance(digests, dict) or set(digests) - set(_OPTIONAL) != set(_FILES):
         raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.")
     return dict(settings)
 
