@@ -28,17 +28,20 @@ if TYPE_CHECKING:
     from attfm.explain.stability import Stability
     from attfm.explain.what_if import Change, Changes
     from attfm.model.bundle import Model
+    from attfm.model.calibration import Calibration, Curve
     from attfm.model.facts import RunFacts
 
 __all__ = [
     "AFMClassifier",
     "AFMRegressor",
     "AttfmError",
+    "Calibration",
     "Change",
     "Changes",
     "Column",
     "Config",
     "ConfigError",
+    "Curve",
     "DataConfig",
     "DataError",
     "DataWarning",
@@ -82,6 +85,7 @@ _HOMES = {
     "attfm.explain.stability": ("Stability",),
     "attfm.explain.what_if": ("Change", "Changes"),
     "attfm.model.bundle": ("Model",),
+    "attfm.model.calibration": ("Calibration", "Curve"),
     "attfm.model.facts": ("RunFacts",),
 }
 _LAZY = {name: home for home, names in _HOMES.items() for name in names}

@@ -11,6 +11,8 @@ from attfm.errors import ConfigError, near_names
 
 PresetName = Literal["nested", "paper", "fwfm", "fm", "linear"]
 TaskName = Literal["binary", "multiclass", "regression"]
+CalibrationName = Literal["none", "temperature", "sigmoid", "isotonic"]
+CalibrationSetting = Literal["auto"] | CalibrationName
 
 # The factors of the formula that each preset fixes (Xiao et al. 2017; Pan et al. 2018; Rendle 2010).
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -220,11 +222,19 @@ class TrainConfig(_Settings):
         0, ge=0, le=1000, description="refits on bootstrap samples of the training rows, for the spread of explanations"
     )
     threshold: float = Field(0.5, gt=0, lt=1, description="decision threshold of the reported metrics")
+    calibrate: CalibrationSetting = Field(
+        "none", description="how probabilities are calibrated by the validation rows; auto: temperature where it helps"
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "native", "reference"] = Field(
         "auto", description="who computes the steps: compiled kernels, plain torch, or kernels where they can"
     )
+
+    @field_validator("calibrate", mode="before")
+    @classmethod
+    def _none_is_a_name(cls, value: object) -> object:
+        return "none" if value is None else value  # so that --set calibrate=none is what it says
 
     @field_validator("split", mode="before")
     @classmethod

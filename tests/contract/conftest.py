@@ -59,29 +59,36 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, float, str], Run]:
-    """Return what gives the run of a task with a threshold, trained once by the "command" or the "estimator"."""
+def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """Return what gives the run of a task with a threshold, trained once by the "command" or the "estimator".
+
+    With `calibrate`, "none" among them, some rows are held out for validation; else the command trains on all.
+    """
 
     @cache
-    def made(task: str, threshold: float, origin: str) -> Run:
+    def made(task: str, threshold: float, origin: str, calibrate: str | None = None) -> Run:
         path = tmp_path_factory.mktemp("faces")
         X, y = inputs(), labels(task)
         run = Run(task, threshold, str(path / "run"), X, y, str(path / "rows.parquet"))
         pq.write_table(X.append_column("row", pa.array(range(len(X)))), run.file)
         if origin == "command":
-            train(path, run)
+            train(path, run, calibrate)
         else:
             kind = AFMRegressor if task == "regression" else AFMClassifier
-            kind(**SETTINGS, threshold=threshold, columns={"town": {"kind": "categorical"}}).fit(X, y).save(run.folder)
+            held_out = {} if calibrate is None else {"calibrate": calibrate, "validation_fraction": 0.3}
+            kind(**SETTINGS, **held_out, threshold=threshold, columns={"town": {"kind": "categorical"}}).fit(X, y).save(
+                run.folder
+            )
         return run
 
     return made
 
 
-def train(path: Path, run: Run) -> None:
-    """Train on all rows by the command."""
+def train(path: Path, run: Run, calibrate: str | None) -> None:
+    """Train by the command, on all rows where nothing is calibrated."""
     pq.write_table(run.X.append_column("y", pa.array(run.y)), path / "training.parquet")
     settings = {**SETTINGS, "threshold": run.threshold, "columns.town.kind": "categorical"}
     given = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    parts = ["--valid", "none", "--test", "none", "--no-report", "--quiet"]
+    given += [] if calibrate is None else ["--set", f"calibrate={calibrate}"]
+    parts = ["--valid", "none" if calibrate is None else "0.3", "--test", "none", "--no-report", "--quiet"]
     assert main(["train", str(path / "training.parquet"), "--target", "y", "--out", run.folder, *parts, *given]) == 0

@@ -1,5 +1,7 @@
 """The command, the estimator and `Model` say the same of the same rows: the same bits, and the same decisions."""
 
+import json
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,10 +17,13 @@ from attfm import load
 from attfm.cli import main
 from attfm.data.sources.source import open_source
 from attfm.explain.what_if import Change
+from attfm.model.bundle import Model
 from attfm.model.run_folder import load_model
+from attfm.report.content import report_content
+from attfm.report.rows_shown import Examined
 from tests.contract.conftest import TASKS, THRESHOLDS, Frame, Run
 
-RunOf = Callable[[str, float, str], Run]
+RunOf = Callable[..., Run]
 each_run = pytest.mark.parametrize("origin", ["command", "estimator"])
 each_task = pytest.mark.parametrize("task", TASKS)
 each_threshold = pytest.mark.parametrize("threshold", THRESHOLDS)
@@ -88,6 +93,88 @@ def test_a_threshold_given_to_a_face_is_that_of_the_others(threshold: float, run
     decided = model.predict(run.X, threshold=threshold)
     np.testing.assert_array_equal(written["prediction"].to_numpy(zero_copy_only=False), decided)
     assert (decided != model.predict(run.X)).any()
+
+
+def calibrated_scores(model: Model, plain: Model, X: pa.Table) -> np.ndarray[Any, Any]:
+    """Return the probabilities of a model's twin without calibration, calibrated here, class by class."""
+    found, logits = model.calibration, plain.logits(X)
+    if found.kind != "isotonic":
+        return plain.task.scores(np.array(found.slope) * logits + np.array(found.offset))
+    shares = plain.task.scores(logits)
+    odds = np.log(shares) - np.log1p(-shares)
+    odds = odds[:, 1:] if logits.shape[1] == 1 else odds
+    bent = [np.interp(odds[:, c], curve.logits, curve.probabilities) for c, curve in enumerate(found.curves)]
+    each = np.stack([1 - bent[0], bent[0]] if len(bent) == 1 else bent, axis=1)
+    return each / each.sum(1, keepdims=True)
+
+
+@each_run
+@pytest.mark.parametrize("kind", ["temperature", "sigmoid", "isotonic"])
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_no_face_forgets_the_calibration(
+    task: str, kind: str, origin: str, run_of: RunOf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threshold = 0.4
+    run, twin = run_of(task, threshold, origin, kind), run_of(task, threshold, origin, "none")
+    model, plain, X = load_model(run.folder), load_model(twin.folder), run.X
+    expected = calibrated_scores(model, plain, X)
+    assert np.abs(expected - plain.predict_proba(X)).max() > 0.01
+    codes = (expected[:, 1] > threshold).astype(int) if task == "binary" else expected.argmax(1)
+    top = np.sort(expected, axis=1)
+    clear = np.abs(expected[:, 1] - threshold) > 1e-4 if task == "binary" else top[:, -1] - top[:, -2] > 1e-4
+    assert clear.mean() > 0.9
+    decided = np.array(model.task.class_names)[codes]
+
+    def tell(shares: np.ndarray[Any, Any], labels: Any) -> None:
+        np.testing.assert_allclose(shares, expected, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(np.asarray(labels)[clear], decided[clear])
+
+    estimator = load(run.folder)
+    tell(model.predict_proba(X), model.predict(X))
+    tell(estimator.predict_proba(X), estimator.predict(X))
+    table = pa.concat_tables(model.score_table(open_source(X)))
+    tell(shares(table), table["prediction"].to_numpy())
+    assert main(["predict", run.folder, run.file, "-o", str(tmp_path / "scores.parquet"), "-q"]) == 0
+    written = pq.read_table(tmp_path / "scores.parquet")
+    tell(shares(written), written["prediction"].to_numpy())
+
+    labelled = str(tmp_path / "labelled.parquet")
+    pq.write_table(X.append_column(model.target.name, pa.array(run.y)), labelled)
+    capsys.readouterr()
+    assert main(["evaluate", run.folder, labelled, "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["metrics"]
+    target = np.searchsorted(model.task.class_names, run.y)
+    loss = -np.log(expected[np.arange(len(target)), target]).mean()
+    assert measured["log_loss"] == pytest.approx(loss, abs=1e-4)
+    assert measured["accuracy"] == pytest.approx(np.mean(codes == target), abs=0.02)
+
+    account = estimator.explain(X)
+    values = account.base + (account.values.sum(1) if task == "multiclass" else account.values.sum(1)[:, None])
+    logits = estimator.decision_function(X).reshape(values.shape)
+    np.testing.assert_allclose(values, logits, rtol=0, atol=1e-5)
+    assert account.unit == ("uncalibrated logit" if kind == "isotonic" else "logit")
+    assert main(["explain", run.folder, run.file, "--rows", "1"]) == 0
+    printed = capsys.readouterr().out
+    output = int(codes[0]) if task == "multiclass" else 1
+    assert f"{account.unit} " in printed
+    [(label, share)] = re.findall(r"row 0: (\w+), probability(?: of yes)? ([\d.]+), ", printed)
+    assert float(share) == pytest.approx(expected[0, output], abs=1e-3)
+    assert label == decided[0] or not clear[0]
+
+    examined = Examined.of_table(model, open_source(X), target)
+    content = report_content(model, examined)
+    assert content["unit"] == account.unit
+    assert content["training"]["calibration"].startswith(kind)
+    for row in content["table"]["rows"]:
+        code = list(model.task.class_names).index(row["of"])
+        assert row["p"] == pytest.approx(expected[row["n"], code], abs=1e-3)
+        assert row["predicted"] == decided[row["n"]] or not clear[row["n"]]
+    [stored] = [one[1] for one in content["metrics"] if one[0] == "log_loss"]
+    assert stored == pytest.approx(loss, abs=1e-4)
+    for row in np.flatnonzero(clear)[:4].tolist():
+        changes = estimator.what_if(X, row=row)
+        assert changes.decision == decided[row]
+        assert all(change.decision_after != decided[row] for change in changes)
 
 
 @each_run

@@ -69,6 +69,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "class_weight": "balanced",
         "n_bags": 1,
         "threshold": 0.9,
+        "calibrate": "sigmoid",
         "seed": 5,
         "device": "cpu",
         "backend": "reference",

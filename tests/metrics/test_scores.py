@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from attfm.metrics.scores import Calibration, calibration_error, curve_metrics, evaluate
+from attfm.metrics.scores import CalibrationGaps, calibration_error, curve_metrics, evaluate
 
 TARGET = np.array([0, 0, 1, 1])
 POSITIVE = np.array([0.1, 0.6, 0.4, 0.9])
@@ -58,7 +58,7 @@ def test_calibration_error_of_a_calibrated_and_an_overconfident_forecast() -> No
 
 
 def test_the_calibration_error_is_the_sum_of_its_gaps() -> None:
-    calibration = Calibration(np.array([0, 1, 1, 1]), np.array([0.01, 0.5, 0.52, 1.0]))
+    calibration = CalibrationGaps(np.array([0, 1, 1, 1]), np.array([0.01, 0.5, 0.52, 1.0]))
     gaps = calibration.gaps(np.array([1.0, 1.0, 2.0, 4.0]))
     expected = np.zeros(15)
     expected[[0, 7]] = -0.01 / 8, (0.5 + 2 * 0.48) / 8  # 0.5 and 0.52 fall into the eighth bin

@@ -1,5 +1,7 @@
 """Pictures of effects: what they say, that nothing overlaps, and what they ask of the caller."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,6 +10,7 @@ from attfm.errors import ConfigError
 from attfm.explain.explainer import Explainer, explain_global
 from attfm.explain.explanation import Explanation
 from attfm.explain.global_explanation import GlobalExplanation
+from attfm.model.calibration import Calibration, Curve
 from attfm.plots import effects as plots
 from tests.explain.account import clashing, mixed, model, source
 from tests.plots.pictures import assert_readable, overlaps
@@ -42,6 +45,18 @@ def test_overlaps_are_seen() -> None:
     _, ax = plt.subplots(figsize=(3, 1))
     ax.set_yticks(np.arange(30), [f"name {n}" for n in range(30)])
     assert overlaps(ax.get_yticklabels())
+
+
+def test_where_curves_make_the_probability_the_picture_has_none_and_says_what_it_is_of() -> None:
+    made = model()
+    rising = Curve(logits=(-1.0, 1.0), probabilities=(0.2, 0.7))
+    bent = replace(made, calibration=Calibration(kind="isotonic", rows=9, curves=(rising,)))
+    of_row = Explainer(bent).of_rows(source(), [0])
+    ax = of_row.plot()
+    assert ax.get_title("left") == f"row 0: uncalibrated logit {of_row.logits[0, 0]:.3g}"
+    assert ax.get_xlabel() == "uncalibrated logit of yes"
+    whole = plots.importance(explain_global(bent))
+    assert whole.get_xlabel() == "mean |effect| over 150 rows, uncalibrated logits"
 
 
 def test_a_waterfall_goes_from_base_to_logit(explanation: Explanation) -> None:

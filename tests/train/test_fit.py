@@ -10,6 +10,8 @@ from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.data.split import Split
 from attfm.errors import ConfigError, TargetError
+from attfm.explain.summary import Summary
+from attfm.model.calibration import Calibration
 from attfm.train.fit import Fitted, fit, measure
 from attfm.train.prepare import LabelledTable, Tables
 from attfm.train.trainer import choose_batch_size
@@ -105,3 +107,89 @@ def test_a_value_that_no_training_row_has_adds_nothing_in_a_multi_valued_field_t
     unknown, known = model.encoder.fields[0].start, model.encoder.fields[0].start + 2
     assert module.embedding.weight[unknown].abs().max() == 0
     assert module.embedding.weight[known].abs().min() > 0
+
+
+def noisy(rows: int = 400) -> tuple[pa.Table, list[int]]:
+    """Return a table whose letters tell the classes apart, and labels of which a fifth are wrong."""
+    rng = np.random.default_rng(0)
+    letter, flipped = rng.integers(0, 8, rows), rng.random(rows) < 0.2
+    return pa.table({"letter": [f"v{i}" for i in letter], "n": rng.normal(0, 1, rows)}), (
+        (letter > 3) ^ flipped
+    ).tolist()
+
+
+SHARP = {"epochs": 6, "learning_rate": 0.1, "embedding_decay": 0.0, "linear_decay": 0.0, "smoothness": 0.0}
+
+
+def test_a_calibration_is_fitted_to_the_weighted_validation_rows_and_measured_with() -> None:
+    table, labels = noisy()
+    weight = np.random.default_rng(1).random(400) + 0.1
+    split = Split(np.arange(200), np.arange(200, 300), np.arange(300, 400))
+    config = {**SHARP, "class_weight": {"True": 3.0}, "n_bags": 2}
+    plain, made = (
+        run(table, labels, weight, split, train={**config, **more})
+        for more in ({"calibrate": "none"}, {"calibrate": "sigmoid"})
+    )
+    valid = examples(plain.prepared.data.valid)
+    logits = plain.model.logits_of(valid.rows)
+    expected = Calibration.fit("sigmoid", plain.model.task, logits, valid.target.numpy(), valid.weight.numpy())
+    assert made.model.calibration == expected
+    assert expected != Calibration.fit("sigmoid", plain.model.task, logits, valid.target.numpy())
+    assert made.model.facts.calibration == str(expected)
+    np.testing.assert_allclose(
+        made.model.logits(table), expected.slope[0] * plain.model.logits(table) + expected.offset[0], rtol=0, atol=1e-5
+    )
+    # What is stored of the training rows is calibrated too, that of the refits as well.
+    before, after = (Summary.from_arrays(fitted.model.background) for fitted in (plain, made))
+    np.testing.assert_allclose(after.field_importance, expected.slope[0] * before.field_importance, rtol=1e-4)
+    for old, new in zip(before.refits, after.refits, strict=True):
+        np.testing.assert_allclose(new.field_importance, expected.slope[0] * old.field_importance, rtol=1e-4)
+
+
+def test_by_itself_a_temperature_is_taken_where_it_helps() -> None:
+    table, labels = noisy()
+    split = Split(np.arange(200), np.arange(200, 300), np.arange(300, 400))
+    plain, made = (run(table, labels, split=split, train={**SHARP, "epochs": 30, "early_stopping": False, **more})
+                   for more in ({}, {"calibrate": "auto"}))  # fmt: skip
+    assert (plain.model.calibration.kind, made.model.calibration.kind) == ("none", "temperature")
+    assert abs(made.model.calibration.slope[0] - 1) > 0.1
+    losses = [measure(one.model.module, InMemoryDataset(examples(one.prepared.test)), one.model.task, threshold=0.5)
+              for one in (plain, made)]  # fmt: skip
+    assert losses[1]["log_loss"] < losses[0]["log_loss"]
+    assert losses[1]["accuracy"] == losses[0]["accuracy"]
+
+
+def test_what_is_measured_after_training_is_calibrated() -> None:
+    table, labels = noisy()
+    config = Config.parse({"train": {**SHARP, "calibrate": "isotonic"}})
+    source = open_source(table)
+    schema = infer_schema(source.batches(), source.schema, target=None, config=config.data)
+    labelled = LabelledTable(source, pa.chunked_array([pa.array(labels)]))
+    split = Split(np.arange(200), np.arange(200, 300), np.arange(300, 400))
+    model = fit(Tables(labelled, schema, split=split), config, measured=True).model
+    shares = model.predict_proba(table.slice(300))
+    loss = -np.log(shares[np.arange(100), np.array(labels[300:]).astype(int)]).mean()
+    assert model.metrics["test"]["log_loss"] == pytest.approx(loss)
+
+
+@pytest.mark.parametrize(
+    ("labels", "split", "message"),
+    [
+        (
+            [0, 1] * 20,
+            None,
+            "'calibrate' is 'temperature', but there are no validation rows",
+        ),  # too few to hold some out
+        ([0, 1] * 50, Split(np.arange(50), np.arange(50, 100, 2)), "all validation rows are of the class '0'"),
+        ([1.5 * n for n in range(100)], None, "'calibrate' is 'temperature', but a regression has no probabilities"),
+    ],
+)
+def test_what_can_not_be_calibrated_is_told_before_training(
+    labels: list[object], split: Split | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("it was trained")
+
+    monkeypatch.setattr("attfm.train.fit.train", fail)
+    with pytest.raises(ConfigError, match=message):
+        run(letters(len(labels)), labels, split=split, train={"calibrate": "temperature"})

@@ -19,6 +19,7 @@ from attfm.explain.global_explanation import Importance
 from attfm.explain.stability import Stability
 from attfm.model.bundle import Model
 from attfm.model.run_folder import load_model
+from attfm.model.task import LOGIT
 
 DEFAULT_ROWS = 3
 _BAR = 12  # cells of a bar
@@ -126,7 +127,7 @@ def _print_accounts(model: Model, explanation: Explanation, top: int, output: Ou
     what = "the mean of the training rows" if explanation.view == "centred" else "the intercept"
     logits = explanation.logits
     for place in range(len(explanation)):
-        number = int(logits[place].argmax()) if len(explanation.outputs) > 1 else 0
+        number = int(model.decide(logits[place : place + 1])[0]) if len(explanation.outputs) > 1 else 0
         account = explanation[place].top(top, output=number)[0]
         effects = np.concatenate([explanation.main[place, :, number], explanation.pair[place, :, number]])
         output.result_lines(
@@ -177,7 +178,7 @@ def explain_whole(subject: Subject, output: Output) -> dict[str, Any]:
     source, top = subject.source, subject.asked.top
     overview = explain_global(subject.model, source)
     rows = "training rows" if source is None else f"rows of {source.name}"
-    unit = "logits" if overview.unit == "logit" else f"the unit of {overview.unit}"
+    unit = f"{overview.unit}s" if overview.in_logits else f"the unit of {overview.unit}"
     output.result_lines("", f"mean |effect| over {overview.rows:,} {rows}, in {unit}", "")
     stability = overview.stability()
     for title, found in (("field", overview.field_importance()), ("pair", overview.pair_importance())):
@@ -218,10 +219,11 @@ def check_trust(subject: Subject, output: Output) -> dict[str, Any]:
         table = asked.train_table or str(asked.data)
         refits = refits_of_run(subject.model, table, asked.reading, seeds=asked.seeds, output=output)
     found = check(subject.model, source, refits=refits)
+    logit = subject.model.task.unit if subject.model.task.is_classification else LOGIT
     lines = [
         "",
         f"measured on {found.rows:,} rows of {source.name}",
-        f"base + effects = logit: off by at most {found.sum_error:.1e} of the effects' size",
+        f"base + effects = {logit}: off by at most {found.sum_error:.1e} of the effects' size",
         f"cutting the 1, 3, 10 largest effects out of the model changes the logit by their sum: "
         f"off by at most {found.removal_error:.1e}",
     ]

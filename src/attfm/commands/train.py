@@ -120,6 +120,8 @@ def report(model: Model, path: Path, output: Output, *, again: str) -> None:
     output.result_table(*metric_rows(model.metrics), right=range(1, 1 + len(model.metrics)))
     if facts.class_weights is not None:
         output.result_lines("(metrics are weighted by class, as training was)")
+    if facts.calibration is not None:
+        output.result_lines(f"(probabilities are calibrated; {facts.calibration})")
     run, table = shlex.quote(str(path)), shlex.quote(again)
     page = str(path / REPORT) if (path / REPORT).is_file() else None
     output.result_lines(

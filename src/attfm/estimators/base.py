@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from attfm.config import Config, DataConfig, ModelConfig, PresetName, TaskName, TrainConfig
+from attfm.config import CalibrationSetting, Config, DataConfig, ModelConfig, PresetName, TaskName, TrainConfig
 from attfm.data.inference import infer_schema
 from attfm.data.split_column import ColumnSplit, GroupSplit, TimeSplit
 from attfm.errors import ConfigError, TargetError, listed
@@ -62,7 +62,8 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         validation_fraction: float = _TRAIN.validation_fraction,
         early_stopping: bool = _TRAIN.early_stopping, patience: int = _TRAIN.patience,
         warm_start_from: Literal["fm"] | None = _TRAIN.warm_start_from, n_bags: int = _TRAIN.n_bags,
-        threshold: float = _TRAIN.threshold, device: Literal["auto", "cpu", "cuda"] = _TRAIN.device,
+        threshold: float = _TRAIN.threshold, calibrate: CalibrationSetting = _TRAIN.calibrate,
+        device: Literal["auto", "cpu", "cuda"] = _TRAIN.device,
         backend: Literal["auto", "native", "reference"] = _TRAIN.backend,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         verbose: bool | Literal["auto"] = "auto", random_state: int | np.random.RandomState | None = 0,

@@ -57,6 +57,9 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     n_bags : int, refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each
         takes as long as the fit
     threshold : float in (0, 1), probability above which `predict` gives the second of two classes
+    calibrate : "none", "temperature", "sigmoid", "isotonic" or "auto"
+        How probabilities are calibrated by the validation rows, after training; "auto": by temperature where that
+        gains enough on these rows to be no chance. See docs/explanations.md.
     device, backend : "auto", "cpu" or "cuda"; "auto", "native" or "reference": where it is trained, and by what
     class_weight : "balanced", dict or None, a weight above 0 for each label; those not named have 1
     verbose : bool or "auto", whether to show a progress bar; "auto": where standard error is a terminal
@@ -118,7 +121,11 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: object) -> NDArray[np.float64]:
-        """Return the logits: (rows,) of the second class for two classes, else (rows, classes)."""
+        """Return the logits: (rows,) of the second class for two classes, else (rows, classes).
+
+        They are what accounts add up to: calibrated ones of a model with `calibrate` "temperature" or "sigmoid"; of
+        one with "isotonic" they are not, since its curves go from them to probabilities.
+        """
         logits = self._logits(X)
         return logits[:, 0] if logits.shape[1] == 1 else logits
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from attfm.errors import ConfigError, MissingExtraError
 from attfm.explain.grouping import group_fields, summed
+from attfm.model.task import LOGIT, UNCALIBRATED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +85,8 @@ class Explanation:
     pairs : int64 (pairs, 2), their field numbers
     outputs : tuple of str
         What each account is of: the second class of two, every class of more, or the target of a regression.
-    unit : str, "logit", or a regression's target
+    unit : str, "logit" (the calibrated one, where the model is calibrated by temperature or sigmoid), "uncalibrated
+        logit" (by isotonic curves, which bend the sum on its way to the probability), or a regression's target
     base : float64 (outputs,), the intercept in the raw view, the mean over the training rows in the centred one
     main : float64 (rows, fields, outputs)
     pair : float64 (rows, pairs, outputs)
@@ -151,6 +153,11 @@ class Explanation:
             rows = [int(rows)]
         arrays = {name: getattr(self, name) for name in BY_ROW}
         return replace(self, **{name: array[rows] for name, array in arrays.items() if array is not None})
+
+    @property
+    def in_logits(self) -> bool:
+        """Whether effects are in logits, calibrated or not; else they are in the unit of a regression's target."""
+        return self.unit in (LOGIT, UNCALIBRATED)
 
     @cached_property
     def pair_names(self) -> tuple[str, ...]:
@@ -257,7 +264,7 @@ class Explanation:
         columns["base"] = np.tile(self.base, rows)
         effects = np.concatenate([self.main, self.pair], axis=1)
         columns |= {f"effect of {name}": effects[:, n].ravel() for n, name in enumerate(_distinct(self.names))}
-        columns["logit" if self.unit == "logit" else "prediction"] = self.logits.ravel()
+        columns["logit" if self.in_logits else "prediction"] = self.logits.ravel()
         return pa.table(columns)
 
     def to_frame(self, kind: Literal["auto", "pandas", "polars"] = "auto") -> Any:
@@ -314,7 +321,7 @@ class Explanation:
 
     def to_dict(self, *, top: int | None = None) -> dict[str, Any]:
         """Return plain lists and numbers, with the `top` largest effects of each row and output; None: all."""
-        unit = "logit" if self.unit == "logit" else "prediction"
+        unit = "logit" if self.in_logits else "prediction"
         n = len(self.names) if top is None else top
         accounts = [self.top(n, output=number) for number in range(len(self.outputs))]
         logits = self.logits

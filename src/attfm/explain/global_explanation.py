@@ -14,6 +14,7 @@ from attfm.explain.explanation import joined
 from attfm.explain.levels import Levels
 from attfm.explain.stability import Stability
 from attfm.explain.summary import Summary
+from attfm.model.task import LOGIT, UNCALIBRATED
 
 Floats = NDArray[np.float64]
 
@@ -168,6 +169,11 @@ class GlobalExplanation:
 
     def __repr__(self) -> str:
         return f"GlobalExplanation({self.rows:,} rows, {len(self.fields)} fields, {len(self.pairs)} pairs)"
+
+    @property
+    def in_logits(self) -> bool:
+        """Whether effects are in logits, calibrated or not; else they are in the unit of a regression's target."""
+        return self.unit in (LOGIT, UNCALIBRATED)
 
     @property
     def rows(self) -> int:

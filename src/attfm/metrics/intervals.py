@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.config import TaskName
-from attfm.metrics.scores import Calibration
+from attfm.metrics.scores import CalibrationGaps
 
 Floats = NDArray[np.float64]
 _WORK = 4_000_000  # rows times resamples
@@ -55,7 +55,7 @@ def with_intervals(
 def calibration_interval(gaps: Floats, resampled: Floats) -> tuple[float, float]:
     """Return a 95 % interval of the true Σ |gap| (the calibration error), which contains the measured one.
 
-    The gaps are (bins,), see `Calibration.gaps`; `resampled` are the same of bootstrap resamples, (resamples, bins).
+    The gaps are (bins,), see `CalibrationGaps.gaps`; `resampled` are those of bootstrap resamples, (resamples, bins).
 
     The measured error is too large in the mean: where the true gaps are 0 it is the size of chance, and a resample's is
     too large twice over. So the lower bound is the smallest error with which the measured one would not be surprising:
@@ -141,7 +141,7 @@ class _Classification:
 
     def __init__(
         self, target: NDArray[np.int64], decided: NDArray[np.int64], probability: Floats, averaged: Sequence[int],
-        calibration: Calibration,
+        calibration: CalibrationGaps,
     ) -> None:  # fmt: skip
         self._target, self._decided, self._averaged = target, decided, averaged
         self._classes = probability.shape[1]
@@ -203,14 +203,14 @@ def _mean_of_finite(values: Sequence[float]) -> float:
 
 def _binary(target: NDArray[Any], scores: Floats, threshold: float) -> _Classification:
     positive = scores[:, 1]
-    calibration = Calibration(target.astype(np.float64), positive)
+    calibration = CalibrationGaps(target.astype(np.float64), positive)
     decided = (positive > threshold).astype(np.int64)
     return _Classification(target, decided, np.stack([1 - positive, positive], 1), [1], calibration)
 
 
 def _multiclass(target: NDArray[Any], scores: Floats, _: float) -> _Classification:
     decided = scores.argmax(1)
-    calibration = Calibration((decided == target).astype(np.float64), scores.max(1))
+    calibration = CalibrationGaps((decided == target).astype(np.float64), scores.max(1))
     return _Classification(target, decided, scores, range(scores.shape[1]), calibration)
 
 

@@ -38,7 +38,7 @@ def curve_metrics(
     return _CURVE_METRICS[task](target, logits, weight, threshold)
 
 
-class Calibration:
+class CalibrationGaps:
     """The gap between hits (0 or 1) and confidence in [0, 1], in 15 bins of equal width (Guo et al. 2017, eq. 3)."""
 
     def __init__(self, hit: NDArray[Any], confidence: Floats) -> None:
@@ -59,7 +59,7 @@ class Calibration:
 
 def calibration_error(hit: NDArray[Any], confidence: Floats, weight: Floats | None = None) -> float:
     """Return the expected calibration error of hits (0 or 1) and confidence (in [0, 1]); each argument (rows,)."""
-    return Calibration(hit, confidence).error(np.ones(len(hit)) if weight is None else weight)
+    return CalibrationGaps(hit, confidence).error(np.ones(len(hit)) if weight is None else weight)
 
 
 def _binary(target: NDArray[Any], scores: Floats, weight: Floats | None, threshold: float) -> dict[str, float]:

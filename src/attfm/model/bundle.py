@@ -17,6 +17,7 @@ from attfm.data.schema import Schema
 from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
 from attfm.data.unknown_values import UnknownValues
+from attfm.model.calibration import Calibration
 from attfm.model.facts import RunFacts
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task, task_of
@@ -52,6 +53,8 @@ class Model:
     history : one dictionary for each epoch, the learning curve
     background : arrays by name
         Summary of the training rows that `attfm.explain` made and reads; empty where there is none.
+    calibration : attfm.Calibration
+        What stands between logit and probability: in the module already where it is linear, else in `task`.
     """
 
     schema: Schema
@@ -63,11 +66,12 @@ class Model:
     metrics: Mapping[str, dict[str, float]] = field(default_factory=dict)
     history: Sequence[dict[str, Any]] = ()
     background: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
 
     @cached_property
     def task(self) -> Task:
-        """What is predicted."""
-        return task_of(self.target)
+        """What is predicted, and how logits become probabilities and decisions, calibration included."""
+        return self.calibration.applied_to(task_of(self.target))
 
     @property
     def threshold(self) -> float:
@@ -105,7 +109,10 @@ class Model:
         unknown.warn()
 
     def logits_of(self, batch: Batch) -> Floats:
-        """Return the logits of encoded rows, or the predictions of a regression; float64 (batch, outputs)."""
+        """Return the logits of encoded rows, or the predictions of a regression; float64 (batch, outputs).
+
+        Accounts add up to them. `task` makes probabilities and decisions of them.
+        """
         # The compiled kernels give a row the same bits whatever rows are beside it.
         scorer = self.module if self.module.scores_natively else self.scorer
         logits: Floats = scorer.predict(batch).numpy().astype(np.float64)

@@ -32,6 +32,7 @@ class RunFacts(BaseModel):
     stopped : str, why training ended
     seconds : float, from the labels to the trained module
     class_weights : list of float, by which rows were weighted, in the order of the target's classes
+    calibration : str, how probabilities were calibrated, in words
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,7 @@ class RunFacts(BaseModel):
     stopped: str | None = None
     seconds: float | None = None
     class_weights: list[float] | None = None
+    calibration: str | None = None
 
     def known(self) -> dict[str, Any]:
         """Return the facts that are known, as JSON values."""

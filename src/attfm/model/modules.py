@@ -178,7 +178,8 @@ class FactorizationMachine(nn.Module):
             elif config.projection_std is not None and config.learned_projection:
                 nn.init.normal_(self.projection, 0, config.projection_std)
         self.memory: PairMemory | None = None
-        # Regression is trained on the standardised target; predictions are in the target's own unit.
+        # Regression is trained on the standardised target; predictions are in the target's own unit. Of classes these
+        # are offset and slope of the calibration (`attfm.model.calibration`), 0 and 1 without one.
         self.register_buffer("target_mean", torch.zeros((), dtype=_DTYPE))
         self.register_buffer("target_std", torch.ones((), dtype=_DTYPE))
 

@@ -23,6 +23,7 @@ from attfm.data.target import Target
 from attfm.errors import AttfmError, RunFolderError
 from attfm.files import finite, sha256
 from attfm.model.bundle import Model, build_module
+from attfm.model.calibration import Calibration
 from attfm.model.card import model_card
 from attfm.model.facts import RunFacts
 from attfm.model.memory import PairMemory
@@ -32,6 +33,7 @@ REPORT = "report.html"  # for people, like the card: it may be deleted, replaced
 _SETTINGS = "config.json"
 # Not in every folder: a model may have none.
 _BACKGROUND = "background.safetensors"
+_CALIBRATION = "calibration.json"
 _MEMORY = "memory.safetensors"  # mapped into memory when a model is loaded: what is not looked up is not read
 # Settings that folders of 0.1 don't have, as models were trained then.
 _BEFORE: dict[str, dict[str, Any]] = {
@@ -39,6 +41,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
     "train": {"embedding_ridge": 0.0, "linear_ridge": 0.0, "adam_eps": 1e-8, "rates": False},
 }
 _FILES = ("schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json", "history.jsonl", "README.md")
+_OPTIONAL = (_BACKGROUND, _CALIBRATION, _MEMORY)
 
 
 def save_model(model: Model, folder: str | Path, *, report: str | None = None) -> Path:
@@ -108,11 +111,12 @@ def _write(model: Model, part: Path, report: str | None) -> None:
     if model.background:
         arrays = {name: np.ascontiguousarray(array) for name, array in model.background.items()}
         save_arrays(arrays, part / _BACKGROUND)
+    if model.calibration.kind != "none":
+        (part / _CALIBRATION).write_text(model.calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
     memory = model.module.memory
     if memory is not None:
         save_file(memory.to_tensors(), part / _MEMORY)
-    there = {_BACKGROUND: model.background, _MEMORY: memory is not None}
-    files = [*_FILES, *(name for name, wanted in there.items() if wanted)]
+    files = [*_FILES, *(name for name in _OPTIONAL if (part / name).is_file())]
     settings = {
         "format": FORMAT,
         "attfm": version("attfm"),
@@ -169,8 +173,13 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     target = Target.from_json(json.dumps(settings["target"]))
     known = {name: {**_BEFORE[name], **values} for name, values in settings["settings"].items() if name in _BEFORE}
     config = Config.parse({**settings["settings"], **known}, where=f"'{path / _SETTINGS}'")
-    module = build_module(encoder, target, config)
+    module, calibration = build_module(encoder, target, config), Calibration()
+    if _CALIBRATION in settings["sha256"]:
+        calibration = Calibration.model_validate_json((path / _CALIBRATION).read_text(encoding="utf-8"))
+    calibration.fold_into(module)
     module.load_state_dict(load_file(path / "weights.safetensors"))
+    if not calibration.is_in(module):
+        raise ValueError(f"'{_CALIBRATION}' is of another model")
     if _MEMORY in settings["sha256"]:
         module.memory = PairMemory.from_tensors(
             load_file(path / _MEMORY), features=encoder.n_features, fields=module.fields, outputs=module.outputs
@@ -181,6 +190,7 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
         metrics=json.loads((path / "metrics.json").read_text(encoding="utf-8")),
         history=[json.loads(line) for line in (path / "history.jsonl").read_text(encoding="utf-8").splitlines()],
         background=load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {},
+        calibration=calibration,
     )  # fmt: skip
 
 
@@ -204,7 +214,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"The run folder '{path}' has format {version}, this attfm reads up to {FORMAT}: install a newer attfm."
         )
-    if not isinstance(digests, dict) or set(digests) - {_BACKGROUND, _MEMORY} != set(_FILES):
+    if not isinstance(digests, dict) or set(digests) - set(_OPTIONAL) != set(_FILES):
         raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.")
     return dict(settings)
 

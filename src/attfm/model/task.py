@@ -3,7 +3,7 @@
 import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar, Literal
@@ -22,6 +22,7 @@ from attfm.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
+LOGIT, UNCALIBRATED = "logit", "uncalibrated logit"  # units of effects, where they are not those of a regression
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,15 @@ class Task(ABC):
     target : str, name of the target column
     classes : tuple of labels, in the order of their codes; empty for regression
     written : tuple of str or None, the classes as they stood in the training table, where that was text
+    curves : callable or None
+        From logits to (rows, classes) probabilities, in place of the task's own link; see
+        `attfm.model.calibration.Calibration`.
     """
 
     target: str
     classes: tuple[Label, ...] = ()
     written: tuple[str, ...] | None = None
+    curves: Callable[[Floats], Floats] | None = None
     name: ClassVar[TaskName]
 
     @property
@@ -47,8 +52,8 @@ class Task(ABC):
 
     @property
     def unit(self) -> str:
-        """Unit of outputs and effects: "logit", or the name of a regression's target."""
-        return "logit"
+        """Unit of outputs and effects: "logit", "uncalibrated logit", or the name of a regression's target."""
+        return LOGIT if self.curves is None else UNCALIBRATED
 
     @property
     def is_classification(self) -> bool:
@@ -65,9 +70,13 @@ class Task(ABC):
         """What can be decided, in the order of the codes that `decide` gives."""
         return self.class_names
 
-    @abstractmethod
     def scores(self, logits: Floats) -> Floats:
         """Return what metrics take: (rows, classes) probabilities, or (rows,) predictions of a regression."""
+        return self._linked(logits) if self.curves is None else self.curves(logits)
+
+    @abstractmethod
+    def _linked(self, logits: Floats) -> Floats:
+        """Return the scores by the task's own link: the logistic function, softmax, or the output as it is."""
 
     @abstractmethod
     def decide(self, logits: Floats, threshold: float | None) -> Codes:
@@ -78,7 +87,10 @@ class Task(ABC):
         """
 
     def margin(self, logits: Floats, threshold: float) -> Floats:
-        """Return how far each row is from another decision, in logits, float64 (rows,); 0 of a regression."""
+        """Return how far each row is from another decision, in logits, float64 (rows,); 0 of a regression.
+
+        These are the logits of the probabilities, be they curves or the link's.
+        """
         return np.zeros(len(logits))
 
     @property
@@ -151,7 +163,8 @@ class Task(ABC):
     def sentence(self, logits: Floats, threshold: float, *, output: int = 0) -> str:
         """Return the decision about a row, float64 (outputs,) logits, in words, with the figures of an output."""
         shares, decided = self.scores(logits[None])[0], self.decisions[int(self.decide(logits[None], threshold)[0])]
-        return f"{decided}, probability {shares[output]:.4f}, logit of {self.outputs[output]} {logits[output]:+.4f}"
+        logit = f"{self.unit} of {self.outputs[output]} {logits[output]:+.4f}"
+        return f"{decided}, probability {shares[output]:.4f}, {logit}"
 
     def labels(self, codes: Codes) -> pa.Array:
         """Return the labels of class codes, as they stood in the training table, or in the type that they had there."""
@@ -168,7 +181,7 @@ class Binary(Task):
     def outputs(self) -> tuple[str, ...]:
         return self.decisions[1:]
 
-    def scores(self, logits: Floats) -> Floats:
+    def _linked(self, logits: Floats) -> Floats:
         return np.hstack([np.exp(-np.logaddexp(0, logits)), np.exp(-np.logaddexp(0, -logits))])
 
     def decide(self, logits: Floats, threshold: float | None) -> Codes:
@@ -179,10 +192,11 @@ class Binary(Task):
 
     def sentence(self, logits: Floats, threshold: float, *, output: int = 0) -> str:
         share, decided = self.scores(logits[None])[0, 1], self.decisions[int(self.decide(logits[None], threshold)[0])]
-        return f"{decided}, probability of {self.outputs[0]} {share:.4f}, logit {logits[0]:+.4f}"
+        return f"{decided}, probability of {self.outputs[0]} {share:.4f}, {self.unit} {logits[0]:+.4f}"
 
     def margin(self, logits: Floats, threshold: float) -> Floats:
-        return np.asarray(np.abs(logits[:, 0] - np.log(threshold / (1 - threshold))), np.float64)
+        own = logits[:, 0] if self.curves is None else np.subtract(*np.log(self.scores(logits)).T[::-1])
+        return np.asarray(np.abs(own - np.log(threshold / (1 - threshold))), np.float64)
 
     def score_columns(self, logits: Floats, threshold: float) -> dict[str, pa.Array]:
         labels, shares = self.labels(self.decide(logits, threshold)), self.scores(logits)
@@ -205,15 +219,15 @@ class Multiclass(Task):
     def outputs(self) -> tuple[str, ...]:
         return self.decisions
 
-    def scores(self, logits: Floats) -> Floats:
+    def _linked(self, logits: Floats) -> Floats:
         shifted = np.exp(logits - logits.max(1, keepdims=True))
         return np.asarray(shifted / shifted.sum(1, keepdims=True), np.float64)
 
     def decide(self, logits: Floats, threshold: float | None) -> Codes:
-        return np.asarray(logits.argmax(1), np.int64)
+        return np.asarray((logits if self.curves is None else self.scores(logits)).argmax(1), np.int64)
 
     def margin(self, logits: Floats, threshold: float) -> Floats:
-        ordered = np.sort(logits, axis=1)
+        ordered = np.sort(logits if self.curves is None else np.log(self.scores(logits)), axis=1)
         return np.asarray(ordered[:, -1] - ordered[:, -2], np.float64)
 
     def score_columns(self, logits: Floats, threshold: float) -> dict[str, pa.Array]:
@@ -246,7 +260,7 @@ class Regression(Task):
     def decisions(self) -> tuple[str, ...]:
         return ("below", "above")
 
-    def scores(self, logits: Floats) -> Floats:
+    def _linked(self, logits: Floats) -> Floats:
         return logits[:, 0]
 
     def decide(self, logits: Floats, threshold: float | None) -> Codes:

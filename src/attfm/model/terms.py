@@ -40,7 +40,7 @@ class Remembered:
 class Terms:
     """The terms of some rows: intercept + Σ main + Σ pair is the logit, or a regression's prediction.
 
-    All terms of a regression are in the target's unit.
+    All terms of a regression are in the target's unit; those of a calibrated module are of the calibrated logit.
 
     Attributes
     ----------
@@ -116,8 +116,8 @@ def chunks(module: FactorizationMachine, batch: Batch) -> Iterator[Batch]:
 def terms_of(module: FactorizationMachine, batch: Batch) -> Terms:
     """Return the terms of encoded rows, all at once: the memory is batch · pairs · dim; see `chunks`."""
     module.eval()
-    unit = float(module.target_std)
-    intercept = float(module.target_mean) + unit * module.intercept.double().numpy()
+    unit = np.broadcast_to(module.target_std.double().numpy(), module.outputs)
+    intercept = module.target_mean.double().numpy() + unit * module.intercept.double().numpy()
     main = unit * module.linear(batch).double().numpy()
     if not module.has_pairs:
         none = np.empty((len(batch), 0), np.float32)
@@ -128,7 +128,7 @@ def terms_of(module: FactorizationMachine, batch: Batch) -> Terms:
     pair = np.empty((len(batch), len(i), module.outputs))
     for output, p in enumerate(module.projection.unbind(1)):
         products = torch.bmm(vectors * p, vectors.transpose(1, 2)).reshape(len(batch), -1)
-        pair[:, :, output] = (unit * applied * products[:, i * module.fields + j]).numpy()
+        pair[:, :, output] = (float(unit[output]) * applied * products[:, i * module.fields + j]).numpy()
     weights = None if attention is None else attention.float().numpy()
     memory = remembered_of(module, batch)
     if memory is not None:
@@ -141,7 +141,7 @@ def remembered_of(module: FactorizationMachine, batch: Batch) -> Remembered | No
     if module.memory is None:
         return None
     effect, rows = module.memory.look_up(batch)
-    return Remembered(module.remembered_pairs, float(module.target_std) * effect.double().numpy(), rows)
+    return Remembered(module.remembered_pairs, module.target_std.double().numpy() * effect.double().numpy(), rows)
 
 
 @torch.no_grad()

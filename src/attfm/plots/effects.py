@@ -14,6 +14,7 @@ from attfm.explain.density import density, stretch_of
 from attfm.explain.explanation import Explanation, output_number
 from attfm.explain.global_explanation import GlobalExplanation, Shape
 from attfm.explain.pair_grid import FEW_ROWS, MOST_CATEGORIES, pair_grid
+from attfm.model.task import LOGIT
 from attfm.plots.curves import learning_curve, precision_recall, reliability, roc
 from attfm.plots.style import (
     ACCENT,
@@ -71,12 +72,12 @@ def waterfall(
         ax.text(x + 1.6 * room, position, _amount(x), va="center", ha="left", fontsize=8.5)
     start = "mean of training rows" if account.view == "centred" else "intercept"
     unit = label(account.unit)
-    ax.set_yticks(np.arange(len(sizes) + 2), [start, *names, unit if unit != "logit" else "logit of this row"])
+    ax.set_yticks(np.arange(len(sizes) + 2), [start, *names, f"{unit} of this row" if account.in_logits else unit])
     ax.tick_params(axis="y", length=0, labelsize=tick_size(ax, len(sizes) + 2))
     ax.set_ylim(len(sizes) + 1.6, -0.6)
-    ax.set_xlabel(f"{unit} of {label(account.outputs[number])}" if unit == "logit" else unit)
+    ax.set_xlabel(f"{unit} of {label(account.outputs[number])}" if account.in_logits else unit)
     title = f"row {account.rows[0]:,}: {unit} {_amount(total)}"
-    if unit == "logit" and len(account.outputs) == 1:
+    if account.unit == LOGIT and len(account.outputs) == 1:
         title += f", probability of {label(account.outputs[0], 20)} {1 / (1 + np.exp(-total)):.3f}"
     ax.locator_params(axis="x", nbins=5)
     return finished(ax, title)
@@ -95,7 +96,7 @@ def importance(
     names, sizes = [_short(effect.fields) for effect in importances], [effect.importance for effect in importances]
     _named_bars(ax, names, sizes, colours, spread if any(spread) else None)
     ax.set_xlim(left=0)
-    unit = "logits" if overview.unit == "logit" else label(overview.unit)
+    unit = f"{overview.unit}s" if overview.in_logits else label(overview.unit)
     ax.set_xlabel(f"mean |effect| over {overview.rows:,} rows, {unit}")
     if kind == "all" and {ACCENT, NEGATIVE} <= set(colours):
         from matplotlib.patches import Patch
@@ -225,8 +226,8 @@ def _named_cells(ax: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
 
 
 def _effect_label(overview: GlobalExplanation, number: int) -> str:
-    if overview.unit == "logit":
-        return f"effect on the logit of {label(overview.outputs[number], 20)}"
+    if overview.in_logits:
+        return f"effect on the {overview.unit} of {label(overview.outputs[number], 20)}"
     return f"effect on {label(overview.unit, 24)}"
 
 

@@ -1,4 +1,4 @@
-"""From tables to a model: prepare, train, summarise."""
+"""From tables to a model: prepare, train, calibrate, summarise."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from attfm.model.bundle import Model
 from attfm.model.facts import RunFacts
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
+from attfm.train.calibrate import calibrate, check_setting
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.refit import Trained, train
@@ -52,14 +53,17 @@ def fit(
     AttfmError : bad columns, labels, weights or settings, or a loss that is not finite
     """
     prepared = prepare(tables, config)
+    check_setting(prepared, config)
     trained = train(prepared, config, observer)
     model = summarised(prepared, trained, config, facts=facts or RunFacts(), measured=measured)
     return Fitted(model, prepared, trained)
 
 
 def summarised(prepared: Prepared, trained: Trained, config: Config, *, facts: RunFacts, measured: bool) -> Model:
-    """Return the model of a trained module, with the facts of its training and a summary of the training rows."""
+    """Return the model of a trained module, calibrated, with its facts and a summary of the training rows."""
     data, history, target = prepared.data, trained.history, prepared.target
+    calibration = calibrate(trained, prepared, config)
+    task = calibration.applied_to(data.task)
     parts = {"valid": data.valid, "test": prepared.test} if measured else {}
     return Model(
         prepared.schema, prepared.encoder, target, trained.module, config,
@@ -74,13 +78,15 @@ def summarised(prepared: Prepared, trained: Trained, config: Config, *, facts: R
             stopped=history.stopped,
             seconds=round(prepared.seconds + trained.seconds, 3),
             class_weights=None if prepared.class_weights is None else prepared.class_weights.tolist(),
+            calibration=None if calibration.kind == "none" else str(calibration),
         ),
         metrics={
-            name: measure(trained.module, part, data.task, threshold=config.train.threshold)
+            name: measure(trained.module, part, task, threshold=config.train.threshold)
             for name, part in parts.items() if part is not None
         },
         history=history.records(),
         background=summarise(trained.module, prepared.encoder, data.train, refits=trained.refits),
+        calibration=calibration,
     )  # fmt: skip
 
 

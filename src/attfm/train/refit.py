@@ -91,7 +91,10 @@ def refit_with_seeds(
     if prepared.training_rows != model.facts.training_rows or not is_of(model, train_rows):
         raise ConfigError(f"{tables.table.source.name} does not hold the rows that the model was trained on. {advice}")
     again = ((seeded, prepared) for seeded in reseeded(model.config, seeds))
-    return Refits(rows, _refits(again, seeds, Observer() if observer is None else observer))
+    modules = _refits(again, seeds, Observer() if observer is None else observer)
+    for module in modules:
+        model.calibration.fold_into(module)
+    return Refits(rows, modules)
 
 
 def _refits(

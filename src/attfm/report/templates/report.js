@@ -71,7 +71,7 @@ const chance = (p) => (p > 0 && p < 0.00005 ? "<0.0001" : p < 1 && p > 0.99995 ?
 const METRICS = { auc: "AUC", f1: "F1", rmse: "RMSE", mae: "MAE", r2: "R²", brier: "Brier score", log_loss: "log loss", calibration_error: "calibration error (ECE)", average_precision: "average precision" };
 const metricName = (name) => METRICS[name] || name.replace(/_/g, " ");
 const figure4 = (x) => (x === null || x === undefined ? "–" : Math.abs(x) < 1000 ? x.toFixed(4) : say(x, 6));
-const effectOf = (number) => (data.unit === "logit" ? `effect on the logit of ${data.outputs[number]}` : `effect on ${data.unit}`);
+const effectOf = (number) => (data.task !== "regression" ? `effect on the ${data.unit} of ${data.outputs[number]}` : `effect on ${data.unit}`);
 
 function tile(title, text, more) {
   return node("div", { className: "tile" }, node("span", { textContent: title }), node("b", { textContent: text }), more ? node("span", { textContent: more }) : null);
@@ -96,6 +96,7 @@ function summaryPart() {
   ]) if (text !== null) tiles.append(tile(title, text, more));
   if (data.targets) for (const one of data.targets) tiles.append(tile(one.name, one.text === undefined ? percent(one.share) : say(one.text, 4), one.more || `${count(one.rows)} of these rows`));
   part.append(tiles);
+  if (t.calibration) part.append(node("p", { className: "note", id: "calibrated", textContent: `Probabilities are calibrated; ${t.calibration}.` }));
   const list = node("ul", { className: "warnings", id: "warnings" });
   for (const one of data.warnings) {
     const item = node("li");
@@ -174,7 +175,7 @@ function curvesPart() {
 
 function importancePart() {
   if (!data.importance) return;
-  const unit = data.unit === "logit" ? "logits" : data.unit;
+  const unit = data.task !== "regression" ? `${data.unit}s` : data.unit;
   const part = section("importance", "Importance", `How much each field and pair moves the prediction: its mean |effect| over ${count(data.summaryRows)} training rows, in ${unit}.`);
   const spread = data.importance.some((i) => i.spread !== null);
   picture(part, {
@@ -297,7 +298,7 @@ function rowsPart() {
     const { row, values } = entry, inner = node("div", { className: "inner" });
     inner.style.width = `${box.clientWidth}px`;
     inner.append(node("h3", { textContent: `Row ${count(row.n)}: ${classes ? `${row.predicted}, probability of ${row.of} ${chance(row.p)}` : say(row.predicted, 5)}${labelled ? `; actual ${classes ? row.actual : say(row.actual, 5)}` : ""}` }));
-    const unit = data.unit === "logit" ? `logit of ${row.output}` : data.unit;
+    const unit = data.task !== "regression" ? `${data.unit} of ${row.output}` : data.unit;
     const what = `${unit}: from ${say(row.base)}, the mean of the training rows, to ${say(row.total)}`;
     const width = Math.min(box.clientWidth - 28, 900);
     inner.append(waterfall(width, row, { start: "mean of training rows", end: unit, label: `waterfall of row ${row.n}; ${what}; ${row.effects.slice(0, 5).map((e) => `${named(e)} ${signed(e[2])}`).join(", ")}` }));
