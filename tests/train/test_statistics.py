@@ -197,11 +197,7 @@ def test_statistics_of_rows_in_order_of_time_never_look_ahead() -> None:
         ids = enriched.data.train.examples.rows.field(0).ids - enriched.composition.rows
         return enriched.composition.parts[ids][:, 2] - enriched.composition.parts[:, 2].min()
 
-    ids = [of.data.train.examples.rows.field(0).ids[:1400] - of.composition.rows for of in (before, after)]
-    rates = [of.composition.parts[own][:, 1] for of, own in zip((before, after), ids, strict=True)]
-    # The edges of the bins are those of all rows; two early rows in one bin stay in one.
-    order = np.argsort(rates[0], kind="stable")
-    assert (np.diff(rates[1][order]) >= 0).mean() > 0.97
+    assert (counts(before) == counts(after)).all()
     assert (counts(before)[:90] == 0).all()  # the first of twenty blocks has nothing before it
     assert (counts(before)[-90:] > 0).all()
 
