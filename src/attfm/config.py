@@ -186,6 +186,9 @@ class TrainConfig(_Settings):
     patience: int = Field(10, ge=1, description="epochs without a better validation loss before training stops")
     warm_start_from: Literal["fm"] | None = Field(None, description="train an FM first, start from its V and w")
     class_weight: Literal["balanced"] | dict[str, float] | None = None
+    n_models: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = Field(
+        "auto", description="models cross-fitted on folds of the rows and averaged; auto: 8 on small tables, else 1"
+    )
     n_bags: int = Field(
         0, ge=0, le=1000, description="refits on bootstrap samples of the training rows, for the spread of explanations"
     )

@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 
 from attfm.errors import ConfigError, MissingExtraError
 from attfm.explain.grouping import group_fields, summed
+from attfm.model.ensemble import jackknife_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
 View = Literal["centred", "raw"]
-BY_ROW = ("main", "pair", "attention", "applied", "labels", "rows", "within_attention", "within_applied")
+BY_ROW = (
+    "main", "pair", "attention", "applied", "labels", "rows", "within_attention", "within_applied", "members_main",
+    "members_pair",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Effect:
     effect : float, signed, in logits or in a regression target's unit
     attention, applied : float or None, weights a_ij and A_ij of a pair, or summed over the pairs inside a group; None
         of a field in an explanation without groups, attention also where the model has none
+    spread : float or None, standard error of the effect; None of one model (see `Explanation.spread`)
 
     Examples
     --------
@@ -47,6 +52,7 @@ class Effect:
     effect: float
     attention: float | None = None
     applied: float | None = None
+    spread: float | None = None
 
     @property
     def name(self) -> str:
@@ -61,7 +67,9 @@ class Effect:
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, name and value included."""
         texts = {"name": self.name, "value": self.value, "fields": list(self.fields), "values": list(self.values)}
-        return texts | {"effect": self.effect, "attention": self.attention, "applied": self.applied}
+        return texts | {
+            "effect": self.effect, "spread": self.spread, "attention": self.attention, "applied": self.applied
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,8 @@ class Explanation:
     within_attention, within_applied : float32 (rows, fields) or None
         a_ij and A_ij summed over the pairs inside each group, 0 of a field in none; None where fields were not grouped
         (see `grouped`), attention also without attention.
+    members_main, members_pair : float32 (rows, models, fields, outputs) and (rows, models, pairs, outputs), or None
+        The effects of each member of an ensemble, of which `main` and `pair` are the means; None of one model.
 
     Slices are taken by row: `e[0]`, `e[2:5]`, `e[mask]`.
 
@@ -121,6 +131,8 @@ class Explanation:
     conditional: NDArray[np.bool_]
     within_attention: NDArray[np.float32] | None = None
     within_applied: NDArray[np.float32] | None = None
+    members_main: NDArray[np.float32] | None = None
+    members_pair: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.main)
@@ -153,6 +165,23 @@ class Explanation:
         both = np.concatenate([self.main, self.pair], axis=1)
         return both[:, :, 0] if len(self.outputs) == 1 else both
 
+    @cached_property
+    def spread(self) -> Floats | None:
+        """The standard error of each effect, shaped as `values`, by the jackknife over the members of an ensemble.
+
+        None of one model. The effect plus and minus twice its spread is about a 95 % interval; see
+        `attfm.model.ensemble.jackknife_error` for what is in it.
+        """
+        errors = self._errors
+        return errors[:, :, 0] if errors is not None and len(self.outputs) == 1 else errors
+
+    @cached_property
+    def _errors(self) -> Floats | None:
+        """The standard errors of all effects, (rows, effects, outputs), or None."""
+        if self.members_main is None or self.members_pair is None:
+            return None
+        return jackknife_error(np.concatenate([self.members_main, self.members_pair], axis=2).swapaxes(0, 1))
+
     @property
     def logits(self) -> Floats:
         """Base and effects summed: (rows, outputs) logits, or predictions of a regression."""
@@ -164,9 +193,12 @@ class Explanation:
         number = output_number(self.outputs, output)
         effects = np.concatenate([self.main[:, :, number], self.pair[:, :, number]], axis=1)
         order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
-        return [[self._effect(row, int(e), float(effects[row, e])) for e in order[row]] for row in range(len(self))]
+        return [
+            [self._effect(row, int(e), float(effects[row, e]), number) for e in order[row]] for row in range(len(self))
+        ]
 
-    def _effect(self, row: int, number: int, effect: float) -> Effect:
+    def _effect(self, row: int, number: int, effect: float, output: int = 0) -> Effect:
+        spread = None if self._errors is None else float(self._errors[row, number, output])
         if number < len(self.fields):
             ends, attention, applied = [number], self.within_attention, self.within_applied
         else:
@@ -174,7 +206,7 @@ class Explanation:
             ends, attention, applied = self.pairs[number].tolist(), self.attention, self.applied
         fields, values = zip(*((self.fields[f], str(self.labels[row, f])) for f in ends), strict=True)
         weights = [None if array is None else float(array[row, number]) for array in (attention, applied)]
-        return Effect(fields, values, effect, *weights)
+        return Effect(fields, values, effect, *weights, spread)
 
     def grouped(self, groups: Mapping[str, Sequence[str]]) -> Explanation:
         """Return the explanation with fields summed into groups, such as {"person": ["age", "sex"]}.
@@ -207,6 +239,11 @@ class Explanation:
         within_attention = attention = None
         if self.attention is not None:
             within_attention, attention = split(self.attention, self.within_attention)
+        members_main, members_pair = self.members_main, self.members_pair
+        if members_main is not None and members_pair is not None:
+            shape = members_main.shape[:2]
+            parts = split(members_pair.reshape(-1, *members_pair.shape[2:]), members_main.reshape(-1, *members_main.shape[2:]))
+            members_main, members_pair = (part.reshape(*shape, *part.shape[1:]) for part in parts)
         labels = np.empty((len(self), len(fields)), dtype=object)
         for group in range(len(fields)):
             members = np.flatnonzero(group_of == group)
@@ -214,6 +251,7 @@ class Explanation:
         return replace(
             self, fields=fields, pairs=pairs, main=main, pair=pair, labels=labels, conditional=conditional,
             attention=attention, applied=applied, within_attention=within_attention, within_applied=within_applied,
+            members_main=members_main, members_pair=members_pair,
         )  # fmt: skip
 
     def to_arrow(self) -> pa.Table:

@@ -22,8 +22,9 @@ from attfm.data.schema import Schema
 from attfm.data.target import Target
 from attfm.errors import AttfmError, RunFolderError
 from attfm.files import finite, sha256
-from attfm.model.bundle import Model, build_module
+from attfm.model.bundle import Model, build_ensemble, build_module
 from attfm.model.card import model_card
+from attfm.model.ensemble import Scorer
 from attfm.model.facts import RunFacts
 
 FORMAT = 1
@@ -156,8 +157,15 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
         encoder = Encoder.from_table(schema, reader.read_all())
     target = Target.from_json(json.dumps(settings["target"]))
     config = Config.parse(settings["settings"], where=f"'{path / _SETTINGS}'")
-    module = build_module(encoder, target, config)
-    module.load_state_dict(load_file(path / "weights.safetensors"))
+    weights = load_file(path / "weights.safetensors")
+    # The members of an ensemble have their numbers in the names: "members.0.intercept".
+    members = {name.split(".")[1] for name in weights if name.startswith("members.")}
+    module: Scorer
+    if members:
+        module = build_ensemble(encoder, target, config, members=len(members))
+    else:
+        module = build_module(encoder, target, config)
+    module.load_state_dict(weights)
     return Model(
         schema, encoder, target, module.eval(), config,
         facts=RunFacts.model_validate(training),

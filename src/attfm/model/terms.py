@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from attfm.data.batch import Batch
+from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.modules import FactorizationMachine
 from attfm.ops import all_pairs
 
@@ -30,6 +31,7 @@ class Terms:
     attention : float32 (batch, pairs) or None
         Attention weights a_ij, which sum to 1 over the pairs of a row; None without attention.
     applied : float32 (batch, pairs), applied weights A_ij
+    members : tuple of Terms, of each member of an ensemble, whose means these are; empty of one machine
     """
 
     intercept: Floats
@@ -37,6 +39,7 @@ class Terms:
     pair: NDArray[np.floating[Any]]
     attention: NDArray[np.float32] | None
     applied: NDArray[np.float32]
+    members: tuple["Terms", ...] = ()
 
     def __len__(self) -> int:
         return len(self.main)
@@ -45,11 +48,15 @@ class Terms:
         """Return the terms of the rows start:stop."""
         attention = None if self.attention is None else self.attention[start:stop]
         part = slice(start, stop)
-        return Terms(self.intercept, self.main[part], self.pair[part], attention, self.applied[part])
+        members = tuple(member.slice(start, stop) for member in self.members)
+        return Terms(self.intercept, self.main[part], self.pair[part], attention, self.applied[part], members)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Terms"]) -> "Terms":
-        """Return the terms of all parts (at least one), with pair effects in float32, which halves their memory."""
+        """Return the terms of all parts (at least one), without members.
+
+        Pair effects are in float32, which halves their memory.
+        """
         attention = [part.attention for part in parts if part.attention is not None]
         return Terms(
             parts[0].intercept,
@@ -71,27 +78,41 @@ def all_field_pairs(fields: int) -> NDArray[np.int64]:
     return pairs
 
 
-def field_pairs(module: FactorizationMachine) -> NDArray[np.int64]:
+def field_pairs(module: Scorer) -> NDArray[np.int64]:
     """Return the pairs that have an effect, int64 (pairs, 2); none where the model has no pairs."""
     return all_field_pairs(module.fields if module.has_pairs else 0)
 
 
-def terms_chunk(module: FactorizationMachine) -> int:
+def terms_chunk(module: Scorer) -> int:
     """Return how many rows' terms are worked out at once, so that their memory is bounded."""
     width = len(field_pairs(module)) * module.config.dim or module.fields * module.outputs
-    return int(np.clip(_CHUNK_NUMBERS // max(width, 1), 16, 4096))
+    held = max(width, len(members_of(module)) * len(field_pairs(module)) * module.outputs, 1)
+    return int(np.clip(_CHUNK_NUMBERS // held, 16, 4096))
 
 
-def chunks(module: FactorizationMachine, batch: Batch) -> Iterator[Batch]:
+def chunks(module: Scorer, batch: Batch) -> Iterator[Batch]:
     """Yield the rows in pieces that bound the memory of their terms."""
     size = terms_chunk(module)
     for start in range(0, len(batch), size):
         yield batch.slice(start, start + size)
 
 
+def terms_of(module: Scorer, batch: Batch) -> Terms:
+    """Return the terms of encoded rows, all at once: the memory is batch · pairs · dim; see `chunks`.
+
+    Those of an ensemble are the means of its members' terms, its weights the means of their weights.
+    """
+    if not isinstance(module, Ensemble):
+        return _terms_of_machine(module, batch)
+    members = tuple(_terms_of_machine(machine, batch) for machine in module.machines)
+    attention = [member.attention for member in members if member.attention is not None]
+    means = (np.mean([getattr(member, name) for member in members], axis=0) for name in ("intercept", "main", "pair"))
+    applied = np.mean([member.applied for member in members], axis=0)
+    return Terms(*means, np.mean(attention, axis=0) if attention else None, applied, members)
+
+
 @torch.no_grad()
-def terms_of(module: FactorizationMachine, batch: Batch) -> Terms:
-    """Return the terms of encoded rows, all at once: the memory is batch · pairs · dim; see `chunks`."""
+def _terms_of_machine(module: FactorizationMachine, batch: Batch) -> Terms:
     module.eval()
     unit = float(module.target_std)
     intercept = float(module.target_mean) + unit * module.intercept.double().numpy()
@@ -110,10 +131,7 @@ def terms_of(module: FactorizationMachine, batch: Batch) -> Terms:
     return Terms(intercept, main, pair, weights, applied.float().numpy())
 
 
-@torch.no_grad()
-def logits_without(
-    module: FactorizationMachine, batch: Batch, fields: NDArray[np.bool_], pairs: NDArray[np.bool_]
-) -> Floats:
+def logits_without(module: Scorer, batch: Batch, fields: NDArray[np.bool_], pairs: NDArray[np.bool_]) -> Floats:
     """Return the logits of the module with some of its terms cut out, float64 (batch, outputs).
 
     This goes the way of the forward pass (pool the pair vectors, then project) and not by `Terms`, so that the two can
@@ -123,6 +141,14 @@ def logits_without(
     ----------
     fields, pairs : bool (batch, fields) and (batch, pairs), true where the main effect or the pair is cut out
     """
+    logits = [_machine_without(machine, batch, fields, pairs) for machine in members_of(module)]
+    return np.asarray(np.mean(logits, axis=0), np.float64)
+
+
+@torch.no_grad()
+def _machine_without(
+    module: FactorizationMachine, batch: Batch, fields: NDArray[np.bool_], pairs: NDArray[np.bool_]
+) -> Floats:
     module.eval()
     logit = module.intercept + (module.linear(batch) * torch.from_numpy(~fields)[..., None]).sum(1)
     if module.has_pairs:
