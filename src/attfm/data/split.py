@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from attfm.config import TaskName
+from attfm.data.folds import Grouping
 from attfm.data.sources.files import table_stem
 from attfm.data.target import Label, Target
 from attfm.errors import ConfigError, DataWarning
@@ -52,11 +53,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """The row numbers of each part that comes from the table itself; no training rows mean all but the others."""
+    """The row numbers of each part that comes from the table itself; no training rows mean all but the others.
+
+    `grouping` is of all rows of the table: what was not to be taken apart, and is not in folds of the training rows.
+    """
 
     train: RowNumbers | None = None
     valid: RowNumbers | None = None
     test: RowNumbers | None = None
+    grouping: Grouping = field(default_factory=Grouping)
 
 
 def split_table(

@@ -14,6 +14,7 @@ from attfm.config import Config
 from attfm.data.batch import Batch
 from attfm.data.dataset import Dataset, Examples, InMemoryDataset
 from attfm.data.encoder import Encoder
+from attfm.data.folds import Grouping
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
 from attfm.data.split import LEAST_ROWS_TO_SPLIT, RowNumbers, Split, hold_out
@@ -82,8 +83,8 @@ class Prepared:
     seconds: float
 
     def trained_on(self, train: Dataset) -> Self:
-        """Return the same with other training rows."""
-        return replace(self, data=replace(self.data, train=train))
+        """Return the same with other training rows, of which nothing is known that folds must respect."""
+        return replace(self, data=replace(self.data, train=train, grouping=Grouping()))
 
 
 def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> Prepared:
@@ -123,8 +124,9 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     seed = config.train.seed
     encoder = _fitted_encoder(schema, source, encoder_rows, len(codes), seed) if fitted is None else fitted.encoder
     rows = _examples(encoder, source, codes, weight)
-    train = _part(rows, train_rows)
-    if valid_rows is None and tables.valid is None and len(train_rows) < LEAST_ROWS_TO_SPLIT:
+    train, grouping = _part(rows, train_rows), tables.split.grouping.take(train_rows)
+    without_valid = valid_rows is None and tables.valid is None
+    if without_valid and grouping.by_chance and len(train_rows) < LEAST_ROWS_TO_SPLIT:
         train = _merge_equal_rows(train, weight[train_rows])
 
     def held_out(numbers: RowNumbers | None, given: LabelledTable | None) -> Dataset | None:
@@ -135,7 +137,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
         return InMemoryDataset(_part(rows, numbers)) if numbers is not None and len(numbers) else None
 
     valid, test = held_out(valid_rows, tables.valid), held_out(tables.split.test, tables.test)
-    data = TrainingData(task, InMemoryDataset(train), valid, encoder.neighbours())
+    data = TrainingData(task, InMemoryDataset(train), valid, encoder.neighbours(), grouping)
     return Prepared(schema, encoder, target, data, test, per_class, len(train_rows), time.perf_counter() - started)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attfm.config import TrainConfig
 from attfm.data.dataset import Dataset, Examples, Statistics, batch_count
+from attfm.data.folds import Grouping
 from attfm.errors import ConfigError, TrainingError
 from attfm.metrics.scores import curve_metrics
 from attfm.model.modules import FactorizationMachine
@@ -47,12 +48,16 @@ class History:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is predicted, the rows to train on and to stop by, and features i, int64 (n,), of bins beside i + 1."""
+    """What is predicted, the rows to train on and to stop by, and what the training rows' folds must respect.
+
+    `neighbours` are the features i, int64 (n,), of bins beside i + 1.
+    """
 
     task: Task
     train: Dataset
     valid: Dataset | None = None
     neighbours: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    grouping: Grouping = field(default_factory=Grouping)
 
 
 def choose_device(name: str) -> torch.device:
