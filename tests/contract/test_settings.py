@@ -57,6 +57,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "patience": 2,
         "warm_start_from": "fm",
         "class_weight": "balanced",
+        "n_models": 2,
         "n_bags": 1,
         "threshold": 0.9,
         "seed": 5,

@@ -18,7 +18,7 @@ from attfm.estimators.labels import label_column, label_name, read_weights
 from attfm.model.bundle import Model
 from attfm.model.run_folder import save_model
 from attfm.model.task import check_class_weights
-from attfm.train.fit import fit
+from attfm.train.fit import Fitted, fit
 from attfm.train.observer import FitProgress
 from attfm.train.prepare import LabelledTable, Tables
 
@@ -33,6 +33,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
     task: TaskName | Literal["auto"]
     class_weight: Mapping[Any, float] | Literal["balanced"] | None
     random_state: int | np.random.RandomState | None
+    oof_: NDArray[np.float64] | None
 
     def __init__(
         self,
@@ -129,7 +130,21 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         tables = Tables(table, schema, label_name(y), valid=valid)
         with FitProgress(config.train.epochs, show=self.verbose) as progress:
             fitted = fit(tables, config, progress)
-        return self._take(fitted.model, labels)
+        self._take(fitted.model, labels)
+        self.oof_ = self._out_of_fold(fitted, len(labels))
+        return self
+
+    @staticmethod
+    def _out_of_fold(fitted: Fitted, rows: int) -> NDArray[np.float64] | None:
+        """Return probabilities (rows, classes) or predictions (rows,) out of fold, NaN of rows in none, or None."""
+        logits = fitted.trained.out_of_fold
+        if logits is None:
+            return None
+        in_folds = np.isfinite(logits).all(1)
+        scores = fitted.model.task.scores(logits[in_folds])
+        out_of_fold = np.full((rows, *scores.shape[1:]), np.nan)
+        out_of_fold[fitted.prepared.numbers[in_folds]] = scores
+        return out_of_fold
 
     def _check_learnable(self, labels: NDArray[Any]) -> None:
         """Raise TargetError where there is nothing to learn in these labels."""
@@ -138,6 +153,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         """Become the fitted estimator of a model; `labels` are those it was fitted on, where they are at hand."""
         self.model_ = model
         self.history_ = list(model.history)
+        self.oof_ = None
         return self
 
     def save(self, folder: str | Path) -> Path:

@@ -44,8 +44,8 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     validation_fraction, early_stopping, patience : float, bool, int
         Rows held out where no eval_set is given, and when to stop.
     warm_start_from : "fm" or None, train an FM first and start from its embeddings (paper, section 3.3)
-    n_models : int or "auto", models that are cross-fitted on as many folds of the rows, each stopped by the fold that it
-        was not trained on, and averaged; "auto": 8 on small tables, else 1
+    n_models : int or "auto", models that are cross-fitted on as many folds of the rows and averaged, each stopped by
+        the fold that it was not trained on; "auto": 8 on small tables, else 1
     n_bags : int, refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each
         takes as long as the fit
     threshold : float in (0, 1), probability above which `predict` gives the second of two classes

@@ -111,14 +111,14 @@ class Background:
         if len(arrays["counts"]) != levels.sizes.sum():
             raise ConfigError(OTHER_BACKGROUND)
         rows, training_rows = arrays["rows"].tolist()
-        means = {name: arrays[name] for name in _ARRAYS}
+        means: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
         whole = cls(levels, field_pairs(model.module), **means, rows=rows, training_rows=training_rows)
         count = sum(name.startswith("member.") and name.endswith(".moved") for name in arrays)
-        members = tuple(
-            replace(whole, **{name: arrays[f"member.{number}.{name}"].astype(np.float64) for name in _MEMBER_ARRAYS})
+        of_members: list[dict[str, Any]] = [
+            {name: arrays[f"member.{number}.{name}"].astype(np.float64) for name in _MEMBER_ARRAYS}
             for number in range(count)
-        )
-        return replace(whole, members=members)
+        ]
+        return replace(whole, members=tuple(replace(whole, **means) for means in of_members))
 
     @classmethod
     def of_sample(

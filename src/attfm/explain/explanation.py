@@ -205,8 +205,8 @@ class Explanation:
             number -= len(self.fields)
             ends, attention, applied = self.pairs[number].tolist(), self.attention, self.applied
         fields, values = zip(*((self.fields[f], str(self.labels[row, f])) for f in ends), strict=True)
-        weights = [None if array is None else float(array[row, number]) for array in (attention, applied)]
-        return Effect(fields, values, effect, *weights, spread)
+        a, applied_weight = (None if array is None else float(array[row, number]) for array in (attention, applied))
+        return Effect(fields, values, effect, a, applied_weight, spread)
 
     def grouped(self, groups: Mapping[str, Sequence[str]]) -> Explanation:
         """Return the explanation with fields summed into groups, such as {"person": ["age", "sex"]}.
@@ -242,7 +242,9 @@ class Explanation:
         members_main, members_pair = self.members_main, self.members_pair
         if members_main is not None and members_pair is not None:
             shape = members_main.shape[:2]
-            parts = split(members_pair.reshape(-1, *members_pair.shape[2:]), members_main.reshape(-1, *members_main.shape[2:]))
+            parts = split(
+                members_pair.reshape(-1, *members_pair.shape[2:]), members_main.reshape(-1, *members_main.shape[2:])
+            )
             members_main, members_pair = (part.reshape(*shape, *part.shape[1:]) for part in parts)
         labels = np.empty((len(self), len(fields)), dtype=object)
         for group in range(len(fields)):

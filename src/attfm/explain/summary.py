@@ -13,7 +13,7 @@ from attfm.data.encoder import Encoder
 from attfm.explain.background import Arrays, Background, sample_size
 from attfm.explain.levels import Levels, cells
 from attfm.model.bundle import Model
-from attfm.model.ensemble import Scorer, members_of
+from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.terms import Terms, chunks, terms_chunk, terms_of
 
 Floats = NDArray[np.float64]
@@ -186,7 +186,7 @@ def summarise(
     part = rows.sample(sample_size(module))
     background, summary = averaged(module, encoder, part, surfaces=STORED_SURFACES)
     others = tuple(averaged(refit, encoder, part)[1] for refit in refits)
-    machines = members_of(module) if module not in members_of(module) else ()
+    machines = members_of(module) if isinstance(module, Ensemble) else ()
     members = [averaged(machine, encoder, part, centred=background.centred) for machine in machines]
     background = replace(background, training_rows=len(rows), members=tuple(own for own, _ in members))
     summary = replace(summary, refits=others, members=tuple(own for _, own in members))

@@ -106,9 +106,14 @@ def terms_of(module: Scorer, batch: Batch) -> Terms:
         return _terms_of_machine(module, batch)
     members = tuple(_terms_of_machine(machine, batch) for machine in module.machines)
     attention = [member.attention for member in members if member.attention is not None]
-    means = (np.mean([getattr(member, name) for member in members], axis=0) for name in ("intercept", "main", "pair"))
-    applied = np.mean([member.applied for member in members], axis=0)
-    return Terms(*means, np.mean(attention, axis=0) if attention else None, applied, members)
+    return Terms(
+        intercept=np.mean([member.intercept for member in members], axis=0),
+        main=np.mean([member.main for member in members], axis=0),
+        pair=np.mean([member.pair for member in members], axis=0),
+        attention=np.mean(attention, axis=0) if attention else None,
+        applied=np.mean([member.applied for member in members], axis=0),
+        members=members,
+    )
 
 
 @torch.no_grad()
