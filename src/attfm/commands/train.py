@@ -117,6 +117,8 @@ def report(model: Model, path: Path, output: Output, *, again: str) -> None:
     output.say(f"{_epochs(model)}; {facts.features:,} features in {facts.fields} fields")
     output.result_lines("")
     output.result_table(*metric_rows(model.metrics), right=range(1, 1 + len(model.metrics)))
+    if facts.models != 1 and not facts.validation_rows:
+        output.result_lines("(valid: out of fold, each row by the model that was not trained on it)")
     if facts.class_weights is not None:
         output.result_lines("(metrics are weighted by class, as training was)")
     run, table = shlex.quote(str(path)), shlex.quote(again)
@@ -144,10 +146,11 @@ def _epochs(model: Model) -> str:
     facts = model.facts
     if facts.models == 1:
         return f"{facts.epochs} epochs ({facts.stopped}); kept those parameters of epoch {facts.best_epoch}"
-    runs = Counter(record["model"] for record in model.history)
+    runs = Counter(record["model"] for record in model.history).values()
+    rows = f"{facts.training_rows:,} rows" + ("" if facts.validation_rows else ", those for validation among them")
     return (
-        f"{facts.models} models, each stopped by a fold of its own after {min(runs.values())} to {max(runs.values())} "
-        f"epochs ({facts.stopped}); predictions and effects are their means"
+        f"{facts.models} models cross-fitted on folds of {rows}; each was stopped by its own fold, after "
+        f"{min(runs)} to {max(runs)} epochs; predictions and effects are their means"
     )
 
 
