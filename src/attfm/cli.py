@@ -128,8 +128,8 @@ def train(
         str | None,
         typer.Option(
             metavar="PART",
-            help="rows to stop by: a fraction of the rows, a table, or none (default: 0.2). Cross-fitted models train on "
-            "those of the default, and only report on those given",
+            help="rows to stop by: a fraction of the rows, a table, or none (default: 0.2). Cross-fitted models train "
+            "on those of the default, and only report on those given",
         ),
     ] = None,
     test: Annotated[
