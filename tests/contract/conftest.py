@@ -60,7 +60,10 @@ class Run:
 
 @pytest.fixture(scope="session")
 def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, float, str], Run]:
-    """Return what gives the run of a task with a threshold, trained once by the "command" or the "estimator"."""
+    """Return what gives the run of a task with a threshold, trained once by the "command" or the "estimator".
+
+    Those of the estimator are ensembles of two models, those of the command are one.
+    """
 
     @cache
     def made(task: str, threshold: float, origin: str) -> Run:
@@ -72,7 +75,8 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, float, st
             train(path, run)
         else:
             kind = AFMRegressor if task == "regression" else AFMClassifier
-            kind(**SETTINGS, threshold=threshold, columns={"town": {"kind": "categorical"}}).fit(X, y).save(run.folder)
+            columns = {"town": {"kind": "categorical"}}
+            kind(**SETTINGS, n_models=2, threshold=threshold, columns=columns).fit(X, y).save(run.folder)
         return run
 
     return made
