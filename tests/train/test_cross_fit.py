@@ -240,10 +240,14 @@ def schema_of(fields: int) -> Any:
 
 @pytest.mark.parametrize(
     ("rows", "fields", "models"),
-    [(499, 14, 1), (500, 14, 8), (10_000, 14, 8), (19_536, 14, 1), (1_000, 39, 8), (10_000, 39, 1), (12_001, 2, 1)],
+    [(499, 14, 1), (500, 14, 8), (10_000, 14, 8), (19_536, 14, 1), (10_000, 39, 8), (10_000, 60, 1), (12_001, 2, 1)],
 )
 def test_auto_cross_fits_small_tables(rows: int, fields: int, models: int) -> None:
     assert choose_models(Config(), schema_of(fields), rows) == models
+    wide = Config.parse({"model": {"dim": 256, "attention_dim": 64}})
+    assert choose_models(wide, schema_of(14), rows) == (8 if rows == 500 else 1)
+    linear = Config.parse({"model": {"preset": "linear"}})
+    assert choose_models(linear, schema_of(fields), rows) == (8 if 500 <= rows <= 12_000 else 1)
 
 
 def test_how_many_models_is_a_setting_where_there_are_folds() -> None:

@@ -17,8 +17,10 @@ from attfm.errors import ConfigError, DataWarning
 
 AUTO_MODELS = 8
 LEAST_ROWS, MOST_ROWS = 500, 12_000  # between which several models are trained without being asked for
-_MOST_WORK = 1.2e6  # rows times effects of a row
-"""Up to this, eight fits take less than about a minute on two cores."""
+# Rows times effects of a row. Eight fits are some 240 epochs, of 0.1 s for about 40 steps and 15 ns for each effect of a
+# row: with this many they take about a minute on two cores. No clock is asked, so equal tables get equal models.
+_MOST_WORK = 1e7
+_USUAL_HIDDEN = 256  # dim times attention_dim of the defaults
 
 
 def choose_models(config: Config, schema: Schema, rows: int) -> int:
@@ -45,7 +47,8 @@ def choose_models(config: Config, schema: Schema, rows: int) -> int:
     if asked != "auto":
         return asked
     fields = sum(len(KINDS[column.kind].field_names(column)) for column in schema.inputs)
-    effects = fields + (fields * (fields - 1) // 2 if config.model.pairs else 0)
+    hidden = max(config.model.dim * config.model.attention_dim / _USUAL_HIDDEN, 1.0)
+    effects = fields + (hidden * fields * (fields - 1) / 2 if config.model.pairs else 0)
     affordable = LEAST_ROWS <= rows <= MOST_ROWS and rows * effects <= _MOST_WORK
     return AUTO_MODELS if affordable else 1
 
