@@ -13,7 +13,7 @@ from attfm.config import Reading
 from attfm.data.sources.source import Source, TableWriter
 from attfm.errors import ConfigError
 from attfm.explain.explainer import Explainer, explain_global
-from attfm.explain.explanation import Explanation
+from attfm.explain.explanation import Effect, Explanation
 from attfm.explain.faithfulness import check
 from attfm.explain.global_explanation import Importance
 from attfm.explain.stability import Stability
@@ -136,16 +136,19 @@ def _print_accounts(model: Model, explanation: Explanation, top: int, output: Ou
             "",
         )
         largest = max((abs(effect.effect) for effect in account), default=0.0)
+        remembered, plus_minus = [memory(one) for one in account], explanation.spread is not None
         lines = [
-            [one.name, one.value, f"{one.effect:+.4f}", *_plus_minus(one.spread), bar(one.effect, largest)]
-            for one in account
+            [one.name, one.value, f"{one.effect:+.4f}", *_plus_minus(one.spread), bar(one.effect, largest), of_it]
+            for one, of_it in zip(account, remembered, strict=True)
         ]
-        spread = [] if explanation.spread is None else ["±"]
+        head = ["effect", "value", explanation.unit, *(["±"] if plus_minus else []), "", "of it remembered"]
         others = len(effects) - len(account)
         if others:
             rest = float(effects.sum() - sum(effect.effect for effect in account))
-            lines.append([f"{others:,} others", "", f"{rest:+.4f}", *("" for _ in spread), ""])
-        output.result_table(("effect", "value", explanation.unit, *spread, ""), lines, right=(2, 3) if spread else (2,))
+            lines.append([f"{others:,} others", "", f"{rest:+.4f}", *("" for _ in head[3:])])
+        shown = len(head) if any(remembered) else len(head) - 1
+        right = (2, 3) if plus_minus else (2,)
+        output.result_table(head[:shown], [line[:shown] for line in lines], right=right)
     if explanation.view == "centred":
         _say_mean_only(explanation.pair_names, explanation.conditional, output)
 
@@ -161,6 +164,14 @@ def _say_mean_only(pairs: Sequence[str], conditional: NDArray[np.bool_], output:
         listed = ", ".join(left[:_MOST_NAMED]) + (", ..." if len(left) > _MOST_NAMED else "")
         output.say()
         output.say(f"{len(left):,} of {len(pairs):,} pairs are centred by their overall mean only: {listed}")
+
+
+def memory(effect: Effect) -> str:
+    """Return how much of a pair effect is remembered, and from how many training rows; "" where nothing is."""
+    if effect.memory is None:
+        return ""
+    times = {None: "", 0: ", not seen in training", 1: ", seen once"}.get(effect.seen, f", seen {effect.seen:,} times")
+    return f"{effect.memory:+.4f}{times}"
 
 
 def bar(effect: float, largest: float) -> str:

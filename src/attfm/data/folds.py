@@ -83,10 +83,12 @@ class Grouping:
     ----------
     groups : int64 (rows,), the code of each row's group, or None
     times : int64 or float64 (rows,), when each row was, or None
+    column : str or None, the column that says so, for messages
     """
 
     groups: NDArray[np.int64] | None = None
     times: NDArray[np.int64] | NDArray[np.float64] | None = None
+    column: str | None = None
 
     @property
     def by_chance(self) -> bool:
@@ -96,7 +98,7 @@ class Grouping:
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Return what is known of the given rows, in their order."""
         groups = None if self.groups is None else self.groups[rows]
-        return type(self)(groups, None if self.times is None else self.times[rows])
+        return type(self)(groups, None if self.times is None else self.times[rows], self.column)
 
     def folds(self, rows: int, folds: int, seed: int, codes: NDArray[Any] | None = None) -> Folds:
         """Return at most so many folds of the rows that this is known of.
@@ -118,3 +120,6 @@ class Grouping:
         if self.groups is not None:
             return Folds.by_group(self.groups, folds, seed)
         return Folds.random(rows, folds, seed) if codes is None else Folds.stratified(codes, folds, seed)
+
+
+BY_CHANCE = Grouping()

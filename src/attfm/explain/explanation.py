@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 View = Literal["centred", "raw"]
 BY_ROW = (
-    "main", "pair", "attention", "applied", "labels", "rows", "within_attention", "within_applied", "members_main",
-    "members_pair",
+    "main", "pair", "attention", "applied", "labels", "rows", "within_attention", "within_applied", "memory", "seen",
+    "members_main", "members_pair",
 )  # fmt: skip
 
 
@@ -38,6 +38,10 @@ class Effect:
     effect : float, signed, in logits or in a regression target's unit
     attention, applied : float or None, weights a_ij and A_ij of a pair, or summed over the pairs inside a group; None
         of a field in an explanation without groups, attention also where the model has none
+    memory : float or None
+        How much of a pair's effect is remembered of its two values; None of a field, and of a pair without a memory.
+        In the centred view it is the raw one, and the rest of the effect is relative to the averages.
+    seen : int or None, in how many training rows the two values stood together, where the pair has a memory
     spread : float or None, standard error of the effect; None of one model (see `Explanation.spread`)
 
     Examples
@@ -52,6 +56,8 @@ class Effect:
     effect: float
     attention: float | None = None
     applied: float | None = None
+    memory: float | None = None
+    seen: int | None = None
     spread: float | None = None
 
     @property
@@ -67,9 +73,10 @@ class Effect:
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, name and value included."""
         texts = {"name": self.name, "value": self.value, "fields": list(self.fields), "values": list(self.values)}
-        return texts | {
+        effect = {
             "effect": self.effect, "spread": self.spread, "attention": self.attention, "applied": self.applied
         }  # fmt: skip
+        return texts | effect | ({} if self.memory is None else {"memory": self.memory, "seen": self.seen})
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,10 @@ class Explanation:
     within_attention, within_applied : float32 (rows, fields) or None
         a_ij and A_ij summed over the pairs inside each group, 0 of a field in none; None where fields were not grouped
         (see `grouped`), attention also without attention.
+    memory : float64 (rows, pairs, outputs) or None
+        The part of each raw pair effect that is remembered of the two values (u of DESIGN section 1); NaN of a pair
+        without a memory, None where no pair has one.
+    seen : int32 (rows, pairs) or None, training rows that had the two values; -1 of a pair without a memory
     members_main, members_pair : float32 (rows, models, fields, outputs) and (rows, models, pairs, outputs), or None
         The effects of each member of an ensemble, of which `main` and `pair` are the means; None of one model.
 
@@ -131,6 +142,8 @@ class Explanation:
     conditional: NDArray[np.bool_]
     within_attention: NDArray[np.float32] | None = None
     within_applied: NDArray[np.float32] | None = None
+    memory: Floats | None = None
+    seen: NDArray[np.int32] | None = None
     members_main: NDArray[np.float32] | None = None
     members_pair: NDArray[np.float32] | None = None
 
@@ -193,20 +206,24 @@ class Explanation:
         number = output_number(self.outputs, output)
         effects = np.concatenate([self.main[:, :, number], self.pair[:, :, number]], axis=1)
         order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
-        return [
-            [self._effect(row, int(e), float(effects[row, e]), number) for e in order[row]] for row in range(len(self))
-        ]
+        return [[self._effect(row, int(e), number) for e in order[row]] for row in range(len(self))]
 
-    def _effect(self, row: int, number: int, effect: float, output: int = 0) -> Effect:
+    def _effect(self, row: int, number: int, output: int) -> Effect:
+        memory = seen = None
         spread = None if self._errors is None else float(self._errors[row, number, output])
         if number < len(self.fields):
             ends, attention, applied = [number], self.within_attention, self.within_applied
+            effect = float(self.main[row, number, output])
         else:
             number -= len(self.fields)
             ends, attention, applied = self.pairs[number].tolist(), self.attention, self.applied
+            effect = float(self.pair[row, number, output])
+            if self.memory is not None and not np.isnan(self.memory[row, number, output]):
+                memory = float(self.memory[row, number, output])
+                seen = None if self.seen is None else int(self.seen[row, number])
         fields, values = zip(*((self.fields[f], str(self.labels[row, f])) for f in ends), strict=True)
-        a, applied_weight = (None if array is None else float(array[row, number]) for array in (attention, applied))
-        return Effect(fields, values, effect, a, applied_weight, spread)
+        weights = [None if array is None else float(array[row, number]) for array in (attention, applied)]
+        return Effect(fields, values, effect, weights[0], weights[1], memory, seen, spread)
 
     def grouped(self, groups: Mapping[str, Sequence[str]]) -> Explanation:
         """Return the explanation with fields summed into groups, such as {"person": ["age", "sex"]}.
@@ -214,7 +231,8 @@ class Explanation:
         A group's main effect holds its fields' main effects and the pair effects inside it; pair effects between two
         groups are summed. No pair is left out, so the account still adds up to the logit. The weights go the same way:
         `attention` of two groups is the sum of a_ij over the pairs between them, and that of the pairs inside a group
-        is in `within_attention`; both together sum to 1 over a row.
+        is in `within_attention`; both together sum to 1 over a row. What is remembered is summed between two groups;
+        how often values were seen is said of single pairs only.
 
         Raises
         ------
@@ -246,6 +264,11 @@ class Explanation:
                 members_pair.reshape(-1, *members_pair.shape[2:]), members_main.reshape(-1, *members_main.shape[2:])
             )
             members_main, members_pair = (part.reshape(*shape, *part.shape[1:]) for part in parts)
+        memory = None
+        if self.memory is not None:
+            between_groups = self.memory[:, between]
+            memory = summed(np.nan_to_num(between_groups), place.ravel(), len(pairs))
+            memory[summed((~np.isnan(between_groups)).astype(np.int64), place.ravel(), len(pairs)) == 0] = np.nan
         labels = np.empty((len(self), len(fields)), dtype=object)
         for group in range(len(fields)):
             members = np.flatnonzero(group_of == group)
@@ -253,7 +276,7 @@ class Explanation:
         return replace(
             self, fields=fields, pairs=pairs, main=main, pair=pair, labels=labels, conditional=conditional,
             attention=attention, applied=applied, within_attention=within_attention, within_applied=within_applied,
-            members_main=members_main, members_pair=members_pair,
+            memory=memory, seen=None, members_main=members_main, members_pair=members_pair,
         )  # fmt: skip
 
     def to_arrow(self) -> pa.Table:
@@ -312,7 +335,7 @@ class Explanation:
         except ImportError:
             raise MissingExtraError("shap is not installed: run 'pip install shap'.") from None
         effects = range(len(self.names))
-        texts = [[self._effect(row, number, 0.0).value for number in effects] for row in range(len(self))]
+        texts = [[self._effect(row, number, 0).value for number in effects] for row in range(len(self))]
         codes = [np.unique(column.astype(str), return_inverse=True)[1].ravel() for column in self.labels.T]
         data = np.zeros((len(self), len(self.names)))
         data[:, : len(self.fields)] = np.stack(codes, 1) if codes else 0

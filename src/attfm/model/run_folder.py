@@ -24,13 +24,21 @@ from attfm.errors import AttfmError, RunFolderError
 from attfm.files import finite, sha256
 from attfm.model.bundle import Model, build_ensemble, build_module
 from attfm.model.card import model_card
-from attfm.model.ensemble import Scorer
+from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.facts import RunFacts
+from attfm.model.memory import PairMemory
 
 FORMAT = 1
 REPORT = "report.html"  # for people, like the card: it may be deleted, replaced or absent
 _SETTINGS = "config.json"
-_BACKGROUND = "background.safetensors"  # not in every folder: a model may have none
+# Not in every folder: a model may have none.
+_BACKGROUND = "background.safetensors"
+_MEMORY = "memory.safetensors"  # mapped into memory when a model is loaded: what is not looked up is not read
+# Settings that folders of 0.1 don't have, as models were trained then.
+_BEFORE: dict[str, dict[str, Any]] = {
+    "model": {"memory_pairs": 0},
+    "train": {"embedding_ridge": 0.0, "linear_ridge": 0.0, "adam_eps": 1e-8, "rates": False},
+}
 _FILES = ("schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json", "history.jsonl", "README.md")
 
 
@@ -101,7 +109,11 @@ def _write(model: Model, part: Path, report: str | None) -> None:
     if model.background:
         arrays = {name: np.ascontiguousarray(array) for name, array in model.background.items()}
         save_arrays(arrays, part / _BACKGROUND)
-    files = [*_FILES, *([_BACKGROUND] if model.background else [])]
+    remembered = _remembered(model.module)
+    if remembered:
+        save_file(remembered, part / _MEMORY)
+    there = {_BACKGROUND: model.background, _MEMORY: remembered}
+    files = [*_FILES, *(name for name, wanted in there.items() if wanted)]
     settings = {
         "format": FORMAT,
         "attfm": version("attfm"),
@@ -156,7 +168,8 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     with pa.memory_map(str(path / "vocabulary.arrow")) as stream, pa.ipc.open_file(stream) as reader:
         encoder = Encoder.from_table(schema, reader.read_all())
     target = Target.from_json(json.dumps(settings["target"]))
-    config = Config.parse(settings["settings"], where=f"'{path / _SETTINGS}'")
+    known = {name: {**_BEFORE[name], **values} for name, values in settings["settings"].items() if name in _BEFORE}
+    config = Config.parse({**settings["settings"], **known}, where=f"'{path / _SETTINGS}'")
     weights = load_file(path / "weights.safetensors")
     # The members of an ensemble have their numbers in the names: "members.0.intercept".
     members = {name.split(".")[1] for name in weights if name.startswith("members.")}
@@ -166,6 +179,8 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     else:
         module = build_module(encoder, target, config)
     module.load_state_dict(weights)
+    if _MEMORY in settings["sha256"]:
+        _remember(module, load_file(path / _MEMORY), encoder)
     return Model(
         schema, encoder, target, module.eval(), config,
         facts=RunFacts.model_validate(training),
@@ -173,6 +188,27 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
         history=[json.loads(line) for line in (path / "history.jsonl").read_text(encoding="utf-8").splitlines()],
         background=load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {},
     )  # fmt: skip
+
+
+def _remembered(module: Scorer) -> dict[str, torch.Tensor]:
+    """Return the arrays of the pair memory, of an ensemble as "members.0.slots"; none where nothing is remembered."""
+    arrays: dict[str, torch.Tensor] = {}
+    for number, machine in enumerate(members_of(module)):
+        prefix = f"members.{number}." if isinstance(module, Ensemble) else ""
+        own = {} if machine.memory is None else machine.memory.to_tensors()
+        arrays |= {f"{prefix}{name}": tensor for name, tensor in own.items()}
+    return arrays
+
+
+def _remember(module: Scorer, arrays: dict[str, torch.Tensor], encoder: Encoder) -> None:
+    """Give the machines of a module the memory that `_remembered` returned."""
+    for number, machine in enumerate(members_of(module)):
+        prefix = f"members.{number}." if isinstance(module, Ensemble) else ""
+        own = {name.removeprefix(prefix): tensor for name, tensor in arrays.items() if name.startswith(prefix)}
+        if own:
+            machine.memory = PairMemory.from_tensors(
+                own, features=encoder.n_features, fields=machine.fields, outputs=machine.outputs
+            )
 
 
 def check_writable(path: Path) -> None:
@@ -195,7 +231,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"The run folder '{path}' has format {version}, this attfm reads up to {FORMAT}: install a newer attfm."
         )
-    if not isinstance(digests, dict) or set(digests) - {_BACKGROUND} != set(_FILES):
+    if not isinstance(digests, dict) or set(digests) - {_BACKGROUND, _MEMORY} != set(_FILES):
         raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.")
     return dict(settings)
 

@@ -17,8 +17,8 @@ from attfm.errors import ConfigError, DataWarning
 
 AUTO_MODELS = 8
 LEAST_ROWS, MOST_ROWS = 500, 12_000  # between which several models are trained without being asked for
-# Rows times effects of a row. Eight fits are some 240 epochs, of 0.1 s for about 40 steps and 15 ns for each effect of a
-# row: with this many they take about a minute on two cores. No clock is asked, so equal tables get equal models.
+# Rows times effects of a row. Eight fits are some 240 epochs, of 0.1 s for about 40 steps and 15 ns for each effect of
+# a row: with this many they take about a minute on two cores. No clock is asked: equal tables get equal models.
 _MOST_WORK = 1e7
 _USUAL_HIDDEN = 256  # dim times attention_dim of the defaults
 
