@@ -1,22 +1,28 @@
 """Cross-fitted models: which rows teach, which stop, what is out of fold, and how many models there are."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from attfm import AFMClassifier, AFMRegressor
 from attfm.config import Config, ModelConfig
+from attfm.data.batch import Batch
 from attfm.data.folds import Grouping
 from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.data.split import Split
 from attfm.errors import ConfigError, DataWarning
+from attfm.model.bundle import Model
 from attfm.model.ensemble import Ensemble
 from attfm.model.modules import FactorizationMachine
+from attfm.model.run_folder import load_model
+from attfm.model.terms import remembered_of
 from attfm.train import refit
 from attfm.train.fit import Fitted, fit
 from attfm.train.model_count import choose_models, cut_into_folds
@@ -60,6 +66,10 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> list[Prepared]:
 
     monkeypatch.setattr(refit, "train_module", watched)
     return seen
+
+
+def encoded(model: Model, X: pa.Table) -> Batch:
+    return Batch.concatenate([rows.batch for rows in model.encode(model.open(X))])
 
 
 def numbers(dataset: Any) -> set[tuple[Any, ...]]:
@@ -279,3 +289,23 @@ def test_a_bad_number_of_models_is_told(wrong: object) -> None:
 def test_a_linear_ensemble_has_no_pairs() -> None:
     machines = [FactorizationMachine(5, 2, 1, ModelConfig(preset="linear")) for _ in range(2)]
     assert not Ensemble(machines).has_pairs
+
+
+def test_each_model_remembers_its_own_pairs_and_the_account_and_the_folder_keep_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 12, (2, 1_200))
+    X = pa.table({"a": [f"a{n}" for n in first], "b": [f"b{n}" for n in second]})
+    y = (((first * second) % 5 < 2) ^ (rng.random(1_200) < 0.05)).astype(int)
+    model = AFMClassifier(epochs=2, n_models=2, random_state=0).fit(X, y)
+    machines = model.model_.module.machines
+    assert all(machine.memory is not None for machine in machines)
+    account = model.explain(X.slice(0, 50))
+    np.testing.assert_allclose(account.logits[:, 0], model.decision_function(X.slice(0, 50)), rtol=1e-4, atol=1e-4)
+    assert account.memory is not None
+    u = [remembered_of(machine, rows) for machine in machines for rows in [encoded(model.model_, X.slice(0, 50))]]
+    np.testing.assert_allclose(account.memory[:, 0], np.mean([one.effect[:, 0] for one in u], axis=0))
+    np.testing.assert_array_equal(account.seen[:, 0], np.max([one.rows[:, 0] for one in u], axis=0))
+    again = load_model(model.save(tmp_path / "run"))
+    np.testing.assert_array_equal(again.logits(X), model.model_.logits(X))
+    assert model.check_explanations(X.slice(0, 200)).sum_error < 1e-5
+    assert roc_auc_score(y, model.oof_[:, 1]) > 0.8
