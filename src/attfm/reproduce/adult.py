@@ -73,7 +73,7 @@ def adult_variants(*, epochs: int | None = None, numeric: Numeric = "uniform", s
     meant = Config.parse(protocol)
     # A softmax over an axis of size one makes every attention weight 1: no attention, scale 1.
     published = Config.parse({**protocol, "model": {**protocol["model"], "attention": False}})
-    defaults = Config.parse({"train": {"seed": seed, "n_models": 1, **short}})
+    defaults = Config.parse({"train": {"seed": seed, **short}})
     return [
         Variant("as-published", "as published", "constant attention, encoded on all rows", published, True),
         Variant("as-meant", "as meant", "softmax over pairs, encoded on all rows", meant, True),
