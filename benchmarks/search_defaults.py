@@ -170,7 +170,7 @@ def run(name: str, table: pa.Table, labels: object, train_rows: object, valid_ro
         chosen: dict, seed: int) -> None:  # fmt: skip
     model = {k: v for k, v in chosen.items() if k in ModelConfig.model_fields}
     data = {k: v for k, v in chosen.items() if k in ("max_bins", "min_count", "numeric")} | {"columns": columns}
-    train = {k: v for k, v in chosen.items() if k not in model and k not in data} | {"seed": seed}
+    train = {k: v for k, v in chosen.items() if k not in model and k not in data} | {"seed": seed, "n_models": 1}
     if name == "movielens":
         train["task"] = "regression"
     config = Config.parse({"model": model, "data": data, "train": train})
@@ -179,7 +179,7 @@ def run(name: str, table: pa.Table, labels: object, train_rows: object, valid_ro
     started = time.perf_counter()
     labelled = LabelledTable(source, pa.chunked_array(labels.chunks if hasattr(labels, "chunks") else [labels]))
     fitted = fit(Tables(labelled, schema, split=Split(train_rows, valid_rows)), config)
-    model, data, history = fitted.model, fitted.prepared.data, fitted.trained.history
+    model, data, history = fitted.model, fitted.prepared.data, fitted.trained.histories[0]
     metrics = measure(model.module, data.valid, data.task, threshold=model.threshold)
     shown = {k: round(metrics[k], 5) for k in ("log_loss", "auc", "rmse") if k in metrics}
     record = {"table": name, **chosen, "seed": seed, **shown, "best_epoch": history.best_epoch,

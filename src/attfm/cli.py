@@ -126,7 +126,11 @@ def train(
     target: Annotated[str | None, typer.Option(help="column to predict (known for adult)")] = None,
     valid: Annotated[
         str | None,
-        typer.Option(metavar="PART", help="rows to stop by: a fraction of the rows, a table, or none (default: 0.2)"),
+        typer.Option(
+            metavar="PART",
+            help="rows to stop by: a fraction of the rows, a table, or none (default: 0.2). Cross-fitted models train "
+            "on those of the default, and only report on those given",
+        ),
     ] = None,
     test: Annotated[
         str | None, typer.Option(metavar="PART", help="rows to set aside: a fraction, a table, or none (default: 0.2)")

@@ -198,8 +198,8 @@ class TrainConfig(_Settings):
     embedding_ridge: float = Field(30.0, ge=0, description="ridge of the embeddings V, in rows")
     linear_ridge: float = Field(2.0, ge=0, description="ridge of the linear weights w, in rows")
     memory_ridge: float = Field(10.0, ge=0, description="ridge of the pair memory's effects, in rows")
-    memory_smoothness: float = Field(
-        100.0, ge=0, description="penalty on the difference of neighbouring bins of the pair memory, in rows"
+    statistic_smoothness: float = Field(
+        100.0, ge=0, description="penalty on the difference of neighbouring bins of rates, counts and pair memory, in rows"
     )
     adam_eps: float = Field(1e-4, gt=0, description="eps of Adam")
     rates: bool = Field(True, description="embeddings of an id's target rate and count, beside its own")
@@ -218,6 +218,9 @@ class TrainConfig(_Settings):
     patience: int = Field(10, ge=1, description="epochs without a better validation loss before training stops")
     warm_start_from: Literal["fm"] | None = Field(None, description="train an FM first, start from its V and w")
     class_weight: Literal["balanced"] | dict[str, float] | None = None
+    n_models: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = Field(
+        "auto", description="models cross-fitted on folds of the rows and averaged; auto: 8 on small tables, else 1"
+    )
     n_bags: int = Field(
         0, ge=0, le=1000, description="refits on bootstrap samples of the training rows, for the spread of explanations"
     )

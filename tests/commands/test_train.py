@@ -16,6 +16,7 @@ from attfm.data.sources.files import DataFile
 from attfm.data.split import Part, split_table
 from attfm.errors import TrainingError
 from attfm.model.run_folder import load_model
+from tests.report.pages import data_of
 from tests.shop import FAST, train_json, write_shop
 
 
@@ -253,3 +254,49 @@ def test_a_csv_is_read_three_times(shop: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(DataFile, "open_text", counted)
     assert main(["train", shop, "--target", "bought", "--out", "run", *FAST]) == 0
     assert len(opened) == 3  # checked and typed; surveyed, with labels; encoded, for fitting and training
+
+
+MODELS = ("--set", "n_models=3")
+
+
+def test_cross_fitted_models_take_in_the_validation_rows_unless_they_were_asked_for(
+    shop: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = train_json(capsys, shop, "--target", "bought", "--out", "ours", *MODELS)
+    facts = result["training"]
+    assert [facts[name] for name in ("models", "training_rows", "validation_rows", "test_rows")] == [3, 160, 0, 40]
+    assert set(result["metrics"]) == {"valid", "test"}
+    result = train_json(capsys, shop, "--target", "bought", "--out", "theirs", "--valid", "0.2", *MODELS)
+    facts = result["training"]
+    assert [facts[name] for name in ("models", "training_rows", "validation_rows", "test_rows")] == [3, 120, 40, 40]
+    assert main(["train", shop, "--target", "bought", "--out", "said", *FAST[:-1], *MODELS]) == 0
+    shown = capsys.readouterr()
+    assert "3 models cross-fitted on folds of 160 rows, those for validation among them" in shown.out
+    assert "(valid: out of fold, each row by the model that was not trained on it)" in shown.out
+    assert "model 3/3, epoch 1: loss" in shown.err
+    for folder in ("ours", "theirs"):
+        capsys.readouterr()
+        assert main(["explain", folder, shop, "--check", "--seeds", "1", "--json", "--quiet"]) == 0
+        checked = json.loads(capsys.readouterr().out)["check"]
+        assert checked["sum_error"] < 1e-5
+        assert checked["seeds"]["refits"] == 1
+    assert main(["explain", "ours", shop, "--rows", "1", "--global"]) == 2
+    assert main(["explain", "ours", shop, "--rows", "1"]) == 0
+    assert "±" in capsys.readouterr().out
+    assert main(["explain", "ours", shop, "--global"]) == 0
+    assert "±: standard error by the jackknife over 3 cross-fitted models" in capsys.readouterr().out
+
+
+def test_without_test_rows_the_report_shows_the_training_rows_out_of_fold(
+    shop: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = train_json(capsys, shop, "--target", "bought", "--out", "run", "--test", "none", *MODELS)
+    page = Path("run/report.html").read_text()
+    content = data_of(page)
+    assert content["data"]["name"] == "shop.csv (training rows, out of fold)"
+    assert content["data"]["rows"] == 200
+    log_loss = next(row for row in content["metrics"] if row[0] == "log_loss")[1]
+    assert log_loss == pytest.approx(result["metrics"]["valid"]["log_loss"], rel=1e-4)
+    assert [record["epoch"] for record in content["history"]] == [1, 2, 3]
+    assert content["spreadOf"] == "standard error by the jackknife over 3 cross-fitted models"
+    assert all(shape["spread"] is not None for shape in content["shapes"])

@@ -62,7 +62,8 @@ class Run:
 def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
     """Return what gives the run of a task with a threshold, trained once by the "command" or the "estimator".
 
-    With `calibrate`, "none" among them, some rows are held out for validation; else the command trains on all.
+    Those of the estimator are ensembles of two models, those of the command are one. With `calibrate`, "none" among
+    them, the command holds some rows out for validation; else it trains on all.
     """
 
     @cache
@@ -75,10 +76,9 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
             train(path, run, calibrate)
         else:
             kind = AFMRegressor if task == "regression" else AFMClassifier
-            held_out = {} if calibrate is None else {"calibrate": calibrate, "validation_fraction": 0.3}
-            kind(**SETTINGS, **held_out, threshold=threshold, columns={"town": {"kind": "categorical"}}).fit(X, y).save(
-                run.folder
-            )
+            columns = {"town": {"kind": "categorical"}}
+            calibrated = {} if calibrate is None else {"calibrate": calibrate}
+            kind(**SETTINGS, **calibrated, n_models=2, threshold=threshold, columns=columns).fit(X, y).save(run.folder)
         return run
 
     return made

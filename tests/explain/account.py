@@ -16,6 +16,7 @@ from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
 from attfm.explain.summary import summarise
 from attfm.model.bundle import Model, build_module
+from attfm.model.ensemble import Ensemble
 
 ROWS = 150
 TARGETS = {"binary": ["no", "yes"], "multiclass": ["a", "b", "c"], "regression": [1.5, 250.25, 90.125]}
@@ -63,10 +64,14 @@ def model(
     background: bool = True,
     seed: int = 0,
     refits: int = 0,
+    members: int = 1,
     target_mean: float = 1000.0,
     **data: Any,
 ) -> Model:
-    """Return a model of `mixed` (or another table) with random parameters, as untrained as a model can be."""
+    """Return a model of `mixed` (or another table) with random parameters, as untrained as a model can be.
+
+    With several members it is an ensemble of so many of them.
+    """
     rows = source(table)
     config = Config.parse({"data": data, "model": {"preset": preset, "dim": 4, "attention_dim": 3}})
     schema = infer_schema(rows.batches(), rows.schema, target=None, config=config.data)
@@ -88,7 +93,10 @@ def model(
                 module.target_std.fill_(25.0)
         return module.eval()
 
-    made = Model(schema, encoder, target, random_module(seed), config)
+    module = random_module(seed)
+    if members > 1:
+        module = Ensemble([module, *(random_module(seed + 100 * number) for number in range(1, members))])
+    made = Model(schema, encoder, target, module, config)
     if background:
         others = [random_module(seed + 1 + number) for number in range(refits)]
         made = replace(made, background=summarise(made.module, encoder, dataset(made, rows), refits=others))

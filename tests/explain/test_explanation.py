@@ -238,7 +238,7 @@ def test_a_field_called_like_a_pair_is_told_apart_from_it() -> None:
     told = {tuple(one["fields"]): one for one in explanation[5].to_dict()["rows"][0]["accounts"][0]["effects"]}
     assert told["a", "b"] == {
         "name": "a × b", "value": f"{row['a']} × {row['b']}", "effect": effects["a", "b"].effect,
-        "attention": effects["a", "b"].attention, "applied": effects["a", "b"].applied,
+        "spread": None, "attention": effects["a", "b"].attention, "applied": effects["a", "b"].applied,
         "fields": ["a", "b"], "values": [row["a"], row["b"]],
     }  # fmt: skip
     assert told["a × b",]["effect"] == effects["a × b",].effect

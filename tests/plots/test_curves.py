@@ -47,3 +47,15 @@ def test_the_learning_curve_marks_the_best_epoch() -> None:
     assert len(without.lines) == 1
     with pytest.raises(ConfigError, match="no history"):
         curves.learning_curve([])
+
+
+def test_the_learning_curve_of_several_models_is_their_mean_while_all_of_them_train() -> None:
+    runs = [(1, 0.8), (1, 0.6), (2, 0.6), (2, 0.2), (2, 0.1)]
+    epochs = [1, 2, 1, 2, 3]
+    history = [
+        {"model": model, "epoch": epoch, "train_loss": loss, "valid_loss": loss + 0.1}
+        for (model, loss), epoch in zip(runs, epochs, strict=True)
+    ]
+    ax = curves.learning_curve(history)
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 0.7], [2, 0.4]])
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[1, 0.8], [2, 0.5]])

@@ -137,16 +137,25 @@ def _print_accounts(model: Model, explanation: Explanation, top: int, output: Ou
             "",
         )
         largest = max((abs(effect.effect) for effect in account), default=0.0)
-        lines = [[one.name, one.value, f"{one.effect:+.4f}", bar(one.effect, largest), memory(one)] for one in account]
+        remembered, plus_minus = [memory(one) for one in account], explanation.spread is not None
+        lines = [
+            [one.name, one.value, f"{one.effect:+.4f}", *_plus_minus(one.spread), bar(one.effect, largest), of_it]
+            for one, of_it in zip(account, remembered, strict=True)
+        ]
+        head = ["effect", "value", explanation.unit, *(["±"] if plus_minus else []), "", "of it remembered"]
         others = len(effects) - len(account)
         if others:
             rest = float(effects.sum() - sum(effect.effect for effect in account))
-            lines.append([f"{others:,} others", "", f"{rest:+.4f}", "", ""])
-        head = ["effect", "value", explanation.unit, "", "of it remembered"]
-        shown = len(head) if any(line[-1] for line in lines) else len(head) - 1
-        output.result_table(head[:shown], [line[:shown] for line in lines], right=(2,))
+            lines.append([f"{others:,} others", "", f"{rest:+.4f}", *("" for _ in head[3:])])
+        shown = len(head) if any(remembered) else len(head) - 1
+        right = (2, 3) if plus_minus else (2,)
+        output.result_table(head[:shown], [line[:shown] for line in lines], right=right)
     if explanation.view == "centred":
         _say_mean_only(explanation.pair_names, explanation.conditional, output)
+
+
+def _plus_minus(spread: float | None) -> list[str]:
+    return [] if spread is None else [f"{spread:.4f}"]
 
 
 def _say_mean_only(pairs: Sequence[str], conditional: NDArray[np.bool_], output: Output) -> None:
@@ -183,27 +192,30 @@ def explain_whole(subject: Subject, output: Output) -> dict[str, Any]:
     stability = overview.stability()
     for title, found in (("field", overview.field_importance()), ("pair", overview.pair_importance())):
         if found:
-            header, lines = _importance_rows(title, found[:top])
+            header, lines = _importance_rows(title, found[:top], spread_of=overview.spread_of)
             output.result_table(header, lines, right=range(1, len(header) - 1))
             if len(found) > top:
                 output.result_lines(f"({len(found) - top:,} more: --top)")
             output.result_lines("")
+    if overview.spread_of is not None:
+        output.result_lines(f"±: {overview.spread_of}")
     if stability is not None:
         output.result_lines(_stability(stability, f"{stability.refits} refits on bootstrap samples agree"))
     _say_mean_only(overview.pair_names, overview.conditional, output)
     return {"global": overview.to_dict()}
 
 
-def _importance_rows(title: str, found: Sequence[Importance]) -> tuple[list[str], list[list[str]]]:
+def _importance_rows(
+    title: str, found: Sequence[Importance], *, spread_of: str | None
+) -> tuple[list[str], list[list[str]]]:
     largest = found[0].importance
-    with_spread = any(one.spread is not None for one in found)
     with_attention = any(one.attention is not None for one in found)
-    header = [title, "mean |effect|", *(["± refits"] if with_spread else []), "share"]
+    header = [title, "mean |effect|", *(["±"] if spread_of else []), "share"]
     header += [*(["attention"] if with_attention else []), ""]
     rows = []
     for one in found:
         cells = [one.name, f"{one.importance:.4f}"]
-        cells += ["-" if one.spread is None else f"{one.spread:.4f}"] if with_spread else []
+        cells += ["-" if one.spread is None else f"{one.spread:.4f}"] if spread_of else []
         cells.append(f"{100 * one.share:.1f} %")
         cells += ["-" if one.attention is None else f"{one.attention:.4f}"] if with_attention else []
         rows.append([*cells, "█" * (0 if largest == 0 else round(2 * _BAR * one.importance / largest))])

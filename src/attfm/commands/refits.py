@@ -39,13 +39,15 @@ def refits_of_run(model: Model, data: str, reading: Reading, *, seeds: int, outp
             table.labels, name=schema.target, task=task, valid=valid, test=test, seed=facts.split.seed,
             grouping=BY_CHANCE if by is None else grouping_in(table.source, schema, split_by(by)),
         )  # fmt: skip
-        if isinstance(facts.split.valid, str):
+        if isinstance(facts.split.valid, str) and (facts.models or 1) == 1:
             settings = model.config.train.model_copy(update={"early_stopping": False, "epochs": facts.best_epoch})
             model = replace(model, config=model.config.model_copy(update={"train": settings}))
     else:
         split = Split(*adult_split(table.labels.to_numpy()))
     count = 0 if split.train is None else len(split.train)
     output.say(f"{seeds} refits on the {count:,} training rows of {table.source.name}")
-    tables = Tables(table, schema, schema.target, split)
+    # Folds took in the validation rows that nobody had asked for.
+    own_valid = (facts.models or 1) == 1 or bool(facts.validation_rows)
+    tables = Tables(table, schema, schema.target, split, own_valid)
     with FitProgress(model.config.train.epochs, show=not output.quiet) as progress:
         return refit_with_seeds(model, tables, seeds, advice=advice, observer=progress)

@@ -1,6 +1,7 @@
 """`attfm train`: from a table to a saved, measured model."""
 
 import shlex
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def train(asked: Asked, config: Config, output: Output) -> None:
                 table.labels, name=target_name, task=task, valid=valid_part, test=test_part, seed=seed,
                 grouping=read.grouping,
             )  # fmt: skip
-        tables = Tables(table, schema, target_name, split, valid_table, test_table, written=read.written)
+        own_valid = asked.valid is not None
+        tables = Tables(table, schema, target_name, split, own_valid, valid_table, test_table, written=read.written)
         output.say(_describe(tables, by, seed))
         facts = RunFacts(
             table=source.name,
@@ -96,7 +98,10 @@ def train(asked: Asked, config: Config, output: Output) -> None:
 
 
 def _page(fitted: Fitted, tables: Tables) -> str:
-    """Return the report on the test rows, or else on the validation rows, or on what the model holds alone."""
+    """Return the report on the test rows, or else on the validation rows, or on the training rows out of fold.
+
+    Without any of them it is on what the model holds alone.
+    """
     prepared, split = fitted.prepared, tables.split
     for what, rows, numbers, own in (
         ("test", prepared.test, split.test, tables.test),
@@ -106,18 +111,21 @@ def _page(fitted: Fitted, tables: Tables) -> str:
             name = f"{tables.table.source.name} ({what} rows)" if own is None or what != "test" else own.source.name
             numbers = numbers if numbers is not None and len(numbers) == len(rows) else None
             return render_report(fitted.model, Examined.of_dataset(fitted.model, name, rows, numbers))
+    if fitted.trained.out_of_fold is not None:
+        name = f"{tables.table.source.name} (training rows, out of fold)"
+        logits, rows = fitted.trained.out_of_fold, prepared.data.train
+        return render_report(fitted.model, Examined.of_dataset(fitted.model, name, rows, prepared.numbers, logits))
     return render_report(fitted.model)
 
 
 def report(model: Model, path: Path, output: Output, *, again: str) -> None:
     """Print metrics, times, the folder and the commands that use it; `again` is the table they name."""
     facts, whole = model.facts, output.seconds
-    output.say(
-        f"{facts.epochs} epochs ({facts.stopped}); kept those parameters of epoch {facts.best_epoch}; "
-        f"{facts.features:,} features in {facts.fields} fields"
-    )
+    output.say(f"{_epochs(model)}; {facts.features:,} features in {facts.fields} fields")
     output.result_lines("")
     output.result_table(*metric_rows(model.metrics), right=range(1, 1 + len(model.metrics)))
+    if facts.models != 1 and not facts.validation_rows:
+        output.result_lines("(valid: out of fold, each row by the model that was not trained on it)")
     if facts.class_weights is not None:
         output.result_lines("(metrics are weighted by class, as training was)")
     if facts.calibration is not None:
@@ -140,6 +148,19 @@ def report(model: Model, path: Path, output: Output, *, again: str) -> None:
         "settings": model.config.model_dump(mode="json"),
         "seconds": {"whole": whole, "training": facts.seconds},
     })  # fmt: skip
+
+
+def _epochs(model: Model) -> str:
+    """Return how many epochs were run, and which one's parameters were kept, of one model or of several."""
+    facts = model.facts
+    if facts.models == 1:
+        return f"{facts.epochs} epochs ({facts.stopped}); kept those parameters of epoch {facts.best_epoch}"
+    runs = Counter(record["model"] for record in model.history).values()
+    rows = f"{facts.training_rows:,} rows" + ("" if facts.validation_rows else ", those for validation among them")
+    return (
+        f"{facts.models} models cross-fitted on folds of {rows}; each was stopped by its own fold, after "
+        f"{min(runs)} to {max(runs)} epochs; predictions and effects are their means"
+    )
 
 
 def labelled_table(data: str, reading: Reading, schema: Schema) -> LabelledTable:

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attfm.data.batch import Batch
@@ -88,8 +89,11 @@ class Dataset(Protocol):
     def sample(self, most: int) -> Batch:
         """Return all rows, or `most` of them by chance, always the same ones, in their order."""
 
+    def take(self, rows: NDArray[np.int64]) -> "Dataset":
+        """Return the given rows, by their numbers, in their order."""
+
     def bootstrap(self, seed: int) -> "Dataset":
-        """Return a bootstrap sample: the rows that were drawn, weighted by how often."""
+        """Return a bootstrap sample: the rows that were drawn, weighted by how often; see `bootstrap_draws`."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +125,22 @@ class InMemoryDataset:
         kept = np.sort(np.random.default_rng(0).choice(len(self), most, replace=False))
         return self.examples.rows.take(torch.from_numpy(kept))
 
+    def take(self, rows: NDArray[np.int64]) -> "InMemoryDataset":
+        return InMemoryDataset(self.examples.take(torch.from_numpy(rows)))
+
     def bootstrap(self, seed: int) -> "InMemoryDataset":
-        drawn = np.random.default_rng(seed).integers(0, len(self), len(self))
-        times = torch.from_numpy(np.bincount(drawn, minlength=len(self)))
+        times = torch.from_numpy(bootstrap_draws(len(self), seed))
         kept = times.nonzero()[:, 0]
         weight = (self.examples.weight * times)[kept]
         if not weight.any():  # only rows without weight were drawn
             return self
         return InMemoryDataset(Examples(self.examples.rows.take(kept), self.examples.target[kept], weight))
+
+
+def bootstrap_draws(rows: int, seed: int) -> NDArray[np.int64]:
+    """Return how often each row is drawn in a bootstrap sample, int64 (rows,)."""
+    drawn = np.random.default_rng(seed).integers(0, rows, rows)
+    return np.bincount(drawn, minlength=rows).astype(np.int64)
 
 
 def batch_count(rows: int, size: int) -> int:

@@ -19,7 +19,7 @@ from attfm.estimators.labels import label_column, label_name, read_weights
 from attfm.model.bundle import Model
 from attfm.model.run_folder import save_model
 from attfm.model.task import check_class_weights
-from attfm.train.fit import fit
+from attfm.train.fit import Fitted, fit
 from attfm.train.observer import FitProgress
 from attfm.train.prepare import LabelledTable, Tables
 
@@ -34,6 +34,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
     task: TaskName | Literal["auto"]
     class_weight: Mapping[Any, float] | Literal["balanced"] | None
     random_state: int | np.random.RandomState | None
+    oof_: NDArray[np.float64] | None
     split: TimeSplit | GroupSplit | str | None
 
     def __init__(
@@ -54,14 +55,15 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         optimizer: Literal["adam", "sgd", "adagrad"] = _TRAIN.optimizer, learning_rate: float = _TRAIN.learning_rate,
         embedding_decay: float = _TRAIN.embedding_decay, linear_decay: float = _TRAIN.linear_decay,
         embedding_ridge: float = _TRAIN.embedding_ridge, linear_ridge: float = _TRAIN.linear_ridge,
-        memory_ridge: float = _TRAIN.memory_ridge, memory_smoothness: float = _TRAIN.memory_smoothness,
+        memory_ridge: float = _TRAIN.memory_ridge, statistic_smoothness: float = _TRAIN.statistic_smoothness,
         adam_eps: float = _TRAIN.adam_eps, rates: bool = _TRAIN.rates, rate_levels: int = _TRAIN.rate_levels,
         attention_l2: float = _TRAIN.attention_l2, smoothness: float | Literal["auto"] = _TRAIN.smoothness,
         base_rate_start: bool = _TRAIN.base_rate_start, averaging: float = _TRAIN.averaging,
         split: TimeSplit | GroupSplit | str | None = _TRAIN.split,
         validation_fraction: float = _TRAIN.validation_fraction,
         early_stopping: bool = _TRAIN.early_stopping, patience: int = _TRAIN.patience,
-        warm_start_from: Literal["fm"] | None = _TRAIN.warm_start_from, n_bags: int = _TRAIN.n_bags,
+        warm_start_from: Literal["fm"] | None = _TRAIN.warm_start_from,
+        n_models: int | Literal["auto"] = _TRAIN.n_models, n_bags: int = _TRAIN.n_bags,
         threshold: float = _TRAIN.threshold, calibrate: CalibrationSetting = _TRAIN.calibrate,
         device: Literal["auto", "cpu", "cuda"] = _TRAIN.device,
         backend: Literal["auto", "native", "reference"] = _TRAIN.backend,
@@ -137,7 +139,21 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         tables = Tables(table, schema, label_name(y), valid=valid)
         with FitProgress(config.train.epochs, show=self.verbose) as progress:
             fitted = fit(tables, config, progress)
-        return self._take(fitted.model, labels)
+        self._take(fitted.model, labels)
+        self.oof_ = self._out_of_fold(fitted, len(labels))
+        return self
+
+    @staticmethod
+    def _out_of_fold(fitted: Fitted, rows: int) -> NDArray[np.float64] | None:
+        """Return probabilities (rows, classes) or predictions (rows,) out of fold, NaN of rows in none, or None."""
+        logits = fitted.trained.out_of_fold
+        if logits is None:
+            return None
+        in_folds = np.isfinite(logits).all(1)
+        scores = fitted.model.task.scores(logits[in_folds])
+        out_of_fold = np.full((rows, *scores.shape[1:]), np.nan)
+        out_of_fold[fitted.prepared.numbers[in_folds]] = scores
+        return out_of_fold
 
     def _check_learnable(self, labels: NDArray[Any]) -> None:
         """Raise TargetError where there is nothing to learn in these labels."""
@@ -146,6 +162,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         """Become the fitted estimator of a model; `labels` are those it was fitted on, where they are at hand."""
         self.model_ = model
         self.history_ = list(model.history)
+        self.oof_ = None
         return self
 
     def save(self, folder: str | Path) -> Path:

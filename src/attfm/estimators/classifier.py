@@ -41,7 +41,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         How the parameters are found.
     embedding_decay, linear_decay : float, decoupled weight decay of V and w
     embedding_ridge, linear_ridge : float, ridge of V and w, in rows
-    memory_ridge, memory_smoothness : float, ridge and smoothness of the memory of value pairs, in rows
+    memory_ridge, statistic_smoothness : float, ridge and smoothness of the memory of value pairs, in rows
     adam_eps : float, eps of Adam
     rates, rate_levels : bool, int
         Whether ids have embeddings of their target rate and count too, and the levels above which a field has them.
@@ -54,6 +54,8 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     validation_fraction, early_stopping, patience : float, bool, int
         Rows held out where no eval_set is given, and when to stop.
     warm_start_from : "fm" or None, train an FM first and start from its embeddings (paper, section 3.3)
+    n_models : int or "auto", models that are cross-fitted on as many folds of the rows and averaged, each stopped by
+        the fold that it was not trained on; "auto": 8 on small tables, else 1
     n_bags : int, refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each
         takes as long as the fit
     threshold : float in (0, 1), probability above which `predict` gives the second of two classes
@@ -69,7 +71,10 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     ----------
     classes_ : (classes,), sorted labels
     model_ : attfm.Model, the fitted model
-    history_ : list of dict, one dictionary for each epoch
+    history_ : list of dict, one dictionary for each epoch; of several models one after the other, by their "model"
+    oof_ : float64 (rows, classes) or None
+        Out-of-fold probabilities of the rows of the fit, each by the one model that was not trained on it, NaN of rows
+        that were in no fold; None for one model, and after `attfm.load`.
     n_features_in_, feature_names_in_ : int and (columns,), the columns of the fit
     feature_importances_ : (columns,), the share of each column in the mean |effect| over the training rows
 

@@ -13,7 +13,7 @@ from attfm.errors import ConfigError
 from attfm.explain.levels import Levels, level_sums
 from attfm.explain.purification import Design, conditional_parts
 from attfm.model.bundle import Model
-from attfm.model.modules import FactorizationMachine
+from attfm.model.ensemble import Scorer
 from attfm.model.terms import Terms, all_field_pairs, field_pairs
 
 Floats = NDArray[np.float64]
@@ -25,6 +25,7 @@ _MOST_MEANS = 1 << 22  # conditional means kept in all: 32 MiB
 _MOST_LEVELS = 1 << 16  # of the two fields of a pair together
 _MOST_PAIRS = 1_000  # pairs with conditional means: bounds the time
 _ARRAYS = ("counts", "main_mean", "pair_mean", "centred", "moved")
+_MEMBER_ARRAYS = ("main_mean", "pair_mean", "moved")  # of each member of an ensemble; the others are the same in all
 NO_BACKGROUND = (
     "This model has no background stored, which the centred view needs: ask for the raw view "
     "(view='raw', or --raw on the command line), or train again."
@@ -45,6 +46,7 @@ class Background:
     moved : float64 (entries, outputs), for each centred pair what is moved to its first field at each of that field's
         levels, and then to its second field; of a multi-valued field the sum over a row's members, by weight
     rows, training_rows : rows that were summarised, and how many there were
+    members : backgrounds of the members of an ensemble, against which their own effects are centred
     """
 
     levels: Levels
@@ -56,6 +58,7 @@ class Background:
     moved: Floats
     rows: int
     training_rows: int
+    members: tuple["Background", ...] = ()
 
     @cached_property
     def _starts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -76,7 +79,8 @@ class Background:
             main[:, i] += to_first[:, place]
             main[:, j] += to_second[:, place]
         base = self.main_mean.sum(0) + self.pair_mean.sum(0)
-        return replace(terms, intercept=terms.intercept + base, main=main, pair=pair)
+        members = tuple(own.centre(part, levels) for own, part in zip(self.members, terms.members, strict=False))
+        return replace(terms, intercept=terms.intercept + base, main=main, pair=pair, members=members)
 
     def _moved(self, starts: NDArray[np.int64], fields: NDArray[np.int64], levels: Batch) -> Floats:
         """Return what each centred pair gives to one of its fields, (rows, centred pairs, outputs)."""
@@ -92,6 +96,8 @@ class Background:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that `of_model` needs."""
         arrays = {name: getattr(self, name) for name in _ARRAYS} | {"rows": np.array([self.rows, self.training_rows])}
+        for number, member in enumerate(self.members):
+            arrays |= {f"member.{number}.{name}": getattr(member, name).astype(np.float32) for name in _MEMBER_ARRAYS}
         return arrays | {f"cuts.{f}": cuts for f, cuts in self.levels.cuts.items()}
 
     @classmethod
@@ -105,18 +111,32 @@ class Background:
         if len(arrays["counts"]) != levels.sizes.sum():
             raise ConfigError(OTHER_BACKGROUND)
         rows, training_rows = arrays["rows"].tolist()
-        means = {name: arrays[name] for name in _ARRAYS}
-        return cls(levels, field_pairs(model.module), **means, rows=rows, training_rows=training_rows)
+        means: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
+        whole = cls(levels, field_pairs(model.module), **means, rows=rows, training_rows=training_rows)
+        count = sum(name.startswith("member.") and name.endswith(".moved") for name in arrays)
+        of_members: list[dict[str, Any]] = [
+            {name: arrays[f"member.{number}.{name}"].astype(np.float64) for name in _MEMBER_ARRAYS}
+            for number in range(count)
+        ]
+        return replace(whole, members=tuple(replace(whole, **means) for means in of_members))
 
     @classmethod
-    def of_sample(cls, terms: Terms, levels: Levels, of_rows: Batch) -> Self:
-        """Return the background of the given terms; of_rows : the levels of their rows."""
+    def of_sample(
+        cls, terms: Terms, levels: Levels, of_rows: Batch, *, centred: NDArray[np.bool_] | None = None
+    ) -> Self:
+        """Return the background of the given terms.
+
+        Parameters
+        ----------
+        of_rows : Batch, the levels of their rows
+        centred : bool (pairs,) or None, which pairs get conditional means; None: as many as are affordable
+        """
         fields = range(len(levels.names))
         pairs = all_field_pairs(len(fields)) if terms.pair.shape[1] else np.empty((0, 2), np.int64)
         designs = [Design.of_levels(of_rows.field(f), int(levels.sizes[f])) for f in fields]
         counts = np.concatenate([np.bincount(design.level, minlength=design.size) for design in designs])
         main_mean, pair_mean = terms.main.mean(0), terms.pair.mean(0, dtype=np.float64)
-        centred = _affordable(terms.pair, pairs, levels.sizes)
+        centred = _affordable(terms.pair, pairs, levels.sizes) if centred is None else centred
         moved = [np.zeros((0, len(terms.intercept)))]
         for p in np.flatnonzero(centred):
             deviation = terms.pair[:, p].astype(np.float64) - pair_mean[p]
@@ -131,7 +151,7 @@ class Background:
         return cls(levels, pairs, counts, main_mean, pair_mean, centred, np.concatenate(moved), rows, rows)
 
 
-def sample_size(module: FactorizationMachine) -> int:
+def sample_size(module: Scorer) -> int:
     """Return how many rows a summary is made of at most."""
     effects = max(module.fields * (module.fields - 1) // 2 * module.outputs, 1)
     return int(np.clip(_MOST_EFFECTS // effects, _LEAST_ROWS, _MOST_ROWS))

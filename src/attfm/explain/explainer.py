@@ -91,10 +91,15 @@ class Explainer:
         conditional = np.zeros(len(self.pairs), np.bool_)
         if self.background is not None:
             terms, conditional = self.background.centre(terms, self.levels.of(rows)), self.background.centred
+        members: dict[str, Any] = {}
+        if terms.members:
+            for name in ("main", "pair"):
+                of_members = [getattr(member, name).astype(np.float32) for member in terms.members]
+                members[f"members_{name}"] = np.stack(of_members, axis=1)
         return Explanation(
             self.view, self.levels.names, self.pairs, task.outputs, task.unit, terms.intercept, terms.main,
             terms.pair.astype(np.float64, copy=False), terms.attention, terms.applied, self.levels.row_labels(rows),
-            numbers, conditional, **_memory_columns(terms, len(self.pairs)),
+            numbers, conditional, **_memory_columns(terms, len(self.pairs)), **members,
         )  # fmt: skip
 
 

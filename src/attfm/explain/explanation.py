@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from attfm.errors import ConfigError, MissingExtraError
 from attfm.explain.grouping import group_fields, summed
+from attfm.model.ensemble import jackknife_error
 from attfm.model.task import LOGIT, UNCALIBRATED
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ Floats = NDArray[np.float64]
 View = Literal["centred", "raw"]
 BY_ROW = (
     "main", "pair", "attention", "applied", "labels", "rows", "within_attention", "within_applied", "memory", "seen",
+    "members_main", "members_pair",
 )  # fmt: skip
 
 
@@ -41,6 +43,7 @@ class Effect:
         How much of a pair's effect is remembered of its two values; None of a field, and of a pair without a memory.
         In the centred view it is the raw one, and the rest of the effect is relative to the averages.
     seen : int or None, in how many training rows the two values stood together, where the pair has a memory
+    spread : float or None, standard error of the effect; None of one model (see `Explanation.spread`)
 
     Examples
     --------
@@ -56,6 +59,7 @@ class Effect:
     applied: float | None = None
     memory: float | None = None
     seen: int | None = None
+    spread: float | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +74,9 @@ class Effect:
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, name and value included."""
         texts = {"name": self.name, "value": self.value, "fields": list(self.fields), "values": list(self.values)}
-        effect = {"effect": self.effect, "attention": self.attention, "applied": self.applied}
+        effect = {
+            "effect": self.effect, "spread": self.spread, "attention": self.attention, "applied": self.applied
+        }  # fmt: skip
         return texts | effect | ({} if self.memory is None else {"memory": self.memory, "seen": self.seen})
 
 
@@ -103,6 +109,8 @@ class Explanation:
         The part of each raw pair effect that is remembered of the two values (u of DESIGN section 1); NaN of a pair
         without a memory, None where no pair has one.
     seen : int32 (rows, pairs) or None, training rows that had the two values; -1 of a pair without a memory
+    members_main, members_pair : float32 (rows, models, fields, outputs) and (rows, models, pairs, outputs), or None
+        The effects of each member of an ensemble, of which `main` and `pair` are the means; None of one model.
 
     Slices are taken by row: `e[0]`, `e[2:5]`, `e[mask]`.
 
@@ -138,6 +146,8 @@ class Explanation:
     within_applied: NDArray[np.float32] | None = None
     memory: Floats | None = None
     seen: NDArray[np.int32] | None = None
+    members_main: NDArray[np.float32] | None = None
+    members_pair: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.main)
@@ -175,6 +185,23 @@ class Explanation:
         both = np.concatenate([self.main, self.pair], axis=1)
         return both[:, :, 0] if len(self.outputs) == 1 else both
 
+    @cached_property
+    def spread(self) -> Floats | None:
+        """The standard error of each effect, shaped as `values`, by the jackknife over the members of an ensemble.
+
+        None of one model. The effect plus and minus twice its spread is about a 95 % interval; see
+        `attfm.model.ensemble.jackknife_error` for what is in it.
+        """
+        errors = self._errors
+        return errors[:, :, 0] if errors is not None and len(self.outputs) == 1 else errors
+
+    @cached_property
+    def _errors(self) -> Floats | None:
+        """The standard errors of all effects, (rows, effects, outputs), or None."""
+        if self.members_main is None or self.members_pair is None:
+            return None
+        return jackknife_error(np.concatenate([self.members_main, self.members_pair], axis=2).swapaxes(0, 1))
+
     @property
     def logits(self) -> Floats:
         """Base and effects summed: (rows, outputs) logits, or predictions of a regression."""
@@ -190,6 +217,7 @@ class Explanation:
 
     def _effect(self, row: int, number: int, output: int) -> Effect:
         memory = seen = None
+        spread = None if self._errors is None else float(self._errors[row, number, output])
         if number < len(self.fields):
             ends, attention, applied = [number], self.within_attention, self.within_applied
             effect = float(self.main[row, number, output])
@@ -202,7 +230,7 @@ class Explanation:
                 seen = None if self.seen is None else int(self.seen[row, number])
         fields, values = zip(*((self.fields[f], str(self.labels[row, f])) for f in ends), strict=True)
         weights = [None if array is None else float(array[row, number]) for array in (attention, applied)]
-        return Effect(fields, values, effect, weights[0], weights[1], memory, seen)
+        return Effect(fields, values, effect, weights[0], weights[1], memory, seen, spread)
 
     def grouped(self, groups: Mapping[str, Sequence[str]]) -> Explanation:
         """Return the explanation with fields summed into groups, such as {"person": ["age", "sex"]}.
@@ -236,6 +264,13 @@ class Explanation:
         within_attention = attention = None
         if self.attention is not None:
             within_attention, attention = split(self.attention, self.within_attention)
+        members_main, members_pair = self.members_main, self.members_pair
+        if members_main is not None and members_pair is not None:
+            shape = members_main.shape[:2]
+            parts = split(
+                members_pair.reshape(-1, *members_pair.shape[2:]), members_main.reshape(-1, *members_main.shape[2:])
+            )
+            members_main, members_pair = (part.reshape(*shape, *part.shape[1:]) for part in parts)
         memory = None
         if self.memory is not None:
             between_groups = self.memory[:, between]
@@ -248,7 +283,7 @@ class Explanation:
         return replace(
             self, fields=fields, pairs=pairs, main=main, pair=pair, labels=labels, conditional=conditional,
             attention=attention, applied=applied, within_attention=within_attention, within_applied=within_applied,
-            memory=memory, seen=None,
+            memory=memory, seen=None, members_main=members_main, members_pair=members_pair,
         )  # fmt: skip
 
     def to_arrow(self) -> pa.Table:

@@ -12,7 +12,7 @@ from attfm.explain.explainer import Explainer
 from attfm.explain.stability import Stability
 from attfm.explain.summary import Summary, averaged
 from attfm.model.bundle import Model
-from attfm.model.modules import FactorizationMachine
+from attfm.model.ensemble import Scorer
 from attfm.model.terms import Terms, logits_without, terms_of
 
 Floats = NDArray[np.float64]
@@ -48,7 +48,7 @@ class Refits:
     """Modules trained again on the model's training rows with other seeds; rows : those rows, or a sample of them."""
 
     rows: Batch
-    modules: Sequence[FactorizationMachine]
+    modules: Sequence[Scorer]
 
 
 @dataclass(frozen=True)

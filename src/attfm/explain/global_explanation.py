@@ -14,6 +14,7 @@ from attfm.explain.explanation import joined
 from attfm.explain.levels import Levels
 from attfm.explain.stability import Stability
 from attfm.explain.summary import Summary
+from attfm.model.ensemble import jackknife_error
 from attfm.model.task import LOGIT, UNCALIBRATED
 
 Floats = NDArray[np.float64]
@@ -30,7 +31,8 @@ class Shape:
     edges : float64 (levels − 1,) or None, of the bins of an ordered field, which are the levels from the third on
     effect : float64 (levels, outputs), mean centred main effect of the rows with that value
     rows : int64 (levels,), rows with it; a row with several members of a multi-valued field is in several levels
-    spread : float64 (levels, outputs) or None, standard deviation over refits; None without refits
+    spread : float64 (levels, outputs) or None, standard deviation over refits, or else the standard error of an
+        ensemble; None of one model without refits
     ordered : bool, whether neighbouring levels are neighbouring values
 
     Examples
@@ -111,7 +113,7 @@ class Importance:
     fields : tuple of str, the field, ("age",), or the two of a pair, ("age", "job")
     importance : float, in logits or in a regression target's unit
     share : float, of the sum of all importances
-    spread : float or None, standard deviation over refits
+    spread : float or None, standard deviation over refits, or else the standard error of an ensemble
     attention, attention_spread : float or None, mean and standard deviation of a pair's a_ij over the rows
 
     Examples
@@ -191,8 +193,27 @@ class GlobalExplanation:
         return tuple(joined((self.fields[i], self.fields[j])) for i, j in self.pairs)
 
     def with_summary(self, summary: Summary) -> Self:
-        """Return the overview of other rows, with the spread over refits that was stored."""
-        return replace(self, summary=replace(summary, refits=self.summary.refits))
+        """Return the overview of other rows, with the spread over refits and members that was stored."""
+        stored = self.summary
+        return replace(self, summary=replace(summary, refits=stored.refits, members=stored.members))
+
+    @property
+    def spread_of(self) -> str | None:
+        """What a spread is, such as "standard deviation over 5 refits"; None where there is none."""
+        if len(self.summary.refits) > 1:
+            return f"standard deviation over {len(self.summary.refits)} refits"
+        members = len(self.summary.members)
+        return f"standard error by the jackknife over {members} cross-fitted models" if members > 1 else None
+
+    def _spread(self, name: str, part: slice = slice(None), *, summed: bool = False) -> Floats | None:
+        """Return how far an array of the summary can be trusted: by the refits, or else by the members."""
+        by_refits = len(self.summary.refits) > 1
+        others = self.summary.refits if by_refits else self.summary.members
+        if len(others) < 2:
+            return None
+        arrays = [getattr(other, name)[part] for other in others]
+        arrays = [array.sum(1) for array in arrays] if summed else arrays
+        return np.asarray(np.std(arrays, axis=0, ddof=1), np.float64) if by_refits else jackknife_error(arrays)
 
     def importance(self) -> list[Importance]:
         """Return fields and pairs, the most important first."""
@@ -200,22 +221,19 @@ class GlobalExplanation:
 
     def field_importance(self) -> list[Importance]:
         """Return the fields, the most important first."""
-        sizes = [summary.field_importance for summary in (self.summary, *self.summary.refits)]
-        return self._importances([(name,) for name in self.fields], sizes)
+        return self._importances("field_importance", [(name,) for name in self.fields])
 
     def pair_importance(self) -> list[Importance]:
         """Return the pairs, the most important first, with their attention."""
         fields = [(self.fields[i], self.fields[j]) for i, j in self.pairs]
-        sizes = [summary.pair_importance for summary in (self.summary, *self.summary.refits)]
-        return self._importances(fields, sizes, self.summary.attention_mean, self.summary.attention_std)
+        attention = self.summary.attention_mean, self.summary.attention_std
+        return self._importances("pair_importance", fields, *attention)
 
-    def _importances(
-        self, fields: Sequence[tuple[str, ...]], sizes: Sequence[Floats], *attention: Floats
-    ) -> list[Importance]:
-        """Return importances, largest first; sizes : (effects, outputs) of the model and each refit."""
-        size, *refits = (of_outputs.sum(1) for of_outputs in sizes)
+    def _importances(self, name: str, fields: Sequence[tuple[str, ...]], *attention: Floats) -> list[Importance]:
+        """Return importances by their name in the summary, largest first."""
+        size = getattr(self.summary, name).sum(1)
         whole = float(self.summary.field_importance.sum() + self.summary.pair_importance.sum()) or 1.0
-        rest = (_spread(refits), *attention)
+        rest = (self._spread(name, summed=True), *attention)
         importances = [
             Importance(
                 names, float(size[n]), float(size[n] / whole),
@@ -240,7 +258,7 @@ class GlobalExplanation:
         f = self.fields.index(field)
         levels, summary, kind = self.levels, self.summary, self.levels.kinds[f]
         part = slice(levels.offsets[f], levels.offsets[f] + levels.sizes[f])
-        spread = _spread([refit.shape[part] for refit in summary.refits])
+        spread = self._spread("shape", part)
         edges = levels.edges(f) if kind in ("numeric", "scaled") else None
         effect, rows, ordered = summary.shape[part], summary.shape_rows[part], levels.ordered[f]
         return Shape(field, kind, levels.labels(f), edges, effect, rows, spread, ordered)
@@ -311,7 +329,3 @@ class GlobalExplanation:
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
-
-
-def _spread(refits: Sequence[Floats]) -> Floats | None:
-    return np.std(refits, axis=0, ddof=1) if len(refits) > 1 else None

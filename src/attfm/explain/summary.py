@@ -13,7 +13,7 @@ from attfm.data.encoder import Encoder
 from attfm.explain.background import Arrays, Background, sample_size
 from attfm.explain.levels import Levels, cells
 from attfm.model.bundle import Model
-from attfm.model.modules import FactorizationMachine
+from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.terms import Terms, chunks, terms_chunk, terms_of
 
 Floats = NDArray[np.float64]
@@ -51,6 +51,7 @@ class Summary:
     shape, shape_rows : float64 (levels, outputs) and int64 (levels,), mean centred main effect of each level, and its
         rows; the levels of all fields one after the other
     surfaces : of the most important pairs; refits : the same figures of refits on bootstrap samples
+    members : the same figures of the members of an ensemble
     """
 
     rows: int
@@ -63,6 +64,7 @@ class Summary:
     shape_rows: Counts
     surfaces: tuple[Surface, ...] = ()
     refits: tuple["Summary", ...] = ()
+    members: tuple["Summary", ...] = ()
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that `from_arrays` needs."""
@@ -70,8 +72,9 @@ class Summary:
         arrays["summary_rows"] = np.array([self.rows])
         for surface in self.surfaces:
             arrays |= {f"surface.{surface.pair}.{name}": getattr(surface, name) for name in _SURFACE_ARRAYS}
-        for number, refit in enumerate(self.refits):
-            arrays |= {f"bag.{number}.{name}": getattr(refit, name) for name in _ARRAYS}
+        for kind, others in (("bag", self.refits), ("member", self.members)):
+            for number, other in enumerate(others):
+                arrays |= {f"{kind}.{number}.{name}": getattr(other, name) for name in _ARRAYS}
         return arrays
 
     @classmethod
@@ -80,10 +83,14 @@ class Summary:
         rows = int(arrays["summary_rows"][0])
         pairs = sorted({int(name.split(".")[1]) for name in arrays if name.startswith("surface.")})
         surfaces = tuple(Surface(p, *(arrays[f"surface.{p}.{name}"] for name in _SURFACE_ARRAYS)) for p in pairs)
-        numbers = sorted({int(name.split(".")[1]) for name in arrays if name.startswith("bag.")})
         own: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
-        of_refits: list[dict[str, Any]] = [{name: arrays[f"bag.{n}.{name}"] for name in _ARRAYS} for n in numbers]
-        return cls(rows, **own, surfaces=surfaces, refits=tuple(cls(rows, **figures) for figures in of_refits))
+
+        def others(kind: str) -> tuple[Self, ...]:
+            numbers = sorted({int(name.split(".")[1]) for name in arrays if name.startswith(f"{kind}.")})
+            figures: list[dict[str, Any]] = [{name: arrays[f"{kind}.{n}.{name}"] for name in _ARRAYS} for n in numbers]
+            return tuple(cls(rows, **of_other) for of_other in figures)
+
+        return cls(rows, **own, surfaces=surfaces, refits=others("bag"), members=others("member"))
 
 
 # The names in a run folder; there a refit is called "bag".
@@ -169,17 +176,21 @@ class _Cells:
 
 
 def summarise(
-    module: FactorizationMachine, encoder: Encoder, rows: Dataset, *, refits: Sequence[FactorizationMachine] = ()
+    module: Scorer, encoder: Encoder, rows: Dataset, *, refits: Sequence[Scorer] = ()
 ) -> dict[str, NDArray[Any]]:
     """Return background and global summary of a trained module as arrays by name, to be stored beside the model.
 
     Of many training rows a random sample is taken. The refits were trained on bootstrap samples of the rows: their
-    summaries show how far figures can be trusted.
+    summaries show how far figures can be trusted. So do those of the members of an ensemble.
     """
     part = rows.sample(sample_size(module))
     background, summary = averaged(module, encoder, part, surfaces=STORED_SURFACES)
     others = tuple(averaged(refit, encoder, part)[1] for refit in refits)
-    return replace(background, training_rows=len(rows)).to_arrays() | replace(summary, refits=others).to_arrays()
+    machines = members_of(module) if isinstance(module, Ensemble) else ()
+    members = [averaged(machine, encoder, part, centred=background.centred) for machine in machines]
+    background = replace(background, training_rows=len(rows), members=tuple(own for own, _ in members))
+    summary = replace(summary, refits=others, members=tuple(own for _, own in members))
+    return background.to_arrays() | summary.to_arrays()
 
 
 def is_of(model: Model, rows: Dataset) -> bool:
@@ -195,13 +206,19 @@ def is_of(model: Model, rows: Dataset) -> bool:
 
 
 def averaged(
-    module: FactorizationMachine, encoder: Encoder, rows: Batch, *, surfaces: int = 0
+    module: Scorer, encoder: Encoder, rows: Batch, *, surfaces: int = 0, centred: NDArray[np.bool_] | None = None
 ) -> tuple[Background, Summary]:
-    """Return background and summary of some rows, with the surfaces of so many of the most important pairs."""
+    """Return background and summary of some rows.
+
+    Parameters
+    ----------
+    surfaces : int, how many of the most important pairs get their surfaces
+    centred : bool (pairs,) or None, which pairs get conditional means; None: as many as are affordable
+    """
     levels = Levels.of_rows(encoder, rows)
     of_rows = levels.of(rows)
     terms = Terms.concatenate([terms_of(module, chunk) for chunk in chunks(module, rows)])
-    background = Background.of_sample(terms, levels, of_rows)
+    background = Background.of_sample(terms, levels, of_rows, centred=centred)
     step = terms_chunk(module)
 
     def tally(pairs: Sequence[int]) -> Summary:

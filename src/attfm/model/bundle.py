@@ -18,6 +18,7 @@ from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
 from attfm.data.unknown_values import UnknownValues
 from attfm.model.calibration import Calibration
+from attfm.model.ensemble import Ensemble, Scorer
 from attfm.model.facts import RunFacts
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task, task_of
@@ -47,10 +48,10 @@ class Model:
 
     Attributes
     ----------
-    schema, encoder, target, module, config : the parts
+    schema, encoder, target, module, config : the parts; the module is one machine, or an ensemble of them
     facts : RunFacts, where the rows came from, and how training went
     metrics : by part ("valid", "test") and name, what was measured after training
-    history : one dictionary for each epoch, the learning curve
+    history : one dictionary for each epoch, the learning curve; of an ensemble those of its members, by "model" from 1
     background : arrays by name
         Summary of the training rows that `attfm.explain` made and reads; empty where there is none.
     calibration : attfm.Calibration
@@ -60,7 +61,7 @@ class Model:
     schema: Schema
     encoder: Encoder
     target: Target
-    module: FactorizationMachine
+    module: Scorer
     config: Config
     facts: RunFacts = field(default_factory=RunFacts)
     metrics: Mapping[str, dict[str, float]] = field(default_factory=dict)
@@ -119,7 +120,7 @@ class Model:
         return logits
 
     @cached_property
-    def scorer(self) -> FactorizationMachine:
+    def scorer(self) -> Scorer:
         """The module in float64: what explanations are checked against, and what scores where the kernels can't."""
         # In float64 a row's score does not depend on the rows beside it by more than 1e-15: the matrix products of
         # torch sum in another order for another number of rows.
@@ -179,3 +180,8 @@ def build_module(encoder: Encoder, target: Target, config: Config) -> Factorizat
     return FactorizationMachine(
         encoder.n_features, len(encoder.fields), len(task.outputs), config.model.of_task(task.name)
     )
+
+
+def build_ensemble(encoder: Encoder, target: Target, config: Config, *, members: int) -> Ensemble:
+    """Return so many untrained modules that predict as one."""
+    return Ensemble([build_module(encoder, target, config) for _ in range(members)])

@@ -11,6 +11,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from attfm.config import CalibrationName, CalibrationSetting
 from attfm.errors import ConfigError
+from attfm.model.ensemble import Scorer, members_of
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
 
@@ -152,20 +153,24 @@ class Calibration(BaseModel):
         slope, offset = _fit_linear(task, logits, wanted, weight, shared=shared)
         return cls(kind=kind, rows=len(target), slope=tuple(slope.tolist()), offset=tuple(offset.tolist()))
 
-    def fold_into(self, module: FactorizationMachine) -> None:
+    def fold_into(self, module: Scorer) -> None:
         """Make the logits of an uncalibrated module, and all terms that they are made of, the calibrated ones.
 
-        Of "none" and "isotonic" the module stays as it is.
+        Of "none" and "isotonic" the module stays as it is. Of an ensemble every member gets it: so does their mean.
         """
         if self.slope:
-            module.target_std, module.target_mean = self._buffers(module)
+            for member in members_of(module):
+                member.target_std, member.target_mean = self._buffers(member)
 
-    def is_in(self, module: FactorizationMachine) -> bool:
+    def is_in(self, module: Scorer) -> bool:
         """Return whether it was folded into a module of as many outputs, or there is nothing to fold."""
         if self.outputs not in (None, module.outputs):
             return False
-        folded = zip((module.target_std, module.target_mean), self._buffers(module), strict=True) if self.slope else ()
-        return all(torch.equal(buffer, own) for buffer, own in folded)
+        return not self.slope or all(
+            torch.equal(buffer, own)
+            for member in members_of(module)
+            for buffer, own in zip((member.target_std, member.target_mean), self._buffers(member), strict=True)
+        )
 
     def _buffers(self, module: FactorizationMachine) -> tuple[torch.Tensor, torch.Tensor]:
         """Return slope and offset as a module has them: by these a regression's logits get the target's unit."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from attfm.model.bundle import Model
+from attfm.model.ensemble import members_of
 
 
 def _cell(text: object) -> str:
@@ -26,10 +27,16 @@ def model_card(model: Model) -> str:
         for part, values in model.metrics.items()
     ]
     classes = f" with the classes {', '.join(_cell(c) for c in model.task.class_names)}" if model.target.classes else ""
+    models = len(members_of(model.module))
+    what = (
+        f"The mean of {models} attentional factorization machines"
+        if models > 1
+        else "An attentional factorization machine"
+    )
     lines = [
         f"# Model of {_cell(model.target.name)}",
         "",
-        f"An attentional factorization machine (preset `{settings.model.preset}`), {model.task.name} task{classes}.",
+        f"{what} (preset `{settings.model.preset}`), {model.task.name} task{classes}.",
         "",
         "## Figures",
         "",

@@ -28,7 +28,9 @@ class RunFacts(BaseModel):
     table : str, name of the table that was trained on, with `rows` rows; `test_rows` were set aside
     split : SplitFacts or "adult", how it was split; "adult": as all figures on Adult are
     training_rows, validation_rows, features, fields : int, sizes of what was trained on
-    epochs, best_epoch : int, how many passes over the rows were made, and whose parameters were kept
+    models : int, how many were trained and are averaged; with several, each was stopped by a fold of the training rows
+    epochs, best_epoch : int, how many passes over the rows were made, and whose parameters were kept; of several models
+        their means
     stopped : str, why training ended
     seconds : float, from the labels to the trained module
     class_weights : list of float, by which rows were weighted, in the order of the target's classes
@@ -47,6 +49,7 @@ class RunFacts(BaseModel):
     validation_rows: int | None = None
     features: int | None = None
     fields: int | None = None
+    models: int | None = None
     epochs: int | None = None
     best_epoch: int | None = None
     stopped: str | None = None

@@ -22,9 +22,10 @@ from attfm.data.schema import Schema
 from attfm.data.target import Target
 from attfm.errors import AttfmError, RunFolderError
 from attfm.files import finite, sha256
-from attfm.model.bundle import Model, build_module
+from attfm.model.bundle import Model, build_ensemble, build_module
 from attfm.model.calibration import Calibration
 from attfm.model.card import model_card
+from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.facts import RunFacts
 from attfm.model.memory import PairMemory
 
@@ -113,9 +114,9 @@ def _write(model: Model, part: Path, report: str | None) -> None:
         save_arrays(arrays, part / _BACKGROUND)
     if model.calibration.kind != "none":
         (part / _CALIBRATION).write_text(model.calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    memory = model.module.memory
-    if memory is not None:
-        save_file(memory.to_tensors(), part / _MEMORY)
+    remembered = _remembered(model.module)
+    if remembered:
+        save_file(remembered, part / _MEMORY)
     files = [*_FILES, *(name for name in _OPTIONAL if (part / name).is_file())]
     settings = {
         "format": FORMAT,
@@ -173,17 +174,23 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     target = Target.from_json(json.dumps(settings["target"]))
     known = {name: {**_BEFORE[name], **values} for name, values in settings["settings"].items() if name in _BEFORE}
     config = Config.parse({**settings["settings"], **known}, where=f"'{path / _SETTINGS}'")
-    module, calibration = build_module(encoder, target, config), Calibration()
+    weights = load_file(path / "weights.safetensors")
+    # The members of an ensemble have their numbers in the names: "members.0.intercept".
+    members = {name.split(".")[1] for name in weights if name.startswith("members.")}
+    module: Scorer
+    if members:
+        module = build_ensemble(encoder, target, config, members=len(members))
+    else:
+        module = build_module(encoder, target, config)
+    calibration = Calibration()
     if _CALIBRATION in settings["sha256"]:
         calibration = Calibration.model_validate_json((path / _CALIBRATION).read_text(encoding="utf-8"))
     calibration.fold_into(module)
-    module.load_state_dict(load_file(path / "weights.safetensors"))
+    module.load_state_dict(weights)
     if not calibration.is_in(module):
         raise ValueError(f"'{_CALIBRATION}' is of another model")
     if _MEMORY in settings["sha256"]:
-        module.memory = PairMemory.from_tensors(
-            load_file(path / _MEMORY), features=encoder.n_features, fields=module.fields, outputs=module.outputs
-        )
+        _remember(module, load_file(path / _MEMORY), encoder)
     return Model(
         schema, encoder, target, module.eval(), config,
         facts=RunFacts.model_validate(training),
@@ -192,6 +199,27 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
         background=load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {},
         calibration=calibration,
     )  # fmt: skip
+
+
+def _remembered(module: Scorer) -> dict[str, torch.Tensor]:
+    """Return the arrays of the pair memory, of an ensemble as "members.0.slots"; none where nothing is remembered."""
+    arrays: dict[str, torch.Tensor] = {}
+    for number, machine in enumerate(members_of(module)):
+        prefix = f"members.{number}." if isinstance(module, Ensemble) else ""
+        own = {} if machine.memory is None else machine.memory.to_tensors()
+        arrays |= {f"{prefix}{name}": tensor for name, tensor in own.items()}
+    return arrays
+
+
+def _remember(module: Scorer, arrays: dict[str, torch.Tensor], encoder: Encoder) -> None:
+    """Give the machines of a module the memory that `_remembered` returned."""
+    for number, machine in enumerate(members_of(module)):
+        prefix = f"members.{number}." if isinstance(module, Ensemble) else ""
+        own = {name.removeprefix(prefix): tensor for name, tensor in arrays.items() if name.startswith(prefix)}
+        if own:
+            machine.memory = PairMemory.from_tensors(
+                own, features=encoder.n_features, fields=machine.fields, outputs=machine.outputs
+            )
 
 
 def check_writable(path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from attfm.data.batch import Batch
+from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.modules import FactorizationMachine
 from attfm.ops import all_pairs
 
@@ -51,6 +52,7 @@ class Terms:
         Attention weights a_ij, which sum to 1 over the pairs of a row; None without attention.
     applied : float32 (batch, pairs), applied weights A_ij
     memory : Remembered or None, the part u_ij of the pair effects
+    members : tuple of Terms, of each member of an ensemble, whose means these are; empty of one machine
     """
 
     intercept: Floats
@@ -59,6 +61,7 @@ class Terms:
     attention: NDArray[np.float32] | None
     applied: NDArray[np.float32]
     memory: Remembered | None = None
+    members: tuple["Terms", ...] = ()
 
     def __len__(self) -> int:
         return len(self.main)
@@ -68,11 +71,15 @@ class Terms:
         attention = None if self.attention is None else self.attention[start:stop]
         part = slice(start, stop)
         memory = None if self.memory is None else self.memory.slice(start, stop)
-        return Terms(self.intercept, self.main[part], self.pair[part], attention, self.applied[part], memory)
+        members = tuple(member.slice(start, stop) for member in self.members)
+        return Terms(self.intercept, self.main[part], self.pair[part], attention, self.applied[part], memory, members)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Terms"]) -> "Terms":
-        """Return the terms of all parts (at least one), with pair effects in float32 and no `memory`: less space."""
+        """Return the terms of all parts (at least one), with pair effects in float32: less space.
+
+        There is no `memory` and no `members`.
+        """
         attention = [part.attention for part in parts if part.attention is not None]
         return Terms(
             parts[0].intercept,
@@ -94,27 +101,47 @@ def all_field_pairs(fields: int) -> NDArray[np.int64]:
     return pairs
 
 
-def field_pairs(module: FactorizationMachine) -> NDArray[np.int64]:
+def field_pairs(module: Scorer) -> NDArray[np.int64]:
     """Return the pairs that have an effect, int64 (pairs, 2); none where the model has no pairs."""
     return all_field_pairs(module.fields if module.has_pairs else 0)
 
 
-def terms_chunk(module: FactorizationMachine) -> int:
+def terms_chunk(module: Scorer) -> int:
     """Return how many rows' terms are worked out at once, so that their memory is bounded."""
     width = len(field_pairs(module)) * module.config.dim or module.fields * module.outputs
-    return int(np.clip(_CHUNK_NUMBERS // max(width, 1), 16, 4096))
+    held = max(width, len(members_of(module)) * len(field_pairs(module)) * module.outputs, 1)
+    return int(np.clip(_CHUNK_NUMBERS // held, 16, 4096))
 
 
-def chunks(module: FactorizationMachine, batch: Batch) -> Iterator[Batch]:
+def chunks(module: Scorer, batch: Batch) -> Iterator[Batch]:
     """Yield the rows in pieces that bound the memory of their terms."""
     size = terms_chunk(module)
     for start in range(0, len(batch), size):
         yield batch.slice(start, start + size)
 
 
+def terms_of(module: Scorer, batch: Batch) -> Terms:
+    """Return the terms of encoded rows, all at once: the memory is batch · pairs · dim; see `chunks`.
+
+    Those of an ensemble are the means of its members' terms, its weights the means of their weights.
+    """
+    if not isinstance(module, Ensemble):
+        return _terms_of_machine(module, batch)
+    members = tuple(_terms_of_machine(machine, batch) for machine in module.machines)
+    attention = [member.attention for member in members if member.attention is not None]
+    return Terms(
+        intercept=np.mean([member.intercept for member in members], axis=0),
+        main=np.mean([member.main for member in members], axis=0),
+        pair=np.mean([member.pair for member in members], axis=0),
+        attention=np.mean(attention, axis=0) if attention else None,
+        applied=np.mean([member.applied for member in members], axis=0),
+        memory=_mean_memory(members),
+        members=members,
+    )
+
+
 @torch.no_grad()
-def terms_of(module: FactorizationMachine, batch: Batch) -> Terms:
-    """Return the terms of encoded rows, all at once: the memory is batch · pairs · dim; see `chunks`."""
+def _terms_of_machine(module: FactorizationMachine, batch: Batch) -> Terms:
     module.eval()
     unit = np.broadcast_to(module.target_std.double().numpy(), module.outputs)
     intercept = module.target_mean.double().numpy() + unit * module.intercept.double().numpy()
@@ -136,6 +163,24 @@ def terms_of(module: FactorizationMachine, batch: Batch) -> Terms:
     return Terms(intercept, main, pair, weights, applied.float().numpy(), memory)
 
 
+def _mean_memory(members: Sequence[Terms]) -> Remembered | None:
+    """Return the mean of what the members of an ensemble remember; one without a pair's memory counts as 0.
+
+    `rows` are those of the member that was trained on most rows with the two values.
+    """
+    held = [member.memory for member in members if member.memory is not None]
+    if not held:
+        return None
+    pairs = np.unique(np.concatenate([memory.pairs for memory in held]))
+    rows, outputs = held[0].effect.shape[0], held[0].effect.shape[2]
+    effect, seen = np.zeros((rows, len(pairs), outputs)), np.zeros((rows, len(pairs)), np.int32)
+    for memory in held:
+        place = np.searchsorted(pairs, memory.pairs)
+        effect[:, place] += memory.effect / len(members)
+        seen[:, place] = np.maximum(seen[:, place], memory.rows)
+    return Remembered(pairs, effect, seen)
+
+
 def remembered_of(module: FactorizationMachine, batch: Batch) -> Remembered | None:
     """Return what the pair memory of a module gives some rows, or None where it has none."""
     if module.memory is None:
@@ -144,10 +189,7 @@ def remembered_of(module: FactorizationMachine, batch: Batch) -> Remembered | No
     return Remembered(module.remembered_pairs, module.target_std.double().numpy() * effect.double().numpy(), rows)
 
 
-@torch.no_grad()
-def logits_without(
-    module: FactorizationMachine, batch: Batch, fields: NDArray[np.bool_], pairs: NDArray[np.bool_]
-) -> Floats:
+def logits_without(module: Scorer, batch: Batch, fields: NDArray[np.bool_], pairs: NDArray[np.bool_]) -> Floats:
     """Return the logits of the module with some of its terms cut out, float64 (batch, outputs).
 
     This goes the way of the forward pass (pool the pair vectors, then project) and not by `Terms`, so that the two can
@@ -157,6 +199,14 @@ def logits_without(
     ----------
     fields, pairs : bool (batch, fields) and (batch, pairs), true where the main effect or the pair is cut out
     """
+    logits = [_machine_without(machine, batch, fields, pairs) for machine in members_of(module)]
+    return np.asarray(np.mean(logits, axis=0), np.float64)
+
+
+@torch.no_grad()
+def _machine_without(
+    module: FactorizationMachine, batch: Batch, fields: NDArray[np.bool_], pairs: NDArray[np.bool_]
+) -> Floats:
     module.eval()
     logit = module.intercept + (module.linear(batch) * torch.from_numpy(~fields)[..., None]).sum(1)
     if module.has_pairs:

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from attfm.errors import ConfigError
 from attfm.metrics.intervals import calibration_points
 from attfm.metrics.scores import calibration_error
+from attfm.model.history import mean_curve
 from attfm.plots.style import NEGATIVE, NEUTRAL, POSITIVE, finished, new_axes
 
 if TYPE_CHECKING:
@@ -66,10 +67,14 @@ def precision_recall(y: ArrayLike, probability: ArrayLike, *, ax: Axes | None = 
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
-    """Draw the losses of each epoch; the history is that of an estimator's `history_`."""
+    """Draw the losses of each epoch; the history is that of an estimator's `history_`.
+
+    Of several models it is the mean, over the epochs that all of them ran.
+    """
     if not history:
         raise ConfigError("The model has no history of its training: there is no learning curve to draw.")
     ax = new_axes(ax, width=6.2, height=4)
+    history = mean_curve(history)
     epochs = [record["epoch"] for record in history]
     ax.plot(epochs, [record["train_loss"] for record in history], color=NEGATIVE, linewidth=1.6, label="training rows")
     losses = [record.get("valid_loss") for record in history]

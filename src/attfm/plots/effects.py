@@ -86,7 +86,7 @@ def waterfall(
 def importance(
     overview: GlobalExplanation, *, kind: Literal["all", "fields", "pairs"] = "all", n: int = 20, ax: Axes | None = None
 ) -> Axes:
-    """Draw the n most important fields or pairs as bars, with their spread over refits where there are any."""
+    """Draw the n most important fields or pairs as bars, with their spread over refits or models where it is known."""
     importances = {
         "all": overview.importance, "fields": overview.field_importance, "pairs": overview.pair_importance
     }[kind]()[:n]  # fmt: skip
@@ -102,8 +102,7 @@ def importance(
         from matplotlib.patches import Patch
 
         ax.legend([Patch(color=NEGATIVE), Patch(color=ACCENT)], ["field", "pair"], frameon=False, loc="lower right")
-    whiskers = f"whiskers: standard deviation over {len(overview.summary.refits)} refits"
-    return finished(ax, whiskers if any(spread) else "")
+    return finished(ax, f"whiskers: {overview.spread_of}" if any(spread) else "")
 
 
 def shape(overview: GlobalExplanation, field: str, *, output: str | int | None = None, ax: Axes | None = None) -> Axes:

@@ -16,6 +16,7 @@ from attfm.explain.global_explanation import GlobalExplanation, PairSurface, Sha
 from attfm.explain.pair_grid import pair_grid
 from attfm.metrics.intervals import with_intervals
 from attfm.model.bundle import Model
+from attfm.model.history import mean_curve
 from attfm.plots.style import shortened
 from attfm.report.curve_points import curves
 from attfm.report.rows_shown import Examined, shown_rows
@@ -45,6 +46,7 @@ def report_content(model: Model, examined: Examined | None, *, detail: float = 1
         "shapes": [_shape(shape, overview, detail) for shape in overview.shapes()],
         "maps": [_map(overview, surface, n) for surface in overview.surfaces()[:_SURFACES] for n in range(outputs)],
         "summaryRows": overview.rows,
+        "spreadOf": overview.spread_of,
     }
     if examined is not None and len(examined):
         content["table"] = _table(model, examined)
@@ -65,7 +67,7 @@ def _facts(model: Model, examined: Examined | None) -> Content:
         "training": {name: _text(value) for name, value in model.facts.known().items() if not isinstance(value, list)},
         "history": [
             {name: _rounded(record.get(name)) for name in ("epoch", "train_loss", "valid_loss")}
-            for record in model.history
+            for record in mean_curve(model.history)
         ],
         "columns": [
             {

@@ -44,25 +44,41 @@ class Examined:
     @classmethod
     def of_rows(
         cls, model: Model, name: str, rows: Batch, target: NDArray[Any] | None, weight: Floats | None = None,
-        numbers: NDArray[np.int64] | None = None,
+        numbers: NDArray[np.int64] | None = None, logits: Floats | None = None,
     ) -> Self:  # fmt: skip
-        """Return encoded rows with their scores; a random part of very many."""
+        """Return encoded rows with their scores, or those given; a random part of very many."""
         total = len(rows)
         numbers = np.arange(total) if numbers is None else numbers
         weight = np.ones(total) if weight is None else weight.astype(np.float64)
         if total > MOST_ROWS:
             kept = np.sort(np.random.default_rng(0).choice(total, MOST_ROWS, replace=False))
             rows, numbers, weight = rows.take(torch.from_numpy(kept)), numbers[kept], weight[kept]
-            target = None if target is None else target[kept]
-        return cls(name, total, rows, numbers, model.logits_of(rows), target, weight)
+            target, logits = (None if array is None else array[kept] for array in (target, logits))
+        logits = model.logits_of(rows) if logits is None else logits
+        return cls(name, total, rows, numbers, logits, target, weight)
 
     @classmethod
-    def of_dataset(cls, model: Model, name: str, dataset: Dataset, numbers: NDArray[np.int64] | None = None) -> Self:
-        """Return the rows of a data set with their scores; numbers : int64 (rows,), theirs in the table."""
+    def of_dataset(
+        cls, model: Model, name: str, dataset: Dataset, numbers: NDArray[np.int64] | None = None,
+        logits: Floats | None = None,
+    ) -> Self:  # fmt: skip
+        """Return the rows of a data set with their scores.
+
+        Parameters
+        ----------
+        numbers : int64 (rows,) or None, theirs in the table
+        logits : float64 (rows, outputs) or None
+            What was predicted out of fold, instead of the model's own scores; rows where that is NaN are left out.
+        """
+        if logits is not None:
+            kept = np.flatnonzero(np.isfinite(logits).all(1))
+            dataset, logits = dataset.take(kept), logits[kept]
+            numbers = None if numbers is None else numbers[kept]
         parts = list(dataset.ordered())
         target = np.concatenate([part.target.numpy() for part in parts])
         weight = np.concatenate([part.weight.numpy() for part in parts])
-        return cls.of_rows(model, name, Batch.concatenate([part.rows for part in parts]), target, weight, numbers)
+        rows = Batch.concatenate([part.rows for part in parts])
+        return cls.of_rows(model, name, rows, target, weight, numbers, logits)
 
     @classmethod
     def of_table(

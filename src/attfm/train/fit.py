@@ -1,17 +1,20 @@
 """From tables to a model: prepare, train, calibrate, summarise."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from attfm.config import Config
 from attfm.data.dataset import Dataset
 from attfm.explain.summary import summarise
 from attfm.metrics.scores import evaluate
 from attfm.model.bundle import Model
+from attfm.model.calibration import Calibration
+from attfm.model.ensemble import Scorer, members_of
 from attfm.model.facts import RunFacts
-from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
 from attfm.train.calibrate import calibrate, check_setting
 from attfm.train.observer import Observer
@@ -55,16 +58,24 @@ def fit(
     prepared = prepare(tables, config)
     check_setting(prepared, config)
     trained = train(prepared, config, observer)
-    model = summarised(prepared, trained, config, facts=facts or RunFacts(), measured=measured)
+    trained, calibration = calibrate(trained, prepared, config)
+    model = summarised(prepared, trained, calibration, config, facts=facts or RunFacts(), measured=measured)
     return Fitted(model, prepared, trained)
 
 
-def summarised(prepared: Prepared, trained: Trained, config: Config, *, facts: RunFacts, measured: bool) -> Model:
+def summarised(
+    prepared: Prepared, trained: Trained, calibration: Calibration, config: Config, *, facts: RunFacts, measured: bool
+) -> Model:
     """Return the model of a trained module, calibrated, with its facts and a summary of the training rows."""
-    data, history, target = prepared.data, trained.history, prepared.target
-    calibration = calibrate(trained, prepared, config)
-    task = calibration.applied_to(data.task)
+    data, histories, target = prepared.data, trained.histories, prepared.target
+    task, threshold = calibration.applied_to(data.task), config.train.threshold
     parts = {"valid": data.valid, "test": prepared.test} if measured else {}
+    metrics = {
+        name: measure(trained.module, part, task, threshold=threshold)
+        for name, part in parts.items() if part is not None
+    }  # fmt: skip
+    if measured and data.valid is None and trained.out_of_fold is not None:
+        metrics = {"valid": _out_of_fold(prepared, task, trained.out_of_fold, threshold=threshold), **metrics}
     return Model(
         prepared.schema, prepared.encoder, target, trained.module, config,
         facts=facts.with_facts(
@@ -73,24 +84,30 @@ def summarised(prepared: Prepared, trained: Trained, config: Config, *, facts: R
             validation_rows=len(data.valid or ()),
             features=prepared.encoder.n_features,
             fields=len(prepared.encoder.fields),
-            epochs=len(history.epochs),
-            best_epoch=history.best_epoch,
-            stopped=history.stopped,
+            models=len(members_of(trained.module)),
+            epochs=round(np.mean([len(history.epochs) for history in histories])),
+            best_epoch=round(np.mean([history.best_epoch for history in histories])),
+            stopped=Counter(history.stopped for history in histories).most_common(1)[0][0],
             seconds=round(prepared.seconds + trained.seconds, 3),
             class_weights=None if prepared.class_weights is None else prepared.class_weights.tolist(),
             calibration=None if calibration.kind == "none" else str(calibration),
         ),
-        metrics={
-            name: measure(trained.module, part, task, threshold=config.train.threshold)
-            for name, part in parts.items() if part is not None
-        },
-        history=history.records(),
+        metrics=metrics,
+        history=trained.records(),
         background=summarise(trained.module, prepared.encoder, data.train, refits=trained.refits),
         calibration=calibration,
     )  # fmt: skip
 
 
-def measure(module: FactorizationMachine, dataset: Dataset, task: Task, *, threshold: float) -> dict[str, float]:
+def _out_of_fold(prepared: Prepared, task: Task, logits: NDArray[np.float64], *, threshold: float) -> dict[str, float]:
+    """Return the metrics of the training rows that were in folds, each by the model that was not trained on it."""
+    kept = np.isfinite(logits).all(1)
+    examples = list(prepared.data.train.take(np.flatnonzero(kept)).ordered())
+    target, weight = (torch.cat([getattr(part, name) for part in examples]).numpy() for name in ("target", "weight"))
+    return evaluate(task.name, target, task.scores(logits[kept]), weight.astype(np.float64), threshold=threshold)
+
+
+def measure(module: Scorer, dataset: Dataset, task: Task, *, threshold: float) -> dict[str, float]:
     """Return the metrics of encoded rows by name; see `attfm.metrics.scores`."""
     parts = [(module.predict(part.rows), part.target, part.weight) for part in dataset.ordered()]
     logits, target, weight = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))

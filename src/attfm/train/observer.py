@@ -42,6 +42,9 @@ class Observer:
     def on_refit(self, number: int, refits: int) -> None:
         """Take note that the epochs that follow are those of a refit, the `number`-th of `refits`, from 1."""
 
+    def on_model(self, number: int, models: int) -> None:
+        """Take note that the epochs that follow are those of a cross-fitted model, the `number`-th of `models`."""
+
 
 class FitProgress(Observer):
     """Context manager that shows the epochs of a fit.
@@ -67,7 +70,7 @@ class FitProgress(Observer):
                 console=Console(file=stream), transient=True,
             )  # fmt: skip
         self._epochs = epochs
-        self._text, self._seen, self._refit = "", 0, ""
+        self._text, self._seen, self._refit, self._model = "", 0, "", ""
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -81,9 +84,18 @@ class FitProgress(Observer):
 
     def on_refit(self, number: int, refits: int) -> None:
         """Show that the epochs that follow are those of a refit."""
-        self._refit, self._text, self._seen = f"refit {number}/{refits}, ", "", 0
+        self._refit, self._model = f"refit {number}/{refits}, ", ""
+        self._begin()
+
+    def on_model(self, number: int, models: int) -> None:
+        """Show that the epochs that follow are those of a cross-fitted model."""
+        self._model = f"model {number}/{models}, "
+        self._begin()
+
+    def _begin(self) -> None:
+        self._text, self._seen = "", 0
         if self._bar:
-            self._bar.reset(self._task, refit=self._refit)
+            self._bar.reset(self._task, refit=self._refit + self._model)
 
     def on_batch(self, rows: int) -> None:
         """Show that a batch of so many rows is done."""
@@ -101,5 +113,5 @@ class FitProgress(Observer):
         if self._bar:
             self._bar.update(self._task, completed=epoch.epoch, description=text)
         if self._lines:
-            print(f"{self._refit}epoch {epoch.epoch}: {text}", file=self._stream, flush=True)
+            print(f"{self._refit}{self._model}epoch {epoch.epoch}: {text}", file=self._stream, flush=True)
         return False

@@ -14,7 +14,7 @@ from attfm.config import Config
 from attfm.data.batch import Batch
 from attfm.data.dataset import Dataset, Examples, InMemoryDataset
 from attfm.data.encoder import Encoder
-from attfm.data.folds import BY_CHANCE, Grouping
+from attfm.data.folds import BY_CHANCE, Folds, Grouping
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
 from attfm.data.split import LEAST_ROWS_TO_SPLIT, RowNumbers, Split, hold_out
@@ -25,6 +25,7 @@ from attfm.data.unknown_values import UnknownValues
 from attfm.errors import DataError, TargetError
 from attfm.model.bundle import Model
 from attfm.model.task import task_of
+from attfm.train.model_count import choose_models, cut_into_folds
 from attfm.train.trainer import TrainingData
 
 Weights = NDArray[np.float64]
@@ -50,6 +51,9 @@ class Tables:
     target : str, name of the target
     split : Split, rows of `table`. Without validation rows, and without a table of them, a part of the training rows
         (`validation_fraction`) is held out if early stopping is on, by the column that the settings name, or by chance.
+    own_valid : bool
+        Whether the validation rows of `split` were asked for. Those that nobody asked for are trained on where several
+        models are cross-fitted; those of the user, as a table of them, then only report.
     valid, test : LabelledTable or None, a second table to stop by, and one to set aside
     written : labels as they stand in a text table, by their canonical text
     encoder_rows : int64 (rows,) or None, rows that the encoder is fitted on; None: the training rows
@@ -59,6 +63,7 @@ class Tables:
     schema: Schema
     target: str = "target"
     split: Split = field(default_factory=Split)
+    own_valid: bool = True
     valid: LabelledTable | None = None
     test: LabelledTable | None = None
     written: Mapping[str, str] = field(default_factory=dict)
@@ -72,6 +77,8 @@ class Prepared:
     class_weights : float64 (classes,), by which the rows were weighted
     training_rows : how many rows are trained on (equal ones of a tiny table are one in `data`)
     seconds : that preparing took
+    folds : of the training rows, for the models that are cross-fitted; None: one model
+    numbers : int64 (training rows,), theirs in the table
     """
 
     schema: Schema
@@ -82,6 +89,8 @@ class Prepared:
     class_weights: Weights | None
     training_rows: int
     seconds: float
+    folds: Folds | None = None
+    numbers: RowNumbers = field(default_factory=lambda: np.empty(0, np.int64))
 
     def trained_on(self, train: Dataset) -> Self:
         """Return the same with other training rows, of which nothing is known that folds must respect."""
@@ -114,7 +123,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
         per_class = None if fitted.facts.class_weights is None else np.array(fitted.facts.class_weights)
     weight = weight if per_class is None else weight * per_class[codes]
     tables = replace(tables, split=_grouped(tables, config))
-    train_rows, valid_rows = _chosen_rows(tables, codes, weight, config, target.classes)
+    train_rows, valid_rows, folds = _chosen_rows(tables, codes, weight, config, target.classes, fitted)
     present = np.unique(codes[train_rows])
     missing = [label for code, label in enumerate(task.classes) if fitted is None and code not in present]
     if missing:
@@ -128,7 +137,8 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     encoder = _fitted_encoder(schema, source, encoder_rows, len(codes), seed) if fitted is None else fitted.encoder
     rows = _examples(encoder, source, codes, weight)
     train, grouping = _part(rows, train_rows), tables.split.grouping.take(train_rows)
-    if valid_rows is None and tables.valid is None and len(train_rows) < LEAST_ROWS_TO_SPLIT:
+    without_valid = valid_rows is None and tables.valid is None and folds is None
+    if without_valid and len(train_rows) < LEAST_ROWS_TO_SPLIT:
         train, grouping = _merge_equal_rows(train, weight[train_rows], grouping)
 
     def held_out(numbers: RowNumbers | None, given: LabelledTable | None) -> Dataset | None:
@@ -140,7 +150,8 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
 
     valid, test = held_out(valid_rows, tables.valid), held_out(tables.split.test, tables.test)
     data = TrainingData(task, InMemoryDataset(train), valid, encoder.neighbours(), grouping)
-    return Prepared(schema, encoder, target, data, test, per_class, len(train_rows), time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Prepared(schema, encoder, target, data, test, per_class, len(train_rows), seconds, folds, train_rows)
 
 
 def _grouped(tables: Tables, config: Config) -> Split:
@@ -152,11 +163,12 @@ def _grouped(tables: Tables, config: Config) -> Split:
 
 
 def _chosen_rows(
-    tables: Tables, codes: NDArray[Any], weight: Weights, config: Config, classes: Sequence[Label] | None
-) -> tuple[RowNumbers, RowNumbers | None]:
-    """Return the rows to train on and those to stop by: some are held out if none are given.
+    tables: Tables, codes: NDArray[Any], weight: Weights, config: Config, classes: Sequence[Label] | None,
+    fitted: Model | None,
+) -> tuple[RowNumbers, RowNumbers | None, Folds | None]:  # fmt: skip
+    """Return the rows to train on, those to stop by, and the folds of the former where several models are trained.
 
-    Rows without weight are not trained on.
+    Without folds some are held out to stop by if none are given. Rows without weight are not trained on.
     """
     train_rows, valid_rows, test_rows = tables.split.train, tables.split.valid, tables.split.test
     if train_rows is None:
@@ -165,13 +177,21 @@ def _chosen_rows(
     train_rows = train_rows[weight[train_rows] > 0]
     if len(train_rows) == 0:
         raise TargetError("All sample weights of the training rows are zero: give at least one row a weight above 0.")
-    settings = config.train
+    settings, grouping = config.train, tables.split.grouping
+    own = valid_rows is not None and tables.own_valid
+    joined = train_rows if own or valid_rows is None else np.union1d(train_rows, valid_rows[weight[valid_rows] > 0])
+    models = choose_models(config, tables.schema, len(joined)) if fitted is None else fitted.facts.models or 1
+    if models > 1:
+        folds = cut_into_folds(grouping.take(joined), codes[joined], classes=classes, models=models, seed=settings.seed)
+        if folds is not None:
+            return joined, valid_rows if own else None, folds
     if settings.early_stopping and valid_rows is None and tables.valid is None:
-        return hold_out(
+        train, valid = hold_out(
             train_rows, codes, classes=classes, fraction=settings.validation_fraction, seed=settings.seed,
-            grouping=tables.split.grouping,
+            grouping=grouping,
         )  # fmt: skip
-    return train_rows, valid_rows
+        return train, valid, None
+    return train_rows, valid_rows, None
 
 
 def _fitted_encoder(schema: Schema, source: Source, rows: RowNumbers, total: int, seed: int) -> Encoder:

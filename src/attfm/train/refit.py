@@ -2,17 +2,21 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from attfm.config import Config, ModelConfig
+from attfm.data.dataset import bootstrap_draws
+from attfm.data.folds import Folds
 from attfm.errors import ConfigError
 from attfm.explain.background import sample_size
 from attfm.explain.faithfulness import Refits
 from attfm.explain.summary import is_of
 from attfm.model.bundle import Model, build_module
+from attfm.model.ensemble import Scorer
 from attfm.model.modules import FactorizationMachine
+from attfm.train.cross_fit import Floats, cross_fit
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.statistical_machine import StatisticalMachine
@@ -24,25 +28,55 @@ _SHARED_WITH_FM = ("intercept", "linear.weight", "embedding.weight")
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained module, its learning curve, the seconds that it took, and the refits that the settings ask for."""
+    """A trained module, its learning curves, the seconds that it took, and the refits that the settings ask for.
 
-    module: FactorizationMachine
-    history: History
+    histories : of each model: one, or those of an ensemble
+    out_of_fold : float64 (training rows, outputs) or None, see `attfm.train.cross_fit.CrossFitted`; None for one model
+    """
+
+    module: Scorer
+    histories: tuple[History, ...]
     seconds: float
-    refits: tuple[FactorizationMachine, ...] = ()
+    refits: tuple[Scorer, ...] = ()
+    out_of_fold: Floats | None = None
+
+    def records(self) -> list[dict[str, float | int | None]]:
+        """Return one dictionary for each epoch, as history.jsonl stores it; with several models, of which it is."""
+        if len(self.histories) == 1:
+            return self.histories[0].records()
+        numbered = enumerate(self.histories, start=1)
+        return [{"model": number, **record} for number, history in numbered for record in history.records()]
 
 
 def train(prepared: Prepared, config: Config, observer: Observer | None = None) -> Trained:
     """Return a module trained on prepared rows, and `n_bags` refits on bootstrap samples of its rows."""
     observer = Observer() if observer is None else observer
     started = time.perf_counter()
-    module, history = train_module(prepared, config, observer)
+    module, histories, out_of_fold = _trained(prepared, config, observer)
     seconds = time.perf_counter() - started
-    samples = (
-        (seeded, prepared.trained_on(prepared.data.train.bootstrap(seeded.train.seed)))
-        for seeded in reseeded(config, config.train.n_bags)
-    )
-    return Trained(module, history, seconds, _refits(samples, config.train.n_bags, observer))
+    samples = ((seeded, _bootstrapped(prepared, seeded.train.seed)) for seeded in reseeded(config, config.train.n_bags))
+    refits = _refits(samples, config.train.n_bags, observer)
+    return Trained(module, histories, seconds, refits, out_of_fold)
+
+
+def _trained(
+    prepared: Prepared, config: Config, observer: Observer
+) -> tuple[Scorer, tuple[History, ...], Floats | None]:
+    """Return a module trained on prepared rows, one or an ensemble, its learning curves, and what is out of fold."""
+    if prepared.folds is None:
+        module, history = train_module(prepared, config, observer)
+        return module, (history,), None
+    fitted = cross_fit(prepared, config, observer, train_module)
+    return fitted.module, fitted.histories, fitted.out_of_fold
+
+
+def _bootstrapped(prepared: Prepared, seed: int) -> Prepared:
+    """Return a bootstrap sample of the training rows; all copies of a row stay in its fold."""
+    sample = prepared.data.train.bootstrap(seed)
+    drawn, folds = bootstrap_draws(len(prepared.data.train), seed) > 0, prepared.folds
+    if folds is not None and len(sample) == drawn.sum():
+        folds = Folds(folds.number[drawn], folds.ordered)
+    return replace(prepared.trained_on(sample), folds=folds)
 
 
 def train_module(prepared: Prepared, config: Config, observer: Observer) -> tuple[FactorizationMachine, History]:
@@ -97,13 +131,11 @@ def refit_with_seeds(
     return Refits(rows, modules)
 
 
-def _refits(
-    again: Iterable[tuple[Config, Prepared]], refits: int, observer: Observer
-) -> tuple[FactorizationMachine, ...]:
+def _refits(again: Iterable[tuple[Config, Prepared]], refits: int, observer: Observer) -> tuple[Scorer, ...]:
     modules = []
     for number, (config, prepared) in enumerate(again, start=1):
         observer.on_refit(number, refits)
-        modules.append(train_module(prepared, config, observer)[0])
+        modules.append(_trained(prepared, config, observer)[0])
     return tuple(modules)
 
 

@@ -79,9 +79,8 @@ def enrich(data: TrainingData, encoder: Encoder, config: Config) -> Enriched | N
         return None
     train = InMemoryDataset(replace(examples, rows=rows))
     train = replace(train, given=replace(train.statistics, seen=_seen(train.statistics.seen, composition)))
-    neighbours = np.concatenate([data.neighbours, composition.neighbours])
     held = None if valid is None else InMemoryDataset(valid)
-    return Enriched(composition, pairs, replace(data, train=train, valid=held, neighbours=neighbours))
+    return Enriched(composition, pairs, replace(data, train=train, valid=held))
 
 
 def _is_rated(field: Field, few: int) -> bool:

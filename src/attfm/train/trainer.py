@@ -32,6 +32,7 @@ _SMALL_STEP = 30_000_000
 _LEAST_GAIN = 1e-5  # relative gain of the validation loss that counts as better
 _LEAST_NOISE = 1e-6  # of a regression, as a share of the target's variance: what is learned exactly has none
 _ALL_RUN = "ran all epochs"
+STOPPED_ON_REQUEST = "stopped on request"
 
 
 @dataclass
@@ -156,8 +157,8 @@ class Trainer:
         self.average = ParameterAverage(module, steps, self.optimizer.lazy)
         # Relative weights of mean 1, so that the learning rate means the same whatever the unit of the weights is.
         self._mean_weight = data.train.statistics.mean_weight
-        # The loss of a regression is that of normal noise of the target's variance, (z - y)² / 2 var. What is as strong as
-        # so many rows of noise, penalties and Adam's eps, shrinks with the share of the variance that is left.
+        # The loss of a regression is that of normal noise of the target's variance, (z - y)² / 2 var. What is as strong
+        # as so many rows of noise, penalties and Adam's eps, shrinks with the share of the variance that is left.
         self._unit = 1.0 if data.task.is_classification else 2 * float(module.target_std) ** 2
         self._noise = 1.0
         self.history = History()
@@ -227,7 +228,7 @@ class Trainer:
         elif epoch.epoch - self.history.best_epoch >= self.config.patience:
             self.history.stopped = f"no better validation loss for {self.config.patience} epochs"
         if asked and not self.done:
-            self.history.stopped = "stopped on request"
+            self.history.stopped = STOPPED_ON_REQUEST
 
     def run(self) -> History:
         """Train to the end and return the learning curve; the module then holds the parameters to keep.

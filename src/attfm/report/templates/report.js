@@ -164,9 +164,10 @@ function curvesPart() {
   if (history.length) {
     const series = [{ name: "training rows", points: history.map((h) => [h.epoch, h.train_loss]) }];
     if (history.every((h) => h.valid_loss !== null)) series.push({ name: "validation rows", points: history.map((h) => [h.epoch, h.valid_loss]) });
-    const best = data.training.best_epoch;
+    const best = data.training.best_epoch, models = data.training.models || 1;
+    const kept = models > 1 ? `the mean of ${models} models, over the epochs that all of them ran` : `the parameters of epoch ${best} were kept`;
     picture(grid, {
-      title: "Learning curve", caption: best === undefined ? "" : `the parameters of epoch ${best} were kept`,
+      title: "Learning curve", caption: best === undefined ? "" : kept,
       paint: (w) => lineChart(w, { series, x: extent(history.map((h) => h.epoch), 0.02), y: extent(series.flatMap((s) => s.points.map((p) => p[1]))), xLabel: "epoch", yLabel: "loss", label: `learning curve over ${history.length} epochs` }),
       table: () => plainTable(["epoch", "training loss", "validation loss"], history.map((h) => [h.epoch, figure4(h.train_loss), figure4(h.valid_loss)]), [0, 1, 2]),
     });
@@ -179,7 +180,7 @@ function importancePart() {
   const part = section("importance", "Importance", `How much each field and pair moves the prediction: its mean |effect| over ${count(data.summaryRows)} training rows, in ${unit}.`);
   const spread = data.importance.some((i) => i.spread !== null);
   picture(part, {
-    title: `The ${data.importance.length} most important fields (blue) and pairs (green)`, only: true, caption: spread ? "whiskers: standard deviation over refits" : "",
+    title: `The ${data.importance.length} most important fields (blue) and pairs (green)`, only: true, caption: spread ? `whiskers: ${data.spreadOf}` : "",
     paint: (w) => barChart(w, { from: 0, bars: data.importance.map((i) => ({ name: i.name, fields: i.fields, size: i.size, spread: i.spread, colour: i.kind === "pair" ? "green" : "blue" })), label: `importance: ${data.importance.slice(0, 5).map((i) => `${i.name} ${say(i.size)}`).join(", ")}` }),
     table: () => plainTable(["effect", "kind", "mean |effect|", "share", "attention"], data.importance.map((i) => [i.name, i.kind, figure4(i.size), percent(i.share), figure4(i.attention)]), [2, 3, 4]),
   });
@@ -210,7 +211,7 @@ function outputChoice(part, changed) {
 
 function shapesPart() {
   if (!data.shapes) return;
-  const part = section("shapes", "Shapes", `The main effect of each field's values against the average training row, the most important field first. Grey: where the rows are.${data.shapes.some((s) => s.spread) ? " Bands and whiskers: twice the standard deviation over refits." : ""}`);
+  const part = section("shapes", "Shapes", `The main effect of each field's values against the average training row, the most important field first. Grey: where the rows are.${data.shapes.some((s) => s.spread) ? ` Bands and whiskers: twice the ${data.spreadOf}.` : ""}`);
   let grid = node("div", { className: "grid" });
   outputChoice(part, (number) => {
     output = number;
