@@ -42,13 +42,14 @@ def test_tune_prints_trials_settings_metrics_and_what_to_do_next(shop: str, caps
     assert "metric valid test" in lines
     assert "saved: runs/shop-tuned" in lines
     told = err.splitlines()
-    assert [line.split(":")[0] for line in told] == [f"trial {n}/6" for n in range(1, 7)]
+    assert [line.split(":")[0] for line in told[:-1]] == [f"trial {n}/6" for n in range(1, 7)]
     assert told[0].startswith("trial 1/6: validation loss 0.")
     assert "(best so far), 3 epochs, " in told[0]
     assert "weight_dropout 0.4, " in told[0]
     model = load_model("runs/shop-tuned")
     facts = model.facts.tuning
     assert facts is not None
+    assert told[-1] == f"training with the settings of trial {facts.best_trial}"
     assert facts.sentence in lines
     assert facts.sentence.startswith(f"6 trials, 0 of them given up early; best: trial {facts.best_trial}, validation ")
     assert f"- tuning: {facts.sentence}" in Path("runs/shop-tuned/README.md").read_text()

@@ -1,6 +1,8 @@
 """Tuning: trials that go on where they stopped, and a model that has the best one's settings."""
 
 import importlib.util
+import inspect
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from attfm import AFMClassifier, AFMRegressor, load
+from attfm import AFMClassifier, AFMRegressor, cli, load
 from attfm.config import Config
 from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
@@ -22,9 +24,10 @@ from attfm.train import tuning
 from attfm.train.fit import Fitted
 from attfm.train.observer import TuningProgress
 from attfm.train.prepare import LabelledTable, Prepared, Tables, prepare
+from attfm.train.refit import train
 from attfm.train.study import study_id
 from attfm.train.trainer import Trainer
-from attfm.train.tuning import SPACE, Search, fit_tuned, tune, with_settings
+from attfm.train.tuning import DEFAULT_TRIALS, SPACE, Search, fit_tuned, tune, with_settings
 
 needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -126,7 +129,7 @@ def test_the_best_trial_is_refitted_with_its_settings_and_gives_its_loss() -> No
 
 @needs_optuna
 def test_the_first_trial_has_the_settings_as_they_are_given() -> None:
-    facts, plain = facts_of(run(1)), tuning.train(prepared(), config())
+    facts, plain = facts_of(run(1)), train(prepared(), config())
     assert facts.settings == facts.as_given
     assert facts.validation_loss == plain.history.epochs[plain.history.best_epoch - 1].valid_loss
     assert facts.importance == {}  # of one trial there is nothing to say
@@ -385,3 +388,17 @@ def test_bad_trials_are_told(data: tuple[pa.Table, list[str]]) -> None:
     for trials in (0, 2.5, "ten"):
         with pytest.raises(ConfigError, match=r"trials is .*: give a number of at least 1"):
             AFMClassifier().tune(*data, trials=trials)  # type: ignore[arg-type]
+
+
+def test_command_and_estimators_try_as_often() -> None:
+    defaults = [inspect.signature(of).parameters["trials"].default for of in (cli.tune, AFMClassifier.tune)]
+    assert defaults == [DEFAULT_TRIALS, DEFAULT_TRIALS]
+
+
+def test_the_docs_name_the_space() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert told == list(dict.fromkeys(place.name for place in SPACE))
+    for place in SPACE:
+        if place.usual is None and place.matters is not tuning._of_others:
+            assert f"| `{place.name}` | {place.low:g} | {place.high:g} |" in page

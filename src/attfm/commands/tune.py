@@ -78,8 +78,7 @@ def _tell(tuning: TuningFacts, output: Output) -> None:
     rows = [
         [
             name,
-            f"{tuning.as_given[name]:.4g}",
-            f"{tuning.settings[name]:.4g}",
+            *(f"{x}" if isinstance(x, int) else f"{x:.4g}" for x in (tuning.as_given[name], tuning.settings[name])),
             f"{100 * tuning.importance[name]:.0f} %" if tuning.importance else "-",
         ]
         for name in names

@@ -125,13 +125,17 @@ class TuningProgress(FitProgress):
         """Show that the epochs that follow are those of the `number`-th of so many trials, from 1."""
         self._begin(f"trial {number}/{trials}, ")
 
-    def on_winner(self) -> None:
-        """Show that the epochs that follow are those of the model that is kept."""
-        self._begin("the best settings, ")
+    def on_winner(self, number: int) -> None:
+        """Show that the epochs that follow are those of the model that is kept, with the settings of a trial."""
+        self._begin(f"as trial {number}, ")
+        self._print(f"training with the settings of trial {number}")
 
     def on_tried(self, outcome: str, settings: Mapping[str, int | float]) -> None:
         """Show what came of the trial that has ended."""
-        text = f"{self._label.rstrip(', ')}: {outcome}: " + ", ".join(f"{k} {v:.3g}" for k, v in settings.items())
+        values = (f"{name} {x if isinstance(x, int) else f'{x:.3g}'}" for name, x in settings.items())
+        self._print(f"{self._label.rstrip(', ')}: {outcome}: {', '.join(values)}")
+
+    def _print(self, text: str) -> None:
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False, emoji=False)
         elif self._lines:

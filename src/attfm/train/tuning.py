@@ -16,10 +16,10 @@ from attfm.config import Config, ModelConfig, TrainConfig
 from attfm.errors import ConfigError, TrainingError
 from attfm.model.facts import RunFacts, TuningFacts
 from attfm.model.modules import FactorizationMachine
-from attfm.train.fit import Fitted, summarised
+from attfm.train.fit import Fitted, fit_prepared
 from attfm.train.observer import Epoch, Observer, TuningProgress
 from attfm.train.prepare import Prepared, Tables, prepare
-from attfm.train.refit import train, train_module
+from attfm.train.refit import train_module
 from attfm.train.study import Study, open_study, require_optuna
 from attfm.train.trainer import ON_REQUEST, choose_batch_size
 
@@ -151,10 +151,9 @@ def fit_tuned(
     require_optuna()  # before the work
     prepared = prepare(tables, config)
     best, tuning = tune(prepared, config, search, progress)
-    progress.on_winner()
-    trained = train(prepared, best, progress)
+    progress.on_winner(tuning.best_trial)
     facts = (facts or RunFacts()).with_facts(tuning=tuning)
-    return Fitted(summarised(prepared, trained, best, facts=facts, measured=measured), prepared, trained)
+    return fit_prepared(prepared, best, progress, facts=facts, measured=measured)
 
 
 def tune(prepared: Prepared, config: Config, search: Search, progress: TuningProgress) -> tuple[Config, TuningFacts]:
