@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from attfm.explain.stability import Stability
     from attfm.explain.what_if import Change, Changes
     from attfm.model.bundle import Model
-    from attfm.model.facts import RunFacts
+    from attfm.model.facts import RunFacts, TuningFacts
 
 __all__ = [
     "AFMClassifier",
@@ -62,6 +62,7 @@ __all__ = [
     "TargetError",
     "TrainConfig",
     "TrainingError",
+    "TuningFacts",
     "load",
     "load_dataset",
 ]
@@ -78,7 +79,7 @@ _HOMES = {
     "attfm.explain.stability": ("Stability",),
     "attfm.explain.what_if": ("Change", "Changes"),
     "attfm.model.bundle": ("Model",),
-    "attfm.model.facts": ("RunFacts",),
+    "attfm.model.facts": ("RunFacts", "TuningFacts"),
 }
 _LAZY = {name: home for home, names in _HOMES.items() for name in names}
 

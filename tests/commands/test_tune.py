@@ -12,7 +12,7 @@ import pytest
 
 from attfm.cli import main
 from attfm.model.run_folder import load_model
-from tests.shop import FAST, write_shop
+from tests.shop import FAST, HEADER, shop_rows, write_csv, write_shop
 
 FAST_TUNE = [*FAST[:-1], "--no-report"]  # not quiet
 needs_optuna = pytest.mark.usefixtures("_optuna")
@@ -73,7 +73,7 @@ def test_tune_json_is_one_object(shop: str, capsys: pytest.CaptureFixture[str]) 
     assert sorted(os.listdir()) == ["mine.db", "run"]
     with_page = ["tune", shop, "--target", "bought", "--trials", "2", "--study", "mine.db", "--out", "run", *FAST]
     assert main(with_page) == 0
-    assert Path("run/report.html").is_file()
+    assert "2 trials, 0 of them given up early" in Path("run/report.html").read_text()
 
 
 @needs_optuna
@@ -135,6 +135,38 @@ def test_without_optuna_the_command_names_what_to_install(
     assert main(["tune", "adult", "--trials", "1"]) == 1
     assert capsys.readouterr().err == "attfm: optuna is not installed: run 'pip install \"attfm[tune]\"'.\n"
     assert os.listdir() == []
+
+
+@needs_optuna
+@pytest.mark.parametrize(("target", "loss"), [("amount", "rmse"), ("likes", "log_loss")])
+def test_numbers_and_several_classes_are_tuned_too(
+    target: str, loss: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["row", "age", "job", "town", target, "weight"]
+    path = write_csv(tmp_path / "t.csv", [[row[HEADER.index(n)] for n in names] for row in shop_rows()], names)
+    result = tune_json(capsys, path, "--target", target, "--weight", "weight", "--trials", "2", "--seed", "3")
+    metrics, tuning = result["metrics"]["valid"], result["training"]["tuning"]
+    assert metrics[loss] ** (2 if loss == "rmse" else 1) == pytest.approx(tuning["validation_loss"], rel=1e-5)
+    assert result["settings"]["train"]["seed"] == 3
+
+
+@needs_optuna
+def test_interruption_says_where_the_trials_are(
+    shop: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["tune", shop, "--target", "bought", "--trials", "2", "--out", "deep/run", *FAST_TUNE]
+    with monkeypatch.context() as patched:
+        patched.setattr("attfm.train.tuning.fit_prepared", interrupt)  # all trials have ended then
+        assert main(arguments) == 130
+    out, err = capsys.readouterr()
+    assert "The trials that have ended are in deep/run.study.db: the same command goes on from there." in out
+    assert err.splitlines()[-1] == "attfm: interrupted, nothing half-written is left."
+    assert os.listdir("deep") == ["run.study.db"]
+    assert main([*arguments, "--quiet"]) == 0
+    assert sorted(os.listdir("deep")) == ["run", "run.study.db"]
 
 
 @needs_optuna

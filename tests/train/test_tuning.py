@@ -168,14 +168,17 @@ def test_a_study_that_has_its_trials_is_not_tried_further_and_one_that_wants_mor
 def test_trials_that_are_worse_than_others_are_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(studies, "_NEVER_PRUNED", 0)
     monkeypatch.setattr(studies, "_BY_CHANCE", 2)
-    path = tmp_path / "s.db"
-    facts = facts_of(run(14, path, epochs=6, patience=6))
+    path, later = tmp_path / "s.db", tmp_path / "later.db"
+    facts = facts_of(run(12, path, epochs=6, patience=6))
     found = states(path)
-    assert 0 < facts.pruned == found.count("PRUNED") < 14
-    assert facts.trials == len(found) == 14
+    assert 0 < facts.pruned == found.count("PRUNED") < 12
+    assert facts.trials == len(found) == 12
     given_up = [trial for trial in trials_of(path) if trial.state.name == "PRUNED"]
     assert all(1 <= len(trial.intermediate_values) < 6 for trial in given_up)
     assert found[facts.best_trial - 1] == "COMPLETE"
+    for trials in (7, 12):  # those given up decide what is tried, and given up, next
+        run(trials, later, epochs=6, patience=6)
+    assert [(t.state, t.params) for t in trials_of(later)] == [(t.state, t.params) for t in trials_of(path)]
 
 
 @needs_optuna

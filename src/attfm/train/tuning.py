@@ -160,8 +160,8 @@ def tune(prepared: Prepared, config: Config, search: Search, progress: TuningPro
     """Return the best settings of a study, after as many trials as are asked for, and the facts of it."""
     if prepared.data.valid is None:
         raise ConfigError(
-            "Tuning chooses by the loss of validation rows, and there are none: set some of the table aside, or give "
-            "a table of them."
+            "Tuning chooses by the loss of validation rows, and there are none: give some by --valid or eval_set, or "
+            "more rows."
         )
     rows = len(prepared.data.train)
     space = [
