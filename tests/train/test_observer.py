@@ -9,7 +9,8 @@ import pytest
 from attfm import AFMClassifier
 from attfm.config import ModelConfig
 from attfm.model.modules import FactorizationMachine
-from attfm.train.observer import Epoch, FitProgress, TuningProgress
+from attfm.train.observer import Epoch, FitProgress
+from attfm.train.tuning_progress import TuningProgress
 
 
 class Terminal(io.StringIO):

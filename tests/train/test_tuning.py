@@ -22,12 +22,12 @@ from attfm.model.facts import TuningFacts
 from attfm.train import study as studies
 from attfm.train import tuning
 from attfm.train.fit import Fitted
-from attfm.train.observer import TuningProgress
 from attfm.train.prepare import LabelledTable, Prepared, Tables, prepare
 from attfm.train.refit import train
 from attfm.train.study import study_id
 from attfm.train.trainer import Trainer
 from attfm.train.tuning import DEFAULT_TRIALS, SPACE, Search, fit_tuned, tune, with_settings
+from attfm.train.tuning_progress import TuningProgress
 
 needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Protocol
 
 from attfm.commands.console import Output, duration, metric_rows, uninterrupted
 from attfm.commands.folders import NewFolder
@@ -45,82 +45,70 @@ class Asked:
     report: bool
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """A table read and split as the options say, what is known of it, and the settings that go with it."""
+class FitTables(Protocol):
+    """What is done with the tables once they are read: `fit_once`, or tuning."""
 
-    tables: Tables
-    facts: RunFacts
-    config: Config
+    def __call__(self, tables: Tables, config: Config, facts: RunFacts, output: Output) -> Fitted: ...
 
 
-def train(asked: Asked, config: Config, output: Output) -> None:
-    """Train on a table, measure, save and report; see `attfm.cli.train` for the options."""
-    parts = parts_of(asked)
-    with NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force) as folder:
-        gathered = gather(asked, parts, config, output)
-        with FitProgress(gathered.config.train.epochs, show=not output.quiet) as progress:
-            fitted = fit(gathered.tables, gathered.config, progress, facts=gathered.facts, measured=True)
-        save(fitted, gathered.tables, folder, asked)
-    report(fitted.model, folder.path, output, again=again(asked))
+def fit_once(tables: Tables, config: Config, facts: RunFacts, output: Output) -> Fitted:
+    """Fit with the settings as they are, and show the epochs."""
+    with FitProgress(config.train.epochs, show=not output.quiet) as progress:
+        return fit(tables, config, progress, facts=facts, measured=True)
 
 
-def parts_of(asked: Asked) -> tuple[Part, Part]:
-    """Return the validation and the test part that are asked for; raise ConfigError where they leave nothing."""
-    valid, test = Part.parse(asked.valid, "--valid"), Part.parse(asked.test, "--test")
-    if valid.fraction + test.fraction >= 1:
+def train(
+    asked: Asked,
+    config: Config,
+    output: Output,
+    fit_tables: FitTables = fit_once,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Train on a table, measure, save and report; see `attfm.cli.train` for the options.
+
+    `more` is told in the JSON object too.
+    """
+    valid_part, test_part = Part.parse(asked.valid, "--valid"), Part.parse(asked.test, "--test")
+    if valid_part.fraction + test_part.fraction >= 1:
         raise ConfigError(
-            f"--valid {valid.fraction:g} and --test {test.fraction:g} leave no rows to train on: "
+            f"--valid {valid_part.fraction:g} and --test {test_part.fraction:g} leave no rows to train on: "
             "give fractions that sum to less than 1."
         )
-    return valid, test
-
-
-def gather(asked: Asked, parts: tuple[Part, Part], config: Config, output: Output) -> Gathered:
-    """Read and split a table, and say what was found there."""
-    valid_part, test_part = parts
     if valid_part == Part():
         config = config.model_copy(update={"train": config.train.model_copy(update={"early_stopping": False})})
-    source = open_table(asked.data, asked.reading)
-    target_name = target_of(asked.data, source, asked.target)
-    read = read_training_table(source, target=target_name, weight=asked.weight, config=config.data)
-    schema, table = read.schema, LabelledTable(source, read.labels, read.weights)
-    count = "?" if source.num_rows is None else f"{source.num_rows:,}"
-    output.say(f"{source.name}: {count} rows, target '{target_name}'")
-    output.say()
-    output.table(("column", "kind", "type", "values", "missing", "why"), schema.rows(), right=(4,))
-    output.say()
-    valid_table, test_table = (
-        None if part.data is None else labelled_table(part.data, asked.reading, schema)
-        for part in (valid_part, test_part)
-    )
-    own_split = (asked.data, asked.valid, asked.test, asked.split_seed) == ("adult", None, None, None)
-    seed = SPLIT_SEED if asked.split_seed is None else asked.split_seed
-    if own_split:
-        split = Split(*adult_split(table.labels.to_numpy()))
-    else:
-        task = config.train.task
-        split = split_table(table.labels, name=target_name, task=task, valid=valid_part, test=test_part, seed=seed)
-    tables = Tables(table, schema, target_name, split, valid_table, test_table, written=read.written)
-    output.say(_describe(tables, valid_part, test_part, seed))
-    facts = RunFacts(
-        table=source.name,
-        rows=len(table.labels),
-        split="adult" if own_split else SplitFacts(valid=valid_part.asked, test=test_part.asked, seed=seed),
-    )
-    return Gathered(tables, facts, config)
-
-
-def save(fitted: Fitted, tables: Tables, folder: NewFolder, asked: Asked) -> None:
-    """Save a run folder, with a report where one is asked for."""
-    page = _page(fitted, tables) if asked.report else None
-    with uninterrupted():
-        save_model(fitted.model, folder.path, report=page)
-
-
-def again(asked: Asked) -> str:
-    """Return the table that the commands printed last name."""
-    return "adult-test" if asked.data == "adult" else asked.data
+    with NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force) as folder:
+        source = open_table(asked.data, asked.reading)
+        target_name = target_of(asked.data, source, asked.target)
+        read = read_training_table(source, target=target_name, weight=asked.weight, config=config.data)
+        schema, table = read.schema, LabelledTable(source, read.labels, read.weights)
+        count = "?" if source.num_rows is None else f"{source.num_rows:,}"
+        output.say(f"{source.name}: {count} rows, target '{target_name}'")
+        output.say()
+        output.table(("column", "kind", "type", "values", "missing", "why"), schema.rows(), right=(4,))
+        output.say()
+        valid_table, test_table = (
+            None if part.data is None else labelled_table(part.data, asked.reading, schema)
+            for part in (valid_part, test_part)
+        )
+        own_split = (asked.data, asked.valid, asked.test, asked.split_seed) == ("adult", None, None, None)
+        seed = SPLIT_SEED if asked.split_seed is None else asked.split_seed
+        if own_split:
+            split = Split(*adult_split(table.labels.to_numpy()))
+        else:
+            task = config.train.task
+            split = split_table(table.labels, name=target_name, task=task, valid=valid_part, test=test_part, seed=seed)
+        tables = Tables(table, schema, target_name, split, valid_table, test_table, written=read.written)
+        output.say(_describe(tables, valid_part, test_part, seed))
+        facts = RunFacts(
+            table=source.name,
+            rows=len(table.labels),
+            split="adult" if own_split else SplitFacts(valid=valid_part.asked, test=test_part.asked, seed=seed),
+        )
+        fitted = fit_tables(tables, config, facts, output)
+        page = _page(fitted, tables) if asked.report else None
+        with uninterrupted():
+            save_model(fitted.model, folder.path, report=page)
+    report(fitted.model, folder.path, output, again="adult-test" if asked.data == "adult" else asked.data, more=more)
 
 
 def _page(fitted: Fitted, tables: Tables) -> str:
@@ -138,12 +126,9 @@ def _page(fitted: Fitted, tables: Tables) -> str:
 
 
 def report(
-    model: Model, path: Path, output: Output, *, again: str, more: Mapping[str, Any] = MappingProxyType({})
+    model: Model, path: Path, output: Output, *, again: str, more: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Print metrics, times, the folder and the commands that use it; `again` is the table they name.
-
-    `more` stands in the JSON object too.
-    """
+    """Print metrics, times, the folder and the commands that use it; `again` is the table they name."""
     facts, whole = model.facts, output.seconds
     output.say(
         f"{facts.epochs} epochs ({facts.stopped}); kept those parameters of epoch {facts.best_epoch}; "
@@ -169,8 +154,7 @@ def report(
         "metrics": model.metrics, "training": facts.known(),
         "columns": [column.model_dump(exclude_none=True) for column in model.schema.columns],
         "settings": model.config.model_dump(mode="json"),
-        "seconds": {"whole": whole, "training": facts.seconds},
-        **more,
+        "seconds": {"whole": whole, "training": facts.seconds}, **more,
     })  # fmt: skip
 
 

@@ -1,21 +1,23 @@
 """`attfm tune`: from a table to a saved model with the best settings of a study."""
 
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attfm.commands.console import Output
-from attfm.commands.folders import RUNS, NewFolder
-from attfm.commands.train import Asked, again, gather, parts_of, report, save
+from attfm.commands.folders import RUNS
+from attfm.commands.train import Asked, train
 from attfm.config import Config
 from attfm.data.sources.files import table_stem
+from attfm.data.split import Part
 from attfm.errors import ConfigError, RunFolderError
-from attfm.model.facts import TuningFacts
+from attfm.model.facts import RunFacts, TuningFacts
 from attfm.model.run_folder import load_model
-from attfm.train.observer import TuningProgress
+from attfm.train.fit import Fitted
+from attfm.train.prepare import Tables
 from attfm.train.study import study_id
 from attfm.train.tuning import Search, fit_tuned
+from attfm.train.tuning_progress import TuningProgress
 
 
 @dataclass(frozen=True)
@@ -28,39 +30,32 @@ class Trials:
 
 def tune(asked: Asked, trials: Trials, config: Config, output: Output) -> None:
     """Tune on a table, then measure, save and report the best model; see `attfm.cli.tune` for the options."""
-    parts = parts_of(asked)
-    if parts[0].asked is None:
+    if Part.parse(asked.valid, "--valid") == Part():
         raise ConfigError("--valid none leaves no rows to choose the settings by: give a fraction or a table.")
     out = asked.out or str(RUNS / f"{table_stem(asked.data)}-tuned")
     path = Path(f"{out.rstrip('/')}.study.db" if trials.study is None else trials.study).expanduser()
     earlier = study_id(path)
-    # The same command again goes on with its study, and then replaces the run that came of it.
-    asked = replace(asked, out=out, force=asked.force or (earlier is not None and _study_of(Path(out)) == earlier))
     if trials.study is not None and not path.parent.is_dir():
         raise ConfigError(f"There is no folder '{path.parent}' for the study: make it, or choose another --study.")
-    with NewFolder(asked.out, stem="", force=asked.force) as folder:
-        gathered = gather(asked, parts, config, output)
+    # The same command again goes on with its study, and then replaces the run that came of it.
+    its_own = earlier is not None and _study_of(Path(out).expanduser()) == earlier
+    search = Search(trials.count, path, config.model.model_fields_set | config.train.model_fields_set)
+
+    def fit_best(tables: Tables, config: Config, facts: RunFacts, output: Output) -> Fitted:
         output.say(f"study: {path}{'' if earlier is None else ', which goes on'}")
-        search = Search(trials.count, path, _given(config))
         try:
-            with TuningProgress(gathered.config.train.epochs, show=not output.quiet) as progress:
-                fitted = fit_tuned(
-                    gathered.tables, gathered.config, search, progress, facts=gathered.facts, measured=True
-                )
+            with TuningProgress(config.train.epochs, show=not output.quiet) as progress:
+                fitted = fit_tuned(tables, config, search, progress, facts=facts, measured=True)
         except KeyboardInterrupt:
             if path.exists():
                 output.say(f"The trials that have ended are in {path}: the same command goes on from there.")
             raise
-        save(fitted, gathered.tables, folder, asked)
-    tuning = fitted.model.facts.tuning
-    if tuning is not None:
-        _tell(tuning, output)
-    report(fitted.model, folder.path, output, again=again(asked), more={"study": str(path)})
+        if fitted.model.facts.tuning is not None:
+            _tell(fitted.model.facts.tuning, output)
+        return fitted
 
-
-def _given(config: Config) -> Collection[str]:
-    """Return the names of the settings that were given, which therefore stay."""
-    return config.model.model_fields_set | config.train.model_fields_set
+    asked = replace(asked, out=out, force=asked.force or its_own)
+    train(asked, config, output, fit_best, more={"study": str(path)})
 
 
 def _study_of(run: Path) -> str | None:

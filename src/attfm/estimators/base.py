@@ -22,9 +22,10 @@ from attfm.model.bundle import Model
 from attfm.model.run_folder import save_model
 from attfm.model.task import check_class_weights
 from attfm.train.fit import fit
-from attfm.train.observer import FitProgress, TuningProgress
+from attfm.train.observer import FitProgress
 from attfm.train.prepare import LabelledTable, Tables
 from attfm.train.tuning import DEFAULT_TRIALS, SPACE, Search, fit_tuned
+from attfm.train.tuning_progress import TuningProgress
 
 _DATA, _MODEL, _TRAIN = DataConfig(), ModelConfig(), TrainConfig()  # the defaults of all settings
 _Section = TypeVar("_Section", DataConfig, ModelConfig, TrainConfig)
@@ -184,12 +185,13 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         tables = Tables(table, schema, label_name(y), valid=valid)
         if search is None:
             with FitProgress(config.train.epochs, show=self.verbose) as progress:
-                return self._take(fit(tables, config, progress).model, labels)
-        with TuningProgress(config.train.epochs, show=self.verbose) as trials:
-            model = fit_tuned(tables, config, search, trials).model
-        if model.facts.tuning is not None:
-            self.set_params(**model.facts.tuning.settings)
-        return self._take(model, labels)
+                fitted = fit(tables, config, progress)
+        else:
+            with TuningProgress(config.train.epochs, show=self.verbose) as trials:
+                fitted = fit_tuned(tables, config, search, trials)
+            tuning = fitted.model.facts.tuning
+            self.set_params(**({} if tuning is None else tuning.settings))
+        return self._take(fitted.model, labels)
 
     def _check_learnable(self, labels: NDArray[Any]) -> None:
         """Raise TargetError where there is nothing to learn in these labels."""

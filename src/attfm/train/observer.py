@@ -62,17 +62,17 @@ class FitProgress(Observer):
         self._bar: Progress | None = None
         if on_terminal and show is not False:
             self._bar = Progress(
-                TextColumn("{task.fields[label]}epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(),
+                TextColumn("{task.fields[refit]}epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(),
                 TextColumn("{task.description}"), TimeElapsedColumn(),
                 console=Console(file=stream), transient=True,
             )  # fmt: skip
         self._epochs = epochs
-        self._text, self._seen, self._label = "", 0, ""
+        self._text, self._seen, self._refit = "", 0, ""
 
     def __enter__(self) -> Self:
         if self._bar:
             self._bar.start()
-            self._task = self._bar.add_task("", total=self._epochs, label="")
+            self._task = self._bar.add_task("", total=self._epochs, refit="")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,13 +81,9 @@ class FitProgress(Observer):
 
     def on_refit(self, number: int, refits: int) -> None:
         """Show that the epochs that follow are those of a refit."""
-        self._begin(f"refit {number}/{refits}, ")
-
-    def _begin(self, label: str) -> None:
-        """Say before each epoch that follows what it is part of."""
-        self._label, self._text, self._seen = label, "", 0
+        self._refit, self._text, self._seen = f"refit {number}/{refits}, ", "", 0
         if self._bar:
-            self._bar.reset(self._task, label=label)
+            self._bar.reset(self._task, refit=self._refit)
 
     def on_batch(self, rows: int) -> None:
         """Show that a batch of so many rows is done."""
@@ -105,38 +101,5 @@ class FitProgress(Observer):
         if self._bar:
             self._bar.update(self._task, completed=epoch.epoch, description=text)
         if self._lines:
-            print(f"{self._label}epoch {epoch.epoch}: {text}", file=self._stream, flush=True)
+            print(f"{self._refit}epoch {epoch.epoch}: {text}", file=self._stream, flush=True)
         return False
-
-
-class TuningProgress(FitProgress):
-    """Context manager that shows the trials of a tuning: a line for each, and on a terminal the epochs of this one.
-
-    Parameters are those of `FitProgress`, where True shows a line for each trial, on a terminal too.
-    """
-
-    def on_epoch(self, epoch: Epoch, module: FactorizationMachine) -> bool:
-        """Show an epoch that has ended, in the bar alone."""
-        if self._bar:
-            super().on_epoch(epoch, module)
-        return False
-
-    def on_trial(self, number: int, trials: int) -> None:
-        """Show that the epochs that follow are those of the `number`-th of so many trials, from 1."""
-        self._begin(f"trial {number}/{trials}, ")
-
-    def on_winner(self, number: int) -> None:
-        """Show that the epochs that follow are those of the model that is kept, with the settings of a trial."""
-        self._begin(f"as trial {number}, ")
-        self._print(f"training with the settings of trial {number}")
-
-    def on_tried(self, outcome: str, settings: Mapping[str, int | float]) -> None:
-        """Show what came of the trial that has ended."""
-        values = (f"{name} {x if isinstance(x, int) else f'{x:.3g}'}" for name, x in settings.items())
-        self._print(f"{self._label.rstrip(', ')}: {outcome}: {', '.join(values)}")
-
-    def _print(self, text: str) -> None:
-        if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False, emoji=False)
-        elif self._lines:
-            print(text, file=self._stream, flush=True)

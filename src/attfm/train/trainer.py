@@ -30,7 +30,7 @@ from attfm.train.sparse_optimizer import is_lazy
 _SMALL_STEP = 30_000_000
 _LEAST_GAIN = 1e-5  # relative gain of the validation loss that counts as better
 _ALL_RUN = "ran all epochs"
-ON_REQUEST = "stopped on request"  # of the observer
+STOPPED_ON_REQUEST = "stopped on request"
 
 
 @dataclass
@@ -214,7 +214,7 @@ class Trainer:
         elif epoch.epoch - self.history.best_epoch >= self.config.patience:
             self.history.stopped = f"no better validation loss for {self.config.patience} epochs"
         if asked and not self.done:
-            self.history.stopped = ON_REQUEST
+            self.history.stopped = STOPPED_ON_REQUEST
 
     def run(self) -> History:
         """Train to the end and return the learning curve; the module then holds the parameters to keep.

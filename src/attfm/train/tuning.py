@@ -17,11 +17,12 @@ from attfm.errors import ConfigError, TrainingError
 from attfm.model.facts import RunFacts, TuningFacts
 from attfm.model.modules import FactorizationMachine
 from attfm.train.fit import Fitted, fit_prepared
-from attfm.train.observer import Epoch, Observer, TuningProgress
+from attfm.train.observer import Epoch, Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.refit import train_module
 from attfm.train.study import Study, open_study, require_optuna
-from attfm.train.trainer import ON_REQUEST, choose_batch_size
+from attfm.train.trainer import STOPPED_ON_REQUEST, choose_batch_size
+from attfm.train.tuning_progress import TuningProgress
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -189,7 +190,7 @@ def _run_trial(
     except TrainingError:  # a loss that is not finite is a bad one
         loss, outcome = None, "its loss was not finite"
     else:
-        loss = None if history.stopped == ON_REQUEST else loss_of(history.epochs[history.best_epoch - 1])
+        loss = None if history.stopped == STOPPED_ON_REQUEST else loss_of(history.epochs[history.best_epoch - 1])
         best = loss is not None and all(other.loss is None or loss < other.loss for other in study.tried)
         outcome = "given up" if loss is None else f"validation loss {loss:.5g}{' (best so far)' if best else ''}"
         outcome += f", {len(history.epochs)} epochs"
