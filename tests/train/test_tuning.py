@@ -22,8 +22,9 @@ from attfm.model.facts import TuningFacts
 from attfm.train import study as studies
 from attfm.train import tuning
 from attfm.train.fit import Fitted
+from attfm.train.observer import Observer
 from attfm.train.prepare import LabelledTable, Prepared, Tables, prepare
-from attfm.train.refit import train
+from attfm.train.refit import train_module
 from attfm.train.study import study_id
 from attfm.train.trainer import Trainer
 from attfm.train.tuning import DEFAULT_TRIALS, SPACE, Search, fit_tuned, tune, with_settings
@@ -129,9 +130,9 @@ def test_the_best_trial_is_refitted_with_its_settings_and_gives_its_loss() -> No
 
 @needs_optuna
 def test_the_first_trial_has_the_settings_as_they_are_given() -> None:
-    facts, plain = facts_of(run(1)), train(prepared(), config())
+    facts, (_, plain) = facts_of(run(1)), train_module(prepared(), config(), Observer())
     assert facts.settings == facts.as_given
-    assert facts.validation_loss == plain.history.epochs[plain.history.best_epoch - 1].valid_loss
+    assert facts.validation_loss == plain.epochs[plain.best_epoch - 1].valid_loss
     assert facts.importance == {}  # of one trial there is nothing to say
 
 
