@@ -48,6 +48,13 @@ Valid = Annotated[
 Test = Annotated[
     str | None, typer.Option(metavar="PART", help="rows to set aside: a fraction, a table, or none (default: 0.2)")
 ]
+SplitBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND:COLUMN",
+        help="divide rows by time:COLUMN (past, next, last) or group:COLUMN (whole groups; default: by chance)",
+    ),
+]
 SplitSeed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="of the split into parts (default: 1234)")]
 Weight = Annotated[str | None, typer.Option(metavar="COLUMN", help="weight of each row")]
 NoInput = Annotated[
@@ -147,6 +154,7 @@ def train(
     target: ToPredict = None,
     valid: Valid = None,
     test: Test = None,
+    split: SplitBy = None,
     split_seed: SplitSeed = None,
     weight: Weight = None,
     id_: NoInput = None,
@@ -170,10 +178,14 @@ def train(
     attfm train clicks.parquet --target clicked --id user --out runs/clicks
 
     attfm train loans.csv --target default --test new.csv --preset paper --set dim=16
+
+    attfm train flights.parquet --target late --split time:date
     """
     from attfm.commands.settings import gather_config
 
-    settings = gather_config(file=config, preset=preset, assignments=set_ or (), seed=seed, ignored=id_ or ())
+    settings = gather_config(
+        file=config, preset=preset, assignments=set_ or (), seed=seed, split=split, ignored=id_ or ()
+    )
     from attfm.commands import train as command
 
     asked = command.Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report)
@@ -190,6 +202,7 @@ def tune(
     target: ToPredict = None,
     valid: Valid = None,
     test: Test = None,
+    split: SplitBy = None,
     split_seed: SplitSeed = None,
     weight: Weight = None,
     id_: NoInput = None,
@@ -218,7 +231,9 @@ def tune(
     """
     from attfm.commands.settings import gather_config
 
-    settings = gather_config(file=config, preset=preset, assignments=set_ or (), seed=seed, ignored=id_ or ())
+    settings = gather_config(
+        file=config, preset=preset, assignments=set_ or (), seed=seed, split=split, ignored=id_ or ()
+    )
     from attfm.commands import tune as command
     from attfm.commands.train import Asked
 

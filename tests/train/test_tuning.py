@@ -25,6 +25,7 @@ from attfm.train.fit import Fitted
 from attfm.train.observer import Observer
 from attfm.train.prepare import LabelledTable, Prepared, Tables, prepare
 from attfm.train.refit import train_module
+from attfm.train.statistics import enrich
 from attfm.train.study import study_id
 from attfm.train.trainer import Trainer
 from attfm.train.tuning import DEFAULT_TRIALS, SPACE, Search, fit_tuned, tune, with_settings
@@ -120,7 +121,8 @@ def test_the_best_trial_is_refitted_with_its_settings_and_gives_its_loss() -> No
     assert {name: ({**dumped["model"], **dumped["train"]})[name] for name in facts.settings} == facts.settings
     assert fitted.model.config.model.dim == 2  # given
     assert facts.as_given == {
-        "batch_size": 16, "weight_dropout": 0.4, "embedding_decay": 3.0, "linear_decay": 0.1, "smoothness": 100.0
+        "batch_size": 16, "weight_dropout": 0.4,
+        "embedding_ridge": 30.0, "linear_ridge": 2.0, "memory_ridge": 10.0, "smoothness": 100.0,
     }  # fmt: skip
     assert facts.as_given_loss is not None
     assert facts.validation_loss < facts.as_given_loss
@@ -186,32 +188,39 @@ def test_trials_that_are_worse_than_others_are_given_up(monkeypatch: pytest.Monk
 def test_trials_whose_loss_is_not_finite_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     train_module, runs = tuning.train_module, iter(range(100))
 
-    def diverging(*arguments: Any) -> Any:
+    def diverging(*arguments: Any, **options: Any) -> Any:
         if next(runs) in (0, 2):
             raise TrainingError("The loss became nan")
-        return train_module(*arguments)
+        return train_module(*arguments, **options)
 
     monkeypatch.setattr(tuning, "train_module", diverging)
     facts = tune(prepared(), config(), Search(4, None, GIVEN), quiet())[1]
     assert (facts.trials, facts.pruned, facts.as_given_loss) == (4, 2, None)
     assert facts.best_trial in (2, 4)
-    monkeypatch.setattr(tuning, "train_module", lambda *_: diverging(iter([0])))
     runs = iter([0] * 9)
     with pytest.raises(TrainingError, match="None of 3 trials gave a finite validation loss"):
         tune(prepared(), config(), Search(3, None, GIVEN), quiet())
 
 
 @needs_optuna
-def test_the_rows_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rows_are_encoded_and_their_statistics_taken_once_for_all_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def counted(*arguments: Any) -> Prepared:
-        calls.append(arguments)
-        return prepare(*arguments)
+    def counted(what: Any) -> Any:
+        def count(*arguments: Any) -> Any:
+            calls.append(what.__name__)
+            return what(*arguments)
 
-    monkeypatch.setattr(tuning, "prepare", counted)
+        return count
+
+    for what in (prepare, enrich):
+        monkeypatch.setattr(tuning, what.__name__, counted(what))
     run(3)
-    assert len(calls) == 1
+    assert calls == ["prepare", "enrich"]
+    monkeypatch.setattr(tuning, "enrich", lambda *_: None)  # what trials then train without
+    without = tune(prepared(), config(), Search(1, None, GIVEN), quiet())[1]
+    plain = train_module(prepared(), config(), Observer(), enriching=lambda *_: None)[1]
+    assert without.validation_loss == plain.epochs[plain.best_epoch - 1].valid_loss
 
 
 @needs_optuna
@@ -318,13 +327,13 @@ def test_the_defaults_lie_in_the_space() -> None:
 def test_settings_without_effect_are_not_tuned() -> None:
     linear = Config.parse({"model": {"preset": "linear"}, "train": {"epochs": 1, "optimizer": "sgd"}})
     facts = tune(prepare(tables(), linear), linear, Search(1), quiet())[1]
-    assert list(facts.settings) == ["learning_rate", "batch_size", "linear_decay", "smoothness"]
+    assert list(facts.settings) == ["learning_rate", "batch_size", "linear_ridge", "smoothness"]
     only_job = tables()
     source = open_source(shop()[0].select(["job"]))
     schema = infer_schema(source.batches(), source.schema, target=None, config=Config().data)
     only_job = replace(only_job, table=replace(only_job.table, source=source), schema=schema)
     facts = tune(prepare(only_job, config()), config(), Search(1, None, GIVEN), quiet())[1]
-    assert list(facts.settings) == ["batch_size", "linear_decay"]
+    assert list(facts.settings) == ["batch_size", "linear_ridge"]
 
 
 def test_without_validation_rows_or_optuna_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

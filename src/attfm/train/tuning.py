@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ from attfm.train.fit import Fitted, fit_prepared
 from attfm.train.observer import Epoch, Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.refit import train_module
+from attfm.train.statistics import enrich
 from attfm.train.study import Study, open_study, require_optuna
-from attfm.train.trainer import STOPPED_ON_REQUEST, choose_batch_size
+from attfm.train.trainer import STOPPED_ON_REQUEST, History, choose_batch_size
 from attfm.train.tuning_progress import TuningProgress
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ def _always(config: Config, prepared: Prepared) -> bool:
 
 def _of_pairs(config: Config, prepared: Prepared) -> bool:
     return config.model.pairs and len(prepared.encoder.fields) > 1
+
+
+def _of_memory(config: Config, prepared: Prepared) -> bool:
+    return config.model.memory_pairs > 0 and _of_pairs(config, prepared)
 
 
 def _of_bins(config: Config, prepared: Prepared) -> bool:
@@ -105,8 +111,9 @@ SPACE = (
     Range("batch_size", 0.5, 4, log=True, usual=lambda rows: choose_batch_size("auto", rows)),
     Range("dim", 8, 32, step=8, matters=_of_pairs),
     Range("weight_dropout", 0, 0.7, matters=_of_pairs),
-    Range("embedding_decay", 0.1, 30, log=True, matters=_of_pairs),
-    Range("linear_decay", 0.01, 3, log=True),
+    Range("embedding_ridge", 3, 300, log=True, matters=_of_pairs),
+    Range("linear_ridge", 0.2, 20, log=True),
+    Range("memory_ridge", 1, 100, log=True, matters=_of_memory),
     Range("smoothness", 3, 1000, log=True, matters=_of_bins),
 )
 
@@ -170,32 +177,37 @@ def tune(prepared: Prepared, config: Config, search: Search, progress: TuningPro
     ]
     if not space:
         raise ConfigError("All settings that could be tuned are given: leave some of them out.")
+    enriched = enrich(prepared.data, prepared.encoder, config)  # once too: no setting that is tuned changes it
+    train_one = partial(train_module, prepared, enriching=lambda *_: enriched)
     with open_study(search.study, _made_of(prepared, config, space)) as study:
         study.begin({place.name: _value(config, place.name, rows) for place in space})
         while (number := len(study.tried) + 1) <= search.trials:
             progress.on_trial(number, search.trials)
             # Seeded by its number, so that a study that was interrupted goes on as if it had not been.
-            _run_trial(study, study.ask(config.train.seed + number), space, prepared, config, progress)
+            trial, started = study.ask(config.train.seed + number), time.perf_counter()
+            values = {place.name: place.suggest(trial) for place in space}
+            loss, outcome = _outcome(train_one, with_settings(config, values), _Watched(trial, progress))
+            best = loss is not None and all(other.loss is None or loss < other.loss for other in study.tried)
+            study.tell(trial, loss)
+            seconds = f"{time.perf_counter() - started:.1f} s"
+            progress.on_tried(f"{outcome}, {seconds}{', the best so far' if best else ''}", values)
         facts = _facts(study, [place.name for place in space])
     return with_settings(config, facts.settings), facts
 
 
-def _run_trial(
-    study: Study, trial: Trial, space: Sequence[Range], prepared: Prepared, config: Config, progress: TuningProgress
-) -> None:
-    started = time.perf_counter()
-    values = {place.name: place.suggest(trial) for place in space}
+def _outcome(
+    train_one: Callable[[Config, Observer], tuple[FactorizationMachine, History]], config: Config, observer: Observer
+) -> tuple[float | None, str]:
+    """Return the validation loss of a training, None where it was given up, and what came of it in words."""
     try:
-        _, history = train_module(prepared, with_settings(config, values), _Watched(trial, progress))
+        _, history = train_one(config, observer)
     except TrainingError:  # a loss that is not finite is a bad one
-        loss, outcome = None, "its loss was not finite"
-    else:
-        loss = None if history.stopped == STOPPED_ON_REQUEST else loss_of(history.epochs[history.best_epoch - 1])
-        best = loss is not None and all(other.loss is None or loss < other.loss for other in study.tried)
-        outcome = "given up" if loss is None else f"validation loss {loss:.5g}{' (best so far)' if best else ''}"
-        outcome += f", {len(history.epochs)} epochs"
-    study.tell(trial, loss)
-    progress.on_tried(f"{outcome}, {time.perf_counter() - started:.1f} s", values)
+        return None, "its loss was not finite"
+    epochs = f"{len(history.epochs)} epochs"
+    if history.stopped == STOPPED_ON_REQUEST:
+        return None, f"given up, {epochs}"
+    loss = loss_of(history.epochs[history.best_epoch - 1])
+    return loss, f"validation loss {loss:.5g}, {epochs}"
 
 
 class _Watched(Observer):
