@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from attfm.explain.what_if import Change, Changes
     from attfm.model.bundle import Model
     from attfm.model.calibration import Calibration, Curve
-    from attfm.model.facts import RunFacts
+    from attfm.model.facts import RunFacts, TuningFacts
 
 __all__ = [
     "AFMClassifier",
@@ -68,6 +68,7 @@ __all__ = [
     "TimeSplit",
     "TrainConfig",
     "TrainingError",
+    "TuningFacts",
     "load",
     "load_dataset",
 ]
@@ -86,7 +87,7 @@ _HOMES = {
     "attfm.explain.what_if": ("Change", "Changes"),
     "attfm.model.bundle": ("Model",),
     "attfm.model.calibration": ("Calibration", "Curve"),
-    "attfm.model.facts": ("RunFacts",),
+    "attfm.model.facts": ("RunFacts", "TuningFacts"),
 }
 _LAZY = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -40,6 +40,38 @@ Threshold = Annotated[
     float | None, typer.Option(help="probability above which the second class is predicted (default: the run's)")
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="of all random numbers of training (default: 0)")]
+ToPredict = Annotated[str | None, typer.Option("--target", help="column to predict (known for adult)")]
+Valid = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PART",
+        help="rows to stop by: a fraction of the rows, a table, or none (default: 0.2). Cross-fitted models train "
+        "on those of the default, and only report on those given",
+    ),
+]
+Test = Annotated[
+    str | None, typer.Option(metavar="PART", help="rows to set aside: a fraction, a table, or none (default: 0.2)")
+]
+SplitBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND:COLUMN",
+        help="divide rows by time:COLUMN (past, next, last) or group:COLUMN (whole groups; default: by chance)",
+    ),
+]
+SplitSeed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="of the split into parts (default: 1234)")]
+Weight = Annotated[str | None, typer.Option(metavar="COLUMN", help="weight of each row")]
+NoInput = Annotated[
+    list[str] | None, typer.Option("--id", metavar="COLUMN", help="column that is no input (repeatable)")
+]
+Preset = Annotated[str | None, typer.Option(help="nested (default), paper, fwfm, fm or linear")]
+Settings = Annotated[str | None, typer.Option(metavar="FILE", help="settings as TOML, or adult_2021 of the package")]
+SetTo = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="one setting, such as dim=16 or model.dim=16 (repeatable)"),
+]
+Force = Annotated[bool, typer.Option("--force", help="replace the run in --out")]
+WithReport = Annotated[bool, typer.Option("--report/--no-report", help="write report.html into the run folder")]
 Out = Annotated[str | None, typer.Option("--out", "-o", metavar="FOLDER", help="where to save (default: a new folder)")]
 
 
@@ -123,44 +155,20 @@ def options(
 @_command
 def train(
     data: Data,
-    target: Annotated[str | None, typer.Option(help="column to predict (known for adult)")] = None,
-    valid: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PART",
-            help="rows to stop by: a fraction of the rows, a table, or none (default: 0.2). Cross-fitted models train "
-            "on those of the default, and only report on those given",
-        ),
-    ] = None,
-    test: Annotated[
-        str | None, typer.Option(metavar="PART", help="rows to set aside: a fraction, a table, or none (default: 0.2)")
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND:COLUMN",
-            help="divide rows by time:COLUMN (past, next, last) or group:COLUMN (whole groups; default: by chance)",
-        ),
-    ] = None,
-    split_seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="of the split into parts (default: 1234)")
-    ] = None,
-    weight: Annotated[str | None, typer.Option(metavar="COLUMN", help="weight of each row")] = None,
-    id_: Annotated[
-        list[str] | None, typer.Option("--id", metavar="COLUMN", help="column that is no input (repeatable)")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="nested (default), paper, fwfm, fm or linear")] = None,
-    config: Annotated[
-        str | None, typer.Option(metavar="FILE", help="settings as TOML, or adult_2021 of the package")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="one setting, such as dim=16 or model.dim=16 (repeatable)"),
-    ] = None,
+    target: ToPredict = None,
+    valid: Valid = None,
+    test: Test = None,
+    split: SplitBy = None,
+    split_seed: SplitSeed = None,
+    weight: Weight = None,
+    id_: NoInput = None,
+    preset: Preset = None,
+    config: Settings = None,
+    set_: SetTo = None,
     seed: Seed = None,
     out: Out = None,
-    force: Annotated[bool, typer.Option("--force", help="replace the run in --out")] = False,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="write report.html into the run folder")] = True,
+    force: Force = False,
+    report: WithReport = True,
     *,
     reading: Reading,
     output: Output,
@@ -186,6 +194,55 @@ def train(
 
     asked = command.Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report)
     command.train(asked, settings, output)
+
+
+@_command
+def tune(
+    data: Data,
+    trials: Annotated[int, typer.Option(min=1, help="how many the study has in the end")] = 30,
+    study: Annotated[
+        str | None, typer.Option(metavar="FILE", help="SQLite file that keeps the trials (default: RUN.study.db)")
+    ] = None,
+    target: ToPredict = None,
+    valid: Valid = None,
+    test: Test = None,
+    split: SplitBy = None,
+    split_seed: SplitSeed = None,
+    weight: Weight = None,
+    id_: NoInput = None,
+    preset: Preset = None,
+    config: Settings = None,
+    set_: SetTo = None,
+    seed: Seed = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="RUN", help="where to save (default: runs/TABLE-tuned)")
+    ] = None,
+    force: Force = False,
+    report: WithReport = True,
+    *,
+    reading: Reading,
+    output: Output,
+) -> None:
+    """Find better settings of training by trials, chosen by the validation rows; save the best as a run folder.
+
+    Settings that are given stay as they are. The same command again, after Ctrl-C or with more trials, goes on.
+
+    Examples:
+
+    attfm tune adult --trials 10
+
+    attfm tune clicks.parquet --target clicked --trials 50 --out runs/tuned --set dim=16
+    """
+    from attfm.commands.settings import gather_config
+
+    settings = gather_config(
+        file=config, preset=preset, assignments=set_ or (), seed=seed, split=split, ignored=id_ or ()
+    )
+    from attfm.commands import tune as command
+    from attfm.commands.train import Asked
+
+    asked = Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report)
+    command.tune(asked, command.Trials(trials, study), settings, output)
 
 
 @_command

@@ -199,7 +199,9 @@ class TrainConfig(_Settings):
     linear_ridge: float = Field(2.0, ge=0, description="ridge of the linear weights w, in rows")
     memory_ridge: float = Field(10.0, ge=0, description="ridge of the pair memory's effects, in rows")
     statistic_smoothness: float = Field(
-        100.0, ge=0, description="penalty on the difference of neighbouring bins of rates, counts and pair memory, in rows"
+        100.0,
+        ge=0,
+        description="penalty on the difference of neighbouring bins of rates, counts and pair memory, in rows",
     )
     adam_eps: float = Field(1e-4, gt=0, description="eps of Adam")
     rates: bool = Field(True, description="embeddings of an id's target rate and count, beside its own")
@@ -259,3 +261,7 @@ class Config(_Settings):
     data: DataConfig = Field(default_factory=DataConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+
+    def of_task(self, task: TaskName) -> "Config":
+        """Return these settings with what "auto" means for a task, where it depends on that (docs/defaults.md)."""
+        return self.model_copy(update={"model": self.model.of_task(task), "train": self.train.of_task(task)})

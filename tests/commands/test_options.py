@@ -26,6 +26,7 @@ TEXT = ("--names", "--separator", "--encoding", "--null", "--skip-rows")
 OUTPUT = ("--json", "--quiet", "-q", "--debug")
 SHARED = {
     "train": TEXT + OUTPUT,
+    "tune": TEXT + OUTPUT,
     "evaluate": TEXT + OUTPUT,
     "predict": TEXT + OUTPUT,
     "explain": TEXT + OUTPUT,

@@ -15,7 +15,7 @@ ATTFM = [sys.executable, "-m", "attfm"]
 def test_help_comes_at_once_and_loads_nothing_heavy() -> None:
     code = (
         "import sys; from attfm.cli import main\n"
-        "for command in ('', 'train', 'evaluate', 'predict', 'explain', 'report', 'reproduce', 'datasets'):\n"
+        "for command in ('', 'train', 'tune', 'evaluate', 'predict', 'explain', 'report', 'reproduce', 'datasets'):\n"
         "    assert main([*command.split(), '--help']) == 0\n"
         "print('loaded:', *({'torch', 'sklearn', 'pyarrow', 'numpy'} & set(sys.modules)), file=sys.stderr)"
     )

@@ -2,8 +2,11 @@
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
 from attfm.commands.console import Output, duration, metric_rows, uninterrupted
 from attfm.commands.folders import NewFolder
@@ -44,8 +47,29 @@ class Asked:
     report: bool
 
 
-def train(asked: Asked, config: Config, output: Output) -> None:
-    """Train on a table, measure, save and report; see `attfm.cli.train` for the options."""
+class FitTables(Protocol):
+    """What is done with the tables once they are read: `fit_once`, or tuning."""
+
+    def __call__(self, tables: Tables, config: Config, facts: RunFacts, output: Output) -> Fitted: ...
+
+
+def fit_once(tables: Tables, config: Config, facts: RunFacts, output: Output) -> Fitted:
+    """Fit with the settings as they are, and show the epochs."""
+    with FitProgress(config.train.epochs, show=not output.quiet) as progress:
+        return fit(tables, config, progress, facts=facts, measured=True)
+
+
+def train(
+    asked: Asked,
+    config: Config,
+    output: Output,
+    fit_tables: FitTables = fit_once,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Train on a table, measure, save and report; see `attfm.cli.train` for the options.
+
+    `more` is told in the JSON object too.
+    """
     valid_part, test_part = Part.parse(asked.valid, "--valid"), Part.parse(asked.test, "--test")
     if valid_part.fraction + test_part.fraction >= 1:
         raise ConfigError(
@@ -89,12 +113,11 @@ def train(asked: Asked, config: Config, output: Output) -> None:
             if own_split
             else SplitFacts(valid=valid_part.asked, test=test_part.asked, seed=seed, by=config.train.split),
         )
-        with FitProgress(config.train.epochs, show=not output.quiet) as progress:
-            fitted = fit(tables, config, progress, facts=facts, measured=True)
+        fitted = fit_tables(tables, config, facts, output)
         page = _page(fitted, tables) if asked.report else None
         with uninterrupted():
             save_model(fitted.model, folder.path, report=page)
-    report(fitted.model, folder.path, output, again="adult-test" if asked.data == "adult" else asked.data)
+    report(fitted.model, folder.path, output, again="adult-test" if asked.data == "adult" else asked.data, more=more)
 
 
 def _page(fitted: Fitted, tables: Tables) -> str:
@@ -118,7 +141,9 @@ def _page(fitted: Fitted, tables: Tables) -> str:
     return render_report(fitted.model)
 
 
-def report(model: Model, path: Path, output: Output, *, again: str) -> None:
+def report(
+    model: Model, path: Path, output: Output, *, again: str, more: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Print metrics, times, the folder and the commands that use it; `again` is the table they name."""
     facts, whole = model.facts, output.seconds
     output.say(f"{_epochs(model)}; {facts.features:,} features in {facts.fields} fields")
@@ -146,7 +171,7 @@ def report(model: Model, path: Path, output: Output, *, again: str) -> None:
         "metrics": model.metrics, "training": facts.known(),
         "columns": [column.model_dump(exclude_none=True) for column in model.schema.columns],
         "settings": model.config.model_dump(mode="json"),
-        "seconds": {"whole": whole, "training": facts.seconds},
+        "seconds": {"whole": whole, "training": facts.seconds}, **more,
     })  # fmt: skip
 
 

@@ -1,12 +1,15 @@
 """What classifier and regressor share: the parameters, fitting and saving."""
 
 from collections.abc import Mapping, Sequence
+from functools import update_wrapper
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 
 from attfm.config import CalibrationSetting, Config, DataConfig, ModelConfig, PresetName, TaskName, TrainConfig
@@ -22,9 +25,26 @@ from attfm.model.task import check_class_weights
 from attfm.train.fit import Fitted, fit
 from attfm.train.observer import FitProgress
 from attfm.train.prepare import LabelledTable, Tables
+from attfm.train.tuning import DEFAULT_TRIALS, SPACE, Search, fit_tuned
+from attfm.train.tuning_progress import TuningProgress
 
 _DATA, _MODEL, _TRAIN = DataConfig(), ModelConfig(), TrainConfig()  # the defaults of all settings
 _Section = TypeVar("_Section", DataConfig, ModelConfig, TrainConfig)
+
+
+if TYPE_CHECKING:
+    from builtins import classmethod as of_class_too  # what type checkers make of it
+else:
+
+    class of_class_too:
+        """Method that can be called on the class too, and then is called on an instance with the default parameters."""
+
+        def __init__(self, method):
+            self._method = method
+            update_wrapper(self, method)
+
+        def __get__(self, instance, owner):
+            return MethodType(self._method, owner() if instance is None else instance)
 
 
 class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -125,7 +145,44 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
 
         return Config(data=section(DataConfig), model=section(ModelConfig), train=section(TrainConfig))
 
-    def _fit(self, X: object, y: ArrayLike, sample_weight: ArrayLike | None, eval_set: Any) -> Self:
+    @of_class_too
+    def tune(
+        self, X: object, y: ArrayLike, sample_weight: ArrayLike | None = None, eval_set: Any = None, *,
+        trials: int = DEFAULT_TRIALS, study: str | Path | None = None,
+    ) -> Self:  # fmt: skip
+        """Return a new estimator, fitted with the parameters that give the lowest validation loss of many trials.
+
+        As `GridSearchCV.best_estimator_`: this estimator stays as it is, and the new one has the best parameters among
+        its own. Parameters that are not at their defaults stay; of the others those that matter most are tuned (see
+        docs/tuning.md). `AFMClassifier.tune(X, y)` is `AFMClassifier().tune(X, y)`.
+
+        Parameters
+        ----------
+        X, y, sample_weight, eval_set : as in `fit`; the rows of eval_set, or else the part that is held out, decide
+        trials : int, fits that are tried, those that the study has already included; the first has the parameters given
+        study : path or None, an SQLite file that keeps the trials, so that another call with the same arguments goes
+            on with them; None: they are not kept
+
+        Returns
+        -------
+        estimator : fitted; `estimator.model_.facts.tuning` says what the trials came to
+
+        Raises
+        ------
+        MissingExtraError : Optuna is not installed
+        ConfigError : there are no validation rows; the file is no study, or one of other data or parameters
+        """
+        if not isinstance(trials, int | np.integer) or trials < 1:
+            raise ConfigError(f"trials is {trials!r}: give a number of at least 1.")
+        tuned = clone(self)
+        given = [name for name, value in _defaults(type(tuned)).items() if getattr(tuned, name) != value]
+        search = Search(int(trials), None if study is None else Path(study).expanduser(), given)
+        fitted: Self = tuned._fit(X, y, sample_weight, eval_set, search)
+        return fitted
+
+    def _fit(
+        self, X: object, y: ArrayLike, sample_weight: ArrayLike | None, eval_set: Any, search: Search | None = None
+    ) -> Self:
         source = self._training_source(X)
         labels = self._labels(y, source)
         if len(labels) < 2:
@@ -137,8 +194,14 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         valid = None if eval_set is None else self._labelled(eval_set, "eval_set", schema)
         table = LabelledTable(source, label_column(labels), read_weights(sample_weight))
         tables = Tables(table, schema, label_name(y), valid=valid)
-        with FitProgress(config.train.epochs, show=self.verbose) as progress:
-            fitted = fit(tables, config, progress)
+        if search is None:
+            with FitProgress(config.train.epochs, show=self.verbose) as progress:
+                fitted = fit(tables, config, progress)
+        else:
+            with TuningProgress(config.train.epochs, show=self.verbose) as trials:
+                fitted = fit_tuned(tables, config, search, trials)
+            tuning = fitted.model.facts.tuning
+            self.set_params(**({} if tuning is None else tuning.settings))
         self._take(fitted.model, labels)
         self.oof_ = self._out_of_fold(fitted, len(labels))
         return self
@@ -181,6 +244,12 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         tags.input_tags.categorical = True
         tags.input_tags.sparse = False
         return tags
+
+
+def _defaults(kind: type[Estimator]) -> dict[str, Any]:
+    """Return the default of each parameter that can be tuned."""
+    parameters = signature(kind).parameters
+    return {place.name: parameters[place.name].default for place in SPACE}
 
 
 def _by_name(columns: Mapping[Any, Any], names: Sequence[str]) -> dict[Any, Any]:

@@ -44,7 +44,7 @@ def model_card(model: Model) -> str:
         "",
         "## Training",
         "",
-        *(f"- {_cell(name.replace('_', ' '))}: {_cell(value)}" for name, value in model.facts.known().items()),
+        *(f"- {_cell(name.replace('_', ' '))}: {_cell(value)}" for name, value in model.facts.told().items()),
         *([] if settings.train.split is None else [f"- rows are held out by {_cell(settings.train.split)}"]),
         f"- embedding size {settings.model.dim}, attention size {settings.model.attention_dim}, "
         f"seed {settings.train.seed}; all settings are in config.json",

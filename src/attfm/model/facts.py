@@ -19,6 +19,42 @@ class SplitFacts(BaseModel):
     by: str | None = None
 
 
+class TuningFacts(BaseModel):
+    """What a study of settings came to; see `attfm.train.tuning`.
+
+    Attributes
+    ----------
+    study : str, tells the study from all others
+    trials, pruned : int, how many there were, and how many of them were given up before their end
+    best_trial : int, number of the trial whose settings the run has, from 1
+    validation_loss, as_given_loss : float, log loss or mean squared error of the validation rows, with those settings
+        and with the settings as they were given; None where that was not finite
+    settings, as_given : by name, what was tuned, as the best trial had it and as it was given
+    importance : by name, the share of the differences between trials that a setting explains; empty of too few trials
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: str
+    trials: int
+    pruned: int
+    best_trial: int
+    validation_loss: float
+    as_given_loss: float | None
+    settings: dict[str, int | float]
+    as_given: dict[str, int | float]
+    importance: dict[str, float]
+
+    @property
+    def sentence(self) -> str:
+        """What the study came to, for people."""
+        as_given = "not finite" if self.as_given_loss is None else f"{self.as_given_loss:.5g}"
+        return (
+            f"{self.trials} trials, {self.pruned} of them given up early; best: trial {self.best_trial}, "
+            f"validation loss {self.validation_loss:.5g} (settings as given: {as_given})"
+        )
+
+
 class RunFacts(BaseModel):
     """Facts of a run; None where a fact is not known, or does not apply.
 
@@ -35,6 +71,7 @@ class RunFacts(BaseModel):
     seconds : float, from the labels to the trained module
     class_weights : list of float, by which rows were weighted, in the order of the target's classes
     calibration : str, how probabilities were calibrated, in words
+    tuning : TuningFacts, how the settings were found
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,10 +93,15 @@ class RunFacts(BaseModel):
     seconds: float | None = None
     class_weights: list[float] | None = None
     calibration: str | None = None
+    tuning: TuningFacts | None = None
 
     def known(self) -> dict[str, Any]:
         """Return the facts that are known, as JSON values."""
         return {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
+
+    def told(self) -> dict[str, Any]:
+        """Return the facts that are known, for people: those of a study are one sentence."""
+        return self.known() | ({} if self.tuning is None else {"tuning": self.tuning.sentence})
 
     def with_facts(self, **facts: Any) -> Self:
         """Return these facts with some more."""

@@ -64,7 +64,7 @@ def _facts(model: Model, examined: Examined | None) -> Content:
         "outputs": [_text(name) for name in model.task.outputs][:_OUTPUTS],
         "unit": _text(model.task.unit),
         "preset": model.config.model.preset,
-        "training": {name: _text(value) for name, value in model.facts.known().items() if not isinstance(value, list)},
+        "training": {name: _text(value) for name, value in model.facts.told().items() if not isinstance(value, list)},
         "history": [
             {name: _rounded(record.get(name)) for name in ("epoch", "train_loss", "valid_loss")}
             for record in mean_curve(model.history)

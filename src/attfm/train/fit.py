@@ -55,7 +55,13 @@ def fit(
     ------
     AttfmError : bad columns, labels, weights or settings, or a loss that is not finite
     """
-    prepared = prepare(tables, config)
+    return fit_prepared(prepare(tables, config), config, observer, facts=facts, measured=measured)
+
+
+def fit_prepared(
+    prepared: Prepared, config: Config, observer: Observer | None, *, facts: RunFacts | None, measured: bool
+) -> Fitted:
+    """Fit a module to prepared rows; else as `fit`, in whose modes of torch it is to be called."""
     check_setting(prepared, config)
     trained = train(prepared, config, observer)
     trained, calibration = calibrate(trained, prepared, config)

@@ -20,7 +20,7 @@ from attfm.train.cross_fit import Floats, cross_fit
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.statistical_machine import StatisticalMachine
-from attfm.train.statistics import enrich
+from attfm.train.statistics import Enriching, enrich
 from attfm.train.trainer import History, Trainer, choose_device, drawn_from, silence_unseen, start_at_base_rate
 
 _SHARED_WITH_FM = ("intercept", "linear.weight", "embedding.weight")
@@ -79,11 +79,16 @@ def _bootstrapped(prepared: Prepared, seed: int) -> Prepared:
     return replace(prepared.trained_on(sample), folds=folds)
 
 
-def train_module(prepared: Prepared, config: Config, observer: Observer) -> tuple[FactorizationMachine, History]:
-    """Return a module trained on prepared rows, and its learning curve; see `Trainer`."""
+def train_module(
+    prepared: Prepared, config: Config, observer: Observer, *, enriching: Enriching = enrich
+) -> tuple[FactorizationMachine, History]:
+    """Return a module trained on prepared rows, and its learning curve; see `Trainer`.
+
+    `enriching` gives what the rows are enriched with.
+    """
     encoder, target, settings = prepared.encoder, prepared.target, config.train
     choose_device(settings.device)  # where there is none of that name, or none at all, nothing is drawn from it first
-    enriched = enrich(prepared.data, encoder, config)
+    enriched = enriching(prepared.data, encoder, config)
     data = prepared.data if enriched is None else enriched.data
 
     def build(model: ModelConfig) -> FactorizationMachine:

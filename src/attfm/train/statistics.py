@@ -1,6 +1,6 @@
 """What a model learns from beside its ids: rates of ids, and the memory of value pairs, out of fold."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,6 +35,9 @@ class Enriched:
     def machine(self, fields: int, outputs: int, config: ModelConfig) -> StatisticalMachine:
         """Return an untrained machine."""
         return StatisticalMachine(self.composition, self.pairs, fields, outputs, config)
+
+
+Enriching = Callable[[TrainingData, Encoder, Config], Enriched | None]
 
 
 def enrich(data: TrainingData, encoder: Encoder, config: Config) -> Enriched | None:
