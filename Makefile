@@ -60,8 +60,8 @@ bench-kernels: install  ## a step and an epoch, against eager torch, torch.compi
 
 bench-accuracy: install  ## attfm beside trees and other models on the tables of ATTFM_DATA (hours); Adult alone without it
 	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]"
-	.venv/bin/python -m benchmarks.leak
 	.venv/bin/python -m benchmarks.accuracy --docs --tables "$${TABLES:-all}" --models "$${MODELS:-all}"
+	.venv/bin/python -m benchmarks.leak
 
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring, steps on big tables
 	.venv/bin/python -m benchmarks.training --json build/training.json --docs

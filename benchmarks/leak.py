@@ -16,6 +16,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from attfm import AFMClassifier
+from benchmarks.remembered import remembered_pairs
 
 ROWS = 20_000
 LEVELS = (5, 50, 500, 2_000, 5_000, 20_000)  # of the columns: from seen often to seen once
@@ -28,21 +29,15 @@ def noise(rows: int, rng: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray
     return pd.DataFrame(columns), rng.integers(0, 2, rows)
 
 
-def chosen_pairs(model: AFMClassifier) -> int | None:
-    """Return how many field pairs the model remembers; None where this version of attfm has no pair memory."""
-    memory: Any = getattr(model.model_.module, "memory", None)
-    return None if memory is None else len(memory.pairs)
-
-
 def run(seed: int, rows: int, **settings: Any) -> dict[str, Any]:
-    """Train on noise; return what the model says of validation rows and of its own training rows."""
+    """Train on noise; return the AUC of the validation rows, and how many pairs were chosen."""
     rng = np.random.default_rng(seed)
     (X, y), (X_valid, y_valid) = noise(rows, rng), noise(rows, rng)
     columns = {name: {"kind": "categorical"} for name in X}
     model = AFMClassifier(random_state=seed, verbose=False, columns=columns, **settings)
     model.fit(X, y, eval_set=(X_valid, y_valid))
     auc = roc_auc_score(y_valid, model.predict_proba(X_valid)[:, 1])
-    return {"seed": seed, "valid_auc": round(float(auc), 4), "chosen_pairs": chosen_pairs(model)}
+    return {"seed": seed, "valid_auc": round(float(auc), 4), "chosen_pairs": remembered_pairs(model.model_)}
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ class Cell:
     spread : mapping, its standard deviation over the runs; 0 for one run
     runs : int, 0 where none finished
     taught_by : str, which rows taught the model
-    seconds, megabytes, rows_per_second : float, means
+    seconds, cpu_seconds, megabytes, rows_per_second : float, means; processor seconds are None where not recorded
     idle : bool, whether nobody else used the machine in any run, as far as is known
     skipped : str, why a run is lacking, or ""
     """
@@ -32,6 +32,7 @@ class Cell:
     runs: int = 0
     taught_by: str = "training"
     seconds: float = 0.0
+    cpu_seconds: float | None = None
     megabytes: float = 0.0
     rows_per_second: float = 0.0
     idle: bool = False
@@ -61,6 +62,9 @@ def _cell(records: Sequence[Record]) -> Cell:
         len(records),
         records[0]["taught_by"],
         mean(record["fit_seconds"] for record in records),
+        mean(record["cpu_seconds"] for record in records)
+        if all("cpu_seconds" in record for record in records)
+        else None,
         mean(record["peak_mb"] for record in records),
         mean(record["rows_per_second"] for record in records),
         all(record["idle"] for record in records),

@@ -14,9 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from benchmarks.accuracy.scores import scores
 from benchmarks.accuracy.tables import Floats, RowNumbers, Table
+from benchmarks.remembered import remembered_pairs
 
 Rows = Literal["training", "training and validation"]
+TIME_COLUMN = "row_time"
 
 
 @dataclass(frozen=True)
@@ -109,29 +112,26 @@ def attfm(*, needs: tuple[str, ...] = (), all_rows: bool = False, **settings: An
         if missing := [name for name in needs if name not in known]:
             raise UnavailableError(f"This version of attfm has no setting {', '.join(missing)}.")
         given = {name: value for name, value in settings.items() if name in known}
-        columns = {name: {"kind": "categorical"} for name in job.table.categorical}
-        model = estimator(random_state=job.seed, verbose=False, columns=columns, **given)
+        model = estimator(**_told(job, known), **given)
         if all_rows:
-            model.fit(*job.rows(job.learned))
+            X, y = _timed(job, job.learned)
+            facts = _facts(model.fit(X, y), given) | _out_of_fold(model, y, job.regression)
+            yield Fitted(_scorer(model, job), rows="training and validation", facts=facts)
         else:
-            model.fit(*job.rows(job.table.parts.train), eval_set=job.rows(job.table.parts.valid))
-        yield Fitted(
-            _scorer(model, job), rows="training and validation" if all_rows else "training", facts=_facts(model, given)
-        )
+            model.fit(*_timed(job, job.table.parts.train), eval_set=_timed(job, job.table.parts.valid))
+            yield Fitted(_scorer(model, job), facts=_facts(model, given))
 
     return fit
 
 
 def tuned(job: Job) -> Iterator[Fitted]:
     """Yield attfm with the settings that 30 trials found, judged by the validation rows."""
-    estimator, _ = _estimator(job)
+    estimator, known = _estimator(job)
     if not hasattr(estimator, "tune"):
         raise UnavailableError("This version of attfm does not tune.")
-    columns = {name: {"kind": "categorical"} for name in job.table.categorical}
-    X, y = job.rows(job.table.parts.train)
-    model = estimator(random_state=job.seed, verbose=False, columns=columns).tune(
-        X, y, eval_set=job.rows(job.table.parts.valid), trials=30
-    )
+    X, y = _timed(job, job.table.parts.train)
+    valid = _timed(job, job.table.parts.valid)
+    model = estimator(**_told(job, known)).tune(X, y, eval_set=valid, trials=30)
     yield Fitted(_scorer(model, job), facts=_facts(model, {"trials": 30}))
 
 
@@ -145,6 +145,23 @@ def _estimator(job: Job) -> tuple[Any, set[str]]:
     return estimator, set(inspect.signature(estimator.__init__).parameters)
 
 
+def _told(job: Job, known: set[str]) -> dict[str, Any]:
+    """Return what each estimator is told: the seed, the categorical columns, and that rows come in time if they do."""
+    columns = {name: {"kind": "categorical"} for name in job.table.categorical}
+    told: dict[str, Any] = {"random_state": job.seed, "verbose": False, "columns": columns}
+    if job.table.times is not None and "split" in known:
+        told["split"] = f"time:{TIME_COLUMN}"
+    if job.table.times is not None:
+        columns[TIME_COLUMN] = {"kind": "ignored"}
+    return told
+
+
+def _timed(job: Job, numbers: RowNumbers) -> tuple[pd.DataFrame, Floats]:
+    """Return X and y of some rows, with the times of the rows as a column that is no input, where there are times."""
+    X, y = job.rows(numbers)
+    return X if job.table.times is None else X.assign(**{TIME_COLUMN: job.table.times[numbers]}), y
+
+
 def _scorer(model: Any, job: Job) -> Callable[[pd.DataFrame], Floats]:
     if job.regression:
         return lambda X: np.asarray(model.predict(X), np.float64)
@@ -152,14 +169,24 @@ def _scorer(model: Any, job: Job) -> Callable[[pd.DataFrame], Floats]:
 
 
 def _facts(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that were given, the epochs, and what the model remembers."""
-    facts: dict[str, Any] = {"settings": dict(settings)}
-    if history := getattr(model, "history_", None):
-        facts["epochs"] = len(history)
-    memory = getattr(getattr(getattr(model, "model_", None), "module", None), "memory", None)
-    if memory is not None and hasattr(memory, "pairs"):
-        facts["remembered_pairs"] = len(memory.pairs)
-    return facts
+    """Return the settings that were given, how many models and epochs there were, and how many pairs are remembered."""
+    facts = {
+        "settings": dict(settings),
+        "models": getattr(model.model_.facts, "models", None),
+        "epochs": len(model.history_),
+        "remembered_pairs": remembered_pairs(model.model_),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _out_of_fold(model: Any, y: Floats, regression: bool) -> dict[str, Any]:
+    """Return the scores of the rows that taught, each by the one model that it did not teach; nothing for one model."""
+    found = getattr(model, "oof_", None)
+    if found is None:
+        return {}
+    found = found[:, 1] if found.ndim == 2 else found
+    rows = np.isfinite(found)
+    return {"out_of_fold": scores(y[rows], found[rows], regression=regression)}
 
 
 def _peer(name: str) -> Callable[[Job], Iterator[Fitted]]:
@@ -177,12 +204,13 @@ _PLAIN: dict[str, Any] = {"rates": False, "memory_pairs": 0}  # the formula alon
 _OURS = ("attfm", "torch")
 MODELS: Mapping[str, Model] = MappingProxyType(
     {
-        "attfm": Model(attfm(), _OURS, "attfm's defaults, stopped by the validation rows"),
+        "attfm": Model(attfm(), _OURS, "attfm's defaults, with the validation rows as `eval_set`"),
         "attfm_folds": Model(
             attfm(needs=("n_models",), all_rows=True), _OURS,
             "the defaults with training and validation rows together: cross-fitted where `n_models` is so by itself",
         ),
         "attfm_tuned": Model(tuned, (*_OURS, "optuna"), "attfm after 30 trials of `tune`"),
+        "attfm_one": Model(attfm(needs=("n_models",), n_models=1), _OURS, "the defaults as one model on any table"),
         "attfm_no_memory": Model(
             attfm(needs=("memory_pairs",), memory_pairs=0), _OURS, "the defaults without pair memory"
         ),

@@ -58,6 +58,10 @@ def costs_block(records: Sequence[Record]) -> str:
         cell = cells.get((table, model), Cell())
         return f"{'' if cell.idle else '~'}{cell.seconds:.1f}" if cell.runs else cell.skipped
 
+    def cpu_seconds(table: str, model: str) -> str:
+        cell = cells.get((table, model), Cell())
+        return "" if cell.cpu_seconds is None else f"{cell.cpu_seconds:.1f}"
+
     def megabytes(table: str, model: str) -> str:
         cell = cells.get((table, model), Cell())
         return f"{cell.megabytes:,.0f}" if cell.runs else ""
@@ -69,7 +73,8 @@ def costs_block(records: Sequence[Record]) -> str:
     return "\n\n".join(
         f"{what}:\n\n" + _by_model(cells, tables, corner, shown)
         for what, corner, shown in (
-            ("Seconds of a fit from a DataFrame (~: other processes ran beside it)", "s", seconds),
+            ("Seconds of a fit from a DataFrame (~: other processes ran beside it, so it says little)", "s", seconds),
+            ("Processor seconds of a fit, all threads together", "s", cpu_seconds),
             ("Peak memory of the process that fits, in MB, the table and imports included", "MB", megabytes),
             ("Thousand rows scored a second, from a DataFrame", "1,000 rows/s", speed),
         )

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from benchmarks.accuracy import means, models, page, records, tables, worker
 from benchmarks.accuracy.goals import duels, figures, presets
 from benchmarks.accuracy.peers import Codes, Ids
 from benchmarks.accuracy.summary import costs_block, scores_block, summary, verdict_block
+from benchmarks.remembered import remembered_pairs
 
 
 def line(table: str, model: str, seed: int = 0, **test: float) -> records.Record:
     taught = "training and validation" if model.endswith(("_refit", "_folds")) or model == "ebm" else "training"
     return {
         "table": table, "model": model, "seed": seed, "split_seed": 1234, "taught_by": taught, "valid": None,
-        "test": test, "rows_per_second": 1000, "fit_seconds": 2.0, "peak_mb": 100, "idle": True,
+        "test": test, "rows_per_second": 1000, "fit_seconds": 2.0, "cpu_seconds": 3.0, "peak_mb": 100, "idle": True,
         "versions": {"python": "3.11"}, "commit": "abc", "machine": {"processor": "P", "cores": 2}, "threads": 1,
     }  # fmt: skip
 
@@ -68,9 +70,9 @@ def test_files_of_a_divided_table_stay_divided(data: Path) -> None:
 
 def test_a_day_stands_in_one_part_only() -> None:
     rng = np.random.default_rng(0)
-    month, day = rng.integers(1, 4, 500), rng.integers(1, 11, 500)
-    parts = tables.by_order([month, day])
-    dates = [set((100 * month + day)[rows]) for rows in (parts.train, parts.valid, parts.test)]
+    days = 100 * rng.integers(1, 4, 500) + rng.integers(1, 11, 500)
+    parts = tables.by_time(days)
+    dates = [set(days[rows]) for rows in (parts.train, parts.valid, parts.test)]
     assert max(dates[0]) < min(dates[1])
     assert max(dates[1]) < min(dates[2])
     assert sorted(np.concatenate([parts.train, parts.valid, parts.test])) == list(range(500))
@@ -122,6 +124,7 @@ def test_means_spreads_and_the_best_are_shown() -> None:
     assert "| `ebm` | took longer than 9 s |" in text
     assert "| `lightgbm` | ~2.0 |" in costs_block(lines)
     assert "| `attfm` | 2.0 |" in costs_block(lines)
+    assert "| `attfm` | 3.0 |" in costs_block(lines)
 
 
 def test_a_refit_stands_after_what_it_refits() -> None:
@@ -222,7 +225,9 @@ def test_a_worker_writes_a_line_for_each_scorer() -> None:
     assert first["valid"]["auc"] == 1
     assert second["valid"] is None  # the validation rows taught it
     assert first["rounds"] == 3
-    assert {"fit_seconds", "peak_mb", "rows_per_second", "versions", "commit", "machine", "idle"} <= set(first)
+    assert {"fit_seconds", "cpu_seconds", "peak_mb", "rows_per_second", "versions", "commit", "machine", "idle"} <= set(
+        first
+    )
 
 
 def test_absent_packages_are_told_and_stop_nobody(
@@ -248,3 +253,14 @@ def test_german_credit_has_ten_splits_and_tags_is_named_only() -> None:
     assert [split for _, split in command.seeds_of("german", 3)] == list(range(1234, 1244))
     assert command.seeds_of("adult", 3) == [(0, 1234), (1, 1234), (2, 1234)]
     assert not tables.TABLES["tags"].by_default
+
+
+def test_pairs_of_all_members_are_counted_once() -> None:
+    class Machine:
+        def __init__(self, *pairs: int) -> None:
+            self.remembered_pairs = np.array(pairs, np.int64)
+
+    ensemble = SimpleNamespace(members=[Machine(1, 2), Machine(2, 5)])
+    assert remembered_pairs(SimpleNamespace(module=ensemble)) == 3
+    assert remembered_pairs(SimpleNamespace(module=Machine())) == 0
+    assert remembered_pairs(SimpleNamespace(module=object())) is None
