@@ -4,9 +4,11 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "kernels.h"
+#include "memory.h"
 #include "pair_index.h"
 #include "scoring.h"
 
@@ -343,6 +345,58 @@ void update_rows(Array<const int64_t> rows, Array<float> parameter, Maybe<float>
   attfm::kernels().update_rows(task);
 }
 
+void find_remembered(Array<const int32_t> ids, Maybe<const int64_t> offsets, int64_t fields,
+                     Array<const int32_t> level, Array<const int64_t> pairs, Array<const int64_t> width,
+                     Array<const int64_t> offset, Array<const int64_t> slots, Array<const float> effects,
+                     Array<const float> unknown, Array<const int32_t> slot_rows, int threads, Maybe<float> sums,
+                     Maybe<float> found, Maybe<int32_t> counts) {
+  attfm::MemoryTask task{};
+  task.fields = fields;
+  task.pairs = int64_t(width.size());
+  const int64_t places = offsets ? int64_t(offsets->size()) : int64_t(ids.size());
+  require(fields >= 1 && places % fields == 0, "ids must be (batch, fields)");
+  task.batch = places / fields;
+  require(unknown.ndim() == 2 && int64_t(unknown.shape(0)) == task.pairs, "unknown must be (pairs, outputs)");
+  task.outputs = int64_t(unknown.shape(1));
+  require(pairs.ndim() == 2 && pairs.shape(0) == 2, "pairs must be (2, pairs)");
+  require(int64_t(pairs.shape(1)) == task.pairs && int64_t(offset.size()) == task.pairs, "one key a pair");
+  const int64_t size = int64_t(slots.size());
+  require(size >= 2 && (size & (size - 1)) == 0, "slots must be a power of two");
+  require(int64_t(effects.size()) == size * task.outputs && int64_t(slot_rows.size()) == size, "values as slots");
+  require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
+  for (int64_t n = 0; n < 2 * task.pairs; ++n)
+    require(pairs.data()[n] >= 0 && pairs.data()[n] < fields, "pairs must name fields");
+  bool free = false;
+  for (int64_t n = 0; n < size && !free; ++n) free = slots.data()[n] == -1;
+  require(free, "slots must have a free one: a search ends there");
+  int64_t low = 0, high = -1, least = 0, most = -1;
+  for (int64_t n = 0; n < int64_t(ids.size()); ++n) {
+    low = std::min<int64_t>(low, ids.data()[n]);
+    high = std::max<int64_t>(high, ids.data()[n]);
+  }
+  require(low >= 0 && high < int64_t(level.size()), "ids must be features");
+  for (int64_t n = 0; offsets && n < places; ++n) {
+    least = std::min(least, offsets->data()[n]);
+    most = std::max(most, offsets->data()[n]);
+  }
+  require(least >= 0 && most < int64_t(ids.size()), "offsets do not fit ids");
+  task.ids = ids.data();
+  task.offsets = offsets ? offsets->data() : nullptr;
+  task.level = level.data();
+  task.first = pairs.data(), task.second = pairs.data() + task.pairs;
+  task.width = width.data(), task.offset = offset.data();
+  task.slots = slots.data(), task.mask = size - 1;
+  task.shift = 64;
+  for (int64_t n = size; n > 1; n /= 2) --task.shift;
+  task.effects = effects.data(), task.unknown = unknown.data(), task.slot_rows = slot_rows.data();
+  task.threads = threads;
+  task.sums = pointer(sums, task.batch * task.outputs, "sums must be (batch, outputs)");
+  task.found = pointer(found, task.batch * task.pairs * task.outputs, "found must be (batch, pairs, outputs)");
+  task.counts = pointer(counts, task.batch * task.pairs, "counts must be (batch, pairs)");
+  nb::gil_scoped_release released;
+  attfm::find_remembered(task);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -383,6 +437,10 @@ NB_MODULE(_native, m) {
         nb::arg("W").none(), nb::arg("b").none(), nb::arg("h").none(), nb::arg("bias").none(), nb::arg("gate").none(),
         nb::arg("pairs"), nb::arg("plain"), nb::arg("scale"), nb::arg("distinct"), nb::arg("chunk"), nb::arg("threads"),
         nb::arg("logits"));
+  m.def("find_remembered", &find_remembered, nb::arg("ids"), nb::arg("offsets").none(), nb::arg("fields"),
+        nb::arg("level"), nb::arg("pairs"), nb::arg("width"), nb::arg("offset"), nb::arg("slots"), nb::arg("effects"),
+        nb::arg("unknown"), nb::arg("slot_rows"), nb::arg("threads"), nb::arg("sums").none(), nb::arg("found").none(),
+        nb::arg("counts").none());
   m.def("update_rows", &update_rows, nb::arg("rows"), nb::arg("parameter"), nb::arg("first").none(), nb::arg("second"),
         nb::arg("gradient"), nb::arg("rate"), nb::arg("decay"), nb::arg("eps"), nb::arg("beta1"), nb::arg("beta2"),
         nb::arg("correction1"), nb::arg("correction2"), nb::arg("threads"), nb::arg("average").none() = nb::none(),

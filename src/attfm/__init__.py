@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attfm.config import Config, DataConfig, ModelConfig, Reading, TrainConfig
     from attfm.data.datasets import load_dataset
     from attfm.data.schema import Column, Schema
+    from attfm.data.split_column import GroupSplit, TimeSplit
     from attfm.estimators import AFMClassifier, AFMRegressor, load
     from attfm.explain.explanation import Effect, Explanation
     from attfm.explain.faithfulness import Deletion, Faithfulness
@@ -46,6 +47,7 @@ __all__ = [
     "Explanation",
     "Faithfulness",
     "GlobalExplanation",
+    "GroupSplit",
     "Importance",
     "MissingExtraError",
     "Model",
@@ -60,6 +62,7 @@ __all__ = [
     "SourceError",
     "Stability",
     "TargetError",
+    "TimeSplit",
     "TrainConfig",
     "TrainingError",
     "load",
@@ -71,6 +74,7 @@ _HOMES = {
     "attfm.config": ("Config", "DataConfig", "ModelConfig", "Reading", "TrainConfig"),
     "attfm.data.datasets": ("load_dataset",),
     "attfm.data.schema": ("Column", "Schema"),
+    "attfm.data.split_column": ("GroupSplit", "TimeSplit"),
     "attfm.estimators": ("AFMClassifier", "AFMRegressor", "load"),
     "attfm.explain.explanation": ("Effect", "Explanation"),
     "attfm.explain.faithfulness": ("Deletion", "Faithfulness"),

@@ -131,6 +131,13 @@ def train(
     test: Annotated[
         str | None, typer.Option(metavar="PART", help="rows to set aside: a fraction, a table, or none (default: 0.2)")
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND:COLUMN",
+            help="divide rows by time:COLUMN (past, next, last) or group:COLUMN (whole groups; default: by chance)",
+        ),
+    ] = None,
     split_seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="of the split into parts (default: 1234)")
     ] = None,
@@ -163,10 +170,14 @@ def train(
     attfm train clicks.parquet --target clicked --id user --out runs/clicks
 
     attfm train loans.csv --target default --test new.csv --preset paper --set dim=16
+
+    attfm train flights.parquet --target late --split time:date
     """
     from attfm.commands.settings import gather_config
 
-    settings = gather_config(file=config, preset=preset, assignments=set_ or (), seed=seed, ignored=id_ or ())
+    settings = gather_config(
+        file=config, preset=preset, assignments=set_ or (), seed=seed, split=split, ignored=id_ or ()
+    )
     from attfm.commands import train as command
 
     asked = command.Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report)

@@ -1,10 +1,11 @@
 """Settings of the model and of training, checked by pydantic, and the named presets."""
 
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from attfm.errors import ConfigError, near_names
 
@@ -55,7 +56,8 @@ def _sentences(errors: Iterable[Any], settings: type[BaseModel], where: str) -> 
             found[place, names[0]] = [unknown_setting(names[0], section.model_fields, where=place)]
             continue
         reasons = found.setdefault((place, names[0]), [])
-        reasons.append(f"{error['msg'][0].lower()}{error['msg'][1:]}")
+        reason = error["msg"].removeprefix("Value error, ")
+        reasons.append(f"{reason[0].lower()}{reason[1:]}")
         values.setdefault((place, names[0]), error["input"])
     return [
         f"Setting '{name}' in {place} is {values[place, name]!r}: {', or '.join(reasons)}."
@@ -144,7 +146,11 @@ class ModelConfig(_Settings):
     pair_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the pair vectors")
     weight_dropout: float = Field(0.4, ge=0, lt=1, description="dropout on the attention weights")
     pooled_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the pooled vector")
-    embedding_std: float = Field(0.1, ge=0, description="standard deviation of the first embeddings")
+    embedding_std: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
+        "auto", description="standard deviation of the first embeddings; auto: their pair part deviates by about .1"
+    )
+    memory_pairs: int = Field(60, ge=0, description="most field pairs whose value pairs are remembered; 0: none")
+    memory_min_count: int = Field(1, ge=1, description="training rows that a value pair needs to be remembered")
     attention_std: float | None = Field(None, ge=0, description="of W and h at the start; none: 1/sqrt(dim) and 0.1")
     projection_std: float | None = Field(None, ge=0, description="of p at the start; none: p starts at 1")
 
@@ -175,11 +181,23 @@ class TrainConfig(_Settings):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     optimizer: Literal["adam", "sgd", "adagrad"] = "adam"
     learning_rate: float = Field(5e-3, gt=0)
-    embedding_decay: float = Field(3.0, ge=0, description="decoupled weight decay of the embeddings V")
-    linear_decay: float = Field(0.1, ge=0, description="decoupled weight decay of the linear weights w")
+    embedding_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the embeddings V")
+    linear_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the linear weights w")
+    embedding_ridge: float = Field(30.0, ge=0, description="ridge of the embeddings V, in rows")
+    linear_ridge: float = Field(2.0, ge=0, description="ridge of the linear weights w, in rows")
+    memory_ridge: float = Field(10.0, ge=0, description="ridge of the pair memory's effects, in rows")
+    memory_smoothness: float = Field(
+        100.0, ge=0, description="penalty on the difference of neighbouring bins of the pair memory, in rows"
+    )
+    adam_eps: float = Field(1e-4, gt=0, description="eps of Adam")
+    rates: bool = Field(True, description="embeddings of an id's target rate and count, beside its own")
+    rate_levels: int = Field(20, ge=0, description="levels above which a field has rates")
     attention_l2: float = Field(0.0, ge=0, description="L2 penalty on W (paper, section 3.3)")
     smoothness: float = Field(100.0, ge=0, description="penalty on the difference of neighbouring bins, in rows")
     base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
+    split: str | None = Field(
+        None, description="column by which rows are held out: time:COLUMN, group:COLUMN; none: by chance"
+    )
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="rows held out where none are given")
     averaging: float = Field(1.0, ge=0, description="epochs over which the kept parameters are averaged; 0: none")
     early_stopping: bool = True
@@ -195,6 +213,13 @@ class TrainConfig(_Settings):
     backend: Literal["auto", "native", "reference"] = Field(
         "auto", description="who computes the steps: compiled kernels, plain torch, or kernels where they can"
     )
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _check_split(cls, split: object) -> object:
+        if split is None or (isinstance(split, str) and re.fullmatch(r"(time|group):.+", split, re.DOTALL)):
+            return split
+        raise ValueError("Give time:COLUMN (past, then future) or group:COLUMN (whole groups on one side)")
 
 
 class Config(_Settings):

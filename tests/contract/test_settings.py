@@ -51,6 +51,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "attention_l2": 0.1,
         "smoothness": 3.0,
         "base_rate_start": False,
+        "split": "group:job",
         "validation_fraction": 0.3,
         "averaging": 0.0,
         "early_stopping": False,

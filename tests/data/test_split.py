@@ -1,10 +1,13 @@
 """Which rows are trained on, which stop the training and which measure it."""
 
+import warnings
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.model_selection import train_test_split
 
+from attfm.data.folds import Grouping
 from attfm.data.split import Part, hold_out, split_rows, split_table
 from attfm.errors import ConfigError, DataWarning
 
@@ -140,3 +143,92 @@ def test_parts_are_parsed() -> None:
 def test_what_was_asked_for_is_told_without_the_folder() -> None:
     parts = (Part(0.25), Part(), Part(data="tables/clicks.csv.gz"), Part(data="s3://a/clicks/"))
     assert [part.asked for part in parts] == [0.25, None, "clicks", "clicks"]
+
+
+def test_the_latest_rows_are_held_out() -> None:
+    times = np.random.default_rng(0).permutation(1000)
+    later = Grouping(times=times, column="date")
+    rest, part = split_rows(ROWS, CODES, classes=CLASSES, fraction=0.2, seed=0, grouping=later)
+    assert (len(rest), len(part)) == (800, 200)
+    assert times[rest].max() < times[part].min()
+    labels = pa.chunked_array([pa.array(np.array(CLASSES)[CODES])])
+    split = split_table(labels, name="y", task="auto", valid=Part(0.3), test=Part(0.1), seed=5, grouping=later)
+    assert split.valid is not None
+    assert split.test is not None
+    assert [len(part) for part in (split.train, split.valid, split.test)] == [600, 300, 100]
+    assert times[split.train].max() < times[split.valid].min()
+    assert times[split.valid].max() < times[split.test].min()
+    assert split.grouping is later
+    again = split_table(labels, name="y", task="auto", valid=Part(0.3), test=Part(0.1), seed=6, grouping=later)
+    np.testing.assert_array_equal(again.test, split.test)  # nothing is left to chance
+    some = np.arange(0, 1000, 3)
+    rest, held = hold_out(some, CODES, classes=CLASSES, fraction=0.1, seed=0, grouping=later)
+    assert held is not None
+    assert times[rest].max() < times[held].min()
+    assert np.array_equal(np.union1d(rest, held), some)
+
+
+@pytest.mark.parametrize(
+    ("counts", "sizes"),
+    [([100, 700, 200], (800, 200)), ([100, 760, 140], (860, 140)), ([600, 399, 1], (600, 400)), ([1, 999], (1, 999))],
+)
+def test_rows_of_equal_times_stay_on_one_side(counts: list[int], sizes: tuple[int, int]) -> None:
+    times = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    by = Grouping(times=times)
+    rest, part = split_rows(ROWS, CODES, classes=None, fraction=0.2, seed=0, grouping=by)
+    assert (len(rest), len(part)) == sizes
+    assert times[rest].max() < times[part].min()
+
+
+def test_one_time_or_one_group_can_not_be_split() -> None:
+    said = r"Column 'date' has one time only in the 1,000 rows of which the latest 20 % are to be held out"
+    with pytest.raises(ConfigError, match=said):
+        split_rows(ROWS, CODES, classes=None, fraction=0.2, seed=0, grouping=Grouping(times=ROWS * 0, column="date"))
+    said = r"Column 'user' has 1 groups in 1,000 rows, too few to hold out 90 % as whole groups"
+    with pytest.raises(ConfigError, match=said):
+        split_rows(ROWS, CODES, classes=None, fraction=0.9, seed=0, grouping=Grouping(ROWS * 0, column="user"))
+    with pytest.raises(ConfigError, match=r"Column 'user' has 2 groups .* and keep each class in training"):
+        split_rows(ROWS, CODES, classes=CLASSES, fraction=0.2, seed=0, grouping=Grouping(CODES, column="user"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_never_straddle_and_parts_have_their_size(seed: int) -> None:
+    groups = np.random.default_rng(seed).integers(0, 60, 1000) ** 2
+    by = Grouping(groups, column="user")
+    labels = pa.chunked_array([pa.array(np.array(CLASSES)[CODES])])
+    split = split_table(labels, name="y", task="auto", valid=Part(0.2), test=Part(0.2), seed=seed, grouping=by)
+    parts = [split.train, split.valid, split.test]
+    assert np.array_equal(np.sort(np.concatenate(parts)), ROWS)
+    assert sum(len(np.unique(groups[part])) for part in parts) == len(np.unique(groups))
+    assert all(abs(len(part) - wanted) < 25 for part, wanted in zip(parts, (600, 200, 200), strict=True))
+    other = split_table(labels, name="y", task="auto", valid=Part(0.2), test=Part(0.2), seed=seed + 1, grouping=by)
+    assert set(other.test) != set(split.test)
+    by_chance = split_table(labels, name="y", task="auto", valid=Part(0.2), test=Part(0.2), seed=seed)
+    assert sum(len(np.unique(groups[part])) for part in (by_chance.train, by_chance.test)) > len(np.unique(groups))
+
+
+@pytest.mark.parametrize(
+    ("fraction", "sizes"), [(0.01, {100}), (0.2, {100, 300}), (0.35, {300, 400, 600}), (0.99, {900})]
+)
+def test_large_groups_are_taken_where_that_comes_nearer(fraction: float, sizes: set[int]) -> None:
+    by, found = Grouping(np.repeat([0, 1, 2], [100, 300, 600])), set()
+    for seed in range(30):
+        rest, part = split_rows(ROWS, CODES, classes=None, fraction=fraction, seed=seed, grouping=by)
+        assert len(rest) + len(part) == 1000
+        found.add(len(part))
+    assert found == sizes
+
+
+def test_groups_that_hold_a_class_stay_in_training() -> None:
+    groups, codes = np.repeat(np.arange(50), 20), np.zeros(1000, np.int64)
+    codes[40:45] = 1  # in group 2 only
+    for seed in range(12):
+        rest, part = [], []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            rest, part = split_rows(ROWS, codes, classes=CLASSES, fraction=0.3, seed=seed, grouping=Grouping(groups))
+        assert set(range(40, 60)) <= set(rest)
+        assert len(part) in (280, 300)
+        assert [str(one.message)[:45] for one in caught] == ["Class 'yes' has too few rows to hold one out:"] * (
+            len(part) == 280
+        )

@@ -24,7 +24,7 @@ TABLE = pa.table({"x": [1.0, 2.0, 3.0], "s": ["a", "b", None], "y": ["no", "yes"
 
 def test_one_pass_gives_what_three_give() -> None:
     source = open_source(TABLE)
-    schema, labels, weights, written = read_training_table(source, target="y", weight="w", config=CONFIG)
+    schema, labels, weights, written, _ = read_training_table(source, target="y", weight="w", config=CONFIG)
     assert schema == infer_schema(
         source.batches(), source.schema, target="y", weight="w", config=CONFIG, source=source.name
     )

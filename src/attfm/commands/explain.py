@@ -13,7 +13,7 @@ from attfm.config import Reading
 from attfm.data.sources.source import Source, TableWriter
 from attfm.errors import ConfigError
 from attfm.explain.explainer import Explainer, explain_global
-from attfm.explain.explanation import Explanation
+from attfm.explain.explanation import Effect, Explanation
 from attfm.explain.faithfulness import check
 from attfm.explain.global_explanation import Importance
 from attfm.explain.stability import Stability
@@ -136,12 +136,14 @@ def _print_accounts(model: Model, explanation: Explanation, top: int, output: Ou
             "",
         )
         largest = max((abs(effect.effect) for effect in account), default=0.0)
-        lines = [[one.name, one.value, f"{one.effect:+.4f}", bar(one.effect, largest)] for one in account]
+        lines = [[one.name, one.value, f"{one.effect:+.4f}", bar(one.effect, largest), memory(one)] for one in account]
         others = len(effects) - len(account)
         if others:
             rest = float(effects.sum() - sum(effect.effect for effect in account))
-            lines.append([f"{others:,} others", "", f"{rest:+.4f}", ""])
-        output.result_table(("effect", "value", explanation.unit, ""), lines, right=(2,))
+            lines.append([f"{others:,} others", "", f"{rest:+.4f}", "", ""])
+        head = ["effect", "value", explanation.unit, "", "of it remembered"]
+        shown = len(head) if any(line[-1] for line in lines) else len(head) - 1
+        output.result_table(head[:shown], [line[:shown] for line in lines], right=(2,))
     if explanation.view == "centred":
         _say_mean_only(explanation.pair_names, explanation.conditional, output)
 
@@ -153,6 +155,14 @@ def _say_mean_only(pairs: Sequence[str], conditional: NDArray[np.bool_], output:
         listed = ", ".join(left[:_MOST_NAMED]) + (", ..." if len(left) > _MOST_NAMED else "")
         output.say()
         output.say(f"{len(left):,} of {len(pairs):,} pairs are centred by their overall mean only: {listed}")
+
+
+def memory(effect: Effect) -> str:
+    """Return how much of a pair effect is remembered, and from how many training rows; "" where nothing is."""
+    if effect.memory is None:
+        return ""
+    times = {None: "", 0: ", not seen in training", 1: ", seen once"}.get(effect.seen, f", seen {effect.seen:,} times")
+    return f"{effect.memory:+.4f}{times}"
 
 
 def bar(effect: float, largest: float) -> str:

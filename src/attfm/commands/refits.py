@@ -6,7 +6,9 @@ from attfm.commands.console import Output
 from attfm.commands.train import labelled_table
 from attfm.config import Reading
 from attfm.data.datasets import adult_split
+from attfm.data.folds import BY_CHANCE
 from attfm.data.split import Part, Split, split_table
+from attfm.data.split_column import grouping_in, split_by
 from attfm.errors import ConfigError
 from attfm.explain.faithfulness import Refits
 from attfm.model.bundle import Model
@@ -32,7 +34,11 @@ def refits_of_run(model: Model, data: str, reading: Reading, *, seeds: int, outp
         parts = facts.split.valid, facts.split.test
         valid, test = (Part(part) if isinstance(part, float) else Part() for part in parts)
         task = model.config.train.task
-        split = split_table(table.labels, name=schema.target, task=task, valid=valid, test=test, seed=facts.split.seed)
+        by = facts.split.by
+        split = split_table(
+            table.labels, name=schema.target, task=task, valid=valid, test=test, seed=facts.split.seed,
+            grouping=BY_CHANCE if by is None else grouping_in(table.source, schema, split_by(by)),
+        )  # fmt: skip
         if isinstance(facts.split.valid, str):
             settings = model.config.train.model_copy(update={"early_stopping": False, "epochs": facts.best_epoch})
             model = replace(model, config=model.config.model_copy(update={"train": settings}))

@@ -42,9 +42,10 @@ def gather_config(
     preset: str | None = None,
     assignments: Sequence[str] = (),
     seed: int | None = None,
+    split: str | None = None,
     ignored: Sequence[str] = (),
 ) -> Config:
-    """Return the settings of a run; later ones win: defaults, file, preset, assignments, seed.
+    """Return the settings of a run; later ones win: defaults, file, preset, assignments, seed and split.
 
     An assignment is "key=value", where key is a setting ("dim"), with or without its section ("model.dim").
     `ignored` are the columns that are no input.
@@ -59,6 +60,8 @@ def gather_config(
         _assign(values, text)
     if seed is not None:
         values.setdefault("train", {})["seed"] = seed
+    if split is not None:
+        values.setdefault("train", {})["split"] = split
     for column in ignored:
         values.setdefault("data", {}).setdefault("columns", {})[column] = {"kind": "ignored"}
     return Config.parse(values, where="the settings")

@@ -12,6 +12,7 @@ from attfm.data.datasets import adult_split
 from attfm.data.schema import Schema
 from attfm.data.sources.files import table_stem
 from attfm.data.split import Part, Split, split_table
+from attfm.data.split_column import ColumnSplit, split_by
 from attfm.data.training_table import column_of, read_training_table, weights_of
 from attfm.errors import ConfigError
 from attfm.model.bundle import Model
@@ -55,7 +56,8 @@ def train(asked: Asked, config: Config, output: Output) -> None:
     with NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force) as folder:
         source = open_table(asked.data, asked.reading)
         target_name = target_of(asked.data, source, asked.target)
-        read = read_training_table(source, target=target_name, weight=asked.weight, config=config.data)
+        by = None if config.train.split is None else split_by(config.train.split)
+        read = read_training_table(source, target=target_name, weight=asked.weight, split=by, config=config.data)
         schema, table = read.schema, LabelledTable(source, read.labels, read.weights)
         count = "?" if source.num_rows is None else f"{source.num_rows:,}"
         output.say(f"{source.name}: {count} rows, target '{target_name}'")
@@ -66,19 +68,24 @@ def train(asked: Asked, config: Config, output: Output) -> None:
             None if part.data is None else labelled_table(part.data, asked.reading, schema)
             for part in (valid_part, test_part)
         )
-        own_split = (asked.data, asked.valid, asked.test, asked.split_seed) == ("adult", None, None, None)
+        own_split = (asked.data, asked.valid, asked.test, asked.split_seed, by) == ("adult", None, None, None, None)
         seed = SPLIT_SEED if asked.split_seed is None else asked.split_seed
         if own_split:
             split = Split(*adult_split(table.labels.to_numpy()))
         else:
             task = config.train.task
-            split = split_table(table.labels, name=target_name, task=task, valid=valid_part, test=test_part, seed=seed)
+            split = split_table(
+                table.labels, name=target_name, task=task, valid=valid_part, test=test_part, seed=seed,
+                grouping=read.grouping,
+            )  # fmt: skip
         tables = Tables(table, schema, target_name, split, valid_table, test_table, written=read.written)
-        output.say(_describe(tables, valid_part, test_part, seed))
+        output.say(_describe(tables, by, seed))
         facts = RunFacts(
             table=source.name,
             rows=len(table.labels),
-            split="adult" if own_split else SplitFacts(valid=valid_part.asked, test=test_part.asked, seed=seed),
+            split="adult"
+            if own_split
+            else SplitFacts(valid=valid_part.asked, test=test_part.asked, seed=seed, by=config.train.split),
         )
         with FitProgress(config.train.epochs, show=not output.quiet) as progress:
             fitted = fit(tables, config, progress, facts=facts, measured=True)
@@ -141,19 +148,18 @@ def labelled_table(data: str, reading: Reading, schema: Schema) -> LabelledTable
     return LabelledTable(source, column_of(source, target), weights_of(source, schema.weight))
 
 
-def _describe(tables: Tables, valid: Part, test: Part, seed: int) -> str:
+def _describe(tables: Tables, by: ColumnSplit | None, seed: int) -> str:
     """Return the sentence that says how many rows each part has and where they come from."""
-    split = tables.split
+    split, rows = tables.split, len(tables.table.labels)
     texts = [f"{0 if split.train is None else len(split.train):,} rows to train on"]
-    own = split.valid is not None or split.test is not None
-    for name, rows, part, table in (
-        ("validation", split.valid, valid, tables.valid),
-        ("test", split.test, test, tables.test),
-    ):
-        if rows is not None:
-            texts.append(f"{len(rows):,} for {name} ({100 * part.fraction:g} %)")
+    for name, part, table in (("validation", split.valid, tables.valid), ("test", split.test, tables.test)):
+        if part is not None:
+            texts.append(f"{len(part):,} for {name} ({100 * len(part) / rows:.3g} %)")
         elif table is not None:
             texts.append(f"{len(table.labels):,} for {name} (all of {table.source.name})")
         else:
             texts.append(f"none for {name}")
-    return "; ".join(texts) + (f"; split with seed {seed}" if own else "")
+    if split.valid is not None or split.test is not None:
+        how = [] if by is None else [by.told]
+        texts.append(" ".join(["split", *how, *([f"with seed {seed}"] if split.grouping.times is None else [])]))
+    return "; ".join(texts)

@@ -63,11 +63,14 @@ class Batch:
     ids : int32 (batch, fields), or (entries,) with offsets, global feature ids
     values : float32, shaped as ids, or None, the x that multiplies each feature's embedding and weight; None: 1
     offsets : int64 (batch, fields) or None, where the entries of each field of each row start; None: each has one
+    bins : uint8 (batch, outputs + 1, pairs) or None
+        While a pair memory is learned: the bins of each remembered pair's statistic, for each output, and of its count.
     """
 
     ids: Tensor
     values: Tensor | None = None
     offsets: Tensor | None = None
+    bins: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids if self.offsets is None else self.offsets)
@@ -139,24 +142,27 @@ class Batch:
 
     def take(self, rows: Tensor) -> Self:
         """Return the given rows, by int64 row numbers, in their order."""
+        bins = None if self.bins is None else self.bins[rows]
         if self.offsets is None:
-            return type(self)(self.ids[rows], None if self.values is None else self.values[rows])
+            return type(self)(self.ids[rows], None if self.values is None else self.values[rows], bins=bins)
         starts = self.offsets[:, 0]
         counts = self.counts.sum(1)[rows]
         shift = starts[rows] - (counts.cumsum(0) - counts)
         entries = torch.repeat_interleave(shift, counts) + torch.arange(int(counts.sum()), device=rows.device)
         values = None if self.values is None else self.values[entries]
-        return type(self)(self.ids[entries], values, self.offsets[rows] - shift[:, None])
+        return type(self)(self.ids[entries], values, self.offsets[rows] - shift[:, None], bins)
 
     def slice(self, start: int, stop: int) -> Self:
         """Return the rows start:stop, without a copy."""
+        bins = None if self.bins is None else self.bins[start:stop]
         if self.offsets is None:
-            return type(self)(self.ids[start:stop], None if self.values is None else self.values[start:stop])
+            return type(self)(self.ids[start:stop], None if self.values is None else self.values[start:stop], bins=bins)
         offsets = self.offsets[start:stop]
         first = int(offsets[0, 0]) if len(offsets) else 0
         last = int(self.offsets[stop, 0]) if stop < len(self.offsets) else len(self.ids)
         entries = slice(first, last if len(offsets) else first)
-        return type(self)(self.ids[entries], None if self.values is None else self.values[entries], offsets - first)
+        values = None if self.values is None else self.values[entries]
+        return type(self)(self.ids[entries], values, offsets - first, bins)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
@@ -173,8 +179,13 @@ class Batch:
             if part.offsets is not None:
                 offsets.append(part.offsets + size)
             size += len(part.ids)
-        return cls(torch.cat([part.ids for part in parts]), values, torch.cat(offsets) if offsets else None)
+        bins = [part.bins for part in parts if part.bins is not None]
+        return cls(
+            torch.cat([part.ids for part in parts]), values, torch.cat(offsets) if offsets else None,
+            torch.cat(bins) if bins else None,
+        )  # fmt: skip
 
     def to(self, device: torch.device | str) -> Self:
         """Return the rows on another device."""
-        return type(self)(*(None if t is None else t.to(device) for t in (self.ids, self.values, self.offsets)))  # type: ignore[arg-type]
+        parts = (self.ids, self.values, self.offsets, self.bins)
+        return type(self)(*(None if t is None else t.to(device) for t in parts))  # type: ignore[arg-type]

@@ -94,16 +94,17 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class InMemoryDataset:
-    """A data set whose rows are all in memory."""
+    """A data set whose rows are all in memory; given : statistics that are known already, or None."""
 
     examples: Examples
+    given: Statistics | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
 
     @cached_property
     def statistics(self) -> Statistics:
-        return Statistics.of(self.examples)
+        return Statistics.of(self.examples) if self.given is None else self.given
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Examples]:
         order = torch.randperm(len(self), generator=generator)

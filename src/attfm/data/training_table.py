@@ -11,9 +11,11 @@ from attfm.config import DataConfig, Reading
 from attfm.data.arrow_columns import read_column
 from attfm.data.bad_values import BadValues
 from attfm.data.canonical_text import canonical_text
+from attfm.data.folds import BY_CHANCE, Grouping
 from attfm.data.inference import infer_schema
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
+from attfm.data.split_column import ColumnSplit, check_split_column, grouping_of_column
 from attfm.data.stored_terms import StoredTerms
 from attfm.errors import DataError
 
@@ -23,23 +25,30 @@ MOST_WRITTEN = 10_000  # labels whose spelling is noted: more of them are amount
 class TrainingTable(NamedTuple):
     """What one pass over a table gives: its schema, its target column, and the weights of its rows, if any.
 
-    `written` has the labels of a text table as they stand there, by their canonical text ("true": "True").
+    `written` has the labels of a text table as they stand there, by their canonical text ("true": "True"); `grouping`
+    the times or groups of the rows, where they are split by a column.
     """
 
     schema: Schema
     labels: pa.ChunkedArray
     weights: NDArray[np.float64] | None
     written: Mapping[str, str]
+    grouping: Grouping = BY_CHANCE
 
 
-def read_training_table(source: Source, *, target: str, weight: str | None = None, config: DataConfig) -> TrainingTable:
-    """Return the schema, the labels and the weights of a table, read once.
+def read_training_table(
+    source: Source, *, target: str, weight: str | None = None, split: ColumnSplit | None = None, config: DataConfig
+) -> TrainingTable:
+    """Return the schema, the labels, the weights and the times or groups of a table, read once.
 
-    Raises what `infer_schema` raises, and DataError where a weight is no number, missing, negative or infinite.
+    Raises what `infer_schema` and `grouping_of_column` raise, and DataError where a weight is no number, missing,
+    negative or infinite.
     """
     reading = source.reading or Reading()
+    if split is not None:
+        check_split_column(source, split, target=target)
     table, written = source.verbatim([target]), dict[str, str]()
-    gathered: dict[str, list[pa.Array]] = {name: [] for name in (target, weight) if name is not None}
+    gathered: dict[str, list[pa.Array]] = {name: [] for name in (target, weight, split and split.column) if name}
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in table.batches():
@@ -54,7 +63,8 @@ def read_training_table(source: Source, *, target: str, weight: str | None = Non
 
     schema = infer_schema(batches(), source.schema, target=target, weight=weight, config=config, source=source)
     weights = None if weight is None else _weights(pa.chunked_array(gathered[weight]), weight, reading)
-    return TrainingTable(schema, pa.chunked_array(gathered[target]), weights, written)
+    grouping = BY_CHANCE if split is None else grouping_of_column(gathered[split.column], source, schema, split)
+    return TrainingTable(schema, pa.chunked_array(gathered[target]), weights, written, grouping)
 
 
 def _typed(batch: pa.RecordBatch, terms: StoredTerms, written: dict[str, str]) -> pa.RecordBatch:

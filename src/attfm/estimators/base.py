@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 
 from attfm.config import Config, DataConfig, ModelConfig, PresetName, TaskName, TrainConfig
 from attfm.data.inference import infer_schema
+from attfm.data.split_column import ColumnSplit, GroupSplit, TimeSplit
 from attfm.errors import ConfigError, TargetError, listed
 from attfm.estimators.explained import Explained
 from attfm.estimators.inputs import warn_of_numbers_as_text
@@ -33,6 +34,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
     task: TaskName | Literal["auto"]
     class_weight: Mapping[Any, float] | Literal["balanced"] | None
     random_state: int | np.random.RandomState | None
+    split: TimeSplit | GroupSplit | str | None
 
     def __init__(
         self,
@@ -42,16 +44,21 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         pairs: bool | None = None, attention: bool | None = None, scale: Literal["one", "pairs"] | None = None,
         pair_gate: bool | None = None, pair_bias: bool | None = None, learned_projection: bool | None = None,
         pair_dropout: float = _MODEL.pair_dropout, weight_dropout: float = _MODEL.weight_dropout,
-        pooled_dropout: float = _MODEL.pooled_dropout, embedding_std: float = _MODEL.embedding_std,
+        pooled_dropout: float = _MODEL.pooled_dropout, embedding_std: float | Literal["auto"] = _MODEL.embedding_std,
         attention_std: float | None = _MODEL.attention_std, projection_std: float | None = _MODEL.projection_std,
+        memory_pairs: int = _MODEL.memory_pairs, memory_min_count: int = _MODEL.memory_min_count,
         numeric: Literal["quantile", "uniform", "scaled"] = _DATA.numeric, max_bins: int = _DATA.max_bins,
         min_count: int = _DATA.min_count, columns: dict[str | int, dict[str, Any]] | None = None,
         task: TaskName | Literal["auto"] = _TRAIN.task,
         epochs: int = _TRAIN.epochs, batch_size: int | Literal["auto"] = _TRAIN.batch_size,
         optimizer: Literal["adam", "sgd", "adagrad"] = _TRAIN.optimizer, learning_rate: float = _TRAIN.learning_rate,
         embedding_decay: float = _TRAIN.embedding_decay, linear_decay: float = _TRAIN.linear_decay,
+        embedding_ridge: float = _TRAIN.embedding_ridge, linear_ridge: float = _TRAIN.linear_ridge,
+        memory_ridge: float = _TRAIN.memory_ridge, memory_smoothness: float = _TRAIN.memory_smoothness,
+        adam_eps: float = _TRAIN.adam_eps, rates: bool = _TRAIN.rates, rate_levels: int = _TRAIN.rate_levels,
         attention_l2: float = _TRAIN.attention_l2, smoothness: float = _TRAIN.smoothness,
         base_rate_start: bool = _TRAIN.base_rate_start, averaging: float = _TRAIN.averaging,
+        split: TimeSplit | GroupSplit | str | None = _TRAIN.split,
         validation_fraction: float = _TRAIN.validation_fraction,
         early_stopping: bool = _TRAIN.early_stopping, patience: int = _TRAIN.patience,
         warm_start_from: Literal["fm"] | None = _TRAIN.warm_start_from, n_bags: int = _TRAIN.n_bags,
@@ -101,6 +108,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
             seed = check_random_state(seed).randint(2**31)
         parameters |= {
             "seed": int(seed),
+            "split": str(self.split) if isinstance(self.split, ColumnSplit) else self.split,
             "task": self._usual_task(classes) if self.task == "auto" else self.task,
             "columns": _by_name(self.columns, names) if isinstance(self.columns, Mapping) else self.columns or {},
             "class_weight": _named(self.class_weight) if isinstance(self.class_weight, Mapping) else self.class_weight,

@@ -27,8 +27,10 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         Factors of the formula that depart from the preset; None: the preset's.
     pair_dropout, weight_dropout, pooled_dropout : float in [0, 1)
         Dropout on pair vectors, attention weights and pooled vector.
-    embedding_std, attention_std, projection_std : float or None
-        Standard deviations of the first parameters; None: as `attfm.ModelConfig` says.
+    embedding_std, attention_std, projection_std : float, "auto" or None
+        Standard deviations of the first parameters; "auto" and None: as `attfm.ModelConfig` says.
+    memory_pairs, memory_min_count : int
+        Most field pairs whose pairs of values are remembered (0: none), and the rows that a pair of values needs.
     numeric, max_bins : "quantile", "uniform" or "scaled"; int
         Quantile bins, bins of equal width, or one min-max scaled feature; and how many bins at most.
     min_count : int, training rows that a category needs to be a feature of its own
@@ -38,9 +40,17 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     epochs, batch_size, optimizer, learning_rate : int; int or "auto"; "adam", "sgd" or "adagrad"; float
         How the parameters are found.
     embedding_decay, linear_decay : float, decoupled weight decay of V and w
+    embedding_ridge, linear_ridge : float, ridge of V and w, in rows
+    memory_ridge, memory_smoothness : float, ridge and smoothness of the memory of value pairs, in rows
+    adam_eps : float, eps of Adam
+    rates, rate_levels : bool, int
+        Whether ids have embeddings of their target rate and count too, and the levels above which a field has them.
     attention_l2, smoothness : float, penalty on the attention matrix W, and on the difference of neighbouring bins
     base_rate_start : bool, whether w0 starts at the base rate
     averaging : float, epochs over which the kept parameters are averaged; 0 for none
+    split : TimeSplit, GroupSplit, "time:COLUMN", "group:COLUMN" or None
+        Which rows are held out where no eval_set is given: the latest, or whole groups, by a column of X (an input too,
+        unless it is declared ignored); None: by chance.
     validation_fraction, early_stopping, patience : float, bool, int
         Rows held out where no eval_set is given, and when to stop.
     warm_start_from : "fm" or None, train an FM first and start from its embeddings (paper, section 3.3)

@@ -17,7 +17,7 @@ from attfm.explain.global_explanation import GlobalExplanation
 from attfm.explain.levels import Levels
 from attfm.explain.summary import Summary, Tally
 from attfm.model.bundle import Model
-from attfm.model.terms import chunks, field_pairs, terms_of
+from attfm.model.terms import Terms, chunks, field_pairs, terms_of
 
 _VIEWS = ("centred", "raw")
 
@@ -94,7 +94,7 @@ class Explainer:
         return Explanation(
             self.view, self.levels.names, self.pairs, task.outputs, task.unit, terms.intercept, terms.main,
             terms.pair.astype(np.float64, copy=False), terms.attention, terms.applied, self.levels.row_labels(rows),
-            numbers, conditional,
+            numbers, conditional, **_memory_columns(terms, len(self.pairs)),
         )  # fmt: skip
 
 
@@ -141,6 +141,16 @@ def _pair_number(model: Model, overview: GlobalExplanation, pair: tuple[str, str
     if not len(numbers):
         raise ConfigError(f"This model has no pair effects (preset '{model.config.model.preset}').")
     return int(numbers[0])
+
+
+def _memory_columns(terms: Terms, pairs: int) -> dict[str, NDArray[Any]]:
+    """Return what the explanation says of the pair memory: by row and pair, nothing without one."""
+    if terms.memory is None:
+        return {}
+    memory = np.full((len(terms), pairs, len(terms.intercept)), np.nan)
+    seen = np.full((len(terms), pairs), -1, np.int32)
+    memory[:, terms.memory.pairs], seen[:, terms.memory.pairs] = terms.memory.effect, terms.memory.rows
+    return {"memory": memory, "seen": seen}
 
 
 def _joined(parts: Sequence[Explanation]) -> Explanation:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 View = Literal["centred", "raw"]
-BY_ROW = ("main", "pair", "attention", "applied", "labels", "rows", "within_attention", "within_applied")
+BY_ROW = (
+    "main", "pair", "attention", "applied", "labels", "rows", "within_attention", "within_applied", "memory", "seen",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Effect:
     effect : float, signed, in logits or in a regression target's unit
     attention, applied : float or None, weights a_ij and A_ij of a pair, or summed over the pairs inside a group; None
         of a field in an explanation without groups, attention also where the model has none
+    memory : float or None
+        How much of a pair's effect is remembered of its two values; None of a field, and of a pair without a memory.
+        In the centred view it is the raw one, and the rest of the effect is relative to the averages.
+    seen : int or None, in how many training rows the two values stood together, where the pair has a memory
 
     Examples
     --------
@@ -47,6 +53,8 @@ class Effect:
     effect: float
     attention: float | None = None
     applied: float | None = None
+    memory: float | None = None
+    seen: int | None = None
 
     @property
     def name(self) -> str:
@@ -61,7 +69,8 @@ class Effect:
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, name and value included."""
         texts = {"name": self.name, "value": self.value, "fields": list(self.fields), "values": list(self.values)}
-        return texts | {"effect": self.effect, "attention": self.attention, "applied": self.applied}
+        effect = {"effect": self.effect, "attention": self.attention, "applied": self.applied}
+        return texts | effect | ({} if self.memory is None else {"memory": self.memory, "seen": self.seen})
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,10 @@ class Explanation:
     within_attention, within_applied : float32 (rows, fields) or None
         a_ij and A_ij summed over the pairs inside each group, 0 of a field in none; None where fields were not grouped
         (see `grouped`), attention also without attention.
+    memory : float64 (rows, pairs, outputs) or None
+        The part of each raw pair effect that is remembered of the two values (u of DESIGN section 1); NaN of a pair
+        without a memory, None where no pair has one.
+    seen : int32 (rows, pairs) or None, training rows that had the two values; -1 of a pair without a memory
 
     Slices are taken by row: `e[0]`, `e[2:5]`, `e[mask]`.
 
@@ -121,6 +134,8 @@ class Explanation:
     conditional: NDArray[np.bool_]
     within_attention: NDArray[np.float32] | None = None
     within_applied: NDArray[np.float32] | None = None
+    memory: Floats | None = None
+    seen: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.main)
@@ -164,17 +179,23 @@ class Explanation:
         number = output_number(self.outputs, output)
         effects = np.concatenate([self.main[:, :, number], self.pair[:, :, number]], axis=1)
         order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :n]
-        return [[self._effect(row, int(e), float(effects[row, e])) for e in order[row]] for row in range(len(self))]
+        return [[self._effect(row, int(e), number) for e in order[row]] for row in range(len(self))]
 
-    def _effect(self, row: int, number: int, effect: float) -> Effect:
+    def _effect(self, row: int, number: int, output: int) -> Effect:
+        memory = seen = None
         if number < len(self.fields):
             ends, attention, applied = [number], self.within_attention, self.within_applied
+            effect = float(self.main[row, number, output])
         else:
             number -= len(self.fields)
             ends, attention, applied = self.pairs[number].tolist(), self.attention, self.applied
+            effect = float(self.pair[row, number, output])
+            if self.memory is not None and not np.isnan(self.memory[row, number, output]):
+                memory = float(self.memory[row, number, output])
+                seen = None if self.seen is None else int(self.seen[row, number])
         fields, values = zip(*((self.fields[f], str(self.labels[row, f])) for f in ends), strict=True)
         weights = [None if array is None else float(array[row, number]) for array in (attention, applied)]
-        return Effect(fields, values, effect, *weights)
+        return Effect(fields, values, effect, weights[0], weights[1], memory, seen)
 
     def grouped(self, groups: Mapping[str, Sequence[str]]) -> Explanation:
         """Return the explanation with fields summed into groups, such as {"person": ["age", "sex"]}.
@@ -182,7 +203,8 @@ class Explanation:
         A group's main effect holds its fields' main effects and the pair effects inside it; pair effects between two
         groups are summed. No pair is left out, so the account still adds up to the logit. The weights go the same way:
         `attention` of two groups is the sum of a_ij over the pairs between them, and that of the pairs inside a group
-        is in `within_attention`; both together sum to 1 over a row.
+        is in `within_attention`; both together sum to 1 over a row. What is remembered is summed between two groups;
+        how often values were seen is said of single pairs only.
 
         Raises
         ------
@@ -207,6 +229,11 @@ class Explanation:
         within_attention = attention = None
         if self.attention is not None:
             within_attention, attention = split(self.attention, self.within_attention)
+        memory = None
+        if self.memory is not None:
+            between_groups = self.memory[:, between]
+            memory = summed(np.nan_to_num(between_groups), place.ravel(), len(pairs))
+            memory[summed((~np.isnan(between_groups)).astype(np.int64), place.ravel(), len(pairs)) == 0] = np.nan
         labels = np.empty((len(self), len(fields)), dtype=object)
         for group in range(len(fields)):
             members = np.flatnonzero(group_of == group)
@@ -214,6 +241,7 @@ class Explanation:
         return replace(
             self, fields=fields, pairs=pairs, main=main, pair=pair, labels=labels, conditional=conditional,
             attention=attention, applied=applied, within_attention=within_attention, within_applied=within_applied,
+            memory=memory, seen=None,
         )  # fmt: skip
 
     def to_arrow(self) -> pa.Table:
@@ -272,7 +300,7 @@ class Explanation:
         except ImportError:
             raise MissingExtraError("shap is not installed: run 'pip install shap'.") from None
         effects = range(len(self.names))
-        texts = [[self._effect(row, number, 0.0).value for number in effects] for row in range(len(self))]
+        texts = [[self._effect(row, number, 0).value for number in effects] for row in range(len(self))]
         codes = [np.unique(column.astype(str), return_inverse=True)[1].ravel() for column in self.labels.T]
         data = np.zeros((len(self), len(self.names)))
         data[:, : len(self.fields)] = np.stack(codes, 1) if codes else 0

@@ -38,6 +38,7 @@ def model_card(model: Model) -> str:
         "## Training",
         "",
         *(f"- {_cell(name.replace('_', ' '))}: {_cell(value)}" for name, value in model.facts.known().items()),
+        *([] if settings.train.split is None else [f"- rows are held out by {_cell(settings.train.split)}"]),
         f"- embedding size {settings.model.dim}, attention size {settings.model.attention_dim}, "
         f"seed {settings.train.seed}; all settings are in config.json",
         "",

@@ -6,13 +6,17 @@ from pydantic import BaseModel, ConfigDict
 
 
 class SplitFacts(BaseModel):
-    """How a table was split: shares of the rows or names of tables of their own, and the seed of the random parts."""
+    """How a table was split: shares of the rows or names of tables of their own, and the seed of the random parts.
+
+    `by` is the column by which rows were divided, "time:COLUMN" or "group:COLUMN"; None: by chance.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     valid: float | str | None
     test: float | str | None
     seed: int
+    by: str | None = None
 
 
 class RunFacts(BaseModel):

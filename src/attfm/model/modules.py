@@ -3,12 +3,15 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attfm.config import ModelConfig
 from attfm.data.batch import Batch
+from attfm.model.memory import PairMemory
 from attfm.ops import Pooled, pair_attention_pool_ids, score
 from attfm.ops.scoring import is_native
 from attfm.ops.sparse import number_rows, take_rows
@@ -133,6 +136,13 @@ class PairAttention(nn.Module):
         )  # fmt: skip
 
 
+def _embedding_std(config: ModelConfig, fields: int) -> float:
+    """Return the deviation of the first embeddings: such that Σ over pairs of p · q_ij deviates by .1, or as set."""
+    if config.embedding_std != "auto":
+        return config.embedding_std
+    return math.sqrt(0.1 / math.sqrt(max(math.comb(fields, 2), 1) * config.dim))
+
+
 class FactorizationMachine(nn.Module):
     """logit = w0 + Σ_f Σ_x x·w[feature] + Σ_ij A_ij (p · q_ij), for each output.
 
@@ -155,7 +165,7 @@ class FactorizationMachine(nn.Module):
         self.linear = FeatureEmbedding(features, outputs, std=0.0)
         self.has_pairs = config.pairs and fields > 1
         if self.has_pairs:
-            self.embedding = FeatureEmbedding(features, config.dim, std=config.embedding_std)
+            self.embedding = FeatureEmbedding(features, config.dim, std=_embedding_std(config, fields))
             self.attention = PairAttention(fields, config)
             self.projection = nn.Parameter(
                 torch.ones(config.dim, outputs, dtype=_DTYPE), requires_grad=config.learned_projection
@@ -167,26 +177,50 @@ class FactorizationMachine(nn.Module):
                 nn.init.normal_(self.projection, 0, 1 if config.projection_std is None else config.projection_std)
             elif config.projection_std is not None and config.learned_projection:
                 nn.init.normal_(self.projection, 0, config.projection_std)
+        self.memory: PairMemory | None = None
         # Regression is trained on the standardised target; predictions are in the target's own unit.
         self.register_buffer("target_mean", torch.zeros((), dtype=_DTYPE))
         self.register_buffer("target_std", torch.ones((), dtype=_DTYPE))
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits (batch, outputs); for regression the prediction in the target's unit."""
-        w = V = None
-        if self.linear.sparse_gradient and batch.offsets is None:
-            # Both tables are read, and get their gradients, at the batch's distinct features, found once.
-            slots, features = number_rows(batch.ids, len(self.linear.weight))
-            batch = Batch(slots, batch.values)
-            w = take_rows(self.linear.weight, features)
-            V = take_rows(self.embedding.weight, features) if self.has_pairs else None
-        logit = self.intercept + self.linear(batch, w).sum(1)
+        rows, w, V = self.tables(batch)
+        logit = self.intercept + self.linear(rows, w).sum(1)
         if self.has_pairs:
-            pooled = self.attention(batch, self.embedding, V).vector
+            pooled = self.attention(rows, self.embedding, V).vector
             pooled = F.dropout(pooled, self.config.pooled_dropout, self.training)
             logit = logit + pooled @ self.projection  # Σ A_ij (p · q_ij) = p · Σ A_ij q_ij
+        remembered = self.remembered(batch)
+        logit = logit if remembered is None else logit + remembered
         prediction: Tensor = self.target_mean + self.target_std * logit
         return prediction
+
+    def tables(self, batch: Batch) -> tuple[Batch, Tensor | None, Tensor | None]:
+        """Return a batch with w and V, the rows of which its ids number; None for all of w and V."""
+        if not self.linear.sparse_gradient or batch.offsets is not None:
+            return batch, None, None
+        # Both tables are read, and get their gradients, at the batch's distinct features, found once.
+        slots, features = number_rows(batch.ids, len(self.linear.weight))
+        w = take_rows(self.linear.weight, features)
+        V = take_rows(self.embedding.weight, features) if self.has_pairs else None
+        return Batch(slots, batch.values), w, V
+
+    def remembered(self, batch: Batch) -> Tensor | None:
+        """Return the sum of what the memory says of each row's value pairs, (batch, outputs); None without one."""
+        return None if self.memory is None else self.memory.total(batch).to(self.intercept.dtype)
+
+    @property
+    def remembered_pairs(self) -> NDArray[np.int64]:
+        """Numbers of the pairs that have a memory, among all pairs of fields, int64 (remembered,)."""
+        if self.memory is None:
+            return np.empty(0, np.int64)
+        first, second = self.memory.pairs.T
+        numbers: NDArray[np.int64] = first * (2 * self.fields - first - 1) // 2 + second - first - 1
+        return numbers
+
+    def features_of(self, batch: Batch) -> Tensor:
+        """Return the rows of V and w that a batch reads, of any shape; a row may come more than once."""
+        return batch.ids
 
     def sparse_gradients(self, on: bool) -> None:
         """Choose whether V and w get sparse gradients, with an entry for each feature of a batch, or dense ones."""
@@ -206,7 +240,9 @@ class FactorizationMachine(nn.Module):
         """Return the logits (rows, outputs) in evaluation mode, chunk by chunk to bound memory."""
         self.eval()
         if self.scores_natively:
-            return self.target_mean + self.target_std * self._score(rows)
+            logit = self._score(rows)
+            remembered = self.remembered(rows)
+            return self.target_mean + self.target_std * (logit if remembered is None else logit + remembered)
         chunks = [self(rows.slice(i, i + _SCORING_ROWS)) for i in range(0, len(rows), _SCORING_ROWS)]
         return torch.cat(chunks) if chunks else self.intercept.new_empty(0, self.outputs)
 

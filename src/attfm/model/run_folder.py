@@ -25,11 +25,19 @@ from attfm.files import finite, sha256
 from attfm.model.bundle import Model, build_module
 from attfm.model.card import model_card
 from attfm.model.facts import RunFacts
+from attfm.model.memory import PairMemory
 
 FORMAT = 1
 REPORT = "report.html"  # for people, like the card: it may be deleted, replaced or absent
 _SETTINGS = "config.json"
-_BACKGROUND = "background.safetensors"  # not in every folder: a model may have none
+# Not in every folder: a model may have none.
+_BACKGROUND = "background.safetensors"
+_MEMORY = "memory.safetensors"  # mapped into memory when a model is loaded: what is not looked up is not read
+# Settings that folders of 0.1 don't have, as models were trained then.
+_BEFORE: dict[str, dict[str, Any]] = {
+    "model": {"memory_pairs": 0},
+    "train": {"embedding_ridge": 0.0, "linear_ridge": 0.0, "adam_eps": 1e-8, "rates": False},
+}
 _FILES = ("schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json", "history.jsonl", "README.md")
 
 
@@ -100,7 +108,11 @@ def _write(model: Model, part: Path, report: str | None) -> None:
     if model.background:
         arrays = {name: np.ascontiguousarray(array) for name, array in model.background.items()}
         save_arrays(arrays, part / _BACKGROUND)
-    files = [*_FILES, *([_BACKGROUND] if model.background else [])]
+    memory = model.module.memory
+    if memory is not None:
+        save_file(memory.to_tensors(), part / _MEMORY)
+    there = {_BACKGROUND: model.background, _MEMORY: memory is not None}
+    files = [*_FILES, *(name for name, wanted in there.items() if wanted)]
     settings = {
         "format": FORMAT,
         "attfm": version("attfm"),
@@ -155,9 +167,14 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     with pa.memory_map(str(path / "vocabulary.arrow")) as stream, pa.ipc.open_file(stream) as reader:
         encoder = Encoder.from_table(schema, reader.read_all())
     target = Target.from_json(json.dumps(settings["target"]))
-    config = Config.parse(settings["settings"], where=f"'{path / _SETTINGS}'")
+    known = {name: {**_BEFORE[name], **values} for name, values in settings["settings"].items() if name in _BEFORE}
+    config = Config.parse({**settings["settings"], **known}, where=f"'{path / _SETTINGS}'")
     module = build_module(encoder, target, config)
     module.load_state_dict(load_file(path / "weights.safetensors"))
+    if _MEMORY in settings["sha256"]:
+        module.memory = PairMemory.from_tensors(
+            load_file(path / _MEMORY), features=encoder.n_features, fields=module.fields, outputs=module.outputs
+        )
     return Model(
         schema, encoder, target, module.eval(), config,
         facts=RunFacts.model_validate(training),
@@ -187,7 +204,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"The run folder '{path}' has format {version}, this attfm reads up to {FORMAT}: install a newer attfm."
         )
-    if not isinstance(digests, dict) or set(digests) - {_BACKGROUND} != set(_FILES):
+    if not isinstance(digests, dict) or set(digests) - {_BACKGROUND, _MEMORY} != set(_FILES):
         raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.")
     return dict(settings)
 

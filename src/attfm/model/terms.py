@@ -17,6 +17,26 @@ _CHUNK_NUMBERS = 1 << 22  # numbers in the largest array of a chunk: bounds the 
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """What the pair memory gives some rows; the pair effects hold it already.
+
+    Attributes
+    ----------
+    pairs : int64 (remembered,), numbers of the pairs that have a memory
+    effect : float64 (batch, remembered, outputs), u of each, in the unit of the terms
+    rows : int32 (batch, remembered), training rows that had the same two values; 0: none, the effect is the default
+    """
+
+    pairs: NDArray[np.int64]
+    effect: Floats
+    rows: NDArray[np.int32]
+
+    def slice(self, start: int, stop: int) -> "Remembered":
+        """Return what is remembered of the rows start:stop."""
+        return Remembered(self.pairs, self.effect[start:stop], self.rows[start:stop])
+
+
+@dataclass(frozen=True)
 class Terms:
     """The terms of some rows: intercept + Σ main + Σ pair is the logit, or a regression's prediction.
 
@@ -26,10 +46,11 @@ class Terms:
     ----------
     intercept : float64 (outputs,), w0
     main : float64 (batch, fields, outputs), main effects, Σ_x x·w[feature] of each field
-    pair : float64 or float32 (batch, pairs, outputs), pair effects, A_ij (p · q_ij)
+    pair : float64 or float32 (batch, pairs, outputs), pair effects, A_ij (p · q_ij) + u_ij
     attention : float32 (batch, pairs) or None
         Attention weights a_ij, which sum to 1 over the pairs of a row; None without attention.
     applied : float32 (batch, pairs), applied weights A_ij
+    memory : Remembered or None, the part u_ij of the pair effects
     """
 
     intercept: Floats
@@ -37,6 +58,7 @@ class Terms:
     pair: NDArray[np.floating[Any]]
     attention: NDArray[np.float32] | None
     applied: NDArray[np.float32]
+    memory: Remembered | None = None
 
     def __len__(self) -> int:
         return len(self.main)
@@ -45,11 +67,12 @@ class Terms:
         """Return the terms of the rows start:stop."""
         attention = None if self.attention is None else self.attention[start:stop]
         part = slice(start, stop)
-        return Terms(self.intercept, self.main[part], self.pair[part], attention, self.applied[part])
+        memory = None if self.memory is None else self.memory.slice(start, stop)
+        return Terms(self.intercept, self.main[part], self.pair[part], attention, self.applied[part], memory)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Terms"]) -> "Terms":
-        """Return the terms of all parts (at least one), with pair effects in float32, which halves their memory."""
+        """Return the terms of all parts (at least one), with pair effects in float32 and no `memory`: less space."""
         attention = [part.attention for part in parts if part.attention is not None]
         return Terms(
             parts[0].intercept,
@@ -107,7 +130,18 @@ def terms_of(module: FactorizationMachine, batch: Batch) -> Terms:
         products = torch.bmm(vectors * p, vectors.transpose(1, 2)).reshape(len(batch), -1)
         pair[:, :, output] = (unit * applied * products[:, i * module.fields + j]).numpy()
     weights = None if attention is None else attention.float().numpy()
-    return Terms(intercept, main, pair, weights, applied.float().numpy())
+    memory = remembered_of(module, batch)
+    if memory is not None:
+        pair[:, memory.pairs] += memory.effect
+    return Terms(intercept, main, pair, weights, applied.float().numpy(), memory)
+
+
+def remembered_of(module: FactorizationMachine, batch: Batch) -> Remembered | None:
+    """Return what the pair memory of a module gives some rows, or None where it has none."""
+    if module.memory is None:
+        return None
+    effect, rows = module.memory.look_up(batch)
+    return Remembered(module.remembered_pairs, float(module.target_std) * effect.double().numpy(), rows)
 
 
 @torch.no_grad()
@@ -132,5 +166,8 @@ def logits_without(
             raise TypeError("the applied weights were asked for")
         kept = weights * torch.from_numpy(~pairs)
         logit = logit + (kept[..., None] * vectors[:, i] * vectors[:, j]).sum(1) @ module.projection
+    if module.memory is not None:
+        effect, _ = module.memory.look_up(batch)
+        logit = logit + (effect * torch.from_numpy(~pairs[:, module.remembered_pairs])[..., None]).sum(1)
     result: Floats = (module.target_mean + module.target_std * logit).double().numpy()
     return result

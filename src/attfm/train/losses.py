@@ -9,13 +9,15 @@ from attfm.config import TrainConfig
 from attfm.data.dataset import Dataset
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
+from attfm.train.statistical_machine import StatisticalMachine
 
 
 class Penalties:
     """The quadratic penalties, added to the gradients directly.
 
-    smoothness / rows · (Σ‖V[i+1] − V[i]‖² + Σ(w[i+1] − w[i])²) over neighbouring bins, and attention_l2 · ‖W‖²
-    (paper, eq. 9). The first is divided by the training rows as a prior is: the more rows, the more they decide.
+    smoothness / rows · (Σ‖V[i+1] − V[i]‖² + Σ(w[i+1] − w[i])²) over neighbouring bins, ½ / rows · (embedding_ridge ‖V‖²
+    + linear_ridge ‖w‖²), the same two of a learned memory, and attention_l2 · ‖W‖² (paper, eq. 9). All but the last are
+    divided by the training rows as a prior is: the more rows, the more they decide.
 
     Neighbours are features i, int64 (n,), of bins whose right neighbour is i + 1.
     """
@@ -23,32 +25,44 @@ class Penalties:
     def __init__(
         self, module: FactorizationMachine, neighbours: NDArray[np.int64], config: TrainConfig, rows: int
     ) -> None:
-        tables = [module.linear.weight] + ([module.embedding.weight] if module.has_pairs else [])
-        self._tables = tables if config.smoothness > 0 and len(neighbours) else []
-        self._left = torch.as_tensor(neighbours).to(module.intercept.device)
-        self._smoothness = config.smoothness / rows
+        left = torch.as_tensor(neighbours).to(module.intercept.device)
+        ridges = [(module.linear.weight, config.linear_ridge)]
+        ridges += [(module.embedding.weight, config.embedding_ridge)] if module.has_pairs else []
+        smoothed = [(table, left, config.smoothness) for table, _ in ridges]
+        memory = module.binned if isinstance(module, StatisticalMachine) else None
+        if memory is not None:
+            ridges.append((memory.weight, config.memory_ridge))
+            left = torch.from_numpy(np.concatenate(memory.pairs.layout.neighbours)).to(module.intercept.device)
+            smoothed.append((memory.weight, left, config.memory_smoothness))
+        self._smoothed = [
+            (table, left, strength / rows) for table, left, strength in smoothed if strength and len(left)
+        ]
+        self._ridges = [(table, strength / rows) for table, strength in ridges if strength]
         self._attention = module.attention.W if module.has_pairs and config.attention_l2 > 0 else None
         self._attention_l2 = config.attention_l2
 
     @property
     def smooth(self) -> bool:
         """Whether bins get a gradient, be they in the batch or not."""
-        return bool(self._tables)
+        return bool(self._smoothed)
 
     @torch.no_grad()
     def add_gradient(self) -> None:
         """Add the penalties' gradients to those of the loss."""
-        for table in self._tables:
-            slope = (2 * self._smoothness) * (table[self._left + 1] - table[self._left])
+        for table, left, strength in self._smoothed:
+            slope = (2 * strength) * (table[left + 1] - table[left])
             if table.grad is not None and table.grad.is_sparse:
-                places = torch.cat([table.grad._indices()[0], self._left + 1, self._left])
+                places = torch.cat([table.grad._indices()[0], left + 1, left])
                 slopes = torch.cat([table.grad._values(), slope, -slope])
                 table.grad = torch.sparse_coo_tensor(places[None], slopes, table.shape, check_invariants=False)
                 continue
             gradient = torch.zeros_like(table) if table.grad is None else table.grad
-            gradient.index_add_(0, self._left + 1, slope)
-            gradient.index_add_(0, self._left, slope, alpha=-1)
+            gradient.index_add_(0, left + 1, slope)
+            gradient.index_add_(0, left, slope, alpha=-1)
             table.grad = gradient
+        for table, strength in self._ridges:
+            if table.grad is not None and not table.grad.is_sparse:
+                table.grad.add_(table, alpha=strength)
         if self._attention is not None and self._attention.grad is not None:
             self._attention.grad.add_(self._attention, alpha=2 * self._attention_l2)
 

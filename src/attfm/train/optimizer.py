@@ -26,6 +26,7 @@ class DenseMethod(Stateful):
 
     def __init__(self, parameters: Sequence[nn.Parameter], config: TrainConfig) -> None:
         self._method, self._rate, self._steps = config.optimizer, config.learning_rate, 0
+        self._eps = config.adam_eps
         kept = parameters if self._method != "sgd" else []
         self._squares = [torch.zeros_like(p) for p in kept]
         self._means = [torch.zeros_like(p) for p in kept]
@@ -35,7 +36,7 @@ class DenseMethod(Stateful):
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         self._steps += 1
-        betas, eps = (0.9, 0.999), {"adam": 1e-8, "adagrad": 1e-10}.get(self._method, 0.0)
+        betas, eps = (0.9, 0.999), {"adam": self._eps, "adagrad": 1e-10}.get(self._method, 0.0)
         rate, root = self._rate, 1.0
         if self._method == "adam":
             rate, root = rate / (1 - betas[0] ** self._steps), (1 - betas[1] ** self._steps) ** 0.5
@@ -94,9 +95,9 @@ class Optimizer:
         kept = [1 - self._learning_rate * decay for decay in decays]
         if self.lazy:
             for table, decay in zip(self.lazy, decays, strict=True):
-                table.step(decay, rows if self._more_rows else None)
+                table.step(decay, self._module.features_of(rows) if self._more_rows else None)
         elif min(kept) < 1:
-            touched = torch.bincount(rows.ids.flatten()).nonzero()[:, 0]
+            touched = torch.bincount(self._module.features_of(rows).flatten()).nonzero()[:, 0]
             for (parameter, _), share in zip(self._decays, kept, strict=True):
                 if share < 1:
                     parameter[touched] *= share

@@ -14,9 +14,11 @@ from attfm.config import Config
 from attfm.data.batch import Batch
 from attfm.data.dataset import Dataset, Examples, InMemoryDataset
 from attfm.data.encoder import Encoder
+from attfm.data.folds import BY_CHANCE, Grouping
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
 from attfm.data.split import LEAST_ROWS_TO_SPLIT, RowNumbers, Split, hold_out
+from attfm.data.split_column import grouping_in, split_by
 from attfm.data.target import Label, Target
 from attfm.data.texts import PLAIN
 from attfm.data.unknown_values import UnknownValues
@@ -47,7 +49,7 @@ class Tables:
     schema : Schema, what each column is
     target : str, name of the target
     split : Split, rows of `table`. Without validation rows, and without a table of them, a part of the training rows
-        (`validation_fraction`) is held out if early stopping is on.
+        (`validation_fraction`) is held out if early stopping is on, by the column that the settings name, or by chance.
     valid, test : LabelledTable or None, a second table to stop by, and one to set aside
     written : labels as they stand in a text table, by their canonical text
     encoder_rows : int64 (rows,) or None, rows that the encoder is fitted on; None: the training rows
@@ -82,8 +84,8 @@ class Prepared:
     seconds: float
 
     def trained_on(self, train: Dataset) -> Self:
-        """Return the same with other training rows."""
-        return replace(self, data=replace(self.data, train=train))
+        """Return the same with other training rows, of which nothing is known that folds must respect."""
+        return replace(self, data=replace(self.data, train=train, grouping=BY_CHANCE))
 
 
 def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> Prepared:
@@ -111,21 +113,23 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     else:
         per_class = None if fitted.facts.class_weights is None else np.array(fitted.facts.class_weights)
     weight = weight if per_class is None else weight * per_class[codes]
+    tables = replace(tables, split=_grouped(tables, config))
     train_rows, valid_rows = _chosen_rows(tables, codes, weight, config, target.classes)
     present = np.unique(codes[train_rows])
     missing = [label for code, label in enumerate(task.classes) if fitted is None and code not in present]
     if missing:
-        raise TargetError(
-            f"Target '{target.name}': no training row has the class {missing[0]!r}. Give more rows of it."
-        )
+        advice = "Give more rows of it."
+        if tables.split.grouping.times is not None:
+            advice = f"Rows are split by the time in '{tables.split.grouping.column}': give earlier rows of it."
+        raise TargetError(f"Target '{target.name}': no training row has the class {missing[0]!r}. {advice}")
     source = table.source.kept([column.name for column in schema.inputs])  # a small file is read once
     encoder_rows = train_rows if tables.encoder_rows is None else tables.encoder_rows
     seed = config.train.seed
     encoder = _fitted_encoder(schema, source, encoder_rows, len(codes), seed) if fitted is None else fitted.encoder
     rows = _examples(encoder, source, codes, weight)
-    train = _part(rows, train_rows)
+    train, grouping = _part(rows, train_rows), tables.split.grouping.take(train_rows)
     if valid_rows is None and tables.valid is None and len(train_rows) < LEAST_ROWS_TO_SPLIT:
-        train = _merge_equal_rows(train, weight[train_rows])
+        train, grouping = _merge_equal_rows(train, weight[train_rows], grouping)
 
     def held_out(numbers: RowNumbers | None, given: LabelledTable | None) -> Dataset | None:
         if given is not None:
@@ -135,8 +139,16 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
         return InMemoryDataset(_part(rows, numbers)) if numbers is not None and len(numbers) else None
 
     valid, test = held_out(valid_rows, tables.valid), held_out(tables.split.test, tables.test)
-    data = TrainingData(task, InMemoryDataset(train), valid, encoder.neighbours())
+    data = TrainingData(task, InMemoryDataset(train), valid, encoder.neighbours(), grouping)
     return Prepared(schema, encoder, target, data, test, per_class, len(train_rows), time.perf_counter() - started)
+
+
+def _grouped(tables: Tables, config: Config) -> Split:
+    """Return the split with the times or groups of the rows, where the settings have a column of them."""
+    split, by = tables.split, config.train.split
+    if by is None or not split.grouping.by_chance:
+        return split
+    return replace(split, grouping=grouping_in(tables.table.source, tables.schema, split_by(by)))
 
 
 def _chosen_rows(
@@ -155,7 +167,10 @@ def _chosen_rows(
         raise TargetError("All sample weights of the training rows are zero: give at least one row a weight above 0.")
     settings = config.train
     if settings.early_stopping and valid_rows is None and tables.valid is None:
-        return hold_out(train_rows, codes, classes=classes, fraction=settings.validation_fraction, seed=settings.seed)
+        return hold_out(
+            train_rows, codes, classes=classes, fraction=settings.validation_fraction, seed=settings.seed,
+            grouping=tables.split.grouping,
+        )  # fmt: skip
     return train_rows, valid_rows
 
 
@@ -197,21 +212,24 @@ def _part(examples: Examples, rows: RowNumbers) -> Examples:
     return examples.take(torch.from_numpy(rows))
 
 
-def _merge_equal_rows(examples: Examples, weight: Weights) -> Examples:
-    """Return distinct rows with their summed weights, where each field has one feature.
+def _merge_equal_rows(examples: Examples, weight: Weights, grouping: Grouping) -> tuple[Examples, Grouping]:
+    """Return distinct rows with their summed weights, where each field has one feature, and their times or groups.
 
     A row of weight 2 and two equal rows then train the same model to the last bit. Only tables of a few rows, where
     one row is felt, are worth it.
     """
     rows, target = examples.rows, examples.target
     if rows.offsets is not None:
-        return examples
+        return examples, grouping
     values = np.ones((len(target), 0)) if rows.values is None else rows.values.numpy()
-    key = np.hstack([rows.ids.numpy().astype(np.float64), values, target.numpy()[:, None]])
+    apart = [known for known in (grouping.groups, grouping.times) if known is not None]
+    places = [np.unique(known, return_inverse=True)[1].reshape(-1, 1) for known in apart]
+    key = np.hstack([rows.ids.numpy().astype(np.float64), values, target.numpy()[:, None], *places])
     _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
     summed = np.bincount(inverse.ravel(), weight)
     kept = torch.from_numpy(first)
-    return Examples(rows.take(kept), target[kept], torch.from_numpy(summed.astype(np.float32)))
+    merged = Examples(rows.take(kept), target[kept], torch.from_numpy(summed.astype(np.float32)))
+    return merged, grouping.take(first)
 
 
 def row_weights(weight: NDArray[np.floating[Any]] | None, rows: int) -> Weights:

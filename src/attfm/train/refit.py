@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from attfm.config import Config
+from attfm.config import Config, ModelConfig
 from attfm.errors import ConfigError
 from attfm.explain.background import sample_size
 from attfm.explain.faithfulness import Refits
@@ -15,6 +15,8 @@ from attfm.model.bundle import Model, build_module
 from attfm.model.modules import FactorizationMachine
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
+from attfm.train.statistical_machine import StatisticalMachine
+from attfm.train.statistics import enrich
 from attfm.train.trainer import History, Trainer, choose_device, drawn_from, silence_unseen, start_at_base_rate
 
 _SHARED_WITH_FM = ("intercept", "linear.weight", "embedding.weight")
@@ -45,21 +47,30 @@ def train(prepared: Prepared, config: Config, observer: Observer | None = None) 
 
 def train_module(prepared: Prepared, config: Config, observer: Observer) -> tuple[FactorizationMachine, History]:
     """Return a module trained on prepared rows, and its learning curve; see `Trainer`."""
-    encoder, target, data, settings = prepared.encoder, prepared.target, prepared.data, config.train
+    encoder, target, settings = prepared.encoder, prepared.target, config.train
     choose_device(settings.device)  # where there is none of that name, or none at all, nothing is drawn from it first
+    enriched = enrich(prepared.data, encoder, config)
+    data = prepared.data if enriched is None else enriched.data
+
+    def build(model: ModelConfig) -> FactorizationMachine:
+        if enriched is None:
+            return build_module(encoder, target, config.model_copy(update={"model": model}))
+        return enriched.machine(len(encoder.fields), len(data.task.outputs), model)
+
     generator = torch.Generator().manual_seed(settings.seed)
     with drawn_from(generator):
-        module = build_module(encoder, target, config)
+        module = build(config.model)
         silence_unseen(module, data.train.statistics)
         start_at_base_rate(module, data.train.statistics, data.task, base_rate=settings.base_rate_start)
         first = None
         if settings.warm_start_from == "fm" and module.has_pairs:
-            first = build_module(encoder, target, config.model_copy(update={"model": config.model.as_preset("fm")}))
+            first = build(config.model.as_preset("fm"))
     if first is not None:
         first.load_state_dict(module.state_dict(), strict=False)
         Trainer(first, data, settings, generator=generator).run()
         module.load_state_dict({name: first.state_dict()[name] for name in _SHARED_WITH_FM}, strict=False)
-    return module, Trainer(module, data, settings, observer, generator).run()
+    history = Trainer(module, data, settings, observer, generator).run()
+    return module.folded() if isinstance(module, StatisticalMachine) else module, history
 
 
 @torch.inference_mode(False)

@@ -4,10 +4,9 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attfm.config import TrainConfig
-from attfm.data.batch import Batch
 from attfm.data.dataset import Statistics
 from attfm.model.modules import FactorizationMachine
 from attfm.ops import RowAverage, adagrad_rows, adam_rows
@@ -56,15 +55,16 @@ class LazyTable(Stateful):
         self.average: RowAverage | None = None
         self._method, self._rate, self._steps = config.optimizer, config.learning_rate, 0
         empty = parameter.new_empty(0)
+        self._eps = config.adam_eps
         self._mean = torch.zeros_like(parameter.data) if self._method == "adam" else empty
         self._square = torch.zeros_like(parameter.data) if self._method != "sgd" else empty
 
     @torch.no_grad()
-    def step(self, decay: float, batch: Batch | None) -> None:
+    def step(self, decay: float, read: Tensor | None) -> None:
         """Move the rows that the gradient holds, after decay.
 
         decay : decoupled, as torch.optim.AdamW's weight_decay; at most 1 / learning rate
-        batch : given where the gradient holds more rows than the batch has: those of the batch decay
+        read : the rows that the batch reads, given where the gradient holds more of them: these decay
         """
         gradient = self.parameter.grad
         if gradient is None:
@@ -72,10 +72,10 @@ class LazyTable(Stateful):
         rows, values = sum_rows(gradient)
         self._steps += 1
         by_torch = self._method == "sgd"
-        if self.average is not None and (by_torch or batch is not None):
+        if self.average is not None and (by_torch or read is not None):
             self.average.catch_up(rows)
-        if decay and (by_torch or batch is not None):
-            decayed = rows if batch is None else distinct_rows(batch.ids, len(self.parameter))
+        if decay and (by_torch or read is not None):
+            decayed = rows if read is None else distinct_rows(read, len(self.parameter))
             self.parameter[decayed] *= 1 - self._rate * decay
             decay = 0.0
         # The rows are distinct, though in no order: said to be coalesced, they are not summed again.
@@ -85,7 +85,7 @@ class LazyTable(Stateful):
         if self._method == "adam":
             adam_rows(
                 self.parameter, summed, self._mean, self._square,
-                step=self._steps, rate=self._rate, decay=decay, average=self.average,
+                step=self._steps, rate=self._rate, eps=self._eps, decay=decay, average=self.average,
             )  # fmt: skip
         elif self._method == "adagrad":
             adagrad_rows(self.parameter, summed, self._square, rate=self._rate, decay=decay, average=self.average)

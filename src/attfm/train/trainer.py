@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attfm.config import TrainConfig
 from attfm.data.dataset import Dataset, Examples, Statistics, batch_count
+from attfm.data.folds import BY_CHANCE, Grouping
 from attfm.errors import ConfigError, TrainingError
 from attfm.metrics.scores import curve_metrics
 from attfm.model.modules import FactorizationMachine
@@ -29,6 +30,7 @@ from attfm.train.sparse_optimizer import is_lazy
 # parallel regions waits for the other core, for milliseconds where another program keeps that busy.
 _SMALL_STEP = 30_000_000
 _LEAST_GAIN = 1e-5  # relative gain of the validation loss that counts as better
+_LEAST_NOISE = 1e-6  # of a regression, as a share of the target's variance: what is learned exactly has none
 _ALL_RUN = "ran all epochs"
 
 
@@ -47,12 +49,16 @@ class History:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is predicted, the rows to train on and to stop by, and features i, int64 (n,), of bins beside i + 1."""
+    """What is predicted, the rows to train on and to stop by, and what the training rows' folds must respect.
+
+    `neighbours` are the features i, int64 (n,), of bins beside i + 1.
+    """
 
     task: Task
     train: Dataset
     valid: Dataset | None = None
     neighbours: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    grouping: Grouping = BY_CHANCE
 
 
 def choose_device(name: str) -> torch.device:
@@ -147,7 +153,10 @@ class Trainer:
         self.average = ParameterAverage(module, steps, self.optimizer.lazy)
         # Relative weights of mean 1, so that the learning rate means the same whatever the unit of the weights is.
         self._mean_weight = data.train.statistics.mean_weight
-        self._variance = float(module.target_std) ** 2  # the loss of a regression is relative to the target's variance
+        # The loss of a regression is that of normal noise, (z - y)² / 2σ², with σ² the mean of the epoch before: then
+        # penalties, and Adam's eps, are as strong as in a classification, whatever the target's unit and noise are.
+        self._unit = 1.0 if data.task.is_classification else 2 * float(module.target_std) ** 2
+        self._least_unit = _LEAST_NOISE * self._unit
         self.history = History()
         self._best, self._best_loss = copy.deepcopy(module.state_dict()), math.inf
 
@@ -160,7 +169,7 @@ class Trainer:
         """Move the parameters by the gradient of one batch on the device; return its mean loss, a scalar."""
         self.optimizer.zero_grad()
         losses = self.data.task.row_losses(self.module(examples.rows), examples.target)
-        loss = (losses * examples.weight).mean() / self._variance
+        loss = (losses * examples.weight).mean() / self._unit
         loss.backward()  # type: ignore[no-untyped-call]
         self._penalties.add_gradient()
         self.optimizer.step(examples.rows)
@@ -180,7 +189,9 @@ class Trainer:
                 self.observer.on_batch(len(examples))
             kept = self.average.averaged
             seconds = time.perf_counter() - started
-            train_loss = float(total) * self._variance / len(self.data.train)
+            train_loss = float(total) * self._unit / len(self.data.train)
+            if not self.data.task.is_classification and math.isfinite(train_loss):
+                self._unit = max(2 * train_loss, self._least_unit)
             epoch = self._measured(kept, train_loss, seconds)
         self.history.epochs.append(epoch)
         self._judge(epoch, kept, asked=self.observer.on_epoch(epoch, kept))
@@ -246,6 +257,7 @@ class Trainer:
         """Return all that training goes on from: parameters, optimiser, average, history, best epoch, random states."""
         return {
             "module": copy.deepcopy(self.module.state_dict()),
+            "unit": self._unit,
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
             "history": {**asdict(self.history), "epochs": [asdict(epoch) for epoch in self.history.epochs]},
@@ -256,6 +268,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken, of a trainer of the same module, rows and settings."""
         self.module.load_state_dict(state["module"])
+        self._unit = state["unit"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
         epochs = [Epoch(**epoch) for epoch in state["history"]["epochs"]]

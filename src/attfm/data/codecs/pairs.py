@@ -1,0 +1,150 @@
+"""Pairs of values: which value pair a row has in two fields, and what the target was in the rows that had it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfm.data.batch import Batch
+from attfm.data.codecs.codec import FIRST_VALUE, Field
+from attfm.data.codecs.rates import RATE_PRIOR, Floats, Grouped, Integers, Outcomes, StatisticBins, Totals
+
+PAIR_BINS = 32
+NUMERIC_LEVELS = 32  # coarse bins of an ordered field, in pairs
+_PAIR_PRIOR = 3.0  # rows of what the two values predict that every value pair begins with
+_KINDS = ("categorical", "numeric")
+
+
+@dataclass(frozen=True)
+class PairLevels:
+    """What counts as one value of a field in pairs: a category, or one of at most 32 coarse bins.
+
+    Attributes
+    ----------
+    of_feature : int32 (features,), level of each feature id within its field
+    sizes : int64 (fields,), number of levels; 0 of a field that takes no part (multi-valued and scaled ones)
+    """
+
+    of_feature: NDArray[np.int32]
+    sizes: Integers
+
+    @classmethod
+    def of(cls, fields: Sequence[Field], ids: Sequence[NDArray[np.integer[Any]]]) -> Self:
+        """Return the levels of all fields; ids : feature ids of the training rows, field by field."""
+        level = np.zeros(fields[-1].stop if fields else 0, np.int32)
+        sizes = np.zeros(len(fields), np.int64)
+        for f, (field, own) in enumerate(zip(fields, ids, strict=True)):
+            if field.kind not in _KINDS or field.size <= FIRST_VALUE:
+                continue
+            levels = np.arange(field.size)
+            if field.ordered and field.size > NUMERIC_LEVELS + FIRST_VALUE:
+                counts = np.bincount(own - field.start, minlength=field.size)[FIRST_VALUE:]
+                middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
+                coarse = np.minimum((middle * NUMERIC_LEVELS).astype(np.int64), NUMERIC_LEVELS - 1)
+                levels[FIRST_VALUE:] = FIRST_VALUE + np.unique(coarse, return_inverse=True)[1].reshape(-1)
+            level[field.start : field.stop] = levels
+            sizes[f] = levels.max() + 1
+        return cls(level, sizes)
+
+    @property
+    def fields(self) -> list[int]:
+        """The fields that take part."""
+        return np.flatnonzero(self.sizes).tolist()
+
+    def of_rows(self, batch: Batch, field: int) -> Integers:
+        """Return the level that each row has in a field that takes part, int64 (rows,)."""
+        return self.of_feature[batch.field(field).ids].astype(np.int64)
+
+    def keys(self, pairs: Integers) -> "PairKeys":
+        """Return how value pairs of these field pairs, int64 (pairs, 2), are numbered."""
+        first, second = self.sizes[pairs[:, 0]], self.sizes[pairs[:, 1]]
+        # Fields have at most 2^31 features together, so that all products sum to less than 2^62.
+        return PairKeys(pairs, second, np.cumsum(first * second) - first * second)
+
+
+@dataclass(frozen=True)
+class PairKeys:
+    """One number for each pair of values of some field pairs: offset + first level · width + second level.
+
+    pairs : int64 (pairs, 2), fields; width, offset : int64 (pairs,)
+    """
+
+    pairs: Integers
+    width: Integers
+    offset: Integers
+
+    def of(self, pair: int, first: Integers, second: Integers) -> Integers:
+        """Return the keys of the levels that rows have in the two fields."""
+        keys: Integers = self.offset[pair] + first * self.width[pair] + second
+        return keys
+
+
+class SingleRates:
+    """What single values predict: the logits of their shrunk rates, to which those of pairs are compared.
+
+    Parameters
+    ----------
+    levels : int64 (rows,), of the training rows in the field; size : how many levels the field has
+    """
+
+    def __init__(self, levels: Integers, size: int, outcomes: Outcomes) -> None:
+        grouped = Grouped.of(levels, outcomes)
+        every = grouped.all_rows.take(grouped.find(np.arange(size)))
+        self.of_rows = outcomes.link(grouped.others.rate(outcomes.base, RATE_PRIOR))
+        self.of_levels = outcomes.link(every.rate(outcomes.base, RATE_PRIOR))
+
+
+class PairStatistics:
+    """What the pairs of values of two fields say beyond their values.
+
+    The statistic is logit(rate) - logit(π), rate = (Σy + prior · π) / (n + prior), where π is what the two values
+    predict: logit(π) = logit(rate of the first) + logit(rate of the second) - logit(base rate).
+
+    Parameters
+    ----------
+    keys, pair : PairKeys, and the number of the field pair in it
+    levels : two int64 (rows,), of the training rows in the two fields
+    singles : two SingleRates, of the two fields
+    outcomes : of the training rows
+
+    Attributes
+    ----------
+    of_rows : float64 (rows, outputs), the statistic of the training rows: each from the rows of the other folds
+    rows : float64 (rows,), how many these are
+    """
+
+    def __init__(
+        self,
+        keys: PairKeys,
+        pair: int,
+        levels: tuple[Integers, Integers],
+        singles: tuple[SingleRates, SingleRates],
+        outcomes: Outcomes,
+    ) -> None:
+        self._keys, self._pair, self._singles, self._outcomes = keys, pair, singles, outcomes
+        self._grouped = Grouped.of(keys.of(pair, *levels), outcomes)
+        self.of_rows = self._beyond(self._grouped.others, *(single.of_rows for single in singles))
+        self.rows = self._grouped.others.rows
+
+    def elsewhere(self, first: Integers, second: Integers) -> tuple[Floats, Floats]:
+        """Return statistic (n, outputs) and count (n,) of levels in rows that are no training rows."""
+        totals = self._grouped.all_rows.take(self._grouped.find(self._keys.of(self._pair, first, second)))
+        one, other = self._singles
+        return self._beyond(totals, one.of_levels[first], other.of_levels[second]), totals.rows
+
+    def known(self, *, least_rows: int = 1) -> tuple[Integers, Integers, Integers]:
+        """Return the keys of the value pairs of enough training rows, rising, and their levels in the two fields."""
+        keys = self._grouped.keys[self._grouped.all_rows.rows >= least_rows]
+        return keys, *np.divmod(keys - self._keys.offset[self._pair], self._keys.width[self._pair])
+
+    def bins(self, *, least_rows: int = 1) -> StatisticBins:
+        """Return the bins of the statistic and of the counts."""
+        return StatisticBins.of(self.of_rows, self.rows, bins=PAIR_BINS, least_rows=least_rows)
+
+    def _beyond(self, totals: Totals, first: Floats, second: Floats) -> Floats:
+        outcomes = self._outcomes
+        expected = outcomes.inverse_link(first + second - outcomes.link(outcomes.base))
+        beyond: Floats = outcomes.link(totals.rate(expected, _PAIR_PRIOR)) - outcomes.link(expected)
+        return beyond

@@ -1,0 +1,165 @@
+"""What a model learns from beside its ids: rates of ids, and the memory of value pairs, out of fold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attfm.config import Config, ModelConfig
+from attfm.data.batch import Batch
+from attfm.data.codecs.codec import FIRST_VALUE, Field
+from attfm.data.codecs.pairs import PairLevels, PairStatistics, SingleRates
+from attfm.data.codecs.rates import Composition, FieldRates, Floats, Outcomes
+from attfm.data.dataset import Dataset, Examples, InMemoryDataset
+from attfm.data.encoder import Encoder
+from attfm.train.screening import screen
+from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs, StatisticalMachine
+from attfm.train.trainer import TrainingData
+
+FOLDS = 20
+
+
+@dataclass(frozen=True)
+class Enriched:
+    """Rows with the statistics that a machine learns from: composed ids and bins of remembered pairs.
+
+    composition : of the ids that have rates; pairs : what is remembered, or None; data : what is trained on
+    """
+
+    composition: Composition
+    pairs: BinnedPairs | None
+    data: TrainingData
+
+    def machine(self, fields: int, outputs: int, config: ModelConfig) -> StatisticalMachine:
+        """Return an untrained machine."""
+        return StatisticalMachine(self.composition, self.pairs, fields, outputs, config)
+
+
+def enrich(data: TrainingData, encoder: Encoder, config: Config) -> Enriched | None:
+    """Return the rows with the statistics that the settings ask for, or None where there are none.
+
+    Statistics of the training rows are out of fold (of earlier folds, where rows are in order of time); those of
+    validation rows are of all training rows.
+    """
+    settings, task = config.train, data.task
+    rated = [f for f, field in enumerate(encoder.fields) if settings.rates and _is_rated(field, settings.rate_levels)]
+    remembers = config.model.memory_pairs > 0 and config.model.pairs and len(encoder.fields) > 1
+    if not rated and not remembers:
+        return None
+    examples = gathered(data.train)
+    codes = examples.target.numpy() if task.is_classification else None
+    folds = data.grouping.folds(len(examples), FOLDS, settings.seed, codes)
+    if folds.count < 2:  # all rows are of one group, or of one time
+        return None
+    mean, deviation = map(float, task.scale(data.train.statistics))
+
+    def values(of: Examples) -> Floats:
+        target = of.target.double().numpy()[:, None]
+        if not task.is_classification:
+            return np.asarray((target - mean) / deviation, np.float64)
+        return np.asarray(target if len(task.outputs) == 1 else target == np.arange(len(task.outputs)), np.float64)
+
+    outcomes = Outcomes(values(examples), _relative(examples), folds.number, task.is_classification, folds.ordered)
+    ids, composition = _composed(examples.rows, encoder.fields, rated, outcomes, encoder.n_features)
+    rows, pairs, valid = replace(examples.rows, ids=ids), None, None if data.valid is None else gathered(data.valid)
+    if remembers:
+        levels = PairLevels.of(encoder.fields, [examples.rows.field(f).ids for f in range(len(encoder.fields))])
+        held_out = None if valid is None else (valid.rows, values(valid), _relative(valid))
+        screened = screen(examples.rows, outcomes, levels, held_out, seed=settings.seed)
+        chosen = [pair.fields for pair in screened if pair.is_kept][: config.model.memory_pairs]
+        if chosen:
+            least = config.model.memory_min_count
+            pairs, bins, bins_of_valid = _remembered(examples.rows, valid, levels, chosen, outcomes, least)
+            rows = replace(rows, bins=bins)
+            valid = None if valid is None else replace(valid, rows=replace(valid.rows, bins=bins_of_valid))
+    if pairs is None and not rated:
+        return None
+    train = InMemoryDataset(replace(examples, rows=rows))
+    train = replace(train, given=replace(train.statistics, seen=_seen(train.statistics.seen, composition)))
+    neighbours = np.concatenate([data.neighbours, composition.neighbours])
+    held = None if valid is None else InMemoryDataset(valid)
+    return Enriched(composition, pairs, replace(data, train=train, valid=held, neighbours=neighbours))
+
+
+def _is_rated(field: Field, few: int) -> bool:
+    """Return whether the features of a field get rates: those of more than a few categories without order."""
+    return not field.ordered and field.kind in ("categorical", "multi-valued") and field.size - FIRST_VALUE > few
+
+
+def _relative(examples: Examples) -> Floats:
+    """Return the weights of rows, float64 (rows,), relative to their mean."""
+    weight: Floats = examples.weight.double().numpy()
+    return weight / max(float(weight.mean()), 1e-300)
+
+
+def _seen(composed: Tensor, composition: Composition) -> Tensor:
+    """Return which rows of V some training row reads, bool (rows of V,), from which composed ids it has."""
+    ids, rows = composed.nonzero()[:, 0], composition.rows
+    seen = torch.zeros(rows, dtype=torch.bool)
+    seen[ids[ids < rows]] = True
+    seen[torch.from_numpy(composition.parts)[ids[ids >= rows] - rows].flatten()] = True
+    return seen
+
+
+def gathered(dataset: Dataset) -> Examples:
+    """Return all rows of a data set, in their order."""
+    parts = list(dataset.ordered())
+    if len(parts) == 1:
+        return parts[0]
+    rows = Batch.concatenate([part.rows for part in parts])
+    return Examples(rows, torch.cat([part.target for part in parts]), torch.cat([part.weight for part in parts]))
+
+
+def _composed(
+    batch: Batch, fields: tuple[Field, ...], rated: list[int], outcomes: Outcomes, features: int
+) -> tuple[Tensor, Composition]:
+    """Return the ids of the training rows, composed where their field has rates, and the composition."""
+    ids = batch.ids.long().clone()
+    rates, own, places = [], [], []
+    for f in rated:
+        entries = batch.field(f)
+        numbers = entries.ids.astype(np.int64)
+        of_entries = outcomes if entries.counts is None else outcomes.take(entries.rows)
+        rates.append((fields[f].start, FieldRates.of(numbers - fields[f].start, fields[f].size, of_entries)))
+        own.append(numbers)
+        places.append((slice(None), f) if batch.offsets is None else batch.entries(f)[0])
+    if not rated:
+        width = outcomes.outputs + 2
+        none = np.empty((0, width), np.int64)
+        return batch.ids, Composition(features, features, none, none, np.empty(0, np.int64))
+    composition, composed = Composition.of(features, rates, own)
+    for place, numbers in zip(places, composed, strict=True):
+        ids[place] = torch.from_numpy(numbers)
+    return ids.int(), composition
+
+
+def _remembered(
+    batch: Batch, valid: Examples | None, levels: PairLevels, chosen: Sequence[tuple[int, int]], outcomes: Outcomes,
+    least_rows: int,
+) -> tuple[BinnedPairs, Tensor, Tensor | None]:  # fmt: skip
+    """Return the value pairs of the chosen field pairs, and the bins of training and of validation rows."""
+    pairs = np.array(sorted(chosen), np.int64)
+    keys = levels.keys(pairs)
+    own = {f: levels.of_rows(batch, f) for f in np.unique(pairs).tolist()}
+    others = {} if valid is None else {f: levels.of_rows(valid.rows, f) for f in own}
+    singles = {f: SingleRates(own[f], int(levels.sizes[f]), outcomes) for f in own}
+    width = outcomes.outputs + 1
+    of_rows = np.zeros((len(batch), width, len(pairs)), np.uint8)
+    of_valid = np.zeros((0 if valid is None else len(valid), width, len(pairs)), np.uint8)
+    layout = BinLayout(outcomes.outputs, len(pairs))
+    known: list[KnownPairs] = []
+    for p, (i, j) in enumerate(pairs.tolist()):
+        statistics = PairStatistics(keys, p, (own[i], own[j]), (singles[i], singles[j]), outcomes)
+        bins = statistics.bins(least_rows=least_rows)
+        layout.add(p, bins)
+        of_rows[:, :, p] = np.column_stack(bins.find(statistics.of_rows, statistics.rows))
+        if valid is not None:
+            of_valid[:, :, p] = np.column_stack(bins.find(*statistics.elsewhere(others[i], others[j])))
+        frequent, first, second = statistics.known(least_rows=least_rows)
+        statistic, rows = statistics.elsewhere(first, second)
+        found = np.column_stack(bins.find(statistic, rows)).astype(np.uint8)
+        known.append(KnownPairs(frequent, np.full(len(frequent), p), found, rows.astype(np.int64)))
+    binned = BinnedPairs(levels, keys, layout, KnownPairs.concatenate(known))
+    return binned, torch.from_numpy(of_rows), None if valid is None else torch.from_numpy(of_valid)
