@@ -106,7 +106,7 @@ def circumstances(records: Sequence[Record]) -> str:
         {record["commit"] for record in done if "attfm" in MODELS[record["model"].removesuffix("_refit")].packages}
     )
     text = f"{len(done)} runs, each in a process of its own, on {' and '.join(machines)}, "
-    text += f"{' or '.join(map(str, threads))} threads; {', '.join(versions)}"
+    text += f"threads: {' or '.join(map(str, threads))}; {', '.join(versions)}"
     return text + (f"; attfm at {', '.join(commits)}." if commits else ".")
 
 
