@@ -1,4 +1,4 @@
-.PHONY: demo install test test-browser check format clean kernels sanitize bench bench-kernels bench-training
+.PHONY: demo install test test-browser check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -57,6 +57,11 @@ bench-kernels: install  ## a step and an epoch, against eager torch, torch.compi
 	.venv/bin/python -m benchmarks.kernels --compile --json build/kernels.json --docs
 	.venv/bin/python -m benchmarks.paths --docs
 	.venv/bin/python -m benchmarks.reproduce_epoch --docs
+
+bench-accuracy: install  ## attfm beside trees and other models on the tables of ATTFM_DATA (hours); Adult alone without it
+	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]"
+	.venv/bin/python -m benchmarks.accuracy --docs --tables "$${TABLES:-all}" --models "$${MODELS:-all}"
+	.venv/bin/python -m benchmarks.leak
 
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring, steps on big tables
 	.venv/bin/python -m benchmarks.training --json build/training.json --docs

@@ -43,7 +43,8 @@ from benchmarks.agreement import (
 )
 from benchmarks.compared import EBM, Attfm, Compared, Floats, Part, Trees
 from benchmarks.explanation_pictures import HERE, PAGE, save, table
-from benchmarks.pages import processor, write_section
+from benchmarks.machine import processor
+from benchmarks.pages import write_section
 
 CURVES = ("age", "education-num", "hours-per-week")
 # Okabe & Ito's blue, orange and green, told apart by shape and line as well.

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from attfm.ops import cpu, distinct, native_info, pair_attention_pool, pair_attention_pool_ids, reference
-from benchmarks.pages import circumstances, processor, table, write_section
+from benchmarks.machine import processor
+from benchmarks.pages import circumstances, table, write_section
 
 # name: (batch, fields, dim, attention_dim), times faster than DeepCTR-Torch: random ids, real ids
 SHAPES = {

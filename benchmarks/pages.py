@@ -8,17 +8,9 @@ from pathlib import Path
 import torch
 
 from attfm.ops import native_info
+from benchmarks.machine import processor
 
 PAGE = Path(__file__).parents[1] / "docs/performance.md"
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def circumstances(threads: int, clock: str = "wall") -> str:

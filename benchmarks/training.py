@@ -30,7 +30,8 @@ from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Binary
 from attfm.ops import adam_rows, native_info
 from attfm.train.trainer import Trainer, TrainingData
-from benchmarks.pages import circumstances, processor, table, write_section
+from benchmarks.machine import processor
+from benchmarks.pages import circumstances, table, write_section
 
 ADULT_SIZES = [74, 8, 255, 16, 16, 7, 15, 6, 5, 2, 120, 99, 96, 42]
 
