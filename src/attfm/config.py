@@ -24,7 +24,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "linear": {"pairs": False, "attention": False, "scale": "one", "pair_gate": False, "pair_bias": False},
     }
 )
-_OF_CLASSES = {"memory_pairs": 60, "weight_dropout": 0.4}
+# What "auto" means of classes and of a regression. Dropout and smoothness of a regression are chosen by validation rows
+# where there are some (`attfm.train.inner_choice`).
+_AUTO: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "memory_pairs": (60, 0),
+        "weight_dropout": (0.4, 0.0),
+        "learning_rate": (0.005, 0.01),
+        "smoothness": (100.0, 1000.0),
+        "statistic_smoothness": (100.0, 1000.0),
+    }
+)
 LEARNED_PROJECTION = frozenset({"nested", "paper"})
 
 
@@ -148,7 +158,7 @@ class ModelConfig(_Settings):
     learned_projection: bool = Field(True, description="p is learned; otherwise it is fixed at 1")
     pair_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the pair vectors")
     weight_dropout: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] = Field(
-        "auto", description="dropout on the attention weights; auto: 0.4, of a regression 0"
+        "auto", description="dropout on the attention weights; auto: 0.4, of a regression 0 or 0.4 by validation"
     )
     pooled_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the pooled vector")
     embedding_std: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
@@ -177,8 +187,7 @@ class ModelConfig(_Settings):
 
     def of_task(self, task: TaskName) -> "ModelConfig":
         """Return these settings with what "auto" means for a task, where it depends on that (docs/defaults.md)."""
-        usual = {"memory_pairs": 0, "weight_dropout": 0.0} if task == "regression" else _OF_CLASSES
-        return self.model_copy(update={name: value for name, value in usual.items() if getattr(self, name) == "auto"})
+        return self.model_copy(update=_usual(self, task))
 
     def as_preset(self, preset: PresetName) -> "ModelConfig":
         """Return these sizes, dropouts and starts with the factors of another preset."""
@@ -192,23 +201,27 @@ class TrainConfig(_Settings):
     epochs: int = Field(100, ge=1, description="most passes over the training rows")
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     optimizer: Literal["adam", "sgd", "adagrad"] = "adam"
-    learning_rate: float = Field(5e-3, gt=0)
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        "auto", description="auto: 0.005, of a regression 0.01"
+    )
     embedding_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the embeddings V")
     linear_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the linear weights w")
     embedding_ridge: float = Field(30.0, ge=0, description="ridge of the embeddings V, in rows")
     linear_ridge: float = Field(2.0, ge=0, description="ridge of the linear weights w, in rows")
     memory_ridge: float = Field(10.0, ge=0, description="ridge of the pair memory's effects, in rows")
-    statistic_smoothness: float = Field(
-        100.0,
-        ge=0,
-        description="penalty on the difference of neighbouring bins of rates, counts and pair memory, in rows",
+    statistic_smoothness: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
+        "auto",
+        description="penalty on the difference of neighbouring bins of rates, counts and pair memory, in rows; auto: "
+        "100, of a regression 1000",
     )
     adam_eps: float = Field(1e-4, gt=0, description="eps of Adam")
     rates: bool = Field(True, description="embeddings of an id's target rate and count, beside its own")
     rate_levels: int = Field(20, ge=0, description="levels above which a field has rates")
     attention_l2: float = Field(0.0, ge=0, description="L2 penalty on W (paper, section 3.3)")
     smoothness: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
-        "auto", description="penalty on the difference of neighbouring bins, in rows; auto: 100, of a regression 3000"
+        "auto",
+        description="penalty on the difference of neighbouring bins, in rows; auto: 100, of a regression 300 to "
+        "10000 by validation",
     )
     base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
     split: str | None = Field(
@@ -250,9 +263,13 @@ class TrainConfig(_Settings):
 
     def of_task(self, task: TaskName) -> "TrainConfig":
         """Return these settings with what "auto" means for a task, where it depends on that (docs/defaults.md)."""
-        if self.smoothness != "auto":
-            return self
-        return self.model_copy(update={"smoothness": 3000.0 if task == "regression" else 100.0})
+        return self.model_copy(update=_usual(self, task))
+
+
+def _usual(settings: BaseModel, task: TaskName) -> dict[str, float]:
+    """Return the values of those settings that are "auto" and depend on the task."""
+    place = 1 if task == "regression" else 0
+    return {name: values[place] for name, values in _AUTO.items() if getattr(settings, name, None) == "auto"}
 
 
 class Config(_Settings):

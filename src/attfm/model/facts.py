@@ -70,6 +70,7 @@ class RunFacts(BaseModel):
     stopped : str, why training ended
     seconds : float, from the labels to the trained module
     class_weights : list of float, by which rows were weighted, in the order of the target's classes
+    straddling : list of str, field pairs whose groups seem to stand on both sides of the split
     calibration : str, how probabilities were calibrated, in words
     tuning : TuningFacts, how the settings were found
     """
@@ -92,6 +93,7 @@ class RunFacts(BaseModel):
     stopped: str | None = None
     seconds: float | None = None
     class_weights: list[float] | None = None
+    straddling: list[str] | None = None
     calibration: str | None = None
     tuning: TuningFacts | None = None
 

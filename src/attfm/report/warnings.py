@@ -61,6 +61,12 @@ def warnings_of(model: Model, examined: Examined | None, findings: list[FieldFin
         for column in model.schema.inputs
         if column.distinct is not None and column.distinct <= 1 and not column.missing
     ]
+    for pair in model.facts.straddling or ():
+        text = (
+            "rows of one group stand on both sides of the split: what training rows say of a pair of values gives the "
+        )
+        text += "others away. Keep groups together, by --split group:COLUMN, before the figures are believed."
+        warnings.append(("leak", pair, text))
     figure = _figure_of(model).name
     for field in findings:
         if field.alone is not None and field.alone > LEAK:

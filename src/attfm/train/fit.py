@@ -96,6 +96,7 @@ def summarised(
             stopped=Counter(history.stopped for history in histories).most_common(1)[0][0],
             seconds=round(prepared.seconds + trained.seconds, 3),
             class_weights=None if prepared.class_weights is None else prepared.class_weights.tolist(),
+            straddling=list(dict.fromkeys(name for history in histories for name in history.straddling)) or None,
             calibration=None if calibration.kind == "none" else str(calibration),
         ),
         metrics=metrics,

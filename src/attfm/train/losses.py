@@ -32,12 +32,12 @@ class Penalties:
         smoothed = [(table, left, float(config.smoothness)) for table, _ in ridges]
         if isinstance(module, StatisticalMachine):
             bins = torch.from_numpy(module.composition.neighbours).to(module.intercept.device)
-            smoothed += [(table, bins, config.statistic_smoothness) for table, _ in ridges]
+            smoothed += [(table, bins, float(config.statistic_smoothness)) for table, _ in ridges]
         memory = module.binned if isinstance(module, StatisticalMachine) else None
         if memory is not None:
             ridges.append((memory.weight, config.memory_ridge))
             left = torch.from_numpy(np.concatenate(memory.pairs.layout.neighbours)).to(module.intercept.device)
-            smoothed.append((memory.weight, left, config.statistic_smoothness))
+            smoothed.append((memory.weight, left, float(config.statistic_smoothness)))
         self._smoothed = [
             (table, left, strength / rows) for table, left, strength in smoothed if strength and len(left)
         ]

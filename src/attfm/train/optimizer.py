@@ -11,7 +11,7 @@ from attfm.config import TrainConfig
 from attfm.data.batch import Batch
 from attfm.model.modules import FactorizationMachine
 from attfm.ops import RowAverage
-from attfm.train.sparse_optimizer import LazyTable, Stateful
+from attfm.train.sparse_optimizer import LazyTable, Stateful, rate_of
 
 
 class DenseMethod(Stateful):
@@ -25,7 +25,7 @@ class DenseMethod(Stateful):
     _state = ("_steps", "_means", "_squares")
 
     def __init__(self, parameters: Sequence[nn.Parameter], config: TrainConfig) -> None:
-        self._method, self._rate, self._steps = config.optimizer, config.learning_rate, 0
+        self._method, self._rate, self._steps = config.optimizer, rate_of(config), 0
         self._eps = config.adam_eps
         kept = parameters if self._method != "sgd" else []
         self._squares = [torch.zeros_like(p) for p in kept]
@@ -77,7 +77,7 @@ class Optimizer:
         parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
         self._module, self._more_rows = module, more_rows
         self._method = DenseMethod(parameters, config)
-        self._learning_rate = config.learning_rate
+        self._learning_rate = rate_of(config)
         self._decays: list[tuple[nn.Parameter, float]] = [(module.linear.weight, config.linear_decay)]
         if module.has_pairs:
             self._decays.append((module.embedding.weight, config.embedding_decay))

@@ -16,7 +16,8 @@ from attfm.explain.summary import is_of
 from attfm.model.bundle import Model, build_module
 from attfm.model.ensemble import Scorer
 from attfm.model.modules import FactorizationMachine
-from attfm.train.cross_fit import Floats, cross_fit
+from attfm.train.cross_fit import Floats, cross_fit, without_fold
+from attfm.train.inner_choice import choose_strength
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.statistical_machine import StatisticalMachine
@@ -64,8 +65,11 @@ def _trained(
 ) -> tuple[Scorer, tuple[History, ...], Floats | None]:
     """Return a module trained on prepared rows, one or an ensemble, its learning curves, and what is out of fold."""
     if prepared.folds is None:
-        module, history = train_module(prepared, config, observer)
+        config, first = choose_strength(prepared, config, observer, train_module)
+        module, history = first or train_module(prepared, config, observer)
         return module, (history,), None
+    fold = int(prepared.folds.number.max())
+    config, _ = choose_strength(without_fold(prepared, fold), config, observer, train_module)
     fitted = cross_fit(prepared, config, observer, train_module)
     return fitted.module, fitted.histories, fitted.out_of_fold
 
@@ -109,6 +113,8 @@ def train_module(
         Trainer(first, data, settings, generator=generator).run()
         module.load_state_dict({name: first.state_dict()[name] for name in _SHARED_WITH_FM}, strict=False)
     history = Trainer(module, data, settings, observer, generator).run()
+    if enriched is not None:
+        history.straddling = [" × ".join(encoder.fields[f].name for f in pair) for pair in enriched.straddling]
     return module.folded() if isinstance(module, StatisticalMachine) else module, history
 
 

@@ -1,10 +1,11 @@
 """Which field pairs are remembered: those that explain what no single field does, in training and validation rows."""
 
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -16,6 +17,10 @@ from attfm.data.codecs.rates import RATE_BINS, RATE_PRIOR, Floats, Grouped, Inte
 
 MOST_ROWS = 50_000  # rows that pairs are screened on
 LEAST_GAIN = 3.0  # nats
+# Below this correlation of a row's target with the rates of the others of its group, what was seen of groups says the
+# opposite of what is to come: rows of one group stand on both sides.
+_LEAST_RELATION = -0.1
+_MOST_EXPLAINED = 0.8  # share of the loss that no pair explains by honest means
 _ROUNDS = 8
 _EFFECT_PRIOR = 2.0  # ridge of the additive model's effects, in rows
 _FEW_LEVELS = 20  # of a field whose values are effects of their own in the additive model
@@ -30,16 +35,27 @@ class ScreenedPair:
     fields : tuple of int, the two
     gain : float, decrease of the summed loss of the training rows in nats, less half a nat a bin
     valid_gain : float or None, decrease of the summed loss of the validation rows; None without any
+    share : float, gain as a share of the loss of the training rows
+    relation : float
+        Correlation of the out-of-fold statistic with what is left to explain; NaN where the gain is too small to ask.
     """
 
     fields: tuple[int, int]
     gain: float
     valid_gain: float | None
+    share: float
+    relation: float = math.nan
+
+    @property
+    def straddles(self) -> bool:
+        """Whether rows of one group seem to stand on both sides of the folds, and of every split by row."""
+        return self.gain > LEAST_GAIN and (self.relation < _LEAST_RELATION or self.share > _MOST_EXPLAINED)
 
     @property
     def is_kept(self) -> bool:
         """Whether the pair earns a memory."""
-        return self.gain > LEAST_GAIN and (self.valid_gain is None or self.valid_gain > 0)
+        honest = not self.relation < _LEAST_RELATION
+        return honest and self.gain > LEAST_GAIN and (self.valid_gain is None or self.valid_gain > 0)
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,18 @@ class _Residual:
         """Return by how much the summed loss falls when each bin takes its step; bins : int64 (rows, outputs)."""
         step = np.stack([of_output[column] for of_output, column in zip(steps, bins.T, strict=True)], 1)
         return float(((self._losses(self.logits) - self._losses(self.logits + step)) * self.weight).sum())
+
+    def loss(self) -> float:
+        """Return the summed loss of all rows."""
+        return float((self._losses(self.logits) * self.weight).sum())
+
+    def correlation(self, statistic: Floats) -> float:
+        """Return the lowest correlation, over the outputs, of a statistic (rows, outputs) with what is left."""
+        mean = 1 / (1 + np.exp(-self.logits)) if self.is_rate else self.logits
+        left = (self.values - mean) * self.weight
+        if not (len(left) > 1 and statistic.std(0).all() and left.std(0).all()):
+            return 0.0
+        return float(min(np.corrcoef(a, b)[0, 1] for a, b in zip(statistic.T, left.T, strict=True)))
 
     def _losses(self, z: Floats) -> Floats:
         losses: Floats = np.logaddexp(0, z) - self.values * z if self.is_rate else 0.5 * (z - self.values) ** 2
@@ -97,6 +125,7 @@ def screen(
     first = outcomes.folds[rows] if outcomes.ordered else np.zeros(len(rows), np.int64)
     place[np.lexsort((rng.random(len(rows)), first))] = np.arange(len(rows))
     before = Outcomes(outcomes.values[rows], outcomes.weight[rows], place, outcomes.is_rate, ordered=True)
+    out_of_fold = outcomes.take(rows)
     fields = levels.fields
     own = {f: levels.of_rows(batch, f)[rows] for f in fields}
     others = None if valid is None else {f: levels.of_rows(valid[0], f) for f in fields}
@@ -113,14 +142,23 @@ def screen(
             _steps(trained, column, size, o) for o, (column, size) in enumerate(zip(found.T, bins.sizes, strict=True))
         ]
         gain = trained.gain(steps, found) - 0.5 * sum(bins.sizes)
+        share = gain / max(trained.loss(), 1e-300)
         if held_out is None or others is None:
-            return ScreenedPair(pair, gain, None)
+            return ScreenedPair(pair, gain, None, share)
         there, _ = bins.find(*statistics.elsewhere(others[i], others[j]))
-        return ScreenedPair(pair, gain, held_out.gain(steps, there))
+        return ScreenedPair(pair, gain, held_out.gain(steps, there), share)
+
+    def related(pair: ScreenedPair) -> ScreenedPair:
+        i, j = pair.fields
+        keys = levels.keys(np.array([pair.fields]))
+        singles_of = [SingleRates(own[f], int(levels.sizes[f]), out_of_fold) for f in (i, j)]
+        statistics = PairStatistics(keys, 0, (own[i], own[j]), (singles_of[0], singles_of[1]), out_of_fold)
+        return replace(pair, relation=trained.correlation(statistics.of_rows))
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        judged = list(threads.map(judge, itertools.combinations(fields, 2)))
-    return sorted(judged, key=lambda pair: -pair.gain)
+        judged = sorted(threads.map(judge, itertools.combinations(fields, 2)), key=lambda pair: -pair.gain)
+        promising = [pair for pair in judged if pair.gain > LEAST_GAIN]
+        return [*threads.map(related, promising), *judged[len(promising) :]]
 
 
 def _steps(residual: _Residual, bins: Integers, size: int, output: int) -> Floats:

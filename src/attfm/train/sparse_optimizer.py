@@ -17,6 +17,11 @@ from attfm.ops.sparse import distinct_rows, sum_rows
 _BIG_TABLE = 4_000_000
 
 
+def rate_of(config: TrainConfig) -> float:
+    """Return the learning rate, that of classes where no task has settled what "auto" means."""
+    return float(config.of_task("binary").learning_rate)
+
+
 def is_lazy(module: FactorizationMachine, statistics: Statistics, batch_size: int) -> bool:
     """Return whether the tables are moved by rows: they are big, and a batch can't touch most of them."""
     table = (module.embedding if module.has_pairs else module.linear).weight
@@ -56,7 +61,7 @@ class LazyTable(Stateful):
     def __init__(self, parameter: nn.Parameter, config: TrainConfig, *, ridge: float = 0.0) -> None:
         self.parameter = parameter
         self.average: RowAverage | None = None
-        self._method, self._rate, self._steps = config.optimizer, config.learning_rate, 0
+        self._method, self._rate, self._steps = config.optimizer, rate_of(config), 0
         empty = parameter.new_empty(0)
         self._eps, self._ridge = config.adam_eps, ridge
         # The last step in which each row moved.

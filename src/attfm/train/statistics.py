@@ -26,11 +26,13 @@ class Enriched:
     """Rows with the statistics that a machine learns from: composed ids and bins of remembered pairs.
 
     composition : of the ids that have rates; pairs : what is remembered, or None; data : what is trained on
+    straddling : fields of the pairs whose groups seem to stand on both sides of the split
     """
 
     composition: Composition
     pairs: BinnedPairs | None
     data: TrainingData
+    straddling: tuple[tuple[int, int], ...] = ()
 
     def machine(self, fields: int, outputs: int, config: ModelConfig) -> StatisticalMachine:
         """Return an untrained machine."""
@@ -68,22 +70,24 @@ def enrich(data: TrainingData, encoder: Encoder, config: Config) -> Enriched | N
     outcomes = Outcomes(values(examples), _relative(examples), folds.number, task.is_classification, folds.ordered)
     ids, composition = _composed(examples.rows, encoder.fields, rated, outcomes, encoder.n_features)
     rows, pairs, valid = replace(examples.rows, ids=ids), None, None if data.valid is None else gathered(data.valid)
+    straddling: tuple[tuple[int, int], ...] = ()
     if remembers:
         levels = PairLevels.of(encoder.fields, [examples.rows.field(f).ids for f in range(len(encoder.fields))])
         held_out = None if valid is None else (valid.rows, values(valid), _relative(valid))
         screened = screen(examples.rows, outcomes, levels, held_out, seed=settings.seed)
+        straddling = tuple(pair.fields for pair in screened if pair.straddles)
         chosen = [pair.fields for pair in screened if pair.is_kept][:most]
         if chosen:
             least = config.model.memory_min_count
             pairs, bins, bins_of_valid = _remembered(examples.rows, valid, levels, chosen, outcomes, least)
             rows = replace(rows, bins=bins)
             valid = None if valid is None else replace(valid, rows=replace(valid.rows, bins=bins_of_valid))
-    if pairs is None and not rated:
+    if pairs is None and not rated and not straddling:
         return None
     train = InMemoryDataset(replace(examples, rows=rows))
     train = replace(train, given=replace(train.statistics, seen=_seen(train.statistics.seen, composition)))
     held = None if valid is None else InMemoryDataset(valid)
-    return Enriched(composition, pairs, replace(data, train=train, valid=held))
+    return Enriched(composition, pairs, replace(data, train=train, valid=held), straddling)
 
 
 def _is_rated(field: Field, few: int) -> bool:

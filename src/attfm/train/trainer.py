@@ -37,11 +37,15 @@ STOPPED_ON_REQUEST = "stopped on request"
 
 @dataclass
 class History:
-    """The learning curve, and which epoch's parameters were kept."""
+    """The learning curve, and which epoch's parameters were kept.
+
+    straddling : names of the field pairs whose groups seem to stand on both sides of the split
+    """
 
     epochs: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = _ALL_RUN
+    straddling: list[str] = field(default_factory=list)
 
     def records(self) -> list[dict[str, float | int | None]]:
         """Return one dictionary for each epoch, as history.jsonl stores it."""

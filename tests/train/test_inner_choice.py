@@ -1,0 +1,65 @@
+"""The strengths of a regression are chosen by the validation rows, and a warning tells of groups on both sides."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from attfm import AFMClassifier, AFMRegressor
+from attfm.config import Config
+from attfm.train import refit
+from attfm.train.inner_choice import STRENGTHS, candidates
+
+
+def test_only_what_is_auto_is_tried() -> None:
+    assert len(candidates(Config())) == len(STRENGTHS) == 3
+    given = Config.parse({"model": {"weight_dropout": 0.2}})
+    tried = candidates(given)
+    assert [c.train.smoothness for c in tried] == [300.0, 1000.0, 10_000.0]
+    assert {c.model.weight_dropout for c in tried} == {0.2}
+    both = Config.parse({"model": {"weight_dropout": 0.2}, "train": {"smoothness": 5.0}})
+    assert candidates(both) == [both]
+
+
+def test_the_lowest_validation_loss_decides_and_its_model_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=400), "z": rng.normal(size=400)})
+    y = frame.x * 3 + frame.z
+    losses: list[float] = []
+    plain = refit.choose_strength
+
+    def watched(prepared: object, config: Config, observer: object, train_module: object) -> object:
+        def counted(*of: object) -> object:
+            module, history = train_module(*of)
+            losses.append(history.epochs[history.best_epoch - 1].valid_loss)
+            return module, history
+
+        chosen, trained = plain(prepared, config, observer, counted)
+        assert trained is not None
+        assert trained[1].epochs[trained[1].best_epoch - 1].valid_loss == min(losses)
+        strength = STRENGTHS[int(np.argmin(losses))]
+        assert chosen.model.weight_dropout == strength["weight_dropout"]
+        assert chosen.train.smoothness == strength["smoothness"]
+        return chosen, trained
+
+    monkeypatch.setattr(refit, "choose_strength", watched)
+    AFMRegressor(epochs=8, n_models=1).fit(frame, y)
+    assert len(losses) == 3
+
+
+def test_groups_on_both_sides_of_the_split_are_told_and_not_remembered(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    user, film = rng.integers(0, 300, 1200), rng.integers(0, 200, 1200)
+    # One of three rows of each (user, film) is true: the others of a group say which.
+    frame = pd.DataFrame({"user": np.repeat(user, 3), "film": np.repeat(film, 3), "tag": rng.integers(0, 90, 3600)})
+    frame = frame.astype(str)
+    y, order = np.tile([1, 0, 0], 1200), rng.permutation(3600)
+    model = AFMClassifier(epochs=2, n_models=1).fit(frame.iloc[order], y[order])
+    assert model.model_.facts.straddling == ["user × film"]
+    memory = model.model_.module.memory
+    assert memory is None or [0, 1] not in memory.pairs.tolist()
+    page = model.report(tmp_path / "page.html", frame.iloc[:300], y[:300]).read_text(encoding="utf-8")
+    assert "rows of one group stand on both sides of the split" in page
+    honest = AFMClassifier(epochs=2, n_models=1).fit(frame, rng.random(3600) < 0.3)
+    assert honest.model_.facts.straddling is None
