@@ -14,18 +14,23 @@ constexpr int64_t BLOCK = 16;  // rows whose slots are asked for before the firs
 void memory_part(void* context, int part, int parts) {
   const MemoryTask& task = *static_cast<const MemoryTask*>(context);
   const int64_t P = task.pairs, O = task.outputs;
-  std::vector<int64_t> keys(size_t(BLOCK * P)), homes(size_t(BLOCK * P));
+  std::vector<int64_t> keys(size_t(BLOCK * P)), homes(size_t(BLOCK * P)), levels(size_t(task.fields));
+  std::vector<int64_t> used(task.first, task.first + P);
+  used.insert(used.end(), task.second, task.second + P);
+  std::sort(used.begin(), used.end());
+  used.erase(std::unique(used.begin(), used.end()), used.end());
   const int64_t last = task.batch * (part + 1) / parts;
   for (int64_t start = task.batch * part / parts; start < last; start += BLOCK) {
     const int64_t count = std::min(BLOCK, last - start);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t row = (start + r) * task.fields;
-      const auto level = [&](int64_t field) {
+      for (const int64_t field : used) {
         const int64_t entry = task.offsets != nullptr ? task.offsets[row + field] : row + field;
-        return int64_t(task.level[task.ids[entry]]);
-      };
+        levels[size_t(field)] = task.level[task.ids[entry]];
+      }
       for (int64_t p = 0; p < P; ++p) {
-        const int64_t key = task.offset[p] + level(task.first[p]) * task.width[p] + level(task.second[p]);
+        const int64_t key =
+            task.offset[p] + levels[size_t(task.first[p])] * task.width[p] + levels[size_t(task.second[p])];
         const int64_t home = int64_t((uint64_t(key) * 0x9E3779B97F4A7C15ull) >> task.shift);
         keys[size_t(r * P + p)] = key;
         homes[size_t(r * P + p)] = home;

@@ -16,9 +16,9 @@ struct MemoryTask {
   const int64_t* slots;           // (mask + 1) keys, -1 where free
   int64_t mask;
   int shift;
-  const float* effects;         // (slots, outputs)
-  const float* unknown;         // (pairs, outputs) of a pair of values that is not there
-  const int32_t* slot_rows;     // (slots) or null with counts
+  const float* effects;      // (slots, outputs)
+  const float* unknown;      // (pairs, outputs) of a pair of values that is not there
+  const int32_t* slot_rows;  // (slots) or null with counts
   int threads;
   float* sums;      // (batch, outputs), effects are added; or null
   float* found;     // (batch, pairs, outputs) each effect, or null

@@ -345,11 +345,11 @@ void update_rows(Array<const int64_t> rows, Array<float> parameter, Maybe<float>
   attfm::kernels().update_rows(task);
 }
 
-void find_remembered(Array<const int32_t> ids, Maybe<const int64_t> offsets, int64_t fields,
-                     Array<const int32_t> level, Array<const int64_t> pairs, Array<const int64_t> width,
-                     Array<const int64_t> offset, Array<const int64_t> slots, Array<const float> effects,
-                     Array<const float> unknown, Array<const int32_t> slot_rows, int threads, Maybe<float> sums,
-                     Maybe<float> found, Maybe<int32_t> counts) {
+void find_remembered(Array<const int32_t> ids, Maybe<const int64_t> offsets, int64_t fields, Array<const int32_t> level,
+                     Array<const int64_t> pairs, Array<const int64_t> width, Array<const int64_t> offset,
+                     Array<const int64_t> slots, Array<const float> effects, Array<const float> unknown,
+                     Array<const int32_t> slot_rows, int threads, Maybe<float> sums, Maybe<float> found,
+                     Maybe<int32_t> counts) {
   attfm::MemoryTask task{};
   task.fields = fields;
   task.pairs = int64_t(width.size());

@@ -51,7 +51,7 @@ def labels(task: str, score: np.ndarray) -> np.ndarray:
 
 def estimator(task: str, **settings: object) -> AFMClassifier | AFMRegressor:
     kind = AFMRegressor if task == "regression" else AFMClassifier
-    return kind(**{"epochs": 5, "memory_pairs": 60, "random_state": 0, **settings})
+    return kind(**{"epochs": 5, "memory_pairs": 60, "n_models": 1, "random_state": 0, **settings})
 
 
 def tables(frame: pd.DataFrame, y: np.ndarray, valid: int) -> Tables:
@@ -116,7 +116,7 @@ def test_random_labels_teach_nothing_and_hardly_a_pair_is_chosen() -> None:
         rng = np.random.default_rng(seed)
         frame = pd.DataFrame({f"f{i}": rng.integers(0, 400, 6000).astype(str) for i in range(4)})
         y = rng.random(6000) < 0.3
-        fitted = fit(tables(frame, y, 2000), Config.parse({"train": {"epochs": 3, "seed": seed}}))
+        fitted = fit(tables(frame, y, 2000), Config.parse({"train": {"epochs": 3, "seed": seed, "n_models": 1}}))
         chosen += 0 if fitted.model.module.memory is None else len(fitted.model.module.memory.pairs)
         valid = fitted.prepared.data.valid
         assert isinstance(valid, InMemoryDataset)

@@ -312,7 +312,13 @@ def test_optuna_is_quiet_and_heard_again_afterwards(capfd: pytest.CaptureFixture
 
 
 def test_the_defaults_lie_in_the_space() -> None:
-    values = {**Config().model.model_dump(), **Config().train.model_dump()}
+    usual = Config().of_task("binary"), Config().of_task("regression")
+    for values in ({**config.model.model_dump(), **config.train.model_dump()} for config in usual):
+        _lie_in_the_space(values)
+    assert with_settings(Config(), {"dim": 8}).model.dim == 8
+
+
+def _lie_in_the_space(values: dict[str, Any]) -> None:
     for place in SPACE:
         at = place.for_rows(20_000)
         value = values[place.name] if place.usual is None else place.usual(20_000)
@@ -320,7 +326,6 @@ def test_the_defaults_lie_in_the_space() -> None:
         assert at.step is None or (value - at.low) % at.step == 0, place.name
         Config.parse(with_settings(Config(), {place.name: at.low}).model_dump())
         Config.parse(with_settings(Config(), {place.name: at.high}).model_dump())
-    assert with_settings(Config(), {"dim": 8}).model.dim == 8
 
 
 @needs_optuna

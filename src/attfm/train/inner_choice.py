@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from attfm.config import Config
+from attfm.errors import TrainingError
 from attfm.model.modules import FactorizationMachine
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared
@@ -30,11 +31,11 @@ def choose_strength(
 ) -> tuple[Config, Trained | None]:
     """Return the settings with the strengths that gave the lowest validation loss, and what was trained with them.
 
-    There is nothing to choose of a classification, without validation rows, and where the settings say both strengths.
-    What was trained is None then, and where the choice was made on a part of the rows.
+    There is nothing to choose of a classification, by another method than Adam, without validation rows, and where the
+    settings say both strengths. What was trained is None then, and where the choice was made on a part of the rows.
     """
-    tried = candidates(config)
-    if prepared.data.task.is_classification or prepared.data.valid is None or len(tried) == 1:
+    tried, data = candidates(config), prepared.data
+    if data.task.is_classification or config.train.optimizer != "adam" or data.valid is None or len(tried) == 1:
         return config, None
     rows = len(prepared.data.train)
     some = prepared
@@ -44,7 +45,12 @@ def choose_strength(
         some = replace(prepared, data=data)
     best: tuple[float, Config, Trained] | None = None
     for candidate in tried:
-        module, history = train_module(some, candidate, observer)
+        try:
+            module, history = train_module(some, candidate, observer)
+        except TrainingError:
+            if candidate is tried[-1] and best is None:
+                raise
+            continue  # its loss was not finite
         loss = history.epochs[history.best_epoch - 1].valid_loss
         if best is None or (loss is not None and loss < best[0]):
             best = (np.inf if loss is None else loss), candidate, (module, history)

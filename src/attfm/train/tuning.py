@@ -118,11 +118,11 @@ SPACE = (
     Range("learning_rate", 1e-3, 0.3, log=True, matters=_of_others),
     Range("batch_size", 0.5, 4, log=True, usual=lambda rows: choose_batch_size("auto", rows)),
     Range("dim", 8, 32, step=8, matters=_of_pairs),
-    Range("weight_dropout", 0, 0.7, matters=_of_pairs),
+    Range("weight_dropout", 0.0, 0.7, matters=_of_pairs),
     Range("embedding_ridge", 3, 300, log=True, matters=_of_pairs),
     Range("linear_ridge", 0.2, 20, log=True),
     Range("memory_ridge", 1, 100, log=True, matters=_of_memory),
-    Range("smoothness", 3, 30_000, log=True, matters=_of_bins),
+    Range("smoothness", 3.0, 30_000.0, log=True, matters=_of_bins),
 )
 
 
