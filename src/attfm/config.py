@@ -32,7 +32,7 @@ _AUTO: Mapping[str, tuple[float, float]] = MappingProxyType(
         "weight_dropout": (0.4, 0.0),
         "learning_rate": (0.005, 0.02),
         "smoothness": (100.0, 1000.0),
-        "statistic_smoothness": (100.0, 1000.0),
+        "statistic_smoothness": (300.0, 1000.0),
     }
 )
 LEARNED_PROJECTION = frozenset({"nested", "paper"})
@@ -212,7 +212,7 @@ class TrainConfig(_Settings):
     statistic_smoothness: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
         "auto",
         description="penalty on the difference of neighbouring bins of rates, counts and pair memory, in rows; auto: "
-        "100, of a regression 1000",
+        "300, of a regression 1000",
     )
     adam_eps: float = Field(1e-4, gt=0, description="eps of Adam")
     rates: bool = Field(True, description="embeddings of an id's target rate and count, beside its own")
