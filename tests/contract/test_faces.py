@@ -118,7 +118,7 @@ def test_no_face_forgets_the_calibration(
     run, twin = run_of(task, threshold, origin, kind), run_of(task, threshold, origin, "none")
     model, plain, X = load_model(run.folder), load_model(twin.folder), run.X
     expected = calibrated_scores(model, plain, X)
-    assert np.abs(expected - plain.predict_proba(X)).max() > 0.001
+    assert np.abs(expected - plain.predict_proba(X)).max() > 1e-4  # ten times what the faces may differ by
     codes = (expected[:, 1] > threshold).astype(int) if task == "binary" else expected.argmax(1)
     top = np.sort(expected, axis=1)
     clear = np.abs(expected[:, 1] - threshold) > 1e-4 if task == "binary" else top[:, -1] - top[:, -2] > 1e-4
