@@ -18,7 +18,8 @@ MODULES = sorted(
 # What users of explanations hold in their hands.
 SHOWN = {
     "attfm.explain.explainer": ["Explainer", "explain_global"],
-    "attfm.explain.explanation": ["Effect", "Explanation"],
+    "attfm.explain.effect": ["Effect"],
+    "attfm.explain.explanation": ["Explanation"],
     "attfm.explain.faithfulness": ["Deletion", "Faithfulness", "check"],
     "attfm.explain.global_explanation": ["GlobalExplanation", "Importance", "PairSurface", "Shape"],
     "attfm.explain.stability": ["Stability.between"],

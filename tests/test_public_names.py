@@ -15,7 +15,7 @@ import pytest
 
 import attfm
 from attfm import errors
-from attfm.explain.explanation import Effect
+from attfm.explain.effect import Effect
 
 ROOT = Path(__file__).parents[1]
 SEEN_BY_TYPE_CHECKERS = {"Axes": object}  # matplotlib's

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from attfm.data.schema import Column, Schema
     from attfm.data.split_column import GroupSplit, TimeSplit
     from attfm.estimators import AFMClassifier, AFMRegressor, load
-    from attfm.explain.explanation import Effect, Explanation
+    from attfm.explain.effect import Effect
+    from attfm.explain.explanation import Explanation
     from attfm.explain.faithfulness import Deletion, Faithfulness
     from attfm.explain.global_explanation import GlobalExplanation, Importance, PairSurface, Shape
     from attfm.explain.stability import Stability
@@ -80,7 +81,8 @@ _HOMES = {
     "attfm.data.schema": ("Column", "Schema"),
     "attfm.data.split_column": ("GroupSplit", "TimeSplit"),
     "attfm.estimators": ("AFMClassifier", "AFMRegressor", "load"),
-    "attfm.explain.explanation": ("Effect", "Explanation"),
+    "attfm.explain.effect": ("Effect",),
+    "attfm.explain.explanation": ("Explanation",),
     "attfm.explain.faithfulness": ("Deletion", "Faithfulness"),
     "attfm.explain.global_explanation": ("GlobalExplanation", "Importance", "PairSurface", "Shape"),
     "attfm.explain.stability": ("Stability",),

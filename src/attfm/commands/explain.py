@@ -12,8 +12,9 @@ from attfm.commands.tables import open_inputs
 from attfm.config import Reading
 from attfm.data.sources.source import Source, TableWriter
 from attfm.errors import ConfigError
+from attfm.explain.effect import Effect
 from attfm.explain.explainer import Explainer, explain_global
-from attfm.explain.explanation import Effect, Explanation
+from attfm.explain.explanation import Explanation
 from attfm.explain.faithfulness import check
 from attfm.explain.global_explanation import Importance
 from attfm.explain.stability import Stability

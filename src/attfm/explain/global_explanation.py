@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.errors import ConfigError
-from attfm.explain.explanation import joined
+from attfm.explain.effect import joined
 from attfm.explain.levels import Levels
 from attfm.explain.stability import Stability
 from attfm.explain.summary import Summary

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN
 from attfm.errors import ConfigError
 from attfm.explain.density import density, stretch_of
+from attfm.explain.effect import joined
 from attfm.explain.explainer import Explainer, explain_global
-from attfm.explain.explanation import Explanation, joined
+from attfm.explain.explanation import Explanation
 from attfm.explain.global_explanation import GlobalExplanation, PairSurface, Shape
 from attfm.explain.pair_grid import pair_grid
 from attfm.metrics.intervals import with_intervals
