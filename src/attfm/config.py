@@ -31,6 +31,7 @@ _AUTO: Mapping[str, tuple[float, float]] = MappingProxyType(
         "memory_pairs": (60, 0),
         "weight_dropout": (0.4, 0.0),
         "learning_rate": (0.005, 0.02),
+        "averaging": (1.0, 4.0),
         "smoothness": (100.0, 1000.0),
         "statistic_smoothness": (300.0, 1000.0),
     }
@@ -228,9 +229,16 @@ class TrainConfig(_Settings):
         None, description="column by which rows are held out: time:COLUMN, group:COLUMN; none: by chance"
     )
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="rows held out where none are given")
-    averaging: float = Field(1.0, ge=0, description="epochs over which the kept parameters are averaged; 0: none")
+    averaging: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
+        "auto", description="epochs over which the kept parameters are averaged, 0: none; auto: 1, of a regression 4"
+    )
     early_stopping: bool = True
     patience: int = Field(10, ge=1, description="epochs without a better validation loss before training stops")
+    refit: Literal["auto"] | bool = Field(
+        "auto",
+        description="train one model again on training and validation rows together, for as many epochs as were best; "
+        "never on validation rows that were asked for; auto: where that takes two thirds of the time or less",
+    )
     warm_start_from: Literal["fm"] | None = Field(None, description="train an FM first, start from its V and w")
     class_weight: Literal["balanced"] | dict[str, float] | None = None
     n_models: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = Field(

@@ -63,6 +63,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "split": "group:job",
         "validation_fraction": 0.3,
         "averaging": 0.0,
+        "refit": False,
         "early_stopping": False,
         "patience": 2,
         "warm_start_from": "fm",

@@ -46,8 +46,8 @@ def refits_of_run(model: Model, data: str, reading: Reading, *, seeds: int, outp
         split = Split(*adult_split(table.labels.to_numpy()))
     count = 0 if split.train is None else len(split.train)
     output.say(f"{seeds} refits on the {count:,} training rows of {table.source.name}")
-    # Folds took in the validation rows that nobody had asked for.
-    own_valid = (facts.models or 1) == 1 or bool(facts.validation_rows)
+    # Folds, and a model trained again on all rows, took in the validation rows that nobody had asked for.
+    own_valid = facts.refit_epochs is None and ((facts.models or 1) == 1 or bool(facts.validation_rows))
     tables = Tables(table, schema, schema.target, split, own_valid)
     with FitProgress(model.config.train.epochs, show=not output.quiet) as progress:
         return refit_with_seeds(model, tables, seeds, advice=advice, observer=progress)

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+import numpy as np
+
 from attfm.commands.console import Output, duration, metric_rows, uninterrupted
 from attfm.commands.folders import NewFolder
 from attfm.commands.tables import check_columns, open_as, open_table, target_of
@@ -133,7 +135,11 @@ def _page(fitted: Fitted, tables: Tables) -> str:
         if rows is not None:
             name = f"{tables.table.source.name} ({what} rows)" if own is None or what != "test" else own.source.name
             numbers = numbers if numbers is not None and len(numbers) == len(rows) else None
-            return render_report(fitted.model, Examined.of_dataset(fitted.model, name, rows, numbers))
+            before, logits = fitted.trained.before, None
+            if what == "validation" and before is not None:
+                name = f"{tables.table.source.name} (validation rows, by the model before it learned from them)"
+                logits = np.concatenate([before.predict(part.rows).double().numpy() for part in rows.ordered()])
+            return render_report(fitted.model, Examined.of_dataset(fitted.model, name, rows, numbers, logits))
     if fitted.trained.out_of_fold is not None:
         name = f"{tables.table.source.name} (training rows, out of fold)"
         logits, rows = fitted.trained.out_of_fold, prepared.data.train
@@ -151,6 +157,8 @@ def report(
     output.result_table(*metric_rows(model.metrics), right=range(1, 1 + len(model.metrics)))
     if facts.models != 1 and not facts.validation_rows:
         output.result_lines("(valid: out of fold, each row by the model that was not trained on it)")
+    if facts.refit_epochs is not None and "valid" in model.metrics:
+        output.result_lines("(valid: of the model before it was trained on those rows too)")
     if facts.class_weights is not None:
         output.result_lines("(metrics are weighted by class, as training was)")
     if facts.calibration is not None:
@@ -179,7 +187,14 @@ def _epochs(model: Model) -> str:
     """Return how many epochs were run, and which one's parameters were kept, of one model or of several."""
     facts = model.facts
     if facts.models == 1:
-        return f"{facts.epochs} epochs ({facts.stopped}); kept those parameters of epoch {facts.best_epoch}"
+        told = f"{facts.epochs} epochs ({facts.stopped}); kept those parameters of epoch {facts.best_epoch}"
+        if facts.refit_epochs is None:
+            return told
+        plural = "" if facts.refit_epochs == 1 else "s"
+        return (
+            f"{facts.epochs} epochs ({facts.stopped}), best after {facts.best_epoch}; then trained again for "
+            f"{facts.refit_epochs} epoch{plural} on all {facts.training_rows:,} rows, those for validation among them"
+        )
     runs = Counter(record["model"] for record in model.history).values()
     rows = f"{facts.training_rows:,} rows" + ("" if facts.validation_rows else ", those for validation among them")
     return (

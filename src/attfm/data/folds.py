@@ -100,6 +100,14 @@ class Grouping:
         groups = None if self.groups is None else self.groups[rows]
         return type(self)(groups, None if self.times is None else self.times[rows], self.column)
 
+    def joined(self, other: Self) -> Self:
+        """Return what is known of these rows and of those of another part of their table, one after the other."""
+
+        def both(own: NDArray[Any] | None, others: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if own is None or others is None else np.concatenate([own, others])
+
+        return type(self)(both(self.groups, other.groups), both(self.times, other.times), self.column)
+
     def folds(self, rows: int, folds: int, seed: int, codes: NDArray[Any] | None = None) -> Folds:
         """Return at most so many folds of the rows that this is known of.
 

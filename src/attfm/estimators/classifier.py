@@ -47,12 +47,14 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         Whether ids have embeddings of their target rate and count too, and the levels above which a field has them.
     attention_l2, smoothness : float, penalty on the attention matrix W, and on the difference of neighbouring bins
     base_rate_start : bool, whether w0 starts at the base rate
-    averaging : float, epochs over which the kept parameters are averaged; 0 for none
+    averaging : float or "auto", epochs over which the kept parameters are averaged; 0 for none
     split : TimeSplit, GroupSplit, "time:COLUMN", "group:COLUMN" or None
         Which rows are held out where no eval_set is given: the latest, or whole groups, by a column of X (an input too,
         unless it is declared ignored); None: by chance.
     validation_fraction, early_stopping, patience : float, bool, int
         Rows held out where no eval_set is given, and when to stop.
+    refit : bool or "auto", whether one model is trained again on all rows of X, for as many epochs as were best, where
+        no eval_set is given; "auto": where that takes two thirds of the time or less
     warm_start_from : "fm" or None, train an FM first and start from its embeddings (paper, section 3.3)
     n_models : int or "auto", models that are cross-fitted on as many folds of the rows and averaged, each stopped by
         the fold that it was not trained on; "auto": 8 on small tables, else 1

@@ -117,7 +117,7 @@ def explain_global(
     >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
     >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
     >>> explain_global(model.model_)
-    GlobalExplanation(72 rows, 2 fields, 1 pairs)
+    GlobalExplanation(80 rows, 2 fields, 1 pairs)
     """
     background, stored = Background.of_model(model), Summary.from_arrays(model.background)
     overview = GlobalExplanation(

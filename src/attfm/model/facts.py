@@ -68,6 +68,8 @@ class RunFacts(BaseModel):
     epochs, best_epoch : int, how many passes over the rows were made, and whose parameters were kept; of several models
         their means
     stopped : str, why training ended
+    refit_epochs : int, passes over training and validation rows of a model that was then trained again on both;
+        `training_rows` are both, and metrics of validation rows are those of the model before
     seconds : float, from the labels to the trained module
     class_weights : list of float, by which rows were weighted, in the order of the target's classes
     straddling : list of str, field pairs whose groups seem to stand on both sides of the split
@@ -91,6 +93,7 @@ class RunFacts(BaseModel):
     epochs: int | None = None
     best_epoch: int | None = None
     stopped: str | None = None
+    refit_epochs: int | None = None
     seconds: float | None = None
     class_weights: list[float] | None = None
     straddling: list[str] | None = None

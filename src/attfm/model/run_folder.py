@@ -39,7 +39,14 @@ _MEMORY = "memory.safetensors"  # mapped into memory when a model is loaded: wha
 # Settings that folders of 0.1 don't have, as models were trained then.
 _BEFORE: dict[str, dict[str, Any]] = {
     "model": {"memory_pairs": 0},
-    "train": {"embedding_ridge": 0.0, "linear_ridge": 0.0, "adam_eps": 1e-8, "rates": False},
+    "train": {
+        "embedding_ridge": 0.0,
+        "linear_ridge": 0.0,
+        "adam_eps": 1e-8,
+        "rates": False,
+        "refit": False,
+        "averaging": 1.0,
+    },
 }
 _FILES = ("schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json", "history.jsonl", "README.md")
 _OPTIONAL = (_BACKGROUND, _CALIBRATION, _MEMORY)

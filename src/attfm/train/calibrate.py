@@ -37,7 +37,7 @@ def calibrate(trained: Trained, prepared: Prepared, config: Config) -> tuple[Tra
         return trained, Calibration()
     if logits is None:
         assert data.valid is not None
-        (machine,) = members_of(trained.module)  # several have what is out of fold
+        (machine,) = members_of(trained.judged)  # several have what is out of fold
         own, target, weight = (tensor.cpu().numpy() for tensor in scored(machine, data.valid))
     else:
         kept = np.flatnonzero(np.isfinite(logits).all(1))
@@ -45,6 +45,7 @@ def calibrate(trained: Trained, prepared: Prepared, config: Config) -> tuple[Tra
         target, weight = (torch.cat([getattr(part, name) for part in parts]).numpy() for name in ("target", "weight"))
         own = logits[kept]
     calibration = Calibration.fit(kind, data.task, own, target, weight)
-    for module in (trained.module, *trained.refits):
+    before = () if trained.before is None else (trained.before,)
+    for module in (trained.module, *before, *trained.refits):
         calibration.fold_into(module)
     return replace(trained, out_of_fold=None if logits is None else calibration.logits(logits)), calibration

@@ -1,7 +1,8 @@
 """Cross-fitted models: each is trained on all folds of the rows but one, and stopped by that one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,22 +34,31 @@ class CrossFitted:
     out_of_fold: Floats
 
 
-def cross_fit(prepared: Prepared, config: Config, observer: Observer, train_module: TrainModule) -> CrossFitted:
+def cross_fit(
+    prepared: Prepared,
+    config: Config,
+    observer: Observer,
+    train_module: TrainModule,
+    known: Mapping[int, tuple[FactorizationMachine, History]] = MappingProxyType({}),
+) -> CrossFitted:
     """Return a model for each of the `prepared.folds`, trained by `train_module` on the rows of the others.
 
-    Validation rows are not looked at: they are somebody's own measure. Where the observer asks to stop, the models
-    that were not begun are left out.
+    Those of some folds may be `known` already: they come first. Validation rows are not looked at: they are somebody's own measure.
+    Where the observer asks to stop, the models that were not begun are left out.
     """
     if prepared.folds is None:
         raise ValueError("the rows are not cut into folds")
     number = prepared.folds.number
     machines, histories = list[FactorizationMachine](), list[History]()
     out_of_fold = np.full((len(number), len(prepared.data.task.outputs)), np.nan)
-    folds = np.unique(number[number >= 0]).tolist()
+    folds = sorted(np.unique(number[number >= 0]).tolist(), key=lambda fold: fold not in known)
     for place, fold in enumerate(folds, start=1):
-        observer.on_model(place, len(folds))
         held_out = np.flatnonzero(number == fold)
-        module, history = train_module(without_fold(prepared, fold), of_fold(config, fold), observer)
+        if fold in known:
+            module, history = known[fold]
+        else:
+            observer.on_model(place, len(folds))
+            module, history = train_module(without_fold(prepared, fold), of_fold(config, fold), observer)
         out_of_fold[held_out] = module.predict(_rows(prepared, held_out)).double().numpy()
         machines.append(module)
         histories.append(history)

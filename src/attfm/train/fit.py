@@ -77,7 +77,7 @@ def summarised(
     task, threshold = calibration.applied_to(data.task), config.train.threshold
     parts = {"valid": data.valid, "test": prepared.test} if measured else {}
     metrics = {
-        name: measure(trained.module, part, task, threshold=threshold)
+        name: measure(trained.judged if name == "valid" else trained.module, part, task, threshold=threshold)
         for name, part in parts.items() if part is not None
     }  # fmt: skip
     if measured and data.valid is None and trained.out_of_fold is not None:
@@ -86,13 +86,14 @@ def summarised(
         prepared.schema, prepared.encoder, target, trained.module, config,
         facts=facts.with_facts(
             test_rows=len(prepared.test or ()) if measured else None,
-            training_rows=prepared.training_rows,
+            training_rows=trained.taught.training_rows,
             validation_rows=len(data.valid or ()),
             features=prepared.encoder.n_features,
             fields=len(prepared.encoder.fields),
             models=len(members_of(trained.module)),
             epochs=round(np.mean([len(history.epochs) for history in histories])),
             best_epoch=round(np.mean([history.best_epoch for history in histories])),
+            refit_epochs=None if trained.before is None else histories[0].best_epoch,
             stopped=Counter(history.stopped for history in histories).most_common(1)[0][0],
             seconds=round(prepared.seconds + trained.seconds, 3),
             class_weights=None if prepared.class_weights is None else prepared.class_weights.tolist(),
@@ -101,7 +102,7 @@ def summarised(
         ),
         metrics=metrics,
         history=trained.records(),
-        background=summarise(trained.module, prepared.encoder, data.train, refits=trained.refits),
+        background=summarise(trained.module, prepared.encoder, trained.taught.data.train, refits=trained.refits),
         calibration=calibration,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""How strongly a regression is regularised: a few strengths are tried, and the validation loss decides."""
+"""How strongly and how slowly a model learns: what suits a table is tried, and the validation loss decides."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -24,44 +24,61 @@ STRENGTHS: tuple[Mapping[str, float], ...] = tuple(
     MappingProxyType({"weight_dropout": dropout, "smoothness": smoothness})
     for dropout, smoothness in ((0.4, 300.0), (0.0, 1000.0), (0.0, 10_000.0))
 )
+# A classification that is at its best after so few epochs was learned too fast to be stopped in time. It is learned
+# again at a slower rate.
+FAST_EPOCHS = 3
+SLOW_RATE = 0.0005
 
 
 def choose_strength(
     prepared: Prepared, config: Config, observer: Observer, train_module: TrainModule
 ) -> tuple[Config, Trained | None]:
-    """Return the settings with the strengths that gave the lowest validation loss, and what was trained with them.
+    """Return the settings that gave the lowest validation loss of those tried, and what was trained with them.
 
-    There is nothing to choose of a classification, by another method than Adam, without validation rows, and where the
-    settings say both strengths. What was trained is None then, and where the choice was made on a part of the rows.
+    There is nothing to choose by another method than Adam, without validation rows, and where the settings say all that
+    there is to choose. What was trained is None then, and where the choice was made on a part of the rows.
     """
-    tried, data = candidates(config), prepared.data
-    if data.task.is_classification or config.train.optimizer != "adam" or data.valid is None or len(tried) == 1:
+    data = prepared.data
+    choosable = config.train.optimizer == "adam" and config.train.early_stopping and data.valid is not None
+    if not choosable or (not data.task.is_classification and len(candidates(config)) == 1):
         return config, None
-    rows = len(prepared.data.train)
+    rows = len(data.train)
     some = prepared
-    if rows > MOST_ROWS:
+    if rows > MOST_ROWS and not data.task.is_classification:
         kept = np.sort(np.random.default_rng(config.train.seed).choice(rows, MOST_ROWS, replace=False))
         data = replace(prepared.data, train=prepared.data.train.take(kept), grouping=prepared.data.grouping.take(kept))
         some = replace(prepared, data=data)
     best: tuple[float, Config, Trained] | None = None
-    for candidate in tried:
+    tried: list[History] = []
+    for candidate in _classifying(config, tried) if data.task.is_classification else candidates(config):
         try:
             module, history = train_module(some, candidate, observer)
-        except TrainingError:
-            if candidate is tried[-1] and best is None:
-                raise
+        except TrainingError as error:
+            failed = error
             continue  # its loss was not finite
+        tried.append(history)
         loss = history.epochs[history.best_epoch - 1].valid_loss
         if best is None or (loss is not None and loss < best[0]):
             best = (np.inf if loss is None else loss), candidate, (module, history)
         if history.stopped == STOPPED_ON_REQUEST:
             break
-    assert best is not None  # there are two candidates or more
+    if best is None:
+        raise failed
     return best[1], best[2] if some is prepared else None
 
 
+def _classifying(config: Config, tried: list[History]) -> Iterator[Config]:
+    """Yield the settings as they are and then, where those were learned too fast, with a slower rate."""
+    yield config
+    if config.train.learning_rate != "auto" or not tried:
+        return
+    worse = len(tried[0].epochs) - tried[0].best_epoch
+    if tried[0].best_epoch <= FAST_EPOCHS and worse >= config.train.patience:
+        yield config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": SLOW_RATE})})
+
+
 def candidates(config: Config) -> list[Config]:
-    """Return the settings with each of the strengths in place of what is "auto", none twice."""
+    """Return the settings of a regression with each of the strengths in place of what is "auto", none twice."""
     found: list[Config] = []
     for strength in STRENGTHS:
         free: dict[str, Any] = {

@@ -45,6 +45,9 @@ class Observer:
     def on_model(self, number: int, models: int) -> None:
         """Take note that the epochs that follow are those of a cross-fitted model, the `number`-th of `models`."""
 
+    def on_all_rows(self, epochs: int) -> None:
+        """Take note that so many epochs follow of a model that learns from training and validation rows."""
+
 
 class FitProgress(Observer):
     """Context manager that shows the epochs of a fit.
@@ -90,6 +93,11 @@ class FitProgress(Observer):
     def on_model(self, number: int, models: int) -> None:
         """Show that the epochs that follow are those of a cross-fitted model."""
         self._model = f"model {number}/{models}, "
+        self._begin()
+
+    def on_all_rows(self, epochs: int) -> None:
+        """Show that the epochs that follow are over training and validation rows."""
+        self._model = "all rows, "
         self._begin()
 
     def _begin(self) -> None:

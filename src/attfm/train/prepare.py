@@ -52,8 +52,9 @@ class Tables:
     split : Split, rows of `table`. Without validation rows, and without a table of them, a part of the training rows
         (`validation_fraction`) is held out if early stopping is on, by the column that the settings name, or by chance.
     own_valid : bool
-        Whether the validation rows of `split` were asked for. Those that nobody asked for are trained on where several
-        models are cross-fitted; those of the user, as a table of them, then only report.
+        Whether the validation rows of `split` were asked for. Those that nobody asked for are trained on in the end:
+        where several models are cross-fitted, or where one is trained again on all rows. Those of the user, as a table
+        of them, never teach.
     valid, test : LabelledTable or None, a second table to stop by, and one to set aside
     written : labels as they stand in a text table, by their canonical text
     encoder_rows : int64 (rows,) or None, rows that the encoder is fitted on; None: the training rows
@@ -79,6 +80,8 @@ class Prepared:
     seconds : that preparing took
     folds : of the training rows, for the models that are cross-fitted; None: one model
     numbers : int64 (training rows,), theirs in the table
+    spare : int64 (validation rows,), numbers of those that nobody asked for and that may teach in the end; None: none
+    spare_grouping : what is known of them
     """
 
     schema: Schema
@@ -91,6 +94,24 @@ class Prepared:
     seconds: float
     folds: Folds | None = None
     numbers: RowNumbers = field(default_factory=lambda: np.empty(0, np.int64))
+    spare: RowNumbers | None = None
+    spare_grouping: Grouping = BY_CHANCE
+
+    def with_spare(self) -> Self:
+        """Return the same with all validation rows among the training rows, after them; none is left to stop by."""
+        valid = self.data.valid
+        if self.spare is None or valid is None:
+            raise ValueError("there are no validation rows that may be trained on")
+        parts = [part for dataset in (self.data.train, valid) for part in dataset.ordered()]
+        examples = Examples(
+            Batch.concatenate([part.rows for part in parts]),
+            torch.cat([part.target for part in parts]), torch.cat([part.weight for part in parts]),
+        )  # fmt: skip
+        kept = torch.nonzero(examples.weight > 0).flatten()  # rows without weight are not trained on
+        grouping = self.data.grouping.joined(self.spare_grouping).take(kept.numpy())
+        data = replace(self.data, train=InMemoryDataset(examples.take(kept)), valid=None, grouping=grouping)
+        numbers = np.concatenate([self.numbers, self.spare])[kept.numpy()]
+        return replace(self, data=data, training_rows=len(kept), numbers=numbers, spare=None)
 
     def trained_on(self, train: Dataset) -> Self:
         """Return the same with other training rows, of which nothing is known that folds must respect."""
@@ -103,7 +124,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     Parameters
     ----------
     fitted : Model or None, whose target, encoder and class weights are taken; None: they are fitted. Without
-        `encoder_rows` the encoder sees training rows only.
+        `encoder_rows` the encoder sees the rows that teach, at first or in the end.
 
     Raises
     ------
@@ -124,6 +145,8 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     weight = weight if per_class is None else weight * per_class[codes]
     tables = replace(tables, split=_grouped(tables, config))
     train_rows, valid_rows, folds = _chosen_rows(tables, codes, weight, config, target.classes, fitted)
+    asked = tables.valid is not None or (tables.split.valid is not None and tables.own_valid)
+    spare = valid_rows if folds is None and config.train.refit is not False and not asked else None
     present = np.unique(codes[train_rows])
     missing = [label for code, label in enumerate(task.classes) if fitted is None and code not in present]
     if missing:
@@ -132,7 +155,9 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
             advice = f"Rows are split by the time in '{tables.split.grouping.column}': give earlier rows of it."
         raise TargetError(f"Target '{target.name}': no training row has the class {missing[0]!r}. {advice}")
     source = table.source.kept([column.name for column in schema.inputs])  # a small file is read once
-    encoder_rows = train_rows if tables.encoder_rows is None else tables.encoder_rows
+    encoder_rows = tables.encoder_rows
+    if encoder_rows is None:
+        encoder_rows = train_rows if spare is None else np.union1d(train_rows, spare)
     seed = config.train.seed
     encoder = _fitted_encoder(schema, source, encoder_rows, len(codes), seed) if fitted is None else fitted.encoder
     rows = _examples(encoder, source, codes, weight)
@@ -151,7 +176,10 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     valid, test = held_out(valid_rows, tables.valid), held_out(tables.split.test, tables.test)
     data = TrainingData(task, InMemoryDataset(train), valid, encoder.neighbours(), grouping)
     seconds = time.perf_counter() - started
-    return Prepared(schema, encoder, target, data, test, per_class, len(train_rows), seconds, folds, train_rows)
+    return Prepared(
+        schema, encoder, target, data, test, per_class, len(train_rows), seconds, folds, train_rows, spare,
+        BY_CHANCE if spare is None else tables.split.grouping.take(spare),
+    )  # fmt: skip
 
 
 def _grouped(tables: Tables, config: Config) -> Split:

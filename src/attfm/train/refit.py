@@ -1,8 +1,9 @@
 """Modules trained on prepared rows: the one that is kept, and refits that show how far it can be trusted."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -14,9 +15,10 @@ from attfm.explain.background import sample_size
 from attfm.explain.faithfulness import Refits
 from attfm.explain.summary import is_of
 from attfm.model.bundle import Model, build_module
-from attfm.model.ensemble import Scorer
+from attfm.model.ensemble import Scorer, members_of
 from attfm.model.modules import FactorizationMachine
-from attfm.train.cross_fit import Floats, cross_fit, without_fold
+from attfm.train.all_rows import for_epochs, learns_from_all
+from attfm.train.cross_fit import Floats, cross_fit, of_fold, without_fold
 from attfm.train.inner_choice import choose_strength
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
@@ -24,6 +26,7 @@ from attfm.train.statistical_machine import StatisticalMachine
 from attfm.train.statistics import Enriching, enrich
 from attfm.train.trainer import History, Trainer, choose_device, drawn_from, silence_unseen, start_at_base_rate
 
+TrainAgain = Callable[[Prepared, Config, Observer], Scorer]
 _SHARED_WITH_FM = ("intercept", "linear.weight", "embedding.weight")
 
 
@@ -33,13 +36,23 @@ class Trained:
 
     histories : of each model: one, or those of an ensemble
     out_of_fold : float64 (training rows, outputs) or None, see `attfm.train.cross_fit.CrossFitted`; None for one model
+    taught, config : the rows that taught the module, and the settings that were chosen for them
+    before : the module that the validation rows did not teach, where `module` learned from them in the end; else None
     """
 
     module: Scorer
     histories: tuple[History, ...]
     seconds: float
+    taught: Prepared
+    config: Config
     refits: tuple[Scorer, ...] = ()
     out_of_fold: Floats | None = None
+    before: Scorer | None = None
+
+    @property
+    def judged(self) -> Scorer:
+        """The module that the validation rows may judge."""
+        return self.module if self.before is None else self.before
 
     def records(self) -> list[dict[str, float | int | None]]:
         """Return one dictionary for each epoch, as history.jsonl stores it; with several models, of which it is."""
@@ -53,25 +66,60 @@ def train(prepared: Prepared, config: Config, observer: Observer | None = None) 
     """Return a module trained on prepared rows, and `n_bags` refits on bootstrap samples of its rows."""
     observer = Observer() if observer is None else observer
     started = time.perf_counter()
-    module, histories, out_of_fold = _trained(prepared, config, observer)
-    seconds = time.perf_counter() - started
-    samples = ((seeded, _bootstrapped(prepared, seeded.train.seed)) for seeded in reseeded(config, config.train.n_bags))
-    refits = _refits(samples, config.train.n_bags, observer)
-    return Trained(module, histories, seconds, refits, out_of_fold)
+    trained = _trained(prepared, config, observer)
+    trained, again = replace(trained, seconds=time.perf_counter() - started), _whole
+    if trained.before is not None:  # how many epochs there are is known
+        again, config = partial(_last, trained.before), for_epochs(trained.config, trained.histories[0].best_epoch)
+    bags = reseeded(config, config.train.n_bags)
+    samples = ((seeded, _bootstrapped(trained.taught, seeded.train.seed)) for seeded in bags)
+    return replace(trained, refits=_refits(samples, config.train.n_bags, observer, again))
 
 
-def _trained(
-    prepared: Prepared, config: Config, observer: Observer
-) -> tuple[Scorer, tuple[History, ...], Floats | None]:
-    """Return a module trained on prepared rows, one or an ensemble, its learning curves, and what is out of fold."""
+def _whole(prepared: Prepared, config: Config, observer: Observer) -> Scorer:
+    return _trained(prepared, config, observer).module
+
+
+def _last(before: Scorer, prepared: Prepared, config: Config, observer: Observer) -> FactorizationMachine:
+    """Return a module trained on all rows, which remembers the field pairs that the one before does."""
+    (machine,) = members_of(before)
+    chosen = [] if machine.memory is None else [(i, j) for i, j in machine.memory.pairs.tolist()]
+    return train_module(prepared, config, observer, enriching=partial(enrich, chosen=chosen))[0]
+
+
+def _trained(prepared: Prepared, config: Config, observer: Observer) -> Trained:
+    """Return a module trained on prepared rows, one or an ensemble."""
+    if prepared.folds is not None:
+        return _of_folds(prepared, config, observer)
+    passed = 0
+
+    def train_counted(prepared: Prepared, config: Config, observer: Observer) -> tuple[FactorizationMachine, History]:
+        nonlocal passed
+        module, history = train_module(prepared, config, observer)
+        passed += len(history.epochs) * len(prepared.data.train)
+        return module, history
+
+    config, first = choose_strength(prepared, config, observer, train_counted)
+    module, history = first or train_counted(prepared, config, observer)
+    trained = Trained(module, (history,), 0.0, prepared, config)
+    if not learns_from_all(prepared, config, history, passed):
+        return trained
+    observer.on_all_rows(history.best_epoch)
+    everything = prepared.with_spare()
+    again = _last(module, everything, for_epochs(config, history.best_epoch), observer)
+    return replace(trained, module=again, taught=everything, before=module)
+
+
+def _of_folds(prepared: Prepared, config: Config, observer: Observer) -> Trained:
+    """Return an ensemble of which each model was trained without one of the folds."""
     if prepared.folds is None:
-        config, first = choose_strength(prepared, config, observer, train_module)
-        module, history = first or train_module(prepared, config, observer)
-        return module, (history,), None
-    fold = int(prepared.folds.number.max())
-    config, _ = choose_strength(without_fold(prepared, fold), config, observer, train_module)
-    fitted = cross_fit(prepared, config, observer, train_module)
-    return fitted.module, fitted.histories, fitted.out_of_fold
+        raise ValueError("the rows are not cut into folds")
+    fold = prepared.folds.count - 1 if prepared.folds.ordered else 0  # by the latest rows, where they are in time
+    observer.on_model(1, prepared.folds.count)
+    chosen, first = choose_strength(without_fold(prepared, fold), of_fold(config, fold), observer, train_module)
+    seeded = chosen.train.model_copy(update={"seed": config.train.seed})
+    config = chosen.model_copy(update={"train": seeded})
+    fitted = cross_fit(prepared, config, observer, train_module, {} if first is None else {fold: first})
+    return Trained(fitted.module, fitted.histories, 0.0, prepared, config, out_of_fold=fitted.out_of_fold)
 
 
 def _bootstrapped(prepared: Prepared, seed: int) -> Prepared:
@@ -130,23 +178,28 @@ def refit_with_seeds(
     ------
     ConfigError : the rows are not those that the model was trained on; `advice` ends the message
     """
-    prepared = prepare(tables, model.config, fitted=model)
-    train_rows = prepared.data.train
+    learned_all = model.facts.refit_epochs is not None
+    config = model.config.model_copy(update={"train": model.config.train.model_copy(update={"refit": learned_all})})
+    prepared = prepare(tables, config, fitted=model)
+    taught = prepared.with_spare() if learned_all and prepared.spare is not None else prepared
+    train_rows = taught.data.train
     rows = train_rows.sample(sample_size(model.module))
-    if prepared.training_rows != model.facts.training_rows or not is_of(model, train_rows):
+    if taught.training_rows != model.facts.training_rows or not is_of(model, train_rows):
         raise ConfigError(f"{tables.table.source.name} does not hold the rows that the model was trained on. {advice}")
-    again = ((seeded, prepared) for seeded in reseeded(model.config, seeds))
-    modules = _refits(again, seeds, Observer() if observer is None else observer)
+    again = ((seeded, prepared) for seeded in reseeded(config, seeds))
+    modules = _refits(again, seeds, Observer() if observer is None else observer, _whole)
     for module in modules:
         model.calibration.fold_into(module)
     return Refits(rows, modules)
 
 
-def _refits(again: Iterable[tuple[Config, Prepared]], refits: int, observer: Observer) -> tuple[Scorer, ...]:
+def _refits(
+    samples: Iterable[tuple[Config, Prepared]], refits: int, observer: Observer, again: TrainAgain
+) -> tuple[Scorer, ...]:
     modules = []
-    for number, (config, prepared) in enumerate(again, start=1):
+    for number, (config, prepared) in enumerate(samples, start=1):
         observer.on_refit(number, refits)
-        modules.append(_trained(prepared, config, observer)[0])
+        modules.append(again(prepared, config, observer))
     return tuple(modules)
 
 

@@ -42,11 +42,17 @@ class Enriched:
 Enriching = Callable[[TrainingData, Encoder, Config], Enriched | None]
 
 
-def enrich(data: TrainingData, encoder: Encoder, config: Config) -> Enriched | None:
+def enrich(
+    data: TrainingData, encoder: Encoder, config: Config, *, chosen: Sequence[tuple[int, int]] | None = None
+) -> Enriched | None:
     """Return the rows with the statistics that the settings ask for, or None where there are none.
 
     Statistics of the training rows are out of fold (of earlier folds, where rows are in order of time); those of
     validation rows are of all training rows.
+
+    Parameters
+    ----------
+    chosen : field pairs to remember; None: those that earn it
     """
     settings, task = config.train, data.task
     most = int(config.model.of_task(task.name).memory_pairs)
@@ -74,9 +80,10 @@ def enrich(data: TrainingData, encoder: Encoder, config: Config) -> Enriched | N
     if remembers:
         levels = PairLevels.of(encoder.fields, [examples.rows.field(f).ids for f in range(len(encoder.fields))])
         held_out = None if valid is None else (valid.rows, values(valid), _relative(valid))
-        screened = screen(examples.rows, outcomes, levels, held_out, seed=settings.seed)
-        straddling = tuple(pair.fields for pair in screened if pair.straddles)
-        chosen = [pair.fields for pair in screened if pair.is_kept][:most]
+        if chosen is None:
+            screened = screen(examples.rows, outcomes, levels, held_out, seed=settings.seed)
+            straddling = tuple(pair.fields for pair in screened if pair.straddles)
+            chosen = [pair.fields for pair in screened if pair.is_kept][:most]
         if chosen:
             least = config.model.memory_min_count
             pairs, bins, bins_of_valid = _remembered(examples.rows, valid, levels, chosen, outcomes, least)

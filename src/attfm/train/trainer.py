@@ -157,7 +157,7 @@ class Trainer:
         self.optimizer = Optimizer(
             module, config, lazy=self._sparse, more_rows=self._penalties.smooth, ridges=self._penalties.ridges
         )
-        steps = config.averaging * batch_count(len(data.train), self.batch_size)
+        steps = float(config.averaging) * batch_count(len(data.train), self.batch_size)
         self.average = ParameterAverage(module, steps, self.optimizer.lazy)
         # Relative weights of mean 1, so that the learning rate means the same whatever the unit of the weights is.
         self._mean_weight = data.train.statistics.mean_weight

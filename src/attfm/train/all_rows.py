@@ -1,0 +1,29 @@
+"""One model trained again on training and validation rows together, once it is known for how many epochs."""
+
+from attfm.config import Config
+from attfm.train.prepare import Prepared
+from attfm.train.trainer import STOPPED_ON_REQUEST, History
+
+# Of the time that was spent to find the number of epochs. Where ids are rare, the best epoch is an early one, each new
+# row teaches most, and all rows take about half as long again; a table that needs many epochs would take twice as long.
+_MOST_TIME = 2 / 3
+
+
+def learns_from_all(prepared: Prepared, config: Config, history: History, passed: int) -> bool:
+    """Return whether a model with this learning curve is trained again on all rows, as `refit` says.
+
+    Parameters
+    ----------
+    passed : int, rows that were passed over until now, in all epochs
+    """
+    setting, found = config.train.refit, prepared.spare is not None and config.train.early_stopping
+    if setting is False or not found or prepared.data.valid is None or history.stopped == STOPPED_ON_REQUEST:
+        return False
+    rows = len(prepared.data.train) + len(prepared.data.valid)
+    return setting is True or history.best_epoch * rows <= _MOST_TIME * passed
+
+
+def for_epochs(config: Config, epochs: int) -> Config:
+    """Return the settings of a model that nothing stops before so many epochs have passed."""
+    train = config.train.model_copy(update={"epochs": epochs, "early_stopping": False, "refit": False})
+    return config.model_copy(update={"train": train})
