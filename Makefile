@@ -63,8 +63,9 @@ bench-accuracy: install  ## attfm beside trees and other models on the tables of
 	.venv/bin/python -m benchmarks.accuracy --docs --tables "$${TABLES:-all}" --models "$${MODELS:-all}"
 	.venv/bin/python -m benchmarks.leak
 
-bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring, steps on big tables
+bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring with a pair memory and without, steps on big tables
 	.venv/bin/python -m benchmarks.training --json build/training.json --docs
+	.venv/bin/python -m benchmarks.remembered --docs
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

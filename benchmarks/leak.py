@@ -16,7 +16,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from attfm import AFMClassifier
-from benchmarks.remembered import remembered_pairs
+from benchmarks.remembered_pairs import remembered_pairs
 
 ROWS = 20_000
 LEVELS = (5, 50, 500, 2_000, 5_000, 20_000)  # of the columns: from seen often to seen once

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "memory.h"
 #include "pair_index.h"
 #include "scoring.h"
 
@@ -220,6 +221,70 @@ Outputs update(const attfm::Kernels& kernels, int dim, int threads) {
   return out;
 }
 
+// A memory of value pairs on exact blocks; every effect, sum and number of rows is compared with a plain search.
+struct MemoryShape {
+  int batch, fields, levels, pairs, slots, known, outputs;
+  bool bags;  // entries are found by offsets
+};
+
+bool memory_agrees(const MemoryShape& s, int threads) {
+  generator.seed(7);
+  Block<int32_t> level(size_t(s.fields) * s.levels), counts(size_t(s.batch) * s.pairs), slot_rows(size_t(s.slots));
+  for (size_t n = 0; n < level.size; ++n) level.data[n] = int32_t(n % s.levels);
+  Block<int64_t> first(s.pairs), second(s.pairs), width(s.pairs), offset(s.pairs), slots(size_t(s.slots));
+  for (int p = 0; p < s.pairs; ++p) {
+    first.data[p] = p % (s.fields - 1), second.data[p] = s.fields - 1;
+    width.data[p] = s.levels, offset.data[p] = int64_t(p) * s.levels * s.levels;
+  }
+  Block<float> effects(normal(size_t(s.slots) * s.outputs, 1)), unknown(normal(size_t(s.pairs) * s.outputs, 1));
+  int shift = 64;
+  for (int n = s.slots; n > 1; n /= 2) --shift;
+  std::fill(slots.get(), slots.get() + s.slots, int64_t(-1));
+  const int64_t keys = int64_t(s.pairs) * s.levels * s.levels;
+  for (int64_t n = 0; n < s.known; ++n) {  // distinct keys, spread over all there are
+    const int64_t key = n * keys / s.known;
+    int64_t slot = int64_t((uint64_t(key) * 0x9E3779B97F4A7C15ull) >> shift);
+    while (slots.data[slot] != -1) slot = (slot + 1) & (s.slots - 1);
+    slots.data[slot] = key, slot_rows.data[slot] = int32_t(n + 1);
+  }
+  // With bags every entry stands behind one that no offset names.
+  const size_t places = size_t(s.batch) * s.fields;
+  Block<int32_t> ids(s.bags ? 2 * places : places);
+  Block<int64_t> offsets(s.bags ? places : 0);
+  for (size_t n = 0; n < places; ++n) {
+    const int32_t id = int32_t(n % s.fields) * s.levels + int32_t(generator() % s.levels);
+    ids.data[s.bags ? 2 * n + 1 : n] = id;
+    if (s.bags) offsets.data[n] = int64_t(2 * n + 1);
+  }
+  Block<float> sums(size_t(s.batch) * s.outputs), found(size_t(s.batch) * s.pairs * s.outputs), summed(sums.size);
+  attfm::MemoryTask task{
+      s.batch,     s.fields,    s.pairs,       s.outputs,     ids.get(),       s.bags ? offsets.get() : nullptr,
+      level.get(), first.get(), second.get(),  width.get(),   offset.get(),    slots.get(),
+      s.slots - 1, shift,       effects.get(), unknown.get(), slot_rows.get(), threads,
+      nullptr,     found.get(), counts.get()};
+  attfm::find_remembered(task);
+  task.sums = summed.get(), task.found = nullptr, task.counts = nullptr;
+  attfm::find_remembered(task);
+  for (int r = 0; r < s.batch; ++r)
+    for (int p = 0; p < s.pairs; ++p) {
+      const auto level_of = [&](int64_t field) {
+        const size_t place = size_t(r) * s.fields + size_t(field);
+        return int64_t(level.data[ids.data[s.bags ? size_t(offsets.data[place]) : place]]);
+      };
+      const int64_t key = offset.data[p] + level_of(first.data[p]) * s.levels + level_of(second.data[p]);
+      const int64_t slot = std::find(slots.get(), slots.get() + s.slots, key) - slots.get();
+      const bool known = slot < s.slots;
+      const size_t at = size_t(r) * s.pairs + p;
+      if (counts.data[at] != (known ? slot_rows.data[slot] : 0)) return false;
+      for (int c = 0; c < s.outputs; ++c) {
+        const float effect = known ? effects.data[slot * s.outputs + c] : unknown.data[p * s.outputs + c];
+        if (found.data[at * s.outputs + c] != effect) return false;
+        sums.data[r * s.outputs + c] += effect;
+      }
+    }
+  return std::equal(sums.get(), sums.get() + sums.size, summed.get());
+}
+
 double difference(const Outputs& a, const Outputs& b) {
   double worst = 0, largest = 1e-3;
   for (size_t i = 0; i < a.values.size(); ++i) {
@@ -294,6 +359,21 @@ int main() {
         std::printf("%s: the rows' updates differ with dim %d, %d threads\n", set->name, dim, threads);
       }
   }
+  for (const MemoryShape& shape : {
+           MemoryShape{0, 3, 5, 2, 64, 20, 1, false},           // no rows
+           MemoryShape{1, 2, 1, 1, 2, 1, 1, false},             // one row, one value pair
+           MemoryShape{3, 2, 6, 1, 2, 0, 2, false},             // nothing known
+           MemoryShape{9, 4, 7, 3, 256, 60, 3, false},          // several outputs
+           MemoryShape{33, 5, 6, 4, 128, 127, 2, true},         // one free slot, by offsets
+           MemoryShape{300, 6, 11, 60, 16384, 7260, 1, false},  // every value pair, and more pairs than fields
+           MemoryShape{257, 3, 40, 2, 1024, 1000, 1, true},
+       })
+    for (int threads : {1, 2, 5}) {
+      ++runs;
+      if (memory_agrees(shape, threads)) continue;
+      ++failures;
+      std::printf("the memory of %d value pairs differs with %d rows, %d threads\n", shape.known, shape.batch, threads);
+    }
   std::printf("%d runs on %zu instruction sets, %d differ\n", runs, sets.size(), failures);
   return failures > 0;
 }

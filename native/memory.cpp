@@ -9,47 +9,81 @@
 namespace attfm {
 namespace {
 
-constexpr int64_t BLOCK = 16;  // rows whose slots are asked for before the first is read: memory answers meanwhile
+// Each row passes three times, AHEAD rows apart: its slots are asked for, then read and the effects asked for, then
+// these are summed. Memory answers while the rows between are worked on.
+constexpr int64_t AHEAD = 4;
+
+struct Lookup {
+  const MemoryTask& task;
+  std::vector<int64_t> levels, used;  // level of a row's field; the fields that some pair has
+  std::vector<int64_t> keys;          // (AHEAD, pairs)
+  std::vector<const float*> effects;  // (AHEAD, pairs)
+
+  explicit Lookup(const MemoryTask& t)
+      : task(t),
+        levels(size_t(t.fields)),
+        used(t.first, t.first + t.pairs),
+        keys(size_t(AHEAD * t.pairs)),
+        effects(keys.size()) {
+    used.insert(used.end(), t.second, t.second + t.pairs);
+    std::sort(used.begin(), used.end());
+    used.erase(std::unique(used.begin(), used.end()), used.end());
+  }
+
+  int64_t home(int64_t key) const { return int64_t((uint64_t(key) * 0x9E3779B97F4A7C15ull) >> task.shift); }
+
+  void ask_slots(int64_t row) {
+    for (const int64_t field : used) {
+      const int64_t place = row * task.fields + field;
+      levels[size_t(field)] = task.level[task.ids[task.offsets != nullptr ? task.offsets[place] : place]];
+    }
+    int64_t* to = keys.data() + row % AHEAD * task.pairs;
+    for (int64_t p = 0; p < task.pairs; ++p) {
+      to[p] = task.offset[p] + levels[size_t(task.first[p])] * task.width[p] + levels[size_t(task.second[p])];
+      __builtin_prefetch(task.slots + home(to[p]));
+    }
+  }
+
+  void ask_effects(int64_t row) {
+    const int64_t* from = keys.data() + row % AHEAD * task.pairs;
+    const float** to = effects.data() + row % AHEAD * task.pairs;
+    for (int64_t p = 0; p < task.pairs; ++p) {
+      const int64_t key = from[p];
+      int64_t slot = home(key), there = task.slots[slot];
+      // One condition and a choice by index: a branch on "known" would be guessed wrong for every other pair.
+      while ((there != key) & (there != -1)) {
+        slot = (slot + 1) & task.mask;
+        there = task.slots[slot];
+      }
+      const bool known = there == key;
+      const float* const either[] = {task.unknown + p * task.outputs, task.effects + slot * task.outputs};
+      to[p] = either[known];
+      __builtin_prefetch(to[p]);
+      if (task.counts != nullptr) task.counts[row * task.pairs + p] = known ? task.slot_rows[slot] : 0;
+    }
+  }
+
+  void add_effects(int64_t row) {
+    const int64_t P = task.pairs, O = task.outputs;
+    const float* const* from = effects.data() + row % AHEAD * P;
+    for (int64_t c = 0; c < O && task.sums != nullptr; ++c) {
+      float sum = 0;
+      for (int64_t p = 0; p < P; ++p) sum += from[p][c];
+      task.sums[row * O + c] += sum;
+    }
+    for (int64_t p = 0; p < P && task.found != nullptr; ++p)
+      std::copy(from[p], from[p] + O, task.found + (row * P + p) * O);
+  }
+};
 
 void memory_part(void* context, int part, int parts) {
   const MemoryTask& task = *static_cast<const MemoryTask*>(context);
-  const int64_t P = task.pairs, O = task.outputs;
-  std::vector<int64_t> keys(size_t(BLOCK * P)), homes(size_t(BLOCK * P)), levels(size_t(task.fields));
-  std::vector<int64_t> used(task.first, task.first + P);
-  used.insert(used.end(), task.second, task.second + P);
-  std::sort(used.begin(), used.end());
-  used.erase(std::unique(used.begin(), used.end()), used.end());
-  const int64_t last = task.batch * (part + 1) / parts;
-  for (int64_t start = task.batch * part / parts; start < last; start += BLOCK) {
-    const int64_t count = std::min(BLOCK, last - start);
-    for (int64_t r = 0; r < count; ++r) {
-      const int64_t row = (start + r) * task.fields;
-      for (const int64_t field : used) {
-        const int64_t entry = task.offsets != nullptr ? task.offsets[row + field] : row + field;
-        levels[size_t(field)] = task.level[task.ids[entry]];
-      }
-      for (int64_t p = 0; p < P; ++p) {
-        const int64_t key =
-            task.offset[p] + levels[size_t(task.first[p])] * task.width[p] + levels[size_t(task.second[p])];
-        const int64_t home = int64_t((uint64_t(key) * 0x9E3779B97F4A7C15ull) >> task.shift);
-        keys[size_t(r * P + p)] = key;
-        homes[size_t(r * P + p)] = home;
-        __builtin_prefetch(task.slots + home);
-        __builtin_prefetch(task.effects + home * O);
-      }
-    }
-    for (int64_t n = 0; n < count * P; ++n) {
-      const int64_t key = keys[size_t(n)], row = start + n / P, p = n % P;
-      int64_t slot = homes[size_t(n)];
-      while (task.slots[slot] != key && task.slots[slot] != -1) slot = (slot + 1) & task.mask;
-      const bool known = task.slots[slot] == key;
-      const float* effect = known ? task.effects + slot * O : task.unknown + p * O;
-      for (int64_t c = 0; c < O; ++c) {
-        if (task.sums != nullptr) task.sums[row * O + c] += effect[c];
-        if (task.found != nullptr) task.found[(row * P + p) * O + c] = effect[c];
-      }
-      if (task.counts != nullptr) task.counts[row * P + p] = known ? task.slot_rows[slot] : 0;
-    }
+  Lookup lookup(task);
+  const int64_t start = task.batch * part / parts, stop = task.batch * (part + 1) / parts;
+  for (int64_t row = start; row < stop + 2 * AHEAD; ++row) {
+    if (row >= start + 2 * AHEAD) lookup.add_effects(row - 2 * AHEAD);
+    if (row >= start + AHEAD && row < stop + AHEAD) lookup.ask_effects(row - AHEAD);
+    if (row < stop) lookup.ask_slots(row);
   }
 }
 

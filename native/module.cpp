@@ -1,44 +1,16 @@
 // The boundary to Python: shapes are checked once more, pointers are taken, the GIL is let go.
 // The friendly checks and messages are in ops/checks.py and ops/backends.py.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
+#include <vector>
 
-#include <algorithm>
-#include <stdexcept>
-
-#include "kernels.h"
-#include "memory.h"
+#include "bindings.h"
 #include "pair_index.h"
-#include "scoring.h"
 
-namespace nb = nanobind;
-
-namespace {
-
-template <class T>
-using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-template <class T>
-using Maybe = std::optional<Array<T>>;
-
-void require(bool ok, const char* what) {
-  if (!ok) throw std::invalid_argument(what);
-}
-
-template <class T>
-T* pointer(const Maybe<T>& array, int64_t size, const char* what) {
-  if (!array) return nullptr;
-  require(int64_t(array->size()) == size, what);
-  return array->data();
-}
-
-// Shapes of the inputs; the ranges of ids and pairs are checked here too: a wrong one would read foreign memory.
 attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const int32_t>& ids,
                         const Maybe<const float>& values, const Maybe<const int64_t>& offsets, int64_t fields,
                         const Maybe<const float>& W, const Maybe<const float>& b, const Maybe<const float>& h,
                         const Maybe<const float>& bias, const Maybe<const float>& gate,
                         const Array<const int32_t>& pairs, bool plain, double scale, double dropout,
-                        double pair_dropout, uint64_t seed, int threads, bool pooled = true) {
+                        double pair_dropout, uint64_t seed, int threads, bool pooled) {
   attfm::PoolTask task{};
   require(pairs.ndim() == 2 && pairs.shape(0) == 2, "pairs must be (2, pairs)");
   require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
@@ -100,6 +72,8 @@ attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const 
   task.threads = threads;
   return task;
 }
+
+namespace {
 
 int64_t fields_of(const Array<const int32_t>& slots) {
   require(slots.ndim() == 2, "slots must be (batch, fields)");
@@ -290,31 +264,6 @@ void distinct_backward(Array<const float> vectors, Array<const int32_t> slots, A
   attfm::kernels().distinct_backward(task);
 }
 
-void score(Array<const int32_t> ids, Maybe<const float> values, Maybe<const int64_t> offsets, int64_t fields,
-           Array<const float> intercept, Array<const float> linear, Maybe<const float> table,
-           Maybe<const float> projection, Maybe<const float> W, Maybe<const float> b, Maybe<const float> h,
-           Maybe<const float> bias, Maybe<const float> gate, Array<const int32_t> pairs, bool plain, double scale,
-           bool distinct, int64_t chunk, int threads, Array<float> logits) {
-  attfm::ScoreTask task{};
-  require(linear.ndim() == 2, "linear must be (features, outputs)");
-  require(bool(table) == bool(projection), "table and projection come together");
-  task.outputs = int64_t(linear.shape(1));
-  // Without pairs the linear table stands in for the other: its ids are checked the same.
-  task.pool = task_of(table ? *table : linear, Maybe<const int32_t>(ids), values, offsets, fields, W, b, h, bias, gate,
-                      pairs, plain, scale, 0.0, 0.0, 0, threads, bool(table));
-  require(!table || table->shape(0) == linear.shape(0), "table and linear must have the same rows");
-  require(int64_t(intercept.size()) == task.outputs, "intercept must be (outputs)");
-  require(int64_t(logits.size()) == task.pool.batch * task.outputs, "logits must be (batch, outputs)");
-  require(chunk >= 1 && (!distinct || chunk <= 65536), "chunk must be 1 to 65536");
-  require(!distinct || (table && W && !values && !offsets), "distinct pairs need ids alone, and attention");
-  task.pool.slot_count = int64_t(linear.shape(0));
-  task.intercept = intercept.data(), task.linear = linear.data(), task.logits = logits.data();
-  task.projection = pointer(projection, task.pool.dim * task.outputs, "projection must be (dim, outputs)");
-  task.distinct = distinct;
-  nb::gil_scoped_release released;
-  attfm::score(attfm::kernels(), task, chunk);
-}
-
 void update_rows(Array<const int64_t> rows, Array<float> parameter, Maybe<float> first, Array<float> second,
                  Array<const float> gradient, double rate, double decay, double eps, double beta1, double beta2,
                  double correction1, double correction2, int threads, Maybe<float> average, Maybe<double> seen,
@@ -343,58 +292,6 @@ void update_rows(Array<const int64_t> rows, Array<float> parameter, Maybe<float>
   task.log_factors = log_factors, task.keep = float(keep);
   nb::gil_scoped_release released;
   attfm::kernels().update_rows(task);
-}
-
-void find_remembered(Array<const int32_t> ids, Maybe<const int64_t> offsets, int64_t fields, Array<const int32_t> level,
-                     Array<const int64_t> pairs, Array<const int64_t> width, Array<const int64_t> offset,
-                     Array<const int64_t> slots, Array<const float> effects, Array<const float> unknown,
-                     Array<const int32_t> slot_rows, int threads, Maybe<float> sums, Maybe<float> found,
-                     Maybe<int32_t> counts) {
-  attfm::MemoryTask task{};
-  task.fields = fields;
-  task.pairs = int64_t(width.size());
-  const int64_t places = offsets ? int64_t(offsets->size()) : int64_t(ids.size());
-  require(fields >= 1 && places % fields == 0, "ids must be (batch, fields)");
-  task.batch = places / fields;
-  require(unknown.ndim() == 2 && int64_t(unknown.shape(0)) == task.pairs, "unknown must be (pairs, outputs)");
-  task.outputs = int64_t(unknown.shape(1));
-  require(pairs.ndim() == 2 && pairs.shape(0) == 2, "pairs must be (2, pairs)");
-  require(int64_t(pairs.shape(1)) == task.pairs && int64_t(offset.size()) == task.pairs, "one key a pair");
-  const int64_t size = int64_t(slots.size());
-  require(size >= 2 && (size & (size - 1)) == 0, "slots must be a power of two");
-  require(int64_t(effects.size()) == size * task.outputs && int64_t(slot_rows.size()) == size, "values as slots");
-  require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
-  for (int64_t n = 0; n < 2 * task.pairs; ++n)
-    require(pairs.data()[n] >= 0 && pairs.data()[n] < fields, "pairs must name fields");
-  bool free = false;
-  for (int64_t n = 0; n < size && !free; ++n) free = slots.data()[n] == -1;
-  require(free, "slots must have a free one: a search ends there");
-  int64_t low = 0, high = -1, least = 0, most = -1;
-  for (int64_t n = 0; n < int64_t(ids.size()); ++n) {
-    low = std::min<int64_t>(low, ids.data()[n]);
-    high = std::max<int64_t>(high, ids.data()[n]);
-  }
-  require(low >= 0 && high < int64_t(level.size()), "ids must be features");
-  for (int64_t n = 0; offsets && n < places; ++n) {
-    least = std::min(least, offsets->data()[n]);
-    most = std::max(most, offsets->data()[n]);
-  }
-  require(least >= 0 && most < int64_t(ids.size()), "offsets do not fit ids");
-  task.ids = ids.data();
-  task.offsets = offsets ? offsets->data() : nullptr;
-  task.level = level.data();
-  task.first = pairs.data(), task.second = pairs.data() + task.pairs;
-  task.width = width.data(), task.offset = offset.data();
-  task.slots = slots.data(), task.mask = size - 1;
-  task.shift = 64;
-  for (int64_t n = size; n > 1; n /= 2) --task.shift;
-  task.effects = effects.data(), task.unknown = unknown.data(), task.slot_rows = slot_rows.data();
-  task.threads = threads;
-  task.sums = pointer(sums, task.batch * task.outputs, "sums must be (batch, outputs)");
-  task.found = pointer(found, task.batch * task.pairs * task.outputs, "found must be (batch, pairs, outputs)");
-  task.counts = pointer(counts, task.batch * task.pairs, "counts must be (batch, pairs)");
-  nb::gil_scoped_release released;
-  attfm::find_remembered(task);
 }
 
 }  // namespace
@@ -432,15 +329,7 @@ NB_MODULE(_native, m) {
         nb::arg("threads"), nb::arg("attention"), nb::arg("bits").none(), nb::arg("grad_pooled"),
         nb::arg("grad_weights").none(), nb::arg("grad_vectors"), nb::arg("grad_W"), nb::arg("grad_b"),
         nb::arg("grad_h"), nb::arg("grad_bias").none(), nb::arg("grad_gate").none());
-  m.def("score", &score, nb::arg("ids"), nb::arg("values").none(), nb::arg("offsets").none(), nb::arg("fields"),
-        nb::arg("intercept"), nb::arg("linear"), nb::arg("table").none(), nb::arg("projection").none(),
-        nb::arg("W").none(), nb::arg("b").none(), nb::arg("h").none(), nb::arg("bias").none(), nb::arg("gate").none(),
-        nb::arg("pairs"), nb::arg("plain"), nb::arg("scale"), nb::arg("distinct"), nb::arg("chunk"), nb::arg("threads"),
-        nb::arg("logits"));
-  m.def("find_remembered", &find_remembered, nb::arg("ids"), nb::arg("offsets").none(), nb::arg("fields"),
-        nb::arg("level"), nb::arg("pairs"), nb::arg("width"), nb::arg("offset"), nb::arg("slots"), nb::arg("effects"),
-        nb::arg("unknown"), nb::arg("slot_rows"), nb::arg("threads"), nb::arg("sums").none(), nb::arg("found").none(),
-        nb::arg("counts").none());
+  bind_scoring(m);
   m.def("update_rows", &update_rows, nb::arg("rows"), nb::arg("parameter"), nb::arg("first").none(), nb::arg("second"),
         nb::arg("gradient"), nb::arg("rate"), nb::arg("decay"), nb::arg("eps"), nb::arg("beta1"), nb::arg("beta2"),
         nb::arg("correction1"), nb::arg("correction2"), nb::arg("threads"), nb::arg("average").none() = nb::none(),

@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmarks.accuracy.scores import scores
 from benchmarks.accuracy.tables import Floats, RowNumbers, Table
-from benchmarks.remembered import remembered_pairs
+from benchmarks.remembered_pairs import remembered_pairs
 
 Rows = Literal["training", "training and validation"]
 TIME_COLUMN = "row_time"

@@ -169,6 +169,9 @@ class ModelConfig(_Settings):
         "auto", description="most field pairs whose value pairs are remembered, 0: none; auto: 60, of a regression 0"
     )
     memory_min_count: int = Field(1, ge=1, description="training rows that a value pair needs to be remembered")
+    memory_entries: int = Field(
+        5_000_000, ge=1, description="most value pairs that are remembered; of more, those of the fewest rows are not"
+    )
     attention_std: float | None = Field(None, ge=0, description="of W and h at the start; none: 1/sqrt(dim) and 0.1")
     projection_std: float | None = Field(None, ge=0, description="of p at the start; none: p starts at 1")
 

@@ -16,7 +16,7 @@ from benchmarks.accuracy import means, models, page, records, tables, worker
 from benchmarks.accuracy.goals import duels, figures, presets
 from benchmarks.accuracy.peers import Codes, Ids
 from benchmarks.accuracy.summary import costs_block, scores_block, summary, verdict_block
-from benchmarks.remembered import remembered_pairs
+from benchmarks.remembered_pairs import remembered_pairs
 
 
 def line(table: str, model: str, seed: int = 0, **test: float) -> records.Record:

@@ -41,6 +41,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "projection_std": 0.2,
         "memory_pairs": 2,
         "memory_min_count": 2,
+        "memory_entries": 9,
     },
     "train": {
         "task": "multiclass",

@@ -86,6 +86,17 @@ def test_searches_end_in_a_crowded_table() -> None:
     assert starts.max() < len(kept.slots)
 
 
+def test_of_value_pairs_with_one_home_that_of_the_most_rows_is_found_first() -> None:
+    kept = memory(1000)
+    rows = {int(key): int(number) for key, number in zip(kept.slots, kept.rows, strict=True) if key != FREE}
+    homes = dict.fromkeys(home(np.array(list(rows)), len(kept.slots)).tolist(), 0)
+    for key, place in zip(rows, home(np.array(list(rows)), len(kept.slots)).tolist(), strict=True):
+        homes[place] = max(homes[place], rows[key])
+    assert len(homes) < len(rows)
+    for place, most in homes.items():
+        assert kept.rows[place] >= most
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [

@@ -17,6 +17,7 @@ from attfm.data.sources.source import open_source
 from attfm.data.split import Split
 from attfm.metrics.scores import evaluate
 from attfm.model.bundle import Model
+from attfm.model.memory import PairMemory
 from attfm.train.fit import fit
 from attfm.train.observer import Observer
 from attfm.train.prepare import LabelledTable, Tables, prepare
@@ -215,6 +216,26 @@ def test_memory_min_count_leaves_rare_value_pairs_to_the_default() -> None:
     rare = np.array([often[key] < 3 for key in frame[["person", "thing"]].itertuples(index=False)])
     assert (account.seen[rare, place] == 0).all()
     assert (account.seen[~rare, place] >= 3).all()
+
+
+@pytest.mark.parametrize("least", [2, 3])
+def test_memory_entries_raise_the_rows_that_a_value_pair_needs(least: int) -> None:
+    frame, score = shop()
+    y = labels("binary", score)
+
+    def memory(**settings: int) -> PairMemory:
+        kept = estimator("binary", early_stopping=False, epochs=1, **settings).fit(frame, y).model_.module.memory
+        assert kept is not None
+        return kept
+
+    wanted, more = memory(memory_min_count=least), memory(memory_min_count=least - 1)
+    assert 0 < wanted.size < more.size
+    for entries in (wanted.size, more.size - 1):
+        capped = memory(memory_entries=entries).to_tensors()
+        for name, tensor in wanted.to_tensors().items():  # what unknown value pairs share was trained the same too
+            assert torch.equal(capped[name], tensor), name
+    assert memory(memory_entries=more.size, memory_min_count=least - 1).size == more.size
+    assert memory(memory_entries=more.size, memory_min_count=least).size == wanted.size
 
 
 def test_without_rates_and_memory_the_plain_machine_is_trained() -> None:

@@ -68,6 +68,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         pooled_dropout: float = _MODEL.pooled_dropout, embedding_std: float | Literal["auto"] = _MODEL.embedding_std,
         attention_std: float | None = _MODEL.attention_std, projection_std: float | None = _MODEL.projection_std,
         memory_pairs: int | Literal["auto"] = _MODEL.memory_pairs, memory_min_count: int = _MODEL.memory_min_count,
+        memory_entries: int = _MODEL.memory_entries,
         numeric: Literal["quantile", "uniform", "scaled"] = _DATA.numeric, max_bins: int = _DATA.max_bins,
         min_count: int = _DATA.min_count, columns: dict[str | int, dict[str, Any]] | None = None,
         task: TaskName | Literal["auto"] = _TRAIN.task,

@@ -29,8 +29,9 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         Dropout on pair vectors, attention weights and pooled vector.
     embedding_std, attention_std, projection_std : float, "auto" or None
         Standard deviations of the first parameters; "auto" and None: as `attfm.ModelConfig` says.
-    memory_pairs, memory_min_count : int
-        Most field pairs whose pairs of values are remembered (0: none), and the rows that a pair of values needs.
+    memory_pairs, memory_min_count, memory_entries : int
+        Most field pairs whose pairs of values are remembered (0: none), the rows that a pair of values needs, and the
+        most pairs of values, those of the fewest rows left out.
     numeric, max_bins : "quantile", "uniform" or "scaled"; int
         Quantile bins, bins of equal width, or one min-max scaled feature; and how many bins at most.
     min_count : int, training rows that a category needs to be a feature of its own

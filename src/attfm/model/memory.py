@@ -71,8 +71,10 @@ class PairMemory:
         slots = np.full(size, FREE, np.int64)
         held = np.zeros((size, effects.shape[1]), np.float32)
         counts = np.zeros(size, np.int32)
-        place, left = home(known, size), np.arange(len(known))
-        while len(left):  # all keys look at the same time; of those at one free slot the first takes it
+        # All keys look at the same time; of those at one free slot the first takes it: one of many rows, which new rows
+        # will have often too, so that most searches end where they begin.
+        place, left = home(known, size), np.argsort(-rows.astype(np.int64), kind="stable")
+        while len(left):
             here = place[left]
             free = np.flatnonzero(slots[here] == FREE)
             _, first = np.unique(here[free], return_index=True)

@@ -1,6 +1,6 @@
 """What a model learns from beside its ids: rates of ids, and the memory of value pairs, out of fold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +10,8 @@ from torch import Tensor
 from attfm.config import Config, ModelConfig
 from attfm.data.batch import Batch
 from attfm.data.codecs.codec import FIRST_VALUE, Field
-from attfm.data.codecs.pairs import PairLevels, PairStatistics, SingleRates
-from attfm.data.codecs.rates import Composition, FieldRates, Floats, Outcomes
+from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, SingleRates
+from attfm.data.codecs.rates import Composition, FieldRates, Floats, Integers, Outcomes
 from attfm.data.dataset import Dataset, Examples, InMemoryDataset
 from attfm.data.encoder import Encoder
 from attfm.train.screening import screen
@@ -85,8 +85,7 @@ def enrich(
             straddling = tuple(pair.fields for pair in screened if pair.straddles)
             chosen = [pair.fields for pair in screened if pair.is_kept][:most]
         if chosen:
-            least = config.model.memory_min_count
-            pairs, bins, bins_of_valid = _remembered(examples.rows, valid, levels, chosen, outcomes, least)
+            pairs, bins, bins_of_valid = _remembered(examples.rows, valid, levels, chosen, outcomes, config.model)
             rows = replace(rows, bins=bins)
             valid = None if valid is None else replace(valid, rows=replace(valid.rows, bins=bins_of_valid))
     if pairs is None and not rated and not straddling:
@@ -151,7 +150,7 @@ def _composed(
 
 def _remembered(
     batch: Batch, valid: Examples | None, levels: PairLevels, chosen: Sequence[tuple[int, int]], outcomes: Outcomes,
-    least_rows: int,
+    config: ModelConfig,
 ) -> tuple[BinnedPairs, Tensor, Tensor | None]:  # fmt: skip
     """Return the value pairs of the chosen field pairs, and the bins of training and of validation rows."""
     pairs = np.array(sorted(chosen), np.int64)
@@ -164,6 +163,7 @@ def _remembered(
     of_valid = np.zeros((0 if valid is None else len(valid), width, len(pairs)), np.uint8)
     layout = BinLayout(outcomes.outputs, len(pairs))
     known: list[KnownPairs] = []
+    least_rows = _least_rows(keys, own, config)
     for p, (i, j) in enumerate(pairs.tolist()):
         statistics = PairStatistics(keys, p, (own[i], own[j]), (singles[i], singles[j]), outcomes)
         bins = statistics.bins(least_rows=least_rows)
@@ -177,3 +177,24 @@ def _remembered(
         known.append(KnownPairs(frequent, np.full(len(frequent), p), found, rows.astype(np.int64)))
     binned = BinnedPairs(levels, keys, layout, KnownPairs.concatenate(known))
     return binned, torch.from_numpy(of_rows), None if valid is None else torch.from_numpy(of_valid)
+
+
+def _least_rows(keys: PairKeys, levels: Mapping[int, Integers], config: ModelConfig) -> int:
+    """Return in how many training rows a value pair must be to be remembered.
+
+    That is `memory_min_count`; where it leaves more than `memory_entries` value pairs, the least number that leaves no
+    more. Value pairs of equally many rows are kept or left out together, so that fewer may be remembered.
+
+    Parameters
+    ----------
+    levels : int64 (rows,) for each field of the remembered pairs, of the training rows
+    """
+    rows = max(map(len, levels.values()))
+    if rows * len(keys.pairs) <= config.memory_entries:  # there can't be more
+        return config.memory_min_count
+    of_rows = np.zeros(rows + 2, np.int64)  # how many value pairs have so many rows
+    for p, (i, j) in enumerate(keys.pairs.tolist()):
+        counts = np.unique(keys.of(p, levels[i], levels[j]), return_counts=True)[1]
+        of_rows += np.bincount(counts, minlength=rows + 2)
+    at_least = np.cumsum(of_rows[::-1])[::-1]
+    return max(config.memory_min_count, int(np.argmax(at_least <= config.memory_entries)))
