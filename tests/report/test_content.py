@@ -25,6 +25,24 @@ def test_accounts_of_the_rows_add_up(model: AFMClassifier, examined: Examined) -
         assert row["total"] == pytest.approx(logits[row["n"]], abs=1e-4)
 
 
+def test_accounts_say_what_is_remembered_and_the_standard_errors() -> None:
+    rng = np.random.default_rng(0)
+    users, films = rng.integers(0, 30, 900), rng.integers(0, 25, 900)
+    y = (rng.random((30, 25)) < 0.5)[users, films]  # what a pair of values says, and no single one
+    X = pa.table({"user": [f"u{i}" for i in users], "film": [f"f{i}" for i in films]})
+    model = AFMClassifier(epochs=3, n_models=2, dim=2, attention_dim=2).fit(X, y)
+    examined = Examined.of_table(model.model_, model._source(X), y.astype(np.int64))
+    account = model.explain(X)
+    for row in report_content(model.model_, examined)["table"]["rows"][:20]:
+        pair = next(effect for effect in row["effects"] if len(effect[0]) == 2)
+        expected = next(effect for effect in account[row["n"]].top(3)[0] if len(effect.fields) == 2)
+        times = int(((users == users[row["n"]]) & (films == films[row["n"]])).sum())
+        assert expected.spread > 0
+        assert pair[3] == pytest.approx(expected.spread, rel=1e-2)
+        assert times / 2 <= expected.seen <= times  # by the one of two models that has more of them
+        assert pair[4] == f"{expected.memory:+.4f}, seen {'once' if expected.seen == 1 else f'{expected.seen} times'}"
+
+
 def test_without_a_target_the_rest_stands(model: AFMClassifier) -> None:
     X, _ = table(150, seed=3)
     content = report_content(model.model_, Examined.of_table(model.model_, model._source(X), None))
@@ -99,7 +117,7 @@ def test_a_field_called_like_a_pair_is_told_apart_from_it() -> None:
     assert kinds["a × b",] == ("a × b", "field")
     assert kinds["a", "b"] == ("a × b", "pair")
     for row in content["table"]["rows"]:
-        values = {tuple(fields): values for fields, values, _ in row["effects"]}
+        values = {tuple(fields): values for fields, values, *_ in row["effects"]}
         cells = dict(zip(("a", "b", "a × b"), (column[row["n"]].as_py() for column in clashing().columns), strict=True))
         assert values["a × b",] == [cells["a × b"]]
         assert values["a", "b"] == [cells["a"], cells["b"]]

@@ -12,7 +12,6 @@ from attfm.commands.tables import open_inputs
 from attfm.config import Reading
 from attfm.data.sources.source import Source, TableWriter
 from attfm.errors import ConfigError
-from attfm.explain.effect import Effect
 from attfm.explain.explainer import Explainer, explain_global
 from attfm.explain.explanation import Explanation
 from attfm.explain.faithfulness import check
@@ -138,7 +137,7 @@ def _print_accounts(model: Model, explanation: Explanation, top: int, output: Ou
             "",
         )
         largest = max((abs(effect.effect) for effect in account), default=0.0)
-        remembered, plus_minus = [memory(one) for one in account], explanation.spread is not None
+        remembered, plus_minus = [one.remembered for one in account], explanation.spread is not None
         lines = [
             [one.name, one.value, f"{one.effect:+.4f}", *_plus_minus(one.spread), bar(one.effect, largest), of_it]
             for one, of_it in zip(account, remembered, strict=True)
@@ -166,14 +165,6 @@ def _say_mean_only(pairs: Sequence[str], conditional: NDArray[np.bool_], output:
         listed = ", ".join(left[:_MOST_NAMED]) + (", ..." if len(left) > _MOST_NAMED else "")
         output.say()
         output.say(f"{len(left):,} of {len(pairs):,} pairs are centred by their overall mean only: {listed}")
-
-
-def memory(effect: Effect) -> str:
-    """Return how much of a pair effect is remembered, and from how many training rows; "" where nothing is."""
-    if effect.memory is None:
-        return ""
-    times = {None: "", 0: ", not seen in training", 1: ", seen once"}.get(effect.seen, f", seen {effect.seen:,} times")
-    return f"{effect.memory:+.4f}{times}"
 
 
 def bar(effect: float, largest: float) -> str:

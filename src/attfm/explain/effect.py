@@ -48,6 +48,14 @@ class Effect:
         """What is printed for the values: "[37, 40) × cook"."""
         return joined(self.values)
 
+    @property
+    def remembered(self) -> str:
+        """How much of a pair's effect is remembered, from how many rows: "+0.1234, seen 14 times"; else ""."""
+        if self.memory is None:
+            return ""
+        few = {None: "", 0: ", not seen in training", 1: ", seen once"}
+        return f"{self.memory:+.4f}{few.get(self.seen, f', seen {self.seen:,} times')}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists and numbers, name and value included."""
         texts = {"name": self.name, "value": self.value, "fields": list(self.fields), "values": list(self.values)}

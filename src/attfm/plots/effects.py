@@ -66,8 +66,13 @@ def waterfall(
     limits_around(ax, float(ends.min()), float(ends.max()))
     room = 0.012 * np.ptp(ax.get_xlim())
     for position, size, end in zip(positions.tolist(), sizes, ends[1:].tolist(), strict=True):
-        side = "right" if size < 0 else "left"
-        ax.text(end + (-room if size < 0 else room), position, _signed(size), va="center", ha=side, fontsize=8.5)
+        side, effect = "right" if size < 0 else "left", effects[position - 1] if position <= len(effects) else None
+        told = _signed(size)
+        if effect is not None and effect.spread is not None:
+            told += f" ± {_amount(effect.spread)}"
+        if effect is not None and effect.memory:
+            told += f" ({_signed(effect.memory)} remembered)"
+        ax.text(end + (-room if size < 0 else room), position, told, va="center", ha=side, fontsize=8.5)
     for x, position in ((base, 0), (total, len(sizes) + 1)):
         ax.text(x + 1.6 * room, position, _amount(x), va="center", ha="left", fontsize=8.5)
     start = "mean of training rows" if account.view == "centred" else "intercept"

@@ -234,7 +234,10 @@ def _account(explanation: Explanation, place: int, number: int) -> Content:
     rest = total - base - sum(effect.effect for effect in effects)
     return {
         "base": _rounded(base, 6), "total": _rounded(total, 6), "output": _text(account.outputs[number]),
-        "effects": [[_texts(e.fields), _texts(e.values), _rounded(e.effect, 6)] for e in effects],
+        "effects": [
+            [_texts(e.fields), _texts(e.values), _rounded(e.effect, 6), _rounded(e.spread, 3), e.remembered]
+            for e in effects
+        ],
         "others": len(account.names) - len(effects), "rest": _rounded(rest, 6),
     }  # fmt: skip
 

@@ -43,8 +43,8 @@ def cross_fit(
 ) -> CrossFitted:
     """Return a model for each of the `prepared.folds`, trained by `train_module` on the rows of the others.
 
-    Those of some folds may be `known` already: they come first. Validation rows are not looked at: they are somebody's own measure.
-    Where the observer asks to stop, the models that were not begun are left out.
+    Those of some folds may be `known` already: they come first. Validation rows are not looked at: they are somebody's
+    own measure. Where the observer asks to stop, the models that were not begun are left out.
     """
     if prepared.folds is None:
         raise ValueError("the rows are not cut into folds")

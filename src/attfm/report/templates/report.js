@@ -303,6 +303,12 @@ function rowsPart() {
     const what = `${unit}: from ${say(row.base)}, the mean of the training rows, to ${say(row.total)}`;
     const width = Math.min(box.clientWidth - 28, 900);
     inner.append(waterfall(width, row, { start: "mean of training rows", end: unit, label: `waterfall of row ${row.n}; ${what}; ${row.effects.slice(0, 5).map((e) => `${named(e)} ${signed(e[2])}`).join(", ")}` }));
+    const spread = row.effects.some((e) => e[3] !== null), remembered = row.effects.some((e) => e[4]);
+    if (spread || remembered) {
+      const head = ["effect", data.unit, ...(spread ? ["±"] : []), ...(remembered ? ["of it remembered"] : [])];
+      const lines = row.effects.map((e) => [named(e), signed(e[2]), ...(spread ? [e[3] === null ? "–" : say(e[3])] : []), ...(remembered ? [e[4]] : [])]);
+      inner.append(node("details", { className: "more", open: true }, node("summary", { textContent: [spread ? "standard errors" : "", remembered ? "what is remembered of value pairs" : ""].filter(Boolean).join(", ") }), plainTable(head, lines, spread ? [1, 2] : [1])));
+    }
     const list = node("dl", { className: "values" });
     t.fields.forEach((field, f) => list.append(node("div", {}, node("dt", { textContent: field }), node("dd", { textContent: values[f] }))));
     inner.append(list);
