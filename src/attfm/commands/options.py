@@ -15,6 +15,49 @@ _TEXT = "Reading text (a run keeps them for later tables)"
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, all else on stderr")]
 Debug = Annotated[bool, typer.Option("--debug", help="a traceback where something fails")]
 
+Data = Annotated[str, typer.Argument(metavar="TABLE", help="a bundled table (adult, adult-test), or a file or folder")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="a run folder, as 'attfm train' made it")]
+Target = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="column that holds the target there (default: the run's)")
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="probability above which the second class is predicted (default: the run's)")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="of all random numbers of training (default: 0)")]
+ToPredict = Annotated[str | None, typer.Option("--target", help="column to predict (known for adult)")]
+Valid = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PART",
+        help="rows to stop by: a fraction of the rows, a table, or none (default: 0.2). Those of the default may "
+        "teach in the end (setting refit; cross-fitted models); those given only stop, and report",
+    ),
+]
+Test = Annotated[
+    str | None, typer.Option(metavar="PART", help="rows to set aside: a fraction, a table, or none (default: 0.2)")
+]
+SplitBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND:COLUMN",
+        help="divide rows by time:COLUMN (past, next, last) or group:COLUMN (whole groups; default: by chance)",
+    ),
+]
+SplitSeed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="of the split into parts (default: 1234)")]
+Weight = Annotated[str | None, typer.Option(metavar="COLUMN", help="weight of each row")]
+NoInput = Annotated[
+    list[str] | None, typer.Option("--id", metavar="COLUMN", help="column that is no input (repeatable)")
+]
+Preset = Annotated[str | None, typer.Option(help="nested (default), paper, fwfm, fm or linear")]
+Settings = Annotated[str | None, typer.Option(metavar="FILE", help="settings as TOML, or adult_2021 of the package")]
+SetTo = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="one setting, such as dim=16 or model.dim=16 (repeatable)"),
+]
+Force = Annotated[bool, typer.Option("--force", help="replace the run in --out")]
+WithReport = Annotated[bool, typer.Option("--report/--no-report", help="write report.html into the run folder")]
+Out = Annotated[str | None, typer.Option("--out", "-o", metavar="FOLDER", help="where to save (default: a new folder)")]
+
 
 def _text_option(*names: str, **options: Any) -> Any:
     return typer.Option(*names, rich_help_panel=_TEXT, **options)
