@@ -16,12 +16,12 @@ from attfm.data.sources.source import open_source
 from attfm.data.split import Split
 from attfm.model.modules import FactorizationMachine
 from attfm.train import refit
-from attfm.train.all_rows import learns_from_all
+from attfm.train.all_rows import for_epochs, learns_from_all
 from attfm.train.fit import Fitted, fit, measure
 from attfm.train.observer import Epoch, Observer
 from attfm.train.prepare import LabelledTable, Prepared, Tables
 from attfm.train.refit import refit_with_seeds
-from attfm.train.trainer import History
+from attfm.train.trainer import History, choose_batch_size
 
 ROWS = 200
 SPLIT = Split(np.arange(0, 120), np.arange(120, 160), np.arange(160, ROWS))
@@ -78,10 +78,17 @@ def test_the_last_model_learns_from_both_parts_for_as_many_epochs_as_were_best(
     torch.testing.assert_close(rows.rows.ids[120:], valid.rows.ids)
     best = fitted.trained.histories[0].best_epoch
     assert (settings.train.epochs, settings.train.early_stopping) == (best, False)
+    assert settings.train.batch_size == choose_batch_size("auto", 120)
     facts = fitted.model.facts
     assert (facts.refit_epochs, facts.training_rows, facts.validation_rows) == (best, 160, 40)
     assert fitted.model.module is fitted.trained.module
     assert fitted.trained.module is not fitted.trained.before
+
+
+def test_its_steps_are_as_large_as_those_that_found_the_number_of_epochs() -> None:
+    assert for_epochs(Config(), 4, 28_800).train.batch_size == 512 != choose_batch_size("auto", 36_000)
+    given = Config.parse({"train": {"batch_size": 100}})
+    assert for_epochs(given, 4, 28_800).train.batch_size == 100
 
 
 def test_a_value_of_validation_rows_alone_is_known_in_the_end() -> None:

@@ -2,7 +2,7 @@
 
 from attfm.config import Config
 from attfm.train.prepare import Prepared
-from attfm.train.trainer import STOPPED_ON_REQUEST, History
+from attfm.train.trainer import STOPPED_ON_REQUEST, History, choose_batch_size
 
 # Of the time that was spent to find the number of epochs. Where ids are rare, the best epoch is an early one, each new
 # row teaches most, and all rows take about half as long again; a table that needs many epochs would take twice as long.
@@ -23,7 +23,12 @@ def learns_from_all(prepared: Prepared, config: Config, history: History, passed
     return setting is True or history.best_epoch * rows <= _MOST_TIME * passed
 
 
-def for_epochs(config: Config, epochs: int) -> Config:
-    """Return the settings of a model that nothing stops before so many epochs have passed."""
-    train = config.train.model_copy(update={"epochs": epochs, "early_stopping": False, "refit": False})
-    return config.model_copy(update={"train": train})
+def for_epochs(config: Config, epochs: int, rows: int) -> Config:
+    """Return the settings of a model that nothing stops before so many epochs have passed.
+
+    Its steps are of as many rows as those were that found the number of epochs, on so many rows in all: larger ones of
+    more rows would be fewer.
+    """
+    batch_size = choose_batch_size(config.train.batch_size, rows)
+    train = {"epochs": epochs, "early_stopping": False, "refit": False, "batch_size": batch_size}
+    return config.model_copy(update={"train": config.train.model_copy(update=train)})

@@ -69,10 +69,15 @@ def train(prepared: Prepared, config: Config, observer: Observer | None = None) 
     trained = _trained(prepared, config, observer)
     trained, again = replace(trained, seconds=time.perf_counter() - started), _whole
     if trained.before is not None:  # how many epochs there are is known
-        again, config = partial(_last, trained.before), for_epochs(trained.config, trained.histories[0].best_epoch)
+        again, config = partial(_last, trained.before), _of_all_rows(trained, len(prepared.data.train))
     bags = reseeded(config, config.train.n_bags)
     samples = ((seeded, _bootstrapped(trained.taught, seeded.train.seed)) for seeded in bags)
     return replace(trained, refits=_refits(samples, config.train.n_bags, observer, again))
+
+
+def _of_all_rows(trained: Trained, rows: int) -> Config:
+    """Return the settings for all rows of a model that so many rows were enough for at first."""
+    return for_epochs(trained.config, trained.histories[0].best_epoch, rows)
 
 
 def _whole(prepared: Prepared, config: Config, observer: Observer) -> Scorer:
@@ -105,7 +110,7 @@ def _trained(prepared: Prepared, config: Config, observer: Observer) -> Trained:
         return trained
     observer.on_all_rows(history.best_epoch)
     everything = prepared.with_spare()
-    again = _last(module, everything, for_epochs(config, history.best_epoch), observer)
+    again = _last(module, everything, _of_all_rows(trained, len(prepared.data.train)), observer)
     return replace(trained, module=again, taught=everything, before=module)
 
 
