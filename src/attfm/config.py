@@ -30,7 +30,7 @@ _AUTO: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "memory_pairs": (60, 0),
         "weight_dropout": (0.4, 0.0),
-        "learning_rate": (0.005, 0.02),
+        "learning_rate": (0.01, 0.02),
         "averaging": (1.0, 4.0),
         "smoothness": (100.0, 1000.0),
         "statistic_smoothness": (300.0, 1000.0),
@@ -206,7 +206,7 @@ class TrainConfig(_Settings):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     optimizer: Literal["adam", "sgd", "adagrad"] = "adam"
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
-        "auto", description="auto: 0.005, of a regression 0.02"
+        "auto", description="auto: 0.01, of a regression 0.02"
     )
     embedding_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the embeddings V")
     linear_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the linear weights w")
