@@ -194,6 +194,15 @@ def test_bags_are_drawn_from_all_rows_and_know_their_epochs(parts: list[tuple[Pr
         assert weights == pytest.approx(160) or len(prepared.data.train) == 160
 
 
+def test_a_bag_of_a_model_that_did_not_learn_from_all_rows_does_not_either(
+    monkeypatch: pytest.MonkeyPatch, parts: list[tuple[Prepared, Config]]
+) -> None:
+    asked = iter([False, True, True])
+    monkeypatch.setattr(refit, "learns_from_all", lambda prepared, *_: next(asked) and prepared.spare is not None)
+    run(config(n_bags=2))
+    assert [len(prepared.data.valid or ()) for prepared, _ in parts] == [40, 40, 40]
+
+
 def test_rows_that_an_estimator_holds_out_teach_in_the_end_and_those_given_never() -> None:
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"a": rng.choice(list("xyz"), 300), "b": rng.normal(size=300)})

@@ -114,8 +114,11 @@ class Prepared:
         return replace(self, data=data, training_rows=len(kept), numbers=numbers, spare=None)
 
     def trained_on(self, train: Dataset) -> Self:
-        """Return the same with other training rows, of which nothing is known that folds must respect."""
-        return replace(self, data=replace(self.data, train=train, grouping=BY_CHANCE))
+        """Return the same with other training rows, of which nothing is known that folds must respect.
+
+        Validation rows are not to be added to them.
+        """
+        return replace(self, data=replace(self.data, train=train, grouping=BY_CHANCE), spare=None)
 
 
 def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> Prepared:
