@@ -1,5 +1,6 @@
 """One model trained again on training and validation rows: when, on which rows, and what judges it."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from attfm.data.folds import Grouping
 from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
 from attfm.data.split import Split
+from attfm.errors import DataWarning
 from attfm.model.modules import FactorizationMachine
 from attfm.train import refit
 from attfm.train.all_rows import for_epochs, learns_from_all
@@ -125,7 +127,12 @@ def test_validation_rows_are_measured_by_the_model_that_they_did_not_teach() -> 
     ids=["rows that were asked for", "off", "no early stopping", "nothing held out"],
 )
 def test_there_is_one_fit(more: dict[str, Any], settings: dict[str, Any], parts: list[tuple[Prepared, Config]]) -> None:
-    fitted = run(config(**settings), **more)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", DataWarning)
+        fitted = run(config(**settings), **more)
+    assert ["validation rows were given" in str(one.message) for one in told] == (
+        [True] if more.get("own_valid") else []
+    )
     assert len(parts) == 1
     assert fitted.model.facts.refit_epochs is None
     assert fitted.trained.before is None
@@ -209,5 +216,6 @@ def test_rows_that_an_estimator_holds_out_teach_in_the_end_and_those_given_never
     y = rng.integers(0, 2, 300)
     settings: dict[str, Any] = {"epochs": 3, "dim": 2, "attention_dim": 2, "refit": True}
     assert AFMClassifier(**settings).fit(X, y).model_.facts.training_rows == 300
-    given = AFMClassifier(**settings).fit(X[:200], y[:200], eval_set=(X[200:], y[200:]))
+    with pytest.warns(DataWarning, match="never teach"):
+        given = AFMClassifier(**settings).fit(X[:200], y[:200], eval_set=(X[200:], y[200:]))
     assert given.model_.facts.training_rows == 200

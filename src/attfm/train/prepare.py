@@ -1,6 +1,7 @@
 """From raw columns to encoded rows with targets and weights: all that comes before the first step."""
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -22,7 +23,7 @@ from attfm.data.split_column import grouping_in, split_by
 from attfm.data.target import Label, Target
 from attfm.data.texts import PLAIN
 from attfm.data.unknown_values import UnknownValues
-from attfm.errors import DataError, TargetError
+from attfm.errors import DataError, DataWarning, TargetError
 from attfm.model.bundle import Model
 from attfm.model.task import task_of
 from attfm.train.model_count import choose_models, cut_into_folds
@@ -132,6 +133,10 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     Raises
     ------
     DataError, ConfigError : bad columns, labels, weights or settings, each with its sentence
+
+    Warns
+    -----
+    DataWarning : `refit` was asked for, but the validation rows are somebody's own
     """
     started = time.perf_counter()
     table, schema = tables.table, tables.schema
@@ -150,6 +155,9 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     train_rows, valid_rows, folds = _chosen_rows(tables, codes, weight, config, target.classes, fitted)
     asked = tables.valid is not None or (tables.split.valid is not None and tables.own_valid)
     spare = valid_rows if folds is None and config.train.refit is not False and not asked else None
+    if config.train.refit is True and asked and folds is None:
+        sentence = "refit=True, but the validation rows were given: they only stop the training, and never teach."
+        warnings.warn(sentence, DataWarning, stacklevel=2)
     present = np.unique(codes[train_rows])
     missing = [label for code, label in enumerate(task.classes) if fitted is None and code not in present]
     if missing:
