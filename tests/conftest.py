@@ -4,6 +4,8 @@ import os
 
 # Before torch and OpenMP are loaded: the tests' tables are so small that a second thread only waits for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests that ask for two threads share the cores with other workers: a thread that waits must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

@@ -34,9 +34,9 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder in which the examples' `attfm train adult` was run, two epochs of it."""
+    """Return a folder in which the examples' `attfm train adult` was run, one epoch of it."""
     path = tmp_path_factory.mktemp("examples")
-    arguments = ["--out", str(path / "runs" / "adult-1"), "--no-report", "--set", "epochs=2"]
+    arguments = ["--out", str(path / "runs" / "adult-1"), "--no-report", "--set", "epochs=1"]
     assert main(["train", "adult", *arguments]) == 0
     return path
 
@@ -61,6 +61,6 @@ def test_block(page: Path, number: int, block: str, folder: Path, monkeypatch: p
 
         matplotlib.use("Agg")
     monkeypatch.chdir(folder)
-    (X, y), (valid, y_valid), (new, _) = adult(600), adult(300, 600), adult(5, 900)
+    (X, y), (valid, y_valid), (new, _) = adult(400), adult(200, 400), adult(5, 600)
     given = {"df": X, "y": y, "df_valid": valid, "y_valid": y_valid, "df_new": new}
     exec(compile("\n" * number + block, os.fspath(page), "exec"), given)

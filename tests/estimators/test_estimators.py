@@ -34,7 +34,11 @@ KINDS = {
 }
 
 
-@parametrize_with_checks([AFMClassifier(), AFMRegressor()])
+# Settings that make them quick; what is "auto" is tested where it is chosen.
+QUICK = {"epochs": 15, "n_models": 1, "weight_dropout": 0.0, "smoothness": 1000.0}
+
+
+@parametrize_with_checks([AFMClassifier(epochs=15, n_models=1), AFMRegressor(**QUICK)])
 def test_scikit_learn_conformance(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -156,7 +160,7 @@ def test_one_row_may_be_a_dict() -> None:
 def test_a_regressor_predicts_numbers_and_saves(tmp_path: Path) -> None:
     X, y = people(600)
     value = 100.0 + 40 * (y == "yes") + X.age.fillna(40)
-    model = AFMRegressor(epochs=60).fit(X, value)
+    model = AFMRegressor(**QUICK).set_params(epochs=30).fit(X, value)
     assert model.score(X, value) > 0.8
     again = load(model.save(tmp_path / "run"))
     assert isinstance(again, AFMRegressor)

@@ -26,7 +26,7 @@ def work():
 def send(connection):
     connection.send(work())
 
-settings = {"epochs": 1, "dim": 32, "attention_dim": 32, "backend": BACKEND}
+settings = {"epochs": 1, "n_models": 1, "dim": 32, "attention_dim": 32, "backend": BACKEND}
 model = AFMClassifier(**settings).fit(X, y)
 expected = work()
 assert expected[-1] == 2  # threads: the test is worth something

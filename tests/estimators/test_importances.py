@@ -77,7 +77,7 @@ def test_before_the_fit_there_are_none() -> None:
 
 @pytest.mark.parametrize("X", [NUMBERS, FRAME], ids=["numpy", "pandas"])
 def test_scikit_learn_selects_features_by_them(X: np.ndarray | pd.DataFrame) -> None:
-    model = AFMClassifier(epochs=5)
+    model = AFMClassifier(epochs=5, dim=2, attention_dim=2, memory_pairs=0)
     selected = [False, True, False, True, False]
     assert RFE(model, n_features_to_select=2).fit(X, LABELS).support_.tolist() == selected
     assert RFECV(model, cv=2, min_features_to_select=2, step=2).fit(X, LABELS).support_[1]

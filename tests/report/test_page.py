@@ -51,7 +51,7 @@ def test_a_wide_table_stays_below_five_megabytes() -> None:
     n, fields = 300, 150
     X = pa.table({f"a rather long column name {f}": rng.normal(size=n) for f in range(fields)})
     y = rng.choice(["no", "yes"], n)
-    wide = AFMClassifier(epochs=1, dim=2, attention_dim=2, verbose=False).fit(X, y)
+    wide = AFMClassifier(memory_pairs=0, **QUICK).fit(X, y)
     examined = Examined.of_table(wide.model_, wide._source(X), wide.model_.target.encode(pa.array(y)))
     page = render_report(wide.model_, examined)
     assert len(page.encode()) < MOST_BYTES
@@ -63,21 +63,23 @@ def test_a_wide_table_stays_below_five_megabytes() -> None:
 
 def test_large_vocabularies_and_several_classes_stay_below_five_megabytes() -> None:
     rng = np.random.default_rng(0)
-    n, fields = 20_000, 40
+    n, fields = 6000, 40
     X = pa.table({f"id of something {f}": rng.integers(0, 10_000, n).astype(str) for f in range(2)} | {
         f"a rather long name of a column {f}": rng.choice(["a rather long name of a category", "other"], n)
         for f in range(2, fields)
     })  # fmt: skip
-    settings = {"columns": {f"id of something {f}": {"kind": "categorical"} for f in range(2)}, **QUICK, "epochs": 1}
-    large = AFMClassifier(**settings).fit(X, rng.choice(["low", "middle", "high"], n))
+    ids = {f"id of something {f}": {"kind": "categorical"} for f in range(2)}
+    large = AFMClassifier(columns=ids, memory_pairs=0, n_models=1, **QUICK).fit(
+        X, rng.choice(["low", "middle", "high"], n)
+    )
     page = render_report(large.model_, Examined.of_table(large.model_, large._source(X.slice(0, 300)), None))
     assert len(page.encode()) < MOST_BYTES
     data = data_of(page)
     assert len(data["shapes"]) == fields
     assert len(data["outputs"]) == 3
-    ids = next(shape for shape in data["shapes"] if shape["field"] == "id of something 0")
-    assert len(ids["labels"]) == 30
-    assert ids["left"] > 3000
+    shape = next(shape for shape in data["shapes"] if shape["field"] == "id of something 0")
+    assert len(shape["labels"]) == 30
+    assert shape["left"] > 3000
 
 
 def test_the_estimator_writes_a_report(model: AFMClassifier, tmp_path: Path) -> None:

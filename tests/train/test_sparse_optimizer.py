@@ -45,13 +45,13 @@ def examples(kind: str, rows: int = 600) -> Examples:
     return Examples(Batch.of_fields([*single, bag]), target, torch.ones(rows))
 
 
-def learn(kind: str, batch_size: int, **settings: Any) -> FactorizationMachine:
+def learn(kind: str, batch_size: int, *, rows: int = 600, **settings: Any) -> FactorizationMachine:
     torch.manual_seed(3)
     model = {"dim": 4, "preset": settings.pop("preset", "nested"), "embedding_std": 0.5, "weight_dropout": 0.0}
     module = FactorizationMachine(FEATURES, 3, 1, ModelConfig.parse(model))
     usual = {"epochs": 3, "learning_rate": 0.05, "averaging": 0.5, "batch_size": batch_size}
     neighbours = np.array([0, 1, 2, 5, 6])
-    data = TrainingData(Binary("y", (0, 1)), InMemoryDataset(examples(kind)), None, neighbours)
+    data = TrainingData(Binary("y", (0, 1)), InMemoryDataset(examples(kind, rows)), None, neighbours)
     Trainer(module, data, TrainConfig.parse(usual | settings)).run()
     return module
 
@@ -92,7 +92,8 @@ def test_sgd_is_equal_to_dense_whatever_features_a_batch_has(averaging: float, m
     # Without momentum a dense step leaves the other rows alone too: so this tests the average of rows that rest, the
     # decay of the batch's features only, and the penalty on bins that a batch lacks.
     off = {"embedding_ridge": 0.0, "linear_ridge": 0.0}
-    dense, rows = both(monkeypatch, "ids", 2, optimizer="sgd", averaging=averaging, embedding_decay=2.0, **off)
+    settings = {"optimizer": "sgd", "averaging": averaging, "embedding_decay": 2.0, **off}
+    dense, rows = both(monkeypatch, "ids", 2, rows=150, **settings)
     assert difference(dense, rows) < 1e-4
 
 
@@ -117,9 +118,11 @@ def test_the_ridge_of_the_steps_that_left_a_row_alone_comes_when_it_moves() -> N
 
 
 def test_the_tests_tolerance_tells_a_wrong_decay(monkeypatch: pytest.MonkeyPatch) -> None:
-    dense, _ = both(monkeypatch, "ids", 2, optimizer="sgd", embedding_decay=2.0)
+    settings = {"rows": 150, "optimizer": "sgd", "embedding_decay": 2.0, "embedding_ridge": 0.0, "linear_ridge": 0.0}
+    dense, rows = both(monkeypatch, "ids", 2, **settings)
+    assert difference(dense, rows) < 1e-4
     monkeypatch.setattr(lazy, "distinct_rows", lambda rows, features: torch.arange(features))
-    assert difference(dense, learn("ids", 2, optimizer="sgd", embedding_decay=2.0).state_dict()) > 1e-3
+    assert difference(dense, learn("ids", 2, **settings).state_dict()) > 1e-3
 
 
 def test_adam_leaves_the_rows_that_a_batch_lacks_alone() -> None:
