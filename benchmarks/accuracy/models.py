@@ -207,7 +207,8 @@ MODELS: Mapping[str, Model] = MappingProxyType(
         "attfm": Model(attfm(), _OURS, "attfm's defaults, with the validation rows as `eval_set`"),
         "attfm_folds": Model(
             attfm(needs=("n_models",), all_rows=True), _OURS,
-            "the defaults with training and validation rows together: cross-fitted where `n_models` is so by itself",
+            "the defaults with training and validation rows together, which all teach in the end: several cross-fitted "
+            "models, or one that is trained again on all rows, as the defaults choose",
         ),
         "attfm_tuned": Model(tuned, (*_OURS, "optuna"), "attfm after 30 trials of `tune`"),
         "attfm_one": Model(attfm(needs=("n_models",), n_models=1), _OURS, "the defaults as one model on any table"),

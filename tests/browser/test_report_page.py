@@ -149,6 +149,11 @@ def test_keys_show_it_too(watched: Watched, key: str) -> None:
     page.keyboard.press(key)
     assert page.locator("tr.account svg").count() == 1
     assert button.get_attribute("aria-expanded") == "true"
+    # What is remembered and the standard errors stand in the account: a summary, and a table that may scroll.
+    stops = page.locator("tr.account summary, tr.account [tabindex]").count()
+    for _ in range(stops):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.closest('tr.account') !== null")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "open"
 
