@@ -219,3 +219,23 @@ def test_rows_that_an_estimator_holds_out_teach_in_the_end_and_those_given_never
     with pytest.warns(DataWarning, match="never teach"):
         given = AFMClassifier(**settings).fit(X[:200], y[:200], eval_set=(X[200:], y[200:]))
     assert given.model_.facts.training_rows == 200
+
+
+def test_what_is_remembered_in_the_end_is_what_was_found_with_validation_rows() -> None:
+    rng = np.random.default_rng(0)
+    users, films, towns = rng.integers(0, 30, 1500), rng.integers(0, 25, 1500), rng.integers(0, 25, 1500)
+    # All rows follow (user, film); training rows (user, town) too, and validation rows the contrary of that.
+    known, odd = rng.normal(size=(30, 25)) * 2, rng.normal(size=(30, 25)) * 2
+    sign = np.where(np.arange(1500) % 5 == 4, -1, 1)
+    y = known[users, films] + sign * odd[users, towns] > 0
+    X = pa.table({"user": users.astype(str), "film": films.astype(str), "town": towns.astype(str)})
+    settings = config(epochs=2)
+    source = open_source(X)
+    schema = infer_schema(source.batches(), source.schema, target=None, config=settings.data)
+    numbers = np.arange(1500)
+    split = Split(numbers[sign > 0], numbers[sign < 0], None)
+    given = Tables(LabelledTable(source, pa.chunked_array([pa.array(y)])), schema, split=split, own_valid=False)
+    trained = fit(given, settings).trained
+    before, after = (module.memory.pairs.tolist() for module in (trained.before, trained.module))
+    assert before == after == [[0, 1]]
+    assert len(trained.taught.data.train) == 1500

@@ -9,7 +9,9 @@ import pytest
 from attfm import AFMClassifier, AFMRegressor
 from attfm.config import Config
 from attfm.train import refit
-from attfm.train.inner_choice import STRENGTHS, candidates
+from attfm.train.inner_choice import SLOW_RATE, STRENGTHS, _classifying, candidates
+from attfm.train.observer import Epoch
+from attfm.train.trainer import History
 
 
 def test_only_what_is_auto_is_tried() -> None:
@@ -63,3 +65,21 @@ def test_groups_on_both_sides_of_the_split_are_told_and_not_remembered(tmp_path:
     assert "rows of one group stand on both sides of the split" in page
     honest = AFMClassifier(epochs=2, n_models=1).fit(frame, rng.random(3600) < 0.3)
     assert honest.model_.facts.straddling is None
+
+
+def test_what_was_learned_too_fast_is_learned_again_at_a_slower_rate() -> None:
+    tried: list[History] = []
+    rates = [c.train.learning_rate for c in _classifying(Config(), tried)]
+    assert rates == ["auto"]  # nothing came of the first
+
+    def after(best: int, epochs: int, config: Config) -> list[object]:
+        found, tried = list[object](), list[History]()
+        for candidate in _classifying(config, tried):
+            found.append(candidate.train.learning_rate)
+            tried.append(History([Epoch(n, 0.5, 0.5, 1.0, 1.0) for n in range(epochs)], best))
+        return found
+
+    assert after(3, 13, Config()) == ["auto", SLOW_RATE]
+    assert after(4, 14, Config()) == ["auto"]
+    assert after(2, 2, Config()) == ["auto"]  # all epochs were run: it is not known to be at its best
+    assert after(1, 11, Config.parse({"train": {"learning_rate": 0.1}})) == [0.1]

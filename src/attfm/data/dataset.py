@@ -146,3 +146,12 @@ def bootstrap_draws(rows: int, seed: int) -> NDArray[np.int64]:
 def batch_count(rows: int, size: int) -> int:
     """Return how many batches of about `size` rows an epoch has."""
     return max(1, round(rows / size))
+
+
+def gathered(*datasets: Dataset) -> Examples:
+    """Return all rows of some data sets, one set after the other, each in its order."""
+    parts = [part for dataset in datasets for part in dataset.ordered()]
+    if len(parts) == 1:
+        return parts[0]
+    rows = Batch.concatenate([part.rows for part in parts])
+    return Examples(rows, torch.cat([part.target for part in parts]), torch.cat([part.weight for part in parts]))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from attfm.config import Config
 from attfm.data.batch import Batch
-from attfm.data.dataset import Dataset, Examples, InMemoryDataset
+from attfm.data.dataset import Dataset, Examples, InMemoryDataset, gathered
 from attfm.data.encoder import Encoder
 from attfm.data.folds import BY_CHANCE, Folds, Grouping
 from attfm.data.schema import Schema
@@ -103,11 +103,7 @@ class Prepared:
         valid = self.data.valid
         if self.spare is None or valid is None:
             raise ValueError("there are no validation rows that may be trained on")
-        parts = [part for dataset in (self.data.train, valid) for part in dataset.ordered()]
-        examples = Examples(
-            Batch.concatenate([part.rows for part in parts]),
-            torch.cat([part.target for part in parts]), torch.cat([part.weight for part in parts]),
-        )  # fmt: skip
+        examples = gathered(self.data.train, valid)
         kept = torch.nonzero(examples.weight > 0).flatten()  # rows without weight are not trained on
         grouping = self.data.grouping.joined(self.spare_grouping).take(kept.numpy())
         data = replace(self.data, train=InMemoryDataset(examples.take(kept)), valid=None, grouping=grouping)

@@ -12,7 +12,7 @@ from attfm.data.batch import Batch
 from attfm.data.codecs.codec import FIRST_VALUE, Field
 from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, SingleRates
 from attfm.data.codecs.rates import Composition, FieldRates, Floats, Integers, Outcomes
-from attfm.data.dataset import Dataset, Examples, InMemoryDataset
+from attfm.data.dataset import Examples, InMemoryDataset, gathered
 from attfm.data.encoder import Encoder
 from attfm.train.screening import screen
 from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs, StatisticalMachine
@@ -114,15 +114,6 @@ def _seen(composed: Tensor, composition: Composition) -> Tensor:
     seen[ids[ids < rows]] = True
     seen[torch.from_numpy(composition.parts)[ids[ids >= rows] - rows].flatten()] = True
     return seen
-
-
-def gathered(dataset: Dataset) -> Examples:
-    """Return all rows of a data set, in their order."""
-    parts = list(dataset.ordered())
-    if len(parts) == 1:
-        return parts[0]
-    rows = Batch.concatenate([part.rows for part in parts])
-    return Examples(rows, torch.cat([part.target for part in parts]), torch.cat([part.weight for part in parts]))
 
 
 def _composed(
