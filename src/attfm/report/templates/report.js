@@ -306,7 +306,7 @@ function rowsPart() {
     const spread = row.effects.some((e) => e[3] !== null), remembered = row.effects.some((e) => e[4]);
     if (spread || remembered) {
       const head = ["effect", data.unit, ...(spread ? ["±"] : []), ...(remembered ? ["of it remembered"] : [])];
-      const lines = row.effects.map((e) => [named(e), signed(e[2]), ...(spread ? [e[3] === null ? "–" : say(e[3])] : []), ...(remembered ? [e[4]] : [])]);
+      const lines = row.effects.filter((e) => spread || e[4]).map((e) => [named(e), signed(e[2]), ...(spread ? [e[3] === null ? "–" : say(e[3])] : []), ...(remembered ? [e[4]] : [])]);
       inner.append(node("details", { className: "more", open: true }, node("summary", { textContent: [spread ? "standard errors" : "", remembered ? "what is remembered of value pairs" : ""].filter(Boolean).join(", ") }), plainTable(head, lines, spread ? [1, 2] : [1])));
     }
     const list = node("dl", { className: "values" });
