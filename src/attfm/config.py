@@ -227,6 +227,9 @@ class TrainConfig(_Settings):
         description="penalty on the difference of neighbouring bins, in rows; auto: 100, of a regression 300 to "
         "10000 by validation",
     )
+    smoothness_by_field: bool = Field(
+        True, description="each field has a smoothness of its own, by what its neighbouring bins differ by"
+    )
     base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
     split: str | None = Field(
         None, description="column by which rows are held out: time:COLUMN, group:COLUMN; none: by chance"

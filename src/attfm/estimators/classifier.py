@@ -47,6 +47,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     rates, rate_levels : bool, int
         Whether ids have embeddings of their target rate and count too, and the levels above which a field has them.
     attention_l2, smoothness : float, penalty on the attention matrix W, and on the difference of neighbouring bins
+    smoothness_by_field : bool, whether each field has a smoothness of its own, by what its neighbouring bins differ by
     base_rate_start : bool, whether w0 starts at the base rate
     averaging : float or "auto", epochs over which the kept parameters are averaged; 0 for none
     split : TimeSplit, GroupSplit, "time:COLUMN", "group:COLUMN" or None

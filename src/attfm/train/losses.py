@@ -11,6 +11,55 @@ from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
 from attfm.train.statistical_machine import StatisticalMachine
 
+# How far the strength of a field's smoothness goes to what its bins say, 0 to 1, and how far from that of all fields.
+_BY_EVIDENCE, _MOST_APART = 0.5, 5.0
+
+
+class Smoothness:
+    """strength · Σ ‖table[i+1] − table[i]‖² over neighbouring rows i, i+1 of a table, a run of them for each field.
+
+    A run's own strength follows what its rows say (`adapt`): a field whose neighbours differ little is pulled together
+    more than one whose neighbours differ much. Their geometric mean stays `strength`.
+
+    Parameters
+    ----------
+    left : int64 (n,), rows i whose next is a neighbour, run after run
+    adaptive : bool, whether runs get strengths of their own
+    """
+
+    def __init__(self, table: Tensor, left: Tensor, strength: float, *, adaptive: bool = False) -> None:
+        self.table, self._left, self._strength = table, left, strength
+        starts = torch.ones(len(left), dtype=torch.bool, device=left.device)
+        starts[1:] = left[1:] != left[:-1] + 1
+        self._run = starts.cumsum(0) - 1
+        self._adaptive = adaptive
+        self.factors = torch.ones(int(starts.sum()), dtype=table.dtype, device=table.device)
+
+    def add_gradient(self, noise: float) -> None:
+        """Add the gradient of the penalty, times `noise`, to that of the table, which may be sparse."""
+        table, left = self.table, self._left
+        slope = (2 * noise * self._strength) * (table[left + 1] - table[left])
+        if self._adaptive:
+            slope *= self.factors[self._run, None]
+        if table.grad is not None and table.grad.is_sparse:
+            places = torch.cat([table.grad._indices()[0], left + 1, left])
+            slopes = torch.cat([table.grad._values(), slope, -slope])
+            table.grad = torch.sparse_coo_tensor(places[None], slopes, table.shape, check_invariants=False)
+            return
+        gradient = torch.zeros_like(table) if table.grad is None else table.grad
+        gradient.index_add_(0, left + 1, slope)
+        gradient.index_add_(0, left, slope, alpha=-1)
+        table.grad = gradient
+
+    def adapt(self) -> None:
+        """Set the strength of each run by the mean squared difference of its neighbours, as they are now."""
+        if not self._adaptive or len(self.factors) < 2:
+            return
+        squares = (self.table[self._left + 1] - self.table[self._left]).square().sum(1)
+        total, rows = (torch.zeros_like(self.factors).index_add_(0, self._run, x) for x in (squares, squares * 0 + 1))
+        mean = (total / rows).clamp(min=1e-12).log()
+        self.factors = ((mean.mean() - mean) * _BY_EVIDENCE).exp().clamp(1 / _MOST_APART, _MOST_APART)
+
 
 class Penalties:
     """The quadratic penalties, added to the gradients directly.
@@ -19,7 +68,8 @@ class Penalties:
     + linear_ridge ‖w‖²), the same two of a learned memory, and attention_l2 · ‖W‖² (paper, eq. 9). All but the last are
     divided by the training rows as a prior is: the more rows, the more they decide.
 
-    Neighbours are features i, int64 (n,), of bins whose right neighbour is i + 1.
+    Neighbours are features i, int64 (n,), of bins whose right neighbour is i + 1. With `config.smoothness_by_field`
+    each field has a smoothness of its own, see `Smoothness`.
     """
 
     def __init__(
@@ -29,18 +79,20 @@ class Penalties:
         left = torch.as_tensor(neighbours).to(module.intercept.device)
         ridges = [(module.linear.weight, config.linear_ridge)]
         ridges += [(module.embedding.weight, config.embedding_ridge)] if module.has_pairs else []
-        smoothed = [(table, left, float(config.smoothness)) for table, _ in ridges]
+        own = config.smoothness_by_field
+        smoothed = [(table, left, float(config.smoothness), own) for table, _ in ridges]
         if isinstance(module, StatisticalMachine):
             bins = torch.from_numpy(module.composition.neighbours).to(module.intercept.device)
-            smoothed += [(table, bins, float(config.statistic_smoothness)) for table, _ in ridges]
+            smoothed += [(table, bins, float(config.statistic_smoothness), False) for table, _ in ridges]
         memory = module.binned if isinstance(module, StatisticalMachine) else None
         if memory is not None:
             ridges.append((memory.weight, config.memory_ridge))
             left = torch.from_numpy(np.concatenate(memory.pairs.layout.neighbours)).to(module.intercept.device)
-            smoothed.append((memory.weight, left, float(config.statistic_smoothness)))
+            smoothed.append((memory.weight, left, float(config.statistic_smoothness), False))
         self._smoothed = [
-            (table, left, strength / rows) for table, left, strength in smoothed if strength and len(left)
-        ]
+            Smoothness(table, left, strength / rows, adaptive=adaptive)
+            for table, left, strength, adaptive in smoothed if strength and len(left)
+        ]  # fmt: skip
         self._strengths = config.linear_ridge / rows, config.embedding_ridge / rows
         self._ridges = [(table, strength / rows) for table, strength in ridges if strength]
         self._attention = module.attention.W if module.has_pairs and config.attention_l2 > 0 else None
@@ -59,22 +111,28 @@ class Penalties:
     @torch.no_grad()
     def add_gradient(self, *, noise: float = 1.0) -> None:
         """Add the penalties' gradients to those of the loss; noise : by which all but that of W are multiplied."""
-        for table, left, strength in self._smoothed:
-            slope = (2 * noise * strength) * (table[left + 1] - table[left])
-            if table.grad is not None and table.grad.is_sparse:
-                places = torch.cat([table.grad._indices()[0], left + 1, left])
-                slopes = torch.cat([table.grad._values(), slope, -slope])
-                table.grad = torch.sparse_coo_tensor(places[None], slopes, table.shape, check_invariants=False)
-                continue
-            gradient = torch.zeros_like(table) if table.grad is None else table.grad
-            gradient.index_add_(0, left + 1, slope)
-            gradient.index_add_(0, left, slope, alpha=-1)
-            table.grad = gradient
+        for smoothness in self._smoothed:
+            smoothness.add_gradient(noise)
         for table, strength in self._ridges:
             if table.grad is not None and not table.grad.is_sparse:
                 table.grad.add_(table, alpha=noise * strength)
         if self._attention is not None and self._attention.grad is not None:
             self._attention.grad.add_(self._attention, alpha=2 * self._attention_l2)
+
+    @torch.no_grad()
+    def adapt(self) -> None:
+        """Let each field's smoothness follow its bins, as they are now; to be called after an epoch."""
+        for smoothness in self._smoothed:
+            smoothness.adapt()
+
+    def state_dict(self) -> list[Tensor]:
+        """Return the strengths that fields have of their own."""
+        return [smoothness.factors.clone() for smoothness in self._smoothed]
+
+    def load_state_dict(self, state: list[Tensor]) -> None:
+        """Go on from where `state_dict` was taken."""
+        for smoothness, factors in zip(self._smoothed, state, strict=True):
+            smoothness.factors = factors.to(smoothness.factors)
 
 
 @torch.no_grad()

@@ -196,6 +196,7 @@ class Trainer:
                 total += self.step(examples) * len(examples)
                 self.observer.on_batch(len(examples))
             kept = self.average.averaged
+            self._penalties.adapt()
             seconds = time.perf_counter() - started
             train_loss = float(total) * self._unit / len(self.data.train)
             if not self.data.task.is_classification and math.isfinite(train_loss):
@@ -266,6 +267,7 @@ class Trainer:
         return {
             "module": copy.deepcopy(self.module.state_dict()),
             "noise": self._noise,
+            "penalties": self._penalties.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
             "history": {**asdict(self.history), "epochs": [asdict(epoch) for epoch in self.history.epochs]},
@@ -277,6 +279,7 @@ class Trainer:
         """Go on from where `state_dict` was taken, of a trainer of the same module, rows and settings."""
         self.module.load_state_dict(state["module"])
         self._noise = state["noise"]
+        self._penalties.load_state_dict(state["penalties"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
         epochs = [Epoch(**epoch) for epoch in state["history"]["epochs"]]
