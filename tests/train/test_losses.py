@@ -34,7 +34,8 @@ def test_gradient_is_that_of_the_penalty(sparse: bool) -> None:
         table.grad = torch.zeros(11, 2, dtype=torch.float64).to_sparse(1)
     with torch.no_grad():
         smoothness.add_gradient(0.25)
-    assert table.grad is not None and table.grad.is_sparse is sparse
+    assert table.grad is not None
+    assert table.grad.is_sparse is sparse
     torch.testing.assert_close(table.grad.to_dense(), expected)
 
 
