@@ -138,7 +138,7 @@ class DataConfig(_Settings):
     numeric: Literal["quantile", "uniform", "scaled"] = Field(
         "quantile", description="quantile bins, bins of equal width, or one min-max scaled feature"
     )
-    max_bins: int = Field(255, ge=2, le=65_535, description="most bins of a numeric field")
+    max_bins: int = Field(1023, ge=2, le=65_535, description="most bins of a numeric field")
     min_count: int = Field(1, ge=1, description="training rows that a category needs to be a feature of its own")
     columns: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description='settings of single columns, as {"zip": {"kind": "categorical"}}'
@@ -226,6 +226,11 @@ class TrainConfig(_Settings):
         "auto",
         description="penalty on the difference of neighbouring bins, in rows; auto: 100, of a regression 300 to "
         "10000 by validation",
+    )
+    knots: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description="about how many bins of a numeric field are learned, those between say what both say; 0: "
+        "all; auto: the root of the training rows, 16 to 255",
     )
     smoothness_by_field: bool = Field(
         True, description="each field has a smoothness of its own, by what its neighbouring bins differ by"

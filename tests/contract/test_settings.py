@@ -60,6 +60,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "rate_levels": 2,
         "attention_l2": 0.1,
         "smoothness": 3.0,
+        "knots": 5,
         "smoothness_by_field": False,
         "base_rate_start": False,
         "split": "group:job",

@@ -18,10 +18,12 @@ def test_only_what_is_auto_is_tried() -> None:
     assert len(candidates(Config())) == len(STRENGTHS) == 3
     given = Config.parse({"model": {"weight_dropout": 0.2}})
     tried = candidates(given)
-    assert [c.train.smoothness for c in tried] == [300.0, 1000.0, 10_000.0]
+    assert [(c.train.smoothness, c.train.knots) for c in tried] == [(300.0, "auto"), (1000.0, "auto"), (1000.0, 255)]
     assert {c.model.weight_dropout for c in tried} == {0.2}
+    assert [c.train.knots for c in candidates(Config(), knotted=False)] == ["auto", "auto"]
     both = Config.parse({"model": {"weight_dropout": 0.2}, "train": {"smoothness": 5.0}})
-    assert candidates(both) == [both]
+    assert candidates(both, knotted=False) == [both]
+    assert [c.train.knots for c in candidates(both)] == ["auto", 255]
 
 
 def test_the_lowest_validation_loss_decides_and_its_model_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +44,7 @@ def test_the_lowest_validation_loss_decides_and_its_model_is_kept(monkeypatch: p
         assert trained[1].epochs[trained[1].best_epoch - 1].valid_loss == min(losses)
         strength = STRENGTHS[int(np.argmin(losses))]
         assert chosen.model.weight_dropout == strength["weight_dropout"]
-        assert chosen.train.smoothness == strength["smoothness"]
+        assert (chosen.train.smoothness, chosen.train.knots) == (strength["smoothness"], strength["knots"])
         return chosen, trained
 
     monkeypatch.setattr(refit, "choose_strength", watched)

@@ -10,10 +10,11 @@ from attfm.model.modules import FactorizationMachine
 from attfm.train.losses import Penalties, Smoothness
 
 LEFT = np.array([0, 1, 2, 5, 6, 9])  # runs of 4, 3 and 2 bins
+NEIGHBOURS = torch.from_numpy(np.stack([LEFT, LEFT + 1]))
 
 
 def smooth(table: Tensor, strength: float = 0.7, *, adaptive: bool = True) -> Smoothness:
-    return Smoothness(table, torch.from_numpy(LEFT), strength, adaptive=adaptive)
+    return Smoothness(table, NEIGHBOURS, strength, adaptive=adaptive)
 
 
 def rough_table() -> nn.Parameter:
@@ -58,7 +59,7 @@ def test_no_field_goes_too_far_from_the_others() -> None:
 
 def test_one_field_and_fixed_strengths_stay_as_they_are() -> None:
     table = rough_table()
-    alone, fixed = Smoothness(table, torch.tensor([0, 1, 2]), 1.0, adaptive=True), smooth(table, adaptive=False)
+    alone, fixed = Smoothness(table, NEIGHBOURS[:, :3], 1.0, adaptive=True), smooth(table, adaptive=False)
     for smoothness in (alone, fixed):
         with torch.no_grad():
             smoothness.adapt()

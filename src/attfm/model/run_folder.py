@@ -44,6 +44,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "linear_ridge": 0.0,
         "adam_eps": 1e-8,
         "rates": False,
+        "knots": 0,
         "smoothness_by_field": False,
         "refit": False,
         "averaging": 1.0,

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from attfm.config import Config
+from attfm.data.codecs.codec import FIRST_VALUE
 from attfm.errors import TrainingError
 from attfm.model.modules import FactorizationMachine
+from attfm.train.knots import knots_of_rows
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared
 from attfm.train.trainer import STOPPED_ON_REQUEST, History
@@ -19,10 +21,10 @@ TrainModule = Callable[[Prepared, Config, Observer], Trained]
 MOST_ROWS = 50_000  # training rows that the choice is made on
 
 # What suits a regression depends on its noise: dropout lets many ids share what they know, and blurs a price that the
-# columns say to the cent (docs/defaults.md).
-STRENGTHS: tuple[Mapping[str, float], ...] = tuple(
-    MappingProxyType({"weight_dropout": dropout, "smoothness": smoothness})
-    for dropout, smoothness in ((0.4, 300.0), (0.0, 1000.0), (0.0, 10_000.0))
+# columns say to the cent; some prices differ from day to day, others rise with size (docs/defaults.md).
+STRENGTHS: tuple[Mapping[str, Any], ...] = tuple(
+    MappingProxyType({"weight_dropout": dropout, "smoothness": smoothness, "knots": knots})
+    for dropout, smoothness, knots in ((0.4, 300.0, "auto"), (0.0, 1000.0, "auto"), (0.0, 1000.0, 255))
 )
 # A classification that is at its best after so few epochs was learned too fast to be stopped in time. It is learned
 # again at a slower rate.
@@ -40,7 +42,8 @@ def choose_strength(
     """
     data = prepared.data
     choosable = config.train.optimizer == "adam" and config.train.early_stopping and data.valid is not None
-    if not choosable or (not data.task.is_classification and len(candidates(config)) == 1):
+    knotted = has_knots(prepared)
+    if not choosable or (not data.task.is_classification and len(candidates(config, knotted=knotted)) == 1):
         return config, None
     rows = len(data.train)
     some = prepared
@@ -50,7 +53,9 @@ def choose_strength(
         some = replace(prepared, data=data)
     best: tuple[float, Config, Trained] | None = None
     tried: list[History] = []
-    for candidate in _classifying(config, tried) if data.task.is_classification else candidates(config):
+    for candidate in (
+        _classifying(config, tried) if data.task.is_classification else candidates(config, knotted=knotted)
+    ):
         try:
             module, history = train_module(some, candidate, observer)
         except TrainingError as error:
@@ -77,12 +82,25 @@ def _classifying(config: Config, tried: list[History]) -> Iterator[Config]:
         yield config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": SLOW_RATE})})
 
 
-def candidates(config: Config) -> list[Config]:
-    """Return the settings of a regression with each of the strengths in place of what is "auto", none twice."""
+def has_knots(prepared: Prepared) -> bool:
+    """Return whether some field has more bins than there are knots for the training rows."""
+    bins = max((field.size - FIRST_VALUE for field in prepared.encoder.fields if field.ordered), default=0)
+    return bins > knots_of_rows(len(prepared.data.train))
+
+
+def candidates(config: Config, *, knotted: bool = True) -> list[Config]:
+    """Return the settings of a regression with each of the strengths in place of what is "auto", none twice.
+
+    knotted : whether the number of knots makes a difference
+    """
     found: list[Config] = []
     for strength in STRENGTHS:
         free: dict[str, Any] = {
-            section: {name: value for name, value in strength.items() if getattr(settings, name, None) == "auto"}
+            section: {
+                name: value
+                for name, value in strength.items()
+                if getattr(settings, name, None) == "auto" and (knotted or name != "knots")
+            }
             for section, settings in (("model", config.model), ("train", config.train))
         }
         candidate = config.model_copy(

@@ -16,38 +16,39 @@ _BY_EVIDENCE, _MOST_APART = 0.5, 5.0
 
 
 class Smoothness:
-    """strength · Σ ‖table[i+1] − table[i]‖² over neighbouring rows i, i+1 of a table, a run of them for each field.
+    """strength · Σ ‖table[right] − table[left]‖² over neighbouring rows of a table, a run of them for each field.
 
     A run's own strength follows what its rows say (`adapt`): a field whose neighbours differ little is pulled together
     more than one whose neighbours differ much. Their geometric mean stays `strength`.
 
     Parameters
     ----------
-    left : int64 (n,), rows i whose next is a neighbour, run after run
+    neighbours : int64 (2, n), rows and the next one of each, run after run
     adaptive : bool, whether runs get strengths of their own
     """
 
-    def __init__(self, table: Tensor, left: Tensor, strength: float, *, adaptive: bool = False) -> None:
-        self.table, self._left, self._strength = table, left, strength
-        starts = torch.ones(len(left), dtype=torch.bool, device=left.device)
-        starts[1:] = left[1:] != left[:-1] + 1
+    def __init__(self, table: Tensor, neighbours: Tensor, strength: float, *, adaptive: bool = False) -> None:
+        self.table, self._strength = table, strength
+        self._left, self._right = neighbours
+        starts = torch.ones(len(self._left), dtype=torch.bool, device=neighbours.device)
+        starts[1:] = self._left[1:] != self._right[:-1]
         self._run = starts.cumsum(0) - 1
         self._adaptive = adaptive
         self.factors = torch.ones(int(starts.sum()), dtype=table.dtype, device=table.device)
 
     def add_gradient(self, noise: float) -> None:
         """Add the gradient of the penalty, times `noise`, to that of the table, which may be sparse."""
-        table, left = self.table, self._left
-        slope = (2 * noise * self._strength) * (table[left + 1] - table[left])
+        table, left, right = self.table, self._left, self._right
+        slope = (2 * noise * self._strength) * (table[right] - table[left])
         if self._adaptive:
             slope *= self.factors[self._run, None]
         if table.grad is not None and table.grad.is_sparse:
-            places = torch.cat([table.grad._indices()[0], left + 1, left])
+            places = torch.cat([table.grad._indices()[0], right, left])
             slopes = torch.cat([table.grad._values(), slope, -slope])
             table.grad = torch.sparse_coo_tensor(places[None], slopes, table.shape, check_invariants=False)
             return
         gradient = torch.zeros_like(table) if table.grad is None else table.grad
-        gradient.index_add_(0, left + 1, slope)
+        gradient.index_add_(0, right, slope)
         gradient.index_add_(0, left, slope, alpha=-1)
         table.grad = gradient
 
@@ -55,7 +56,7 @@ class Smoothness:
         """Set the strength of each run by the mean squared difference of its neighbours, as they are now."""
         if not self._adaptive or len(self.factors) < 2:
             return
-        squares = (self.table[self._left + 1] - self.table[self._left]).square().sum(1)
+        squares = (self.table[self._right] - self.table[self._left]).square().sum(1)
         total, rows = (torch.zeros_like(self.factors).index_add_(0, self._run, x) for x in (squares, squares * 0 + 1))
         mean = (total / rows).clamp(min=1e-12).log()
         self.factors = ((mean.mean() - mean) * _BY_EVIDENCE).exp().clamp(1 / _MOST_APART, _MOST_APART)
@@ -68,30 +69,38 @@ class Penalties:
     + linear_ridge ‖w‖²), the same two of a learned memory, and attention_l2 · ‖W‖² (paper, eq. 9). All but the last are
     divided by the training rows as a prior is: the more rows, the more they decide.
 
-    Neighbours are features i, int64 (n,), of bins whose right neighbour is i + 1. With `config.smoothness_by_field`
-    each field has a smoothness of its own, see `Smoothness`.
+    Neighbours are features i, int64 (n,), of bins whose right neighbour is i + 1; a machine with knots has its own.
+    With `config.smoothness_by_field` each field has a smoothness of its own, see `Smoothness`.
     """
 
     def __init__(
         self, module: FactorizationMachine, neighbours: NDArray[np.int64], config: TrainConfig, rows: int
     ) -> None:
         config = config.of_task("binary")  # what is not said yet
-        left = torch.as_tensor(neighbours).to(module.intercept.device)
+        device = module.intercept.device
+
+        def next_ones(left: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(np.stack([left, left + 1])).to(device)
+
+        machine = module if isinstance(module, StatisticalMachine) else None
+        bins = next_ones(neighbours)
+        if machine is not None and machine.knots is not None:
+            bins = torch.from_numpy(machine.knots.neighbours).to(device)
         ridges = [(module.linear.weight, config.linear_ridge)]
         ridges += [(module.embedding.weight, config.embedding_ridge)] if module.has_pairs else []
         own = config.smoothness_by_field
-        smoothed = [(table, left, float(config.smoothness), own) for table, _ in ridges]
-        if isinstance(module, StatisticalMachine):
-            bins = torch.from_numpy(module.composition.neighbours).to(module.intercept.device)
-            smoothed += [(table, bins, float(config.statistic_smoothness), False) for table, _ in ridges]
-        memory = module.binned if isinstance(module, StatisticalMachine) else None
+        smoothed = [(table, bins, float(config.smoothness), own) for table, _ in ridges]
+        if machine is not None:
+            of_rates = next_ones(machine.composition.neighbours)
+            smoothed += [(table, of_rates, float(config.statistic_smoothness), False) for table, _ in ridges]
+        memory = None if machine is None else machine.binned
         if memory is not None:
             ridges.append((memory.weight, config.memory_ridge))
-            left = torch.from_numpy(np.concatenate(memory.pairs.layout.neighbours)).to(module.intercept.device)
-            smoothed.append((memory.weight, left, float(config.statistic_smoothness), False))
+            of_pairs = next_ones(np.concatenate(memory.pairs.layout.neighbours))
+            smoothed.append((memory.weight, of_pairs, float(config.statistic_smoothness), False))
         self._smoothed = [
-            Smoothness(table, left, strength / rows, adaptive=adaptive)
-            for table, left, strength, adaptive in smoothed if strength and len(left)
+            Smoothness(table, pairs, strength / rows, adaptive=adaptive)
+            for table, pairs, strength, adaptive in smoothed if strength and pairs.numel()
         ]  # fmt: skip
         self._strengths = config.linear_ridge / rows, config.embedding_ridge / rows
         self._ridges = [(table, strength / rows) for table, strength in ridges if strength]

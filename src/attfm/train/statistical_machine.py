@@ -17,6 +17,7 @@ from attfm.data.codecs.rates import Composition, Integers, StatisticBins
 from attfm.model.memory import PairMemory
 from attfm.model.modules import FactorizationMachine
 from attfm.ops.sparse import number_rows
+from attfm.train.knots import Knots
 
 
 class BinLayout:
@@ -107,24 +108,32 @@ class BinnedMemory(nn.Module):
 
 
 class StatisticalMachine(FactorizationMachine):
-    """A factorization machine while it is trained with rates and pair memory; `folded` is what is kept of it.
+    """A factorization machine while it is trained with rates, knots and pair memory; `folded` is what is kept of it.
 
     Training rows have composed ids (`Composition`), all other rows those of the encoder. Rows of both have the bins of
     remembered pairs.
     """
 
     parts: Tensor
+    left: Tensor
+    right: Tensor
+    share: Tensor
 
     def __init__(
-        self, composition: Composition, pairs: BinnedPairs | None, fields: int, outputs: int, config: ModelConfig
-    ) -> None:
+        self, composition: Composition, knots: Knots | None, pairs: BinnedPairs | None, fields: int, outputs: int,
+        config: ModelConfig,
+    ) -> None:  # fmt: skip
         super().__init__(composition.rows, fields, outputs, config)
         self.composition = composition
+        self.knots = knots if knots is not None and knots.interpolates else None
+        if self.knots is not None:
+            for name in ("left", "right", "share"):
+                self.register_buffer(name, torch.from_numpy(getattr(self.knots, name)), persistent=False)
         self.binned = None if pairs is None else BinnedMemory(pairs)
         self.register_buffer("parts", torch.from_numpy(composition.parts), persistent=False)
 
     def tables(self, batch: Batch) -> tuple[Batch, Tensor | None, Tensor | None]:
-        if not len(self.parts):
+        if not len(self.parts) and self.knots is None:
             return super().tables(batch)
         ids = batch.ids if batch.offsets is None else batch.ids[:, None]
         slots, numbers = number_rows(ids, self.composition.rows + len(self.parts))
@@ -132,12 +141,22 @@ class StatisticalMachine(FactorizationMachine):
         where = (numbers >= self.composition.rows).nonzero()[:, 0]
         parts = self.parts[numbers[where] - self.composition.rows]
         first = numbers.index_copy(0, where, parts[:, 0])
-        rows = torch.cat([first, parts[:, 1:].flatten()])
+        between, right = where[:0], where[:0]
+        if self.knots is not None:
+            binned = first.clamp(max=len(self.left) - 1)  # rows of rates lie beyond the features
+            between = ((self.share[binned] > 0) & (first < len(self.left))).nonzero()[:, 0]
+            share, right = self.share[first[between], None], self.right[first[between]]
+            first = torch.where(first < len(self.left), self.left[binned], first)
+        n = len(first)
+        rows = torch.cat([first, right, parts[:, 1:].flatten()])
 
         def composed(weight: Tensor) -> Tensor:
             read = F.embedding(rows, weight, sparse=sparse)
-            bins = read[len(first) :].view(len(where), -1, weight.shape[1]).sum(1)
-            return read[: len(first)].index_add(0, where, bins)
+            own = read[:n]
+            if len(between):
+                own = own.index_add(0, between, share * (read[n : n + len(between)] - own[between]))
+            bins = read[n + len(between) :].view(len(where), parts.shape[1] - 1, weight.shape[1]).sum(1)
+            return own.index_add(0, where, bins)
 
         V = composed(self.embedding.weight) if self.has_pairs else None
         return Batch(slots.view(batch.ids.shape), batch.values, batch.offsets), composed(self.linear.weight), V
@@ -145,7 +164,10 @@ class StatisticalMachine(FactorizationMachine):
     def features_of(self, batch: Batch) -> Tensor:
         ids = batch.ids.flatten().long()
         composed = ids >= self.composition.rows
-        return torch.cat([ids[~composed], self.parts[ids[composed] - self.composition.rows].flatten()])
+        own = ids[~composed]
+        if self.knots is not None:
+            own = torch.cat([self.left[own], self.right[own]])
+        return torch.cat([own, self.parts[ids[composed] - self.composition.rows].flatten()])
 
     def remembered(self, batch: Batch) -> Tensor | None:
         if self.binned is None:
@@ -179,6 +201,8 @@ class StatisticalMachine(FactorizationMachine):
         for name in ("linear.weight", "embedding.weight"):
             if name in state:
                 table = state[name][:features].clone()
+                if self.knots is not None:
+                    table = torch.lerp(table[self.left], table[self.right], self.share[:, None])
                 table[folded[:, 0]] = state[name][folded].sum(1)
                 state[name] = table
         machine.load_state_dict(state)

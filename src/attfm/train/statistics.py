@@ -14,6 +14,7 @@ from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, Single
 from attfm.data.codecs.rates import Composition, FieldRates, Floats, Integers, Outcomes
 from attfm.data.dataset import Examples, InMemoryDataset, gathered
 from attfm.data.encoder import Encoder
+from attfm.train.knots import Knots, knots_of_rows
 from attfm.train.screening import screen
 from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs, StatisticalMachine
 from attfm.train.trainer import TrainingData
@@ -25,18 +26,20 @@ FOLDS = 20
 class Enriched:
     """Rows with the statistics that a machine learns from: composed ids and bins of remembered pairs.
 
-    composition : of the ids that have rates; pairs : what is remembered, or None; data : what is trained on
+    composition : of the ids that have rates; knots : of numeric fields, or None; pairs : what is remembered, or None
+    data : what is trained on
     straddling : fields of the pairs whose groups seem to stand on both sides of the split
     """
 
     composition: Composition
+    knots: Knots | None
     pairs: BinnedPairs | None
     data: TrainingData
     straddling: tuple[tuple[int, int], ...] = ()
 
     def machine(self, fields: int, outputs: int, config: ModelConfig) -> StatisticalMachine:
         """Return an untrained machine."""
-        return StatisticalMachine(self.composition, self.pairs, fields, outputs, config)
+        return StatisticalMachine(self.composition, self.knots, self.pairs, fields, outputs, config)
 
 
 Enriching = Callable[[TrainingData, Encoder, Config], Enriched | None]
@@ -55,16 +58,21 @@ def enrich(
     chosen : field pairs to remember; None: those that earn it
     """
     settings, task = config.train, data.task
-    most = int(config.model.of_task(task.name).memory_pairs)
+    most_pairs = int(config.model.of_task(task.name).memory_pairs)
     rated = [f for f, field in enumerate(encoder.fields) if settings.rates and _is_rated(field, settings.rate_levels)]
-    remembers = most > 0 and config.model.pairs and len(encoder.fields) > 1
-    if not rated and not remembers:
+    remembers = most_pairs > 0 and config.model.pairs and len(encoder.fields) > 1
+    most = knots_of_rows(len(data.train)) if settings.knots == "auto" else settings.knots
+    knotted = most > 0 and any(field.ordered and field.size - FIRST_VALUE > most for field in encoder.fields)
+    if not rated and not remembers and not knotted:
         return None
     examples = gathered(data.train)
+    knots = _knots(encoder, examples.rows, most) if knotted else None
     codes = examples.target.numpy() if task.is_classification else None
     folds = data.grouping.folds(len(examples), FOLDS, settings.seed, codes)
     if folds.count < 2:  # all rows are of one group, or of one time
-        return None
+        rated, remembers = [], False
+        if knots is None:
+            return None
     mean, deviation = map(float, task.scale(data.train.statistics))
 
     def values(of: Examples) -> Floats:
@@ -83,17 +91,24 @@ def enrich(
         if chosen is None:
             screened = screen(examples.rows, outcomes, levels, held_out, seed=settings.seed)
             straddling = tuple(pair.fields for pair in screened if pair.straddles)
-            chosen = [pair.fields for pair in screened if pair.is_kept][:most]
+            chosen = [pair.fields for pair in screened if pair.is_kept][:most_pairs]
         if chosen:
             pairs, bins, bins_of_valid = _remembered(examples.rows, valid, levels, chosen, outcomes, config.model)
             rows = replace(rows, bins=bins)
             valid = None if valid is None else replace(valid, rows=replace(valid.rows, bins=bins_of_valid))
-    if pairs is None and not rated and not straddling:
+    if pairs is None and not rated and not straddling and knots is None:
         return None
     train = InMemoryDataset(replace(examples, rows=rows))
     train = replace(train, given=replace(train.statistics, seen=_seen(train.statistics.seen, composition)))
     held = None if valid is None else InMemoryDataset(valid)
-    return Enriched(composition, pairs, replace(data, train=train, valid=held), straddling)
+    return Enriched(composition, knots, pairs, replace(data, train=train, valid=held), straddling)
+
+
+def _knots(encoder: Encoder, rows: Batch, most: int) -> Knots:
+    """Return the knots of the fields, as the training rows lie."""
+    numbers = range(len(encoder.fields))
+    ids = [rows.field(f).ids if encoder.fields[f].ordered else np.empty(0, np.int64) for f in numbers]
+    return Knots.of(encoder.fields, ids, [encoder.bin_edges(f) for f in numbers], most=most)
 
 
 def _is_rated(field: Field, few: int) -> bool:

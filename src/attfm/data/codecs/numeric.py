@@ -143,7 +143,7 @@ def quantile_bins(values: Floats, *, low: float, high: float, max_bins: int) -> 
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) == 0:
         return Bins(np.empty(0), low, high, np.empty(0))
-    bin_of = np.arange(len(distinct)) if len(distinct) <= max_bins else _share(counts, max_bins)
+    bin_of = np.arange(len(distinct)) if len(distinct) <= max_bins else share_out(counts, max_bins)
     cuts = np.flatnonzero(np.diff(bin_of)) + 1  # the first value of each bin but the first
     below, above = distinct[cuts - 1], distinct[cuts]
     edges = 0.5 * below + 0.5 * above
@@ -155,8 +155,8 @@ def quantile_bins(values: Floats, *, low: float, high: float, max_bins: int) -> 
     return Bins(edges, low, high, single)
 
 
-def _share(counts: NDArray[np.int64], max_bins: int) -> NDArray[np.int64]:
-    """Return the bin of each distinct value (in increasing order), given how often each occurs."""
+def share_out(counts: NDArray[np.int64], max_bins: int) -> NDArray[np.int64]:
+    """Return the bin of each distinct value (in increasing order), given how often each occurs: at most `max_bins`."""
     is_heavy = counts * max_bins >= counts.sum()
     starts_run = ~is_heavy & np.concatenate([[True], is_heavy[:-1]])
     if is_heavy.sum() + starts_run.sum() > max_bins:
