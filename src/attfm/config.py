@@ -138,7 +138,9 @@ class DataConfig(_Settings):
     numeric: Literal["quantile", "uniform", "scaled"] = Field(
         "quantile", description="quantile bins, bins of equal width, or one min-max scaled feature"
     )
-    max_bins: int = Field(1023, ge=2, le=65_535, description="most bins of a numeric field")
+    max_bins: Literal["auto"] | Annotated[int, Field(ge=2, le=65_535)] = Field(
+        "auto", description="most bins of a numeric field; auto: 255, of a regression 1023"
+    )
     min_count: int = Field(1, ge=1, description="training rows that a category needs to be a feature of its own")
     columns: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description='settings of single columns, as {"zip": {"kind": "categorical"}}'

@@ -21,7 +21,7 @@ SETTINGS = {"epochs": 6, "learning_rate": 0.03, "dim": 5, "attention_dim": 3, "r
 FIRST = {
     "embedding_decay": 3.0, "linear_decay": 0.1, "embedding_ridge": 0.0, "linear_ridge": 0.0, "adam_eps": 1e-8,
     "embedding_std": 0.1, "rates": False, "memory_pairs": 0, "smoothness_by_field": False,
-    "knots": 0,
+    "knots": 0, "max_bins": 255,
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
     "binary": FIRST, "multiclass": FIRST, "regression": FIRST, "bags and dates": FIRST,

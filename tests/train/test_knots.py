@@ -3,9 +3,11 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from attfm import AFMClassifier, AFMRegressor
 from attfm.config import ModelConfig
 from attfm.data.batch import Batch
 from attfm.data.codecs.codec import FIRST_VALUE, Field
@@ -127,3 +129,17 @@ def test_the_machine_reads_the_line_and_keeps_it(sparse: bool, bag: bool) -> Non
         reads[found.right[f]] += found.share[f]
     torch.testing.assert_close(gradient.to_dense()[:, 0], reads, atol=1e-6, rtol=1e-6)
     assert set(machine.features_of(batch).tolist()) >= set(reads.nonzero()[:, 0].tolist())
+
+
+def test_a_regression_has_finer_bins_where_nobody_chose_them() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=3000), "z": rng.normal(size=3000)})
+    y, quick = frame.x.to_numpy(), {"epochs": 1, "n_models": 1, "knots": 16, "weight_dropout": 0.0, "smoothness": 9.0}
+
+    def bins(estimator: AFMClassifier | AFMRegressor, target: Any) -> list[int | None]:
+        return [column.max_bins for column in estimator.fit(frame, target).model_.schema.inputs]
+
+    assert bins(AFMRegressor(**quick), y) == [1023, 1023]
+    assert bins(AFMRegressor(**quick, columns={"z": {"max_bins": 255}}), y) == [1023, 255]
+    assert bins(AFMRegressor(**quick, max_bins=300), y) == [300, 300]
+    assert bins(AFMClassifier(**quick), y > 0) == [255, 255]

@@ -32,7 +32,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     memory_pairs, memory_min_count, memory_entries : int
         Most field pairs whose pairs of values are remembered (0: none), the rows that a pair of values needs, and the
         most pairs of values, those of the fewest rows left out.
-    numeric, max_bins : "quantile", "uniform" or "scaled"; int
+    numeric, max_bins : "quantile", "uniform" or "scaled"; int or "auto"
         Quantile bins, bins of equal width, or one min-max scaled feature; and how many bins at most.
     min_count : int, training rows that a category needs to be a feature of its own
     columns : dict or None, settings of single columns, such as {"zip": {"kind": "categorical"}}; in an X without names

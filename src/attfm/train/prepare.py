@@ -11,8 +11,9 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from attfm.config import Config
+from attfm.config import Config, DataConfig, TaskName
 from attfm.data.batch import Batch
+from attfm.data.codecs.numeric import BINS_OF_REGRESSION
 from attfm.data.dataset import Dataset, Examples, InMemoryDataset, gathered
 from attfm.data.encoder import Encoder
 from attfm.data.folds import BY_CHANCE, Folds, Grouping
@@ -140,6 +141,8 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
         target = Target.fit(table.labels, task=config.train.task, name=tables.target).as_written(tables.written)
     else:
         target = fitted.target
+    if fitted is None:
+        schema = _finer(schema, config.data, task_of(target).name)
     task, codes = task_of(target), target.encode(table.labels, table.source.reading or PLAIN)
     weight = row_weights(table.weight, len(codes))
     if fitted is None:
@@ -187,6 +190,19 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
         schema, encoder, target, data, test, per_class, len(train_rows), seconds, folds, train_rows, spare,
         BY_CHANCE if spare is None else tables.split.grouping.take(spare),
     )  # fmt: skip
+
+
+def _finer(schema: Schema, config: DataConfig, task: TaskName) -> Schema:
+    """Return the schema with finer bins for a regression, in the columns whose bins nobody chose."""
+    if task != "regression" or config.max_bins != "auto":
+        return schema
+    columns = tuple(
+        column.model_copy(update={"max_bins": BINS_OF_REGRESSION})
+        if column.bins == "quantile" and "max_bins" not in config.columns.get(column.name, {})
+        else column
+        for column in schema.columns
+    )
+    return schema.model_copy(update={"columns": columns})
 
 
 def _grouped(tables: Tables, config: Config) -> Split:

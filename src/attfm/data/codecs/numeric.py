@@ -21,6 +21,9 @@ from attfm.data.texts import short_numbers
 
 Floats = NDArray[np.float64]
 SAMPLE_SIZE = 1_000_000
+# Most bins of a numeric column where nothing is said. A regression, learned at knots, gains by finer ones; classes do
+# not, and their steps would take longer.
+USUAL_BINS, BINS_OF_REGRESSION = 255, 1023
 
 
 class Sample:
@@ -320,7 +323,7 @@ class Numeric(ColumnKind):
     }
 
     def defaults(self, config: DataConfig) -> dict[str, Any]:
-        return {"bins": config.numeric, "max_bins": config.max_bins}
+        return {"bins": config.numeric, "max_bins": USUAL_BINS if config.max_bins == "auto" else config.max_bins}
 
     def learner(self, column: Column, seed: list[int]) -> NumericLearner:
         return NumericLearner(column, seed)
