@@ -226,13 +226,13 @@ class TrainConfig(_Settings):
     attention_l2: float = Field(0.0, ge=0, description="L2 penalty on W (paper, section 3.3)")
     smoothness: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
         "auto",
-        description="penalty on the difference of neighbouring bins, in rows; auto: 100, of a regression 300 to "
-        "10000 by validation",
+        description="penalty on the difference of neighbouring bins, in rows; auto: 100, of a regression 300 or "
+        "1000 by validation",
     )
     knots: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto",
         description="about how many bins of a numeric field are learned, those between say what both say; 0: "
-        "all; auto: the root of the training rows, 16 to 255",
+        "all; auto: the root of the training rows, 16 to 255; of a regression that or 255 by validation",
     )
     smoothness_by_field: bool = Field(
         True, description="each field has a smoothness of its own, by what its neighbouring bins differ by"
