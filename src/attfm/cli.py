@@ -13,22 +13,34 @@ import typer
 
 from attfm.commands.console import Output
 from attfm.commands.options import (
+    CheckpointMinutes,
+    CheckpointSteps,
     Data,
+    DataOrGlobal,
+    DataOrResume,
     Force,
     Json,
+    KeptColumns,
     NoInput,
     Out,
     Preset,
+    Resume,
+    RowNumber,
     Run,
+    ScoresOut,
     Seed,
     Settings,
     SetTo,
     SplitBy,
     SplitSeed,
+    Study,
     Target,
     Test,
     Threshold,
     ToPredict,
+    TrainTable,
+    Trials,
+    TunedOut,
     Valid,
     Weight,
     WithReport,
@@ -133,7 +145,7 @@ def options(
 
 @_command
 def train(
-    data: Data,
+    data: DataOrResume = None,
     target: ToPredict = None,
     valid: Valid = None,
     test: Test = None,
@@ -148,6 +160,9 @@ def train(
     out: Out = None,
     force: Force = False,
     report: WithReport = True,
+    checkpoint_minutes: CheckpointMinutes = 5.0,
+    checkpoint_steps: CheckpointSteps = 0,
+    resume: Resume = None,
     *,
     reading: Reading,
     output: Output,
@@ -163,25 +178,32 @@ def train(
     attfm train loans.csv --target default --test new.csv --preset paper --set dim=16
 
     attfm train flights.parquet --target late --split time:date
+
+    attfm train --resume runs/clicks
     """
+    if resume is not None or data is None:
+        from attfm.commands.interrupted import resume_training
+
+        given = (data, target, valid, test, split, split_seed, weight, id_, preset, config, set_, seed, out)
+        resume_training(resume, output, alone=set(map(id, given)) == {id(None)} and report and not force)
+        return
     from attfm.commands.settings import gather_config
 
     settings = gather_config(
         file=config, preset=preset, assignments=set_ or (), seed=seed, split=split, ignored=id_ or ()
     )
-    from attfm.commands import train as command
+    from attfm.commands.asked import Asked
+    from attfm.commands.train import train
 
-    asked = command.Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report)
-    command.train(asked, settings, output)
+    each = checkpoint_minutes, checkpoint_steps
+    train(Asked(data, reading, target, weight, valid, test, split_seed, out, force, report, *each), settings, output)
 
 
 @_command
 def tune(
     data: Data,
-    trials: Annotated[int, typer.Option(min=1, help="how many the study has in the end")] = 30,
-    study: Annotated[
-        str | None, typer.Option(metavar="FILE", help="SQLite file that keeps the trials (default: RUN.study.db)")
-    ] = None,
+    trials: Trials = 30,
+    study: Study = None,
     target: ToPredict = None,
     valid: Valid = None,
     test: Test = None,
@@ -193,9 +215,7 @@ def tune(
     config: Settings = None,
     set_: SetTo = None,
     seed: Seed = None,
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="RUN", help="where to save (default: runs/TABLE-tuned)")
-    ] = None,
+    out: TunedOut = None,
     force: Force = False,
     report: WithReport = True,
     *,
@@ -218,7 +238,7 @@ def tune(
         file=config, preset=preset, assignments=set_ or (), seed=seed, split=split, ignored=id_ or ()
     )
     from attfm.commands import tune as command
-    from attfm.commands.train import Asked
+    from attfm.commands.asked import Asked
 
     asked = Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report)
     command.tune(asked, command.Trials(trials, study), settings, output)
@@ -243,13 +263,8 @@ def evaluate(
 def predict(
     run: Run,
     data: Data,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", "-o", metavar="FILE", help=".csv, .tsv, .parquet, .arrow (default: CSV on stdout)"),
-    ] = None,
-    id_: Annotated[
-        list[str] | None, typer.Option("--id", metavar="COLUMN", help="column to keep beside the scores (repeatable)")
-    ] = None,
+    out: ScoresOut = None,
+    id_: KeptColumns = None,
     threshold: Threshold = None,
     *,
     reading: Reading,
@@ -271,13 +286,9 @@ def predict(
 @_command
 def explain(
     run: Run,
-    data: Annotated[
-        str | None, typer.Argument(metavar="[TABLE]", help="a bundled table, a file or a folder; --global needs none")
-    ] = None,
+    data: DataOrGlobal = None,
     rows: Annotated[int | None, typer.Option(min=1, help="explain so many rows from the top (default: 3)")] = None,
-    row: Annotated[
-        list[int] | None, typer.Option(metavar="NUMBER", help="explain this row, counted from 0 (repeatable)")
-    ] = None,
+    row: RowNumber = None,
     top: Annotated[int, typer.Option(min=1, help="effects shown for each row, or fields and pairs")] = 10,
     raw: Annotated[
         bool, typer.Option("--raw", help="the formula's own terms, not effects relative to the training rows")
@@ -288,9 +299,7 @@ def explain(
     global_: Annotated[bool, typer.Option("--global", help="importance of fields and pairs, over all rows")] = False,
     check: Annotated[bool, typer.Option("--check", help="measure how far the explanations can be trusted")] = False,
     seeds: Annotated[int, typer.Option(min=0, help="with --check: refits with other seeds, as long as training")] = 0,
-    train_table: Annotated[
-        str | None, typer.Option(metavar="TABLE", help="with --seeds: what the run was trained on (default: TABLE)")
-    ] = None,
+    train_table: TrainTable = None,
     *,
     reading: Reading,
     output: Output,

@@ -16,6 +16,42 @@ Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, a
 Debug = Annotated[bool, typer.Option("--debug", help="a traceback where something fails")]
 
 Data = Annotated[str, typer.Argument(metavar="TABLE", help="a bundled table (adult, adult-test), or a file or folder")]
+Trials = Annotated[int, typer.Option(min=1, help="how many the study has in the end")]
+Study = Annotated[
+    str | None, typer.Option(metavar="FILE", help="SQLite file that keeps the trials (default: RUN.study.db)")
+]
+TunedOut = Annotated[
+    str | None, typer.Option("--out", "-o", metavar="RUN", help="where to save (default: runs/TABLE-tuned)")
+]
+ScoresOut = Annotated[
+    str | None,
+    typer.Option("--out", "-o", metavar="FILE", help=".csv, .tsv, .parquet, .arrow (default: CSV on stdout)"),
+]
+KeptColumns = Annotated[
+    list[str] | None, typer.Option("--id", metavar="COLUMN", help="column to keep beside the scores (repeatable)")
+]
+DataOrGlobal = Annotated[
+    str | None, typer.Argument(metavar="[TABLE]", help="a bundled table, a file or a folder; --global needs none")
+]
+RowNumber = Annotated[
+    list[int] | None, typer.Option(metavar="NUMBER", help="explain this row, counted from 0 (repeatable)")
+]
+TrainTable = Annotated[
+    str | None, typer.Option(metavar="TABLE", help="with --seeds: what the run was trained on (default: TABLE)")
+]
+DataOrResume = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TABLE", help="a bundled table (adult, adult-test), or a file or folder; none with --resume"
+    ),
+]
+CheckpointMinutes = Annotated[
+    float, typer.Option(min=0, help="after how many minutes a checkpoint is written beside the run; 0: not by time")
+]
+CheckpointSteps = Annotated[int, typer.Option(min=0, help="after how many steps one is written; 0: not by steps")]
+Resume = Annotated[
+    str | None, typer.Option(metavar="RUN", help="go on with an interrupted training, as it was asked for; alone")
+]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run folder, as 'attfm train' made it")]
 Target = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="column that holds the target there (default: the run's)")

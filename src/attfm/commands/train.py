@@ -3,15 +3,17 @@
 import shlex
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 
+from attfm.commands.asked import Asked
 from attfm.commands.console import Output, duration, metric_rows, uninterrupted
 from attfm.commands.folders import NewFolder
+from attfm.commands.interrupted import Interruptible
 from attfm.commands.tables import check_columns, open_as, open_table, target_of
 from attfm.config import Config, Reading
 from attfm.data.datasets import adult_split
@@ -27,50 +29,51 @@ from attfm.model.run_folder import REPORT, save_model
 from attfm.report.page import render_report
 from attfm.report.rows_shown import Examined
 from attfm.train.fit import Fitted, fit
-from attfm.train.observer import FitProgress
+from attfm.train.observer import FitProgress, Together
 from attfm.train.prepare import LabelledTable, Tables
 
 SPLIT_SEED = 1234
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The options of `attfm.cli.train`, settings apart."""
-
-    data: str
-    reading: Reading
-    target: str | None
-    weight: str | None
-    valid: str | None
-    test: str | None
-    split_seed: int | None
-    out: str | None
-    force: bool
-    report: bool
-
-
 class FitTables(Protocol):
-    """What is done with the tables once they are read: `fit_once`, or tuning."""
+    """What is done with the tables once they are read, such as tuning."""
 
     def __call__(self, tables: Tables, config: Config, facts: RunFacts, output: Output) -> Fitted: ...
 
 
-def fit_once(tables: Tables, config: Config, facts: RunFacts, output: Output) -> Fitted:
-    """Fit with the settings as they are, and show the epochs."""
+def fit_once(
+    tables: Tables, config: Config, facts: RunFacts, output: Output, interruptible: Interruptible | None = None
+) -> Fitted:
+    """Fit with the settings as they are, and show the epochs; write checkpoints where it is `interruptible`."""
     with FitProgress(config.train.epochs, show=not output.quiet) as progress:
-        return fit(tables, config, progress, facts=facts, measured=True)
+        if interruptible is None:
+            return fit(tables, config, progress, facts=facts, measured=True)
+        try:
+            return fit(tables, config, Together(interruptible.observer, progress), facts=facts, measured=True)
+        except BaseException:
+            if interruptible.has_checkpoint:
+                output.say(
+                    f"What was done is kept: attfm train --resume {shlex.quote(str(interruptible.run))} goes on."
+                )
+            raise
 
 
 def train(
     asked: Asked,
     config: Config,
     output: Output,
-    fit_tables: FitTables = fit_once,
+    fit_tables: FitTables | None = None,
     more: Mapping[str, str] = MappingProxyType({}),
+    *,
+    resumed: bool = False,
 ) -> None:
     """Train on a table, measure, save and report; see `attfm.cli.train` for the options.
 
-    `more` is told in the JSON object too.
+    Parameters
+    ----------
+    fit_tables : what is done with the tables; None: one fit, with checkpoints
+    more : is told in the JSON object too
+    resumed : whether the fit goes on from the checkpoints of an interrupted one
     """
     valid_part, test_part = Part.parse(asked.valid, "--valid"), Part.parse(asked.test, "--test")
     if valid_part.fraction + test_part.fraction >= 1:
@@ -115,10 +118,16 @@ def train(
             if own_split
             else SplitFacts(valid=valid_part.asked, test=test_part.asked, seed=seed, by=config.train.split),
         )
-        fitted = fit_tables(tables, config, facts, output)
-        page = _page(fitted, tables) if asked.report else None
-        with uninterrupted():
-            save_model(fitted.model, folder.path, report=page)
+        with ExitStack() as stack:
+            if fit_tables is not None:
+                fitted = fit_tables(tables, config, facts, output)
+            else:
+                keeps = asked.checkpoint_minutes or asked.checkpoint_steps
+                kept = Interruptible(folder.path, asked, config, resumed=resumed) if keeps else None
+                fitted = fit_once(tables, config, facts, output, kept and stack.enter_context(kept))
+            page = _page(fitted, tables) if asked.report else None
+            with uninterrupted():
+                save_model(fitted.model, folder.path, report=page)
     report(fitted.model, folder.path, output, again="adult-test" if asked.data == "adult" else asked.data, more=more)
 
 

@@ -4,9 +4,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from attfm.commands.asked import Asked
 from attfm.commands.console import Output
 from attfm.commands.folders import RUNS
-from attfm.commands.train import Asked, train
+from attfm.commands.train import train
 from attfm.config import Config
 from attfm.data.sources.files import table_stem
 from attfm.data.split import Part

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal, Self, TextIO
+from typing import TYPE_CHECKING, Literal, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from attfm.model.modules import FactorizationMachine
+
+if TYPE_CHECKING:
+    from attfm.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,15 @@ class Epoch:
 class Observer:
     """Is told what happens while a model trains, and may ask to stop; this one looks on."""
 
+    def on_start(self, trainer: "Trainer") -> None:
+        """Take note that a training begins; it may be given a state to go on from (`Trainer.load_state_dict`)."""
+
+    def on_step(self, trainer: "Trainer") -> None:
+        """Take note that a step is done, after which the trainer's `state_dict` is whole."""
+
+    def on_end(self, trainer: "Trainer") -> None:
+        """Take note that a training has ended; see `Trainer.result`."""
+
     def on_epoch(self, epoch: Epoch, module: FactorizationMachine) -> bool:
         """Take note of an epoch that has ended, with the module as it would be kept; return whether to stop."""
         return False
@@ -47,6 +59,45 @@ class Observer:
 
     def on_all_rows(self, epochs: int) -> None:
         """Take note that so many epochs follow of a model that learns from training and validation rows."""
+
+
+class Together(Observer):
+    """Several observers; each asks to stop for all."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def on_start(self, trainer: "Trainer") -> None:
+        for observer in self._observers:
+            observer.on_start(trainer)
+
+    def on_step(self, trainer: "Trainer") -> None:
+        for observer in self._observers:
+            observer.on_step(trainer)
+
+    def on_end(self, trainer: "Trainer") -> None:
+        for observer in self._observers:
+            observer.on_end(trainer)
+
+    def on_epoch(self, epoch: Epoch, module: FactorizationMachine) -> bool:
+        asked = [observer.on_epoch(epoch, module) for observer in self._observers]  # all are told
+        return any(asked)
+
+    def on_batch(self, rows: int) -> None:
+        for observer in self._observers:
+            observer.on_batch(rows)
+
+    def on_refit(self, number: int, refits: int) -> None:
+        for observer in self._observers:
+            observer.on_refit(number, refits)
+
+    def on_model(self, number: int, models: int) -> None:
+        for observer in self._observers:
+            observer.on_model(number, models)
+
+    def on_all_rows(self, epochs: int) -> None:
+        for observer in self._observers:
+            observer.on_all_rows(epochs)
 
 
 class FitProgress(Observer):

@@ -175,13 +175,16 @@ class ParameterAverage:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages and how many steps they are of."""
-        averages = None if self._averaged is self._source else copy.deepcopy(self.averaged.state_dict())
-        return {"updates": self._updates, "averages": averages}
+        # As they are: to bring rows up to date would round them.
+        averages = None if self._averaged is self._source else copy.deepcopy(self._averaged.state_dict())
+        rows = [{"log_factors": of.log_factors, "seen": of.seen.clone()} for of in self._rows]
+        return {"updates": self._updates, "averages": averages, "rows": rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken, the parameters being those of then."""
         self._updates = state["updates"]
         if state["averages"] is not None:
             self._averaged.load_state_dict(state["averages"])
-        for rows in self._rows:
-            rows.keep = self._next_keep()
+        for rows, kept in zip(self._rows, state["rows"], strict=True):
+            rows.log_factors, rows.keep = kept["log_factors"], self._next_keep()
+            rows.seen.copy_(kept["seen"])

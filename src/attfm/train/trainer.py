@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,15 @@ def drawn_from(generator: torch.Generator) -> Iterator[None]:
             generator.set_state(torch.get_rng_state())
 
 
+@dataclass
+class _Place:
+    """How far an epoch has come: the state that its order was drawn from, batches done and their summed loss."""
+
+    order: Tensor
+    batches: int = 0
+    loss: float = 0.0
+
+
 class Trainer:
     """Trains a module in place.
 
@@ -147,6 +157,7 @@ class Trainer:
         config = config.of_task(data.task.name)
         self.data, self.config = data, config
         self.observer = Observer() if observer is None else observer
+        self._watched = type(self.observer).on_step is not Observer.on_step
         self.batch_size = choose_batch_size(config.batch_size, len(data.train))
         # The order of the rows has a generator of its own: what the model draws, and on which device, leaves it alone.
         self.order = torch.Generator().manual_seed(config.seed)
@@ -166,12 +177,18 @@ class Trainer:
         self._unit = 1.0 if data.task.is_classification else 2 * float(module.target_std) ** 2
         self._noise = 1.0
         self.history = History()
+        self._place: _Place | None = None  # within an epoch only
         self._best, self._best_loss = copy.deepcopy(module.state_dict()), math.inf
 
     @property
     def done(self) -> bool:
         """Whether all epochs were run, or there is a reason to stop."""
         return len(self.history.epochs) >= self.config.epochs or self.history.stopped != _ALL_RUN
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """How many epochs are done, and how many batches of the next one."""
+        return len(self.history.epochs), 0 if self._place is None else self._place.batches
 
     def step(self, examples: Examples) -> Tensor:
         """Move the parameters by the gradient of one batch on the device; return its mean loss, a scalar."""
@@ -187,14 +204,20 @@ class Trainer:
     def run_epoch(self) -> Epoch:
         """Pass over the training rows once, measure on the validation rows, and note whether it is the best so far."""
         with self._threads(), use_backend(self.config.backend), drawn_from(self.dropout):
-            started, total = time.perf_counter(), torch.zeros((), dtype=torch.float64, device=self.device)
+            place = self._place = self._place or _Place(self.order.get_state())
+            self.order.set_state(place.order)
+            started, total = time.perf_counter(), torch.tensor(place.loss, dtype=torch.float64, device=self.device)
             dtype = self.module.intercept.dtype
             self.module.train()
-            for part in self.data.train.shuffled(self.batch_size, self.order):
+            for part in islice(self.data.train.shuffled(self.batch_size, self.order), place.batches, None):
                 relative = Examples(part.rows, part.target, part.weight / self._mean_weight)
                 examples = relative.to(self.device, dtype)
                 total += self.step(examples) * len(examples)
+                place.batches += 1
                 self.observer.on_batch(len(examples))
+                if self._watched:
+                    place.loss = float(total)
+                    self.observer.on_step(self)
             kept = self.average.averaged
             self._penalties.adapt()
             seconds = time.perf_counter() - started
@@ -202,6 +225,7 @@ class Trainer:
             if not self.data.task.is_classification and math.isfinite(train_loss):
                 self._noise = min(1.0, max(2 * train_loss / self._unit, _LEAST_NOISE))
             epoch = self._measured(kept, train_loss, seconds)
+            self._place = None
         self.history.epochs.append(epoch)
         self._judge(epoch, kept, asked=self.observer.on_epoch(epoch, kept))
         return epoch
@@ -242,9 +266,11 @@ class Trainer:
         ------
         TrainingError : the loss is NaN or infinite; the module then holds the last good parameters
         """
+        self.observer.on_start(self)
         try:
             while not self.done:
                 self.run_epoch()
+            self.observer.on_end(self)
         finally:
             self.module.load_state_dict(self._best)
             self.module.sparse_gradients(False)
@@ -262,28 +288,46 @@ class Trainer:
         finally:
             torch.set_num_threads(threads)
 
+    def result(self) -> dict[str, Any]:
+        """Return what has come of a training that is done: the history, and the parameters to keep."""
+        return {"history": self._history(), "best": {"parameters": copy.deepcopy(self._best), "loss": self._best_loss}}
+
+    def _history(self) -> dict[str, Any]:
+        return {**asdict(self.history), "epochs": [asdict(epoch) for epoch in self.history.epochs]}
+
     def state_dict(self) -> dict[str, Any]:
-        """Return all that training goes on from: parameters, optimiser, average, history, best epoch, random states."""
+        """Return all that training goes on from: parameters, optimiser, average, history, best epoch, random states.
+
+        Within an epoch it holds how far that has come too. Nothing is changed, not even a rounding.
+        """
+        within = self._place is not None
         return {
+            **self.result(),
+            "place": None if self._place is None else asdict(self._place),
             "module": copy.deepcopy(self.module.state_dict()),
             "noise": self._noise,
             "penalties": self._penalties.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
-            "history": {**asdict(self.history), "epochs": [asdict(epoch) for epoch in self.history.epochs]},
-            "best": {"parameters": copy.deepcopy(self._best), "loss": self._best_loss},
-            "random": {"order": self.order.get_state(), "dropout": self.dropout.get_state()},
+            "random": {
+                "order": self.order.get_state(),
+                # Within an epoch torch's own generator stands in for that of the dropout.
+                "dropout": torch.get_rng_state() if within else self.dropout.get_state(),
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken, of a trainer of the same module, rows and settings."""
+        """Go on from where `state_dict` or `result` was taken, of a trainer of the same module, rows and settings."""
+        epochs = [Epoch(**epoch) for epoch in state["history"]["epochs"]]
+        self.history = History(**{**state["history"], "epochs": epochs})
+        self._best, self._best_loss = copy.deepcopy(state["best"]["parameters"]), state["best"]["loss"]
+        if "module" not in state:
+            return
+        self._place = None if state["place"] is None else _Place(**state["place"])
         self.module.load_state_dict(state["module"])
         self._noise = state["noise"]
         self._penalties.load_state_dict(state["penalties"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
-        epochs = [Epoch(**epoch) for epoch in state["history"]["epochs"]]
-        self.history = History(**{**state["history"], "epochs": epochs})
-        self._best, self._best_loss = copy.deepcopy(state["best"]["parameters"]), state["best"]["loss"]
         self.order.set_state(state["random"]["order"])
         self.dropout.set_state(state["random"]["dropout"])

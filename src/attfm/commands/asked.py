@@ -1,0 +1,26 @@
+"""What `attfm train` and `attfm tune` were asked for."""
+
+from dataclasses import dataclass
+
+from attfm.config import Reading
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of `attfm.cli.train`, settings apart.
+
+    checkpoint_minutes, checkpoint_steps : after how many a checkpoint is written; 0: not by these; both 0: none
+    """
+
+    data: str
+    reading: Reading
+    target: str | None
+    weight: str | None
+    valid: str | None
+    test: str | None
+    split_seed: int | None
+    out: str | None
+    force: bool
+    report: bool
+    checkpoint_minutes: float = 0.0
+    checkpoint_steps: int = 0

@@ -1,0 +1,85 @@
+"""Trainings that are killed at random moments and gone on with: `python -m tests.kill TIMES [SEED]`.
+
+Each process is forked, trains by the command, and gets SIGKILL after a random time; the next one goes on, until one
+ends. Its weights must be those of a training that nobody killed, bit for bit. Forked processes don't load torch again.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import attfm.commands.train  # noqa: F401 (torch is loaded once, before the forks)
+from attfm.cli import main
+from tests.shop import write_shop
+
+SETTINGS = ("--set", "epochs=3", "--set", "dim=4", "--set", "batch_size=64", "--set", "n_models=2", "--seed", "1")
+
+
+def command(*arguments: str) -> int:
+    """Fork a process that runs `attfm train` with these arguments, without a word; return its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    with contextlib.suppress(BaseException), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        code = main(["train", *arguments])
+    os._exit(code)
+
+
+def ended(child: int) -> int:
+    """Wait for a process; return its exit code, negative where a signal ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed_and_resumed(folder: Path, table: str, options: Sequence[str], times: int, seed: int) -> tuple[int, int]:
+    """Kill trainings so many times; return how many ended as they should, and how often a checkpoint was left.
+
+    Raises AssertionError where one failed, or ended with other weights.
+    """
+    whole, run = folder / "whole", folder / "run"
+    started = time.monotonic()
+    assert ended(command(table, *options, "--out", str(whole), "--checkpoint-steps", "2")) == 0
+    usual = time.monotonic() - started
+    weights, chance = (whole / "weights.safetensors").read_bytes(), random.Random(seed)
+    kills = finished = kept = 0
+    fresh = [table, *options, "--out", str(run), "--force", "--checkpoint-steps", "2"]
+    arguments = fresh
+    while kills < times:
+        child = command(*arguments)
+        deadline = time.monotonic() + chance.uniform(0, 1.1 * usual)
+        while time.monotonic() < deadline and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            time.sleep(0.002)
+        os.kill(child, signal.SIGKILL)
+        code = ended(child)
+        if code == -signal.SIGKILL:
+            kills += 1
+            left = run.with_name("run.checkpoints")
+            kept += any(left.glob("*.safetensors"))
+            arguments = ["--resume", str(run)] if (left / "options.json").exists() else fresh
+            continue
+        assert code == 0, f"exit code {code} after {kills} kills"
+        assert (run / "weights.safetensors").read_bytes() == weights, f"other weights after {kills} kills"
+        finished, arguments = finished + 1, fresh
+    if arguments is not fresh:
+        assert ended(command(*arguments)) == 0
+        assert (run / "weights.safetensors").read_bytes() == weights
+        finished += 1
+    assert not run.with_name("run.checkpoints").exists()
+    return finished, kept
+
+
+if __name__ == "__main__":
+    times, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    with tempfile.TemporaryDirectory() as name:
+        table = write_shop(Path(name) / "shop.csv", 600)
+        options = ["--target", "bought", *SETTINGS, "--no-report"]
+        finished, kept = killed_and_resumed(Path(name), str(table), options, times, seed)
+    print(f"{times} kills, {kept} with a checkpoint; {finished} trainings ended as if nobody had killed them")

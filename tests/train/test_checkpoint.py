@@ -1,0 +1,152 @@
+"""A training that is interrupted after any step ends bit for bit where it would have ended."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from attfm.config import Config
+from attfm.data.inference import infer_schema
+from attfm.data.sources.source import open_source
+from attfm.errors import ConfigError
+from attfm.train import trainer
+from attfm.train.checkpoint import Checkpoints
+from attfm.train.fit import fit
+from attfm.train.observer import Observer, Together
+from attfm.train.prepare import LabelledTable, Tables
+from attfm.train.trainer import Trainer
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+class Killer(Observer):
+    """Counts the steps of all trainings, and ends the process after one of them."""
+
+    def __init__(self, after: int = 10**9) -> None:
+        self.steps, self._after = 0, after
+
+    def on_step(self, trainer: Trainer) -> None:
+        self.steps += 1
+        if self.steps == self._after:
+            raise KilledError
+
+
+def table(task: str, *, bags: bool = False) -> tuple[pa.Table, Any]:
+    rng = np.random.default_rng(0)
+    rows = 320
+    x, who = rng.normal(size=rows), rng.integers(0, 40, rows)
+    frame = pa.table({"x": x, "who": who.astype(str), "what": rng.integers(0, 5, rows).astype(str)})
+    if bags:
+        frame = frame.append_column("tags", pa.array([["a", "b", "c"][: i % 4] for i in range(rows)]))
+    score = x + np.sin(who) + rng.normal(0, 0.5, rows)
+    return frame, score if task == "regression" else score > 0
+
+
+def state_of(folder: Path | None, case: dict[str, Any], *, steps: int = 1, killer: Observer) -> dict[str, torch.Tensor]:
+    """Return what a fit ends with, with checkpoints in a folder."""
+    frame, y = table(case.get("task", "binary"), bags=case.get("bags", False))
+    config = Config.parse(
+        {
+            "model": {"dim": 3, "attention_dim": 2},
+            "train": {"epochs": 3, "batch_size": 64, "n_models": 1, **case.get("train", {})},
+        }
+    )
+    source = open_source(frame)
+    schema = infer_schema(source.batches(), source.schema, target=None, config=config.data)
+    observer = killer if folder is None else Together(Checkpoints(folder, seconds=0, steps=steps), killer)
+    fitted = fit(Tables(LabelledTable(source, pa.chunked_array([pa.array(y)])), schema), config, observer)
+    return fitted.model.module.state_dict()
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "rates, memory, knots, averages, early stopping": {"train": {"knots": 16, "refit": False}},
+    "all rows in the end": {"train": {"refit": True}},
+    "folds": {"train": {"n_models": 2, "epochs": 2}},
+    "strengths of a regression": {"task": "regression", "train": {"epochs": 1}},
+    "bags, no averages": {"bags": True, "train": {"averaging": 0.0, "refit": False}},
+    "adagrad": {"train": {"optimizer": "adagrad", "refit": False}},
+    "lazy tables": {"lazy": True, "train": {"refit": False}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("every", [1, 3])
+def test_it_ends_where_it_would_have_ended(
+    case: str, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = CASES[case]
+    if settings.get("lazy"):
+        monkeypatch.setattr(trainer, "is_lazy", lambda *_: True)
+    watch = Killer()
+    whole = state_of(None, settings, killer=watch)
+    # In the midst of an epoch, exactly at an epoch's end (5 steps), in later trainings, and at the last step of all.
+    for after in sorted({1, 4, 5, 7, watch.steps // 2, watch.steps}):
+        folder = tmp_path / f"{after}"
+        with pytest.raises(KilledError):
+            state_of(folder, settings, steps=every, killer=Killer(after))
+        again = Killer()
+        resumed = state_of(folder, settings, steps=every, killer=again)
+        assert again.steps <= watch.steps - after + every - 1 + (after if after < every else 0)
+        assert resumed.keys() == whole.keys()
+        for name, tensor in whole.items():
+            assert torch.equal(tensor, resumed[name]), (after, name)
+
+
+def test_it_may_be_interrupted_again_and_again(tmp_path: Path) -> None:
+    settings = CASES["folds"]
+    whole = state_of(None, settings, killer=Killer())
+    for _ in range(100):
+        try:
+            resumed = state_of(tmp_path, settings, steps=2, killer=Killer(5))
+        except KilledError:
+            continue
+        break
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    settings = CASES["adagrad"]
+    whole = state_of(None, settings, killer=Killer())
+    with pytest.raises(KilledError):
+        state_of(tmp_path, settings, killer=Killer(8))
+    earlier, last = sorted(tmp_path.glob("*.safetensors"))
+    content = bytearray(last.read_bytes())
+    content[-5] ^= 1
+    last.write_bytes(content)
+    again = Killer()
+    resumed = state_of(tmp_path, settings, killer=again)
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    earlier.write_bytes(b"")
+    for file in tmp_path.glob("*.safetensors"):
+        file.write_bytes(b"no tensors")
+    resumed = state_of(tmp_path, settings, killer=Killer())  # from the start
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_other_rows_or_settings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        state_of(tmp_path, CASES["adagrad"], killer=Killer(8))
+    with pytest.raises(ConfigError, match="of other rows or settings"):
+        state_of(tmp_path, {"train": {"optimizer": "adagrad", "refit": False, "seed": 1}}, killer=Killer())
+
+
+def test_writing_checkpoints_changes_nothing_and_few_are_kept(tmp_path: Path) -> None:
+    settings = CASES["rates, memory, knots, averages, early stopping"]
+    whole = state_of(None, settings, killer=Killer())
+    watched = state_of(tmp_path, settings, killer=Killer())
+    assert all(torch.equal(tensor, watched[name]) for name, tensor in whole.items())
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_table_of_a_checkpoint_is_no_concern_of_the_callers_generator(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    with pytest.raises(KilledError):
+        state_of(tmp_path, CASES["adagrad"], killer=Killer(4))
+    state_of(tmp_path, CASES["adagrad"], killer=Killer())
+    assert torch.equal(before, torch.get_rng_state())
