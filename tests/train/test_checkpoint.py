@@ -40,7 +40,9 @@ def table(task: str, *, bags: bool = False) -> tuple[pa.Table, Any]:
     rng = np.random.default_rng(0)
     rows = 320
     x, who = rng.normal(size=rows), rng.integers(0, 40, rows)
-    frame = pa.table({"x": x, "who": who.astype(str), "what": rng.integers(0, 5, rows).astype(str)})
+    frame = pa.table(
+        {"x": x, "z": rng.integers(0, 30, rows), "who": who.astype(str), "what": rng.integers(0, 5, rows).astype(str)}
+    )
     if bags:
         frame = frame.append_column("tags", pa.array([["a", "b", "c"][: i % 4] for i in range(rows)]))
     score = x + np.sin(who) + rng.normal(0, 0.5, rows)
@@ -48,7 +50,7 @@ def table(task: str, *, bags: bool = False) -> tuple[pa.Table, Any]:
 
 
 def state_of(folder: Path | None, case: dict[str, Any], *, steps: int = 1, killer: Observer) -> dict[str, torch.Tensor]:
-    """Return what a fit ends with, with checkpoints in a folder."""
+    """Return what a fit ends with, its parameters and the losses of its epochs, with checkpoints in a folder."""
     frame, y = table(case.get("task", "binary"), bags=case.get("bags", False))
     config = Config.parse(
         {
@@ -60,14 +62,15 @@ def state_of(folder: Path | None, case: dict[str, Any], *, steps: int = 1, kille
     schema = infer_schema(source.batches(), source.schema, target=None, config=config.data)
     observer = killer if folder is None else Together(Checkpoints(folder, seconds=0, steps=steps), killer)
     fitted = fit(Tables(LabelledTable(source, pa.chunked_array([pa.array(y)])), schema), config, observer)
-    return fitted.model.module.state_dict()
+    losses = [[epoch[name] or 0.0 for name in ("train_loss", "valid_loss")] for epoch in fitted.model.history]
+    return {**fitted.model.module.state_dict(), "losses": torch.tensor(losses, dtype=torch.float64)}
 
 
 CASES: dict[str, dict[str, Any]] = {
     "rates, memory, knots, averages, early stopping": {"train": {"knots": 16, "refit": False}},
     "all rows in the end": {"train": {"refit": True}},
     "folds": {"train": {"n_models": 2, "epochs": 2}},
-    "strengths of a regression": {"task": "regression", "train": {"epochs": 1}},
+    "strengths of a regression": {"task": "regression", "train": {"epochs": 2, "batch_size": 100}},
     "bags, no averages": {"bags": True, "train": {"averaging": 0.0, "refit": False}},
     "adagrad": {"train": {"optimizer": "adagrad", "refit": False}},
     "lazy tables": {"lazy": True, "train": {"refit": False}},
