@@ -1,4 +1,4 @@
-.PHONY: demo install test test-browser check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
+.PHONY: demo install test test-browser test-kill check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -16,6 +16,9 @@ install: .venv/installed  ## .venv with attfm and all that its development needs
 
 test: install  ## the tests
 	.venv/bin/python -m pytest -n auto --dist loadfile
+
+test-kill: install  ## a training killed at 200 random moments and gone on with, bit for bit
+	.venv/bin/python -m tests.kill 200
 
 test-browser: install  ## the report in headless Chromium, clicks included; installs what is lacking
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
