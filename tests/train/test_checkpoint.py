@@ -1,5 +1,6 @@
 """A training that is interrupted after any step ends bit for bit where it would have ended."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from attfm.config import Config
 from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
-from attfm.errors import ConfigError
+from attfm.errors import ConfigError, TrainingError
 from attfm.train import trainer
 from attfm.train.checkpoint import Checkpoints
 from attfm.train.fit import fit
@@ -128,6 +129,29 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
     for file in tmp_path.glob("*.safetensors"):
         file.write_bytes(b"no tensors")
     resumed = state_of(tmp_path, settings, killer=Killer())  # from the start
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, written = CASES["adagrad"], 0
+    whole, write = state_of(None, settings, killer=Killer()), Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        nonlocal written
+        written += 1
+        if written > 4:
+            write(path, content[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(TrainingError, match="No space left on device.*make room"):
+            state_of(tmp_path, settings, killer=Killer())
+    assert len(list(tmp_path.iterdir())) == 2  # nothing half-written
+    again = Killer()
+    resumed = state_of(tmp_path, settings, killer=again)
+    assert again.steps == 15 - 4
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from attfm.errors import ConfigError
+from attfm.errors import ConfigError, TrainingError
 from attfm.files import written_whole
 from attfm.train.observer import Observer
 
@@ -79,11 +79,17 @@ class Checkpoints(Observer):
         return _pack({**state, "identity": self._identity})
 
     def _write(self, files: Mapping[str, bytes]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for name, content in {**self._ended, **files}.items():
-            digest = hashlib.sha256(content).hexdigest()[:16]
-            with written_whole(self._folder / f"{name}-{digest}.safetensors") as path:
-                path.write_bytes(content)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for name, content in {**self._ended, **files}.items():
+                digest = hashlib.sha256(content).hexdigest()[:16]
+                with written_whole(self._folder / f"{name}-{digest}.safetensors") as path:
+                    path.write_bytes(content)
+        except OSError as error:
+            raise TrainingError(
+                f"A checkpoint can't be written into '{self._folder}' ({error.strerror}): make room there. Those before "
+                "it are kept."
+            ) from error
         self._ended = {}
         self._since, self._written = 0, time.monotonic()
 
