@@ -87,8 +87,8 @@ class Checkpoints(Observer):
                     path.write_bytes(content)
         except OSError as error:
             raise TrainingError(
-                f"A checkpoint can't be written into '{self._folder}' ({error.strerror}): make room there. Those before "
-                "it are kept."
+                f"A checkpoint can't be written into '{self._folder}' ({error.strerror}): make room there. Those "
+                "before it are kept."
             ) from error
         self._ended = {}
         self._since, self._written = 0, time.monotonic()
