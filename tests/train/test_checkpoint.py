@@ -88,7 +88,7 @@ def test_it_ends_where_it_would_have_ended(
         monkeypatch.setattr(trainer, "is_lazy", lambda *_: True)
     watch = Killer()
     whole = state_of(None, settings, killer=watch)
-    # In the midst of an epoch, exactly at an epoch's end (4 or 5 steps), in later trainings, and at the last step of all.
+    # In the midst of an epoch, exactly at its end (4 or 5 steps), in later trainings, and at the last step of all.
     for after in sorted({1, 4, 5, 7, watch.steps // 2, watch.steps}):
         folder = tmp_path / f"{after}"
         with pytest.raises(KilledError):
