@@ -76,7 +76,7 @@ def test_shared_options_are_bundled() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("train", "Missing argument 'TABLE'"),
+        ("train", "Which table is to be trained on?"),
         ("trian adult", "No such command 'trian'. Did you mean 'train'?"),
         ("train adult --sed 1", "No such option: --sed"),
         ("train adult --seed x", "Invalid value for '--seed'"),
