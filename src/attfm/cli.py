@@ -18,12 +18,14 @@ from attfm.commands.options import (
     Data,
     DataOrGlobal,
     DataOrResume,
+    EffectsOut,
     Force,
     Json,
     KeptColumns,
     NoInput,
     Out,
     Preset,
+    RawTerms,
     Resume,
     RowNumber,
     Run,
@@ -184,8 +186,10 @@ def train(
     if resume is not None or data is None:
         from attfm.commands.interrupted import resume_training
 
-        given = (data, target, valid, test, split, split_seed, weight, id_, preset, config, set_, seed, out)
-        resume_training(resume, output, alone=set(map(id, given)) == {id(None)} and report and not force)
+        free = (data, target, valid, test, split, split_seed, weight, id_, preset, config, set_, seed, out)
+        others = force, report, checkpoint_minutes, checkpoint_steps, reading
+        alone = all(option is None for option in free) and others == (False, True, 5.0, 0, Reading())
+        resume_training(resume, output, alone=alone)
         return
     from attfm.commands.settings import gather_config
 
@@ -290,12 +294,8 @@ def explain(
     rows: Annotated[int | None, typer.Option(min=1, help="explain so many rows from the top (default: 3)")] = None,
     row: RowNumber = None,
     top: Annotated[int, typer.Option(min=1, help="effects shown for each row, or fields and pairs")] = 10,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="the formula's own terms, not effects relative to the training rows")
-    ] = False,
-    to: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="all rows, to .parquet, .csv, .tsv or .arrow")
-    ] = None,
+    raw: RawTerms = False,
+    to: EffectsOut = None,
     global_: Annotated[bool, typer.Option("--global", help="importance of fields and pairs, over all rows")] = False,
     check: Annotated[bool, typer.Option("--check", help="measure how far the explanations can be trusted")] = False,
     seeds: Annotated[int, typer.Option(min=0, help="with --check: refits with other seeds, as long as training")] = 0,

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from attfm.cli import main
+from attfm.commands.asked import Asked
+from attfm.commands.interrupted import Interruptible, go_on
+from attfm.config import Config, Reading
 from attfm.train.observer import FitProgress
 from tests.shop import write_shop
 
@@ -77,6 +80,14 @@ def test_a_new_training_does_not_go_on_by_itself(shop: str, monkeypatch: pytest.
     assert not Path("run.checkpoints").exists()
 
 
+def test_a_folder_named_as_a_bundled_table_is_not_taken_for_it(shop: str) -> None:
+    Path("adult").mkdir()
+    asked = Asked("adult", Reading(), None, None, None, None, None, None, force=False, report=False)
+    with Interruptible(Path("run"), asked, Config(), resumed=False):
+        again, _ = go_on("run")
+    assert again.data == "adult"
+
+
 def changed_table(folder: Path) -> None:
     write_shop(Path("shop.csv"), 300, seed=5)
 
@@ -120,6 +131,8 @@ def test_what_can_not_go_on_is_told(
         (["--resume", "nowhere"], "There is no interrupted training of 'nowhere'"),
         (["adult", "--resume", "run"], "give it alone"),
         (["--resume", "run", "--seed", "0"], "give it alone"),
+        (["--resume", "run", "--separator", ";"], "give it alone"),
+        (["--resume", "run", "--checkpoint-steps", "5"], "give it alone"),
         ([], "Which table is to be trained on?"),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 from attfm.config import Config
 from attfm.data.inference import infer_schema
 from attfm.data.sources.source import open_source
-from attfm.errors import ConfigError, TrainingError
+from attfm.errors import ConfigError, RunFolderError
 from attfm.train import trainer
 from attfm.train.checkpoint import Checkpoints
 from attfm.train.fit import fit
@@ -131,8 +131,11 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
-def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, written = CASES["adagrad"], 0
+@pytest.mark.parametrize("case", ["adagrad", "strengths of a regression"])
+def test_a_full_disk_is_told_and_what_was_written_stays(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, written = CASES[case], 0
     watch, write = Killer(), Path.write_bytes
     whole = state_of(None, settings, killer=watch)
 
@@ -146,7 +149,7 @@ def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path: Path, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_bytes", full)
-        with pytest.raises(TrainingError, match=r"No space left on device.*make room"):
+        with pytest.raises(RunFolderError, match=r"No space left on device.*make room"):
             state_of(tmp_path, settings, killer=Killer())
     assert len(list(tmp_path.iterdir())) == 2  # nothing half-written
     again = Killer()

@@ -9,6 +9,7 @@ from typing import Any
 from attfm.commands.asked import Asked
 from attfm.commands.console import Output
 from attfm.config import Config, Reading
+from attfm.data.datasets import DATASETS
 from attfm.errors import ConfigError
 from attfm.files import written_whole
 from attfm.train.checkpoint import Checkpoints
@@ -88,5 +89,7 @@ def resume_training(run: str | None, output: Output, *, alone: bool) -> None:
 
 
 def _absolute(path: str | None) -> str | None:
-    """Return a path that another working directory does not change; what is no path stays."""
-    return str(Path(path).expanduser().absolute()) if path and Path(path).expanduser().exists() else path
+    """Return a path that another working directory does not change; what is no path, such as "adult", stays."""
+    if path is None or path in DATASETS or not Path(path).expanduser().exists():
+        return path
+    return str(Path(path).expanduser().absolute())

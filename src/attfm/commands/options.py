@@ -39,6 +39,12 @@ RowNumber = Annotated[
 TrainTable = Annotated[
     str | None, typer.Option(metavar="TABLE", help="with --seeds: what the run was trained on (default: TABLE)")
 ]
+RawTerms = Annotated[
+    bool, typer.Option("--raw", help="the formula's own terms, not effects relative to the training rows")
+]
+EffectsOut = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="all rows, to .parquet, .csv, .tsv or .arrow")
+]
 DataOrResume = Annotated[
     str | None,
     typer.Argument(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from attfm.errors import ConfigError, TrainingError
+from attfm.errors import ConfigError, RunFolderError
 from attfm.files import written_whole
 from attfm.train.observer import Observer
 
@@ -86,7 +87,7 @@ class Checkpoints(Observer):
                 with written_whole(self._folder / f"{name}-{digest}.safetensors") as path:
                     path.write_bytes(content)
         except OSError as error:
-            raise TrainingError(
+            raise RunFolderError(
                 f"A checkpoint can't be written into '{self._folder}' ({error.strerror}): make room there. Those "
                 "before it are kept."
             ) from error
@@ -105,7 +106,7 @@ class Checkpoints(Observer):
 
 
 def _identity(trainer: "Trainer") -> str:
-    """Return a digest of what a training learns from: rows, targets, weights, settings, sizes."""
+    """Return a digest of what a training learns from: rows, targets, weights, settings, sizes, and by which attfm."""
     digest = hashlib.sha256()
     for dataset in (trainer.data.train, trainer.data.valid):
         for part in () if dataset is None else dataset.ordered():
@@ -114,7 +115,12 @@ def _identity(trainer: "Trainer") -> str:
                 if tensor is not None:
                     digest.update(tensor.cpu().contiguous().numpy().tobytes())
     shapes = {name: list(tensor.shape) for name, tensor in trainer.module.state_dict().items()}
-    settings = trainer.config.model_dump(mode="json"), trainer.module.config.model_dump(mode="json"), shapes
+    settings = (
+        trainer.config.model_dump(mode="json"),
+        trainer.module.config.model_dump(mode="json"),
+        shapes,
+        version("attfm"),
+    )
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from attfm.config import Config
-from attfm.data.codecs.codec import FIRST_VALUE
 from attfm.errors import TrainingError
 from attfm.model.modules import FactorizationMachine
-from attfm.train.knots import knots_of_rows
+from attfm.train.knots import has_knots, knots_of_rows
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared
 from attfm.train.trainer import STOPPED_ON_REQUEST, History
@@ -42,7 +41,7 @@ def choose_strength(
     """
     data = prepared.data
     choosable = config.train.optimizer == "adam" and config.train.early_stopping and data.valid is not None
-    knotted = has_knots(prepared)
+    knotted = has_knots(prepared.encoder.fields, knots_of_rows(len(data.train)))
     if not choosable or (not data.task.is_classification and len(candidates(config, knotted=knotted)) == 1):
         return config, None
     rows = len(data.train)
@@ -80,12 +79,6 @@ def _classifying(config: Config, tried: list[History]) -> Iterator[Config]:
     worse = len(tried[0].epochs) - tried[0].best_epoch
     if tried[0].best_epoch <= FAST_EPOCHS and worse >= config.train.patience:
         yield config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": SLOW_RATE})})
-
-
-def has_knots(prepared: Prepared) -> bool:
-    """Return whether some field has more bins than there are knots for the training rows."""
-    bins = max((field.size - FIRST_VALUE for field in prepared.encoder.fields if field.ordered), default=0)
-    return bins > knots_of_rows(len(prepared.data.train))
 
 
 def candidates(config: Config, *, knotted: bool = True) -> list[Config]:

@@ -77,6 +77,11 @@ class Knots:
         return bool((self.left != np.arange(len(self.left))).any())
 
 
+def has_knots(fields: Sequence[Field], most: int) -> bool:
+    """Return whether some field has more bins than so many knots; 0: there are none."""
+    return most > 0 and any(field.ordered and field.size - FIRST_VALUE > most for field in fields)
+
+
 def _spread(counts: Integers, most: int) -> Integers:
     """Return the bins, rising and of at least one row each, that are knots."""
     seen = np.flatnonzero(counts)

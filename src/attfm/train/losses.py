@@ -57,7 +57,9 @@ class Smoothness:
         if not self._adaptive or len(self.factors) < 2:
             return
         squares = (self.table[self._right] - self.table[self._left]).square().sum(1)
-        total, rows = (torch.zeros_like(self.factors).index_add_(0, self._run, x) for x in (squares, squares * 0 + 1))
+        total, rows = (
+            torch.zeros_like(self.factors).index_add_(0, self._run, x) for x in (squares, torch.ones_like(squares))
+        )
         mean = (total / rows).clamp(min=1e-12).log()
         self.factors = ((mean.mean() - mean) * _BY_EVIDENCE).exp().clamp(1 / _MOST_APART, _MOST_APART)
 

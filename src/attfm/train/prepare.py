@@ -139,10 +139,9 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     table, schema = tables.table, tables.schema
     if fitted is None:
         target = Target.fit(table.labels, task=config.train.task, name=tables.target).as_written(tables.written)
+        schema = _finer(schema, config.data, task_of(target).name)
     else:
         target = fitted.target
-    if fitted is None:
-        schema = _finer(schema, config.data, task_of(target).name)
     task, codes = task_of(target), target.encode(table.labels, table.source.reading or PLAIN)
     weight = row_weights(table.weight, len(codes))
     if fitted is None:

@@ -14,7 +14,7 @@ from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, Single
 from attfm.data.codecs.rates import Composition, FieldRates, Floats, Integers, Outcomes
 from attfm.data.dataset import Examples, InMemoryDataset, gathered
 from attfm.data.encoder import Encoder
-from attfm.train.knots import Knots, knots_of_rows
+from attfm.train.knots import Knots, has_knots, knots_of_rows
 from attfm.train.screening import screen
 from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs, StatisticalMachine
 from attfm.train.trainer import TrainingData
@@ -62,7 +62,7 @@ def enrich(
     rated = [f for f, field in enumerate(encoder.fields) if settings.rates and _is_rated(field, settings.rate_levels)]
     remembers = most_pairs > 0 and config.model.pairs and len(encoder.fields) > 1
     most = knots_of_rows(len(data.train)) if settings.knots == "auto" else settings.knots
-    knotted = most > 0 and any(field.ordered and field.size - FIRST_VALUE > most for field in encoder.fields)
+    knotted = has_knots(encoder.fields, most)
     if not rated and not remembers and not knotted:
         return None
     examples = gathered(data.train)
