@@ -3,10 +3,7 @@
 import functools
 import os
 import sys
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import typer
@@ -49,13 +46,10 @@ from attfm.commands.options import (
     arguments_of,
     signature_of,
 )
+from attfm.commands.reported import DONE, FAILED, INTERRUPTED, reported
 from attfm.config import Reading
-from attfm.errors import AttfmError, DataWarning, MissingExtraError, TrainingError
 
 # The bodies import what they need when they run: `attfm --help` does not wait for torch.
-
-DONE, FAILED, BAD_USE = 0, 1, 2
-INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + the number of the signal, as shells have it
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,59 +67,13 @@ def _command(body: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(body)
     def run(debug: bool, **options: Any) -> None:
-        with _reported(debug):
+        with reported(debug):
             body(**arguments_of(body, options))
             sys.stdout.flush()
 
     vars(run)["__signature__"] = signature_of(body)  # which typer reads
     app.command()(run)
     return body
-
-
-@contextmanager
-def _reported(debug: bool) -> Iterator[None]:
-    """Turn errors into a sentence on stderr (and a traceback, to debug) and an exit code; print warnings of data."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", DataWarning)
-            warnings.showwarning = _warning_printer(warnings.showwarning)
-            yield
-    except KeyboardInterrupt:
-        print("attfm: interrupted, nothing half-written is left.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        # Nobody reads any more; Python must not try to flush the rest when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(PIPE_CLOSED) from None
-    except typer.Exit:
-        raise
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        if isinstance(error, AttfmError):
-            print(f"attfm: {error}", file=sys.stderr)
-            failed = isinstance(error, TrainingError | MissingExtraError)
-            raise typer.Exit(FAILED if failed else BAD_USE) from None
-        print(
-            f"attfm: {type(error).__name__}: {error or 'no message'}. This was not foreseen; run again with "
-            "--debug for the traceback.",
-            file=sys.stderr,
-        )
-        raise typer.Exit(FAILED) from None
-
-
-def _warning_printer(others: Callable[..., None]) -> Callable[..., None]:
-    """Return what shows warnings: those of data on stderr as a sentence, each once, and others as ever."""
-    printed = set[str]()
-
-    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        if not issubclass(category, DataWarning):
-            others(message, category, *place, **options)
-        elif str(message) not in printed:
-            printed.add(str(message))
-            print(f"attfm: warning: {message}", file=sys.stderr)
-
-    return show
 
 
 def _show_version(asked: bool) -> None:

@@ -7,6 +7,7 @@ AttfmError
 │   └── TargetError             the target is absent, constant, missing or of the wrong type
 ├── ConfigError (ValueError)    a setting is unknown, of the wrong type or out of range
 ├── RunFolderError              a saved model is damaged, incomplete or of a newer format
+├── CacheError                  encoded rows on disk are damaged while they are read
 ├── TrainingError               training can't go on (the loss is not finite, say)
 └── MissingExtraError (ImportError)   an optional package is not installed
 
@@ -50,6 +51,10 @@ class ConfigError(AttfmError, ValueError):
 
 class RunFolderError(AttfmError):
     """A saved model is damaged, incomplete or written by a newer version."""
+
+
+class CacheError(AttfmError):
+    """Encoded rows on disk are not what was written there."""
 
 
 class TrainingError(AttfmError):

@@ -44,14 +44,14 @@ def test_a_rows_own_target_changes_its_own_statistics_by_nothing(ordered: bool) 
     of, rng = outcomes(ordered=ordered), np.random.default_rng(1)
     own, other = rng.integers(0, 12, ROWS), rng.integers(0, 9, ROWS)
     field = [Field("a", "a", "categorical", 14), Field("b", "b", "categorical", 11, start=14)]
-    levels = PairLevels.of(field, [own + 2, other + 16])
+    levels = PairLevels.of(field, {})
     keys, seen = levels.keys(np.array([[0, 1]])), 0
     for row in range(0, ROWS, 11):
         statistics = []
         for version in (of, changed(of, row)):
             version.__dict__["base"] = of.base  # the base rate is that of all rows, its own among them
-            singles = SingleRates(own, 14, version), SingleRates(other, 11, version)
-            pair = PairStatistics(keys, 0, (own, other), singles, version)
+            singles = SingleRates.of(own, 14, version), SingleRates.of(other, 11, version)
+            pair = PairStatistics.of(keys, 0, (own, other), singles, version)
             statistics.append((singles[0].of_rows, pair.of_rows))
         for before, after in zip(*statistics, strict=True):
             assert abs(before[row] - after[row]) < 1e-9  # of sums less a part: rounded, no more
@@ -97,11 +97,9 @@ def test_pairs_say_what_goes_beyond_the_two_values() -> None:
     a, b = rng.integers(0, 2, (2, rows))
     values = (rng.random(rows) < np.where(a == b, 0.8, 0.2)).astype(np.float64)[:, None]
     of = Outcomes(values, np.ones(rows), np.arange(rows) % 20, True)
-    levels = PairLevels.of(
-        [Field("a", "a", "categorical", 4), Field("b", "b", "categorical", 4, start=4)], [a + 2, b + 6]
-    )
+    levels = PairLevels.of([Field("a", "a", "categorical", 4), Field("b", "b", "categorical", 4, start=4)], {})
     keys = levels.keys(np.array([[0, 1]]))
-    pair = PairStatistics(keys, 0, (a + 2, b + 2), (SingleRates(a + 2, 4, of), SingleRates(b + 2, 4, of)), of)
+    pair = PairStatistics.of(keys, 0, (a + 2, b + 2), (SingleRates.of(a + 2, 4, of), SingleRates.of(b + 2, 4, of)), of)
     statistic, count = pair.elsewhere(np.array([2, 2, 0]), np.array([2, 3, 0]))
     np.testing.assert_allclose(statistic[:2, 0], [np.log(4), -np.log(4)], atol=0.25)
     assert statistic[2, 0] == 0 == count[2]
@@ -118,7 +116,7 @@ def test_ordered_fields_have_at_most_32_levels_in_pairs_and_other_kinds_take_no_
         Field("empty", "empty", "categorical", 2, start=300),
     ]
     ids = np.random.default_rng(6).integers(2, 257, 5000)
-    levels = PairLevels.of(fields, [ids, ids * 0 + 259, ids * 0 + 262, ids * 0 + 300])
+    levels = PairLevels.of(fields, {0: np.bincount(ids, minlength=257)})
     assert levels.fields == [0]
     assert levels.sizes[0] == 34
     of_x = levels.of_feature[:257]

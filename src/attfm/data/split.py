@@ -182,17 +182,24 @@ def _split(rows: RowNumbers, codes: NDArray[Any], cut: _Cut) -> tuple[RowNumbers
 
 def _latest(times: NDArray[Any], cut: _Cut) -> NDArray[np.bool_]:
     """Return which rows are the latest ones, as near to the fraction as rows of equal times allow."""
-    in_order = np.sort(times)
+    return np.asarray(times >= first_of_latest(np.sort(times), cut.fraction, str(cut.grouping.column)))
+
+
+def first_of_latest(in_order: NDArray[Any], fraction: float, column: str) -> Any:
+    """Return the first of the latest times, about such a fraction of them; raise ConfigError where all are the same.
+
+    in_order : the times of the rows, rising
+    """
     starts = np.flatnonzero(in_order[1:] != in_order[:-1]) + 1  # of the later times
     if not len(starts):
         raise ConfigError(
-            f"Column '{cut.grouping.column}' has one time only in the {len(times):,} rows of which the latest "
-            f"{100 * cut.fraction:.3g} % are to be held out. Split by a column with more times."
+            f"Column '{column}' has one time only in the {len(in_order):,} rows of which the latest "
+            f"{100 * fraction:.3g} % are to be held out. Split by a column with more times."
         )
     # By their odds: half of what was wanted and twice as much are equally far, on either side.
-    wanted = np.log((1 - cut.fraction) / cut.fraction)
-    nearest = np.abs(np.log(starts / (len(times) - starts)) - wanted).argmin()
-    return np.asarray(times >= in_order[starts[nearest]])
+    wanted = np.log((1 - fraction) / fraction)
+    nearest = np.abs(np.log(starts / (len(in_order) - starts)) - wanted).argmin()
+    return in_order[starts[nearest]]
 
 
 def _split_groups(

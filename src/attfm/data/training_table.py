@@ -47,24 +47,28 @@ def read_training_table(
     reading = source.reading or Reading()
     if split is not None:
         check_split_column(source, split, target=target)
-    table, written = source.verbatim([target]), dict[str, str]()
+    written = dict[str, str]()
     gathered: dict[str, list[pa.Array]] = {name: [] for name in (target, weight, split and split.column) if name}
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for batch in table.batches():
-            stored = source.schema.field(target).type
-            if batch.schema.field(target).type != stored:
-                terms = StoredTerms(target, stored, reading)
-                batch = _typed(batch, terms, written)
+        for batch in labelled_batches(source, target, written):
             for name, parts in gathered.items():
                 part = batch.column(name)
                 parts.append(pa.concat_arrays([part, part[:0]]))  # a copy: a slice could keep the whole batch
             yield batch
 
     schema = infer_schema(batches(), source.schema, target=target, weight=weight, config=config, source=source)
-    weights = None if weight is None else _weights(pa.chunked_array(gathered[weight]), weight, reading)
+    weights = None if weight is None else weights_in(pa.chunked_array(gathered[weight]), weight, reading)
     grouping = BY_CHANCE if split is None else grouping_of_column(gathered[split.column], source, schema, split)
     return TrainingTable(schema, pa.chunked_array(gathered[target]), weights, written, grouping)
+
+
+def labelled_batches(source: Source, target: str, written: dict[str, str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table, its target in the type of its column; note in `written` how labels of text stand."""
+    stored = source.schema.field(target).type
+    terms = StoredTerms(target, stored, source.reading or Reading())
+    for batch in source.verbatim([target]).batches():
+        yield batch if batch.schema.field(target).type == stored else _typed(batch, terms, written)
 
 
 def _typed(batch: pa.RecordBatch, terms: StoredTerms, written: dict[str, str]) -> pa.RecordBatch:
@@ -79,7 +83,10 @@ def _typed(batch: pa.RecordBatch, terms: StoredTerms, written: dict[str, str]) -
     return batch.set_column(place, pa.field(terms.name, terms.stored), labels)
 
 
-def _weights(column: pa.ChunkedArray, name: str, reading: Reading) -> NDArray[np.float64]:
+def weights_in(
+    column: pa.ChunkedArray, name: str, reading: Reading, *, first_row: int = 0
+) -> NDArray[np.float64]:
+    """Return the weights of rows, of which the first has the number `first_row`; DataError where some can't be."""
     terms = StoredTerms(name, pa.float64(), reading)
     weights = read_column(pa.chunked_array([terms.apply(part, BadValues()) for part in column.chunks]), name=name)
     wrong = np.flatnonzero(~(weights >= 0))
@@ -87,7 +94,7 @@ def _weights(column: pa.ChunkedArray, name: str, reading: Reading) -> NDArray[np
         first = "missing" if np.isnan(weights[wrong[0]]) else f"{weights[wrong[0]]:g}"
         raise DataError(
             f"Weight column '{name}': {len(wrong):,} of {len(weights):,} weights are missing or negative "
-            f"(first: {first}, row {wrong[0]:,}). Give a number of at least 0 in every row."
+            f"(first: {first}, row {first_row + wrong[0]:,}). Give a number of at least 0 in every row."
         )
     return weights
 
@@ -100,4 +107,4 @@ def column_of(source: Source, name: str) -> pa.ChunkedArray:
 
 def weights_of(source: Source, name: str | None) -> NDArray[np.float64] | None:
     """Return the weights of the rows, None without such a column; raise DataError where some can't be weights."""
-    return None if name is None else _weights(column_of(source, name), name, source.reading or Reading())
+    return None if name is None else weights_in(column_of(source, name), name, source.reading or Reading())

@@ -1,6 +1,6 @@
 """Numeric fields as linear splines while a model learns: a bin between two knots says what both say, by distance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -34,7 +34,7 @@ class Knots:
 
     @classmethod
     def of(
-        cls, fields: Sequence[Field], ids: Sequence[NDArray[np.integer]], edges: Sequence[NDArray[np.float64] | None],
+        cls, fields: Sequence[Field], counts: Mapping[int, Integers], edges: Sequence[NDArray[np.float64] | None],
         *, most: int,
     ) -> Self:  # fmt: skip
         """Return about `most` knots for each field of more ordered features.
@@ -44,22 +44,22 @@ class Knots:
 
         Parameters
         ----------
-        ids : feature ids of the training rows, field by field
+        counts : how many training rows each feature of an ordered field has, int64 (size,), by field
         edges : float64 (bins + 1,) of each field, for the distances of bins; None: neighbours are equally far apart
         """
         features = max(field.stop for field in fields)
         left, share = np.arange(features), np.zeros(features, np.float32)
         right, neighbours = left.copy(), [np.empty((2, 0), np.int64)]
-        for field, of_rows, ends in zip(fields, ids, edges, strict=True):
+        for f, (field, ends) in enumerate(zip(fields, edges, strict=True)):
             bins = field.size - FIRST_VALUE
             if not field.ordered:
                 continue
             first = field.start + FIRST_VALUE
-            counts = np.bincount(np.asarray(of_rows, np.int64) - field.start, minlength=field.size)[FIRST_VALUE:]
-            if bins <= most or not counts.any():
+            of_bins = counts[f][FIRST_VALUE:]
+            if bins <= most or not of_bins.any():
                 neighbours.append(first + np.stack([np.arange(bins - 1), np.arange(1, bins)]))
                 continue
-            knots = _spread(counts, most)
+            knots = _spread(of_bins, most)
             place = np.arange(bins, dtype=np.float64) if ends is None else 0.5 * ends[:-1] + 0.5 * ends[1:]
             after = np.clip(np.searchsorted(knots, np.arange(bins), side="right"), 1, max(len(knots) - 1, 1))
             low, high = knots[after - 1], knots[np.minimum(after, len(knots) - 1)]

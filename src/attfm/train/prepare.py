@@ -139,7 +139,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     table, schema = tables.table, tables.schema
     if fitted is None:
         target = Target.fit(table.labels, task=config.train.task, name=tables.target).as_written(tables.written)
-        schema = _finer(schema, config.data, task_of(target).name)
+        schema = finer(schema, config.data, task_of(target).name)
     else:
         target = fitted.target
     task, codes = task_of(target), target.encode(table.labels, table.source.reading or PLAIN)
@@ -191,7 +191,7 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     )  # fmt: skip
 
 
-def _finer(schema: Schema, config: DataConfig, task: TaskName) -> Schema:
+def finer(schema: Schema, config: DataConfig, task: TaskName) -> Schema:
     """Return the schema with finer bins for a regression, in the columns whose bins nobody chose."""
     if task != "regression" or config.max_bins != "auto":
         return schema

@@ -129,13 +129,13 @@ def screen(
     fields = levels.fields
     own = {f: levels.of_rows(batch, f)[rows] for f in fields}
     others = None if valid is None else {f: levels.of_rows(valid[0], f) for f in fields}
-    singles = {f: SingleRates(own[f], int(levels.sizes[f]), before) for f in fields}
+    singles = {f: SingleRates.of(own[f], int(levels.sizes[f]), before) for f in fields}
     trained, held_out = _additive(own, others, levels, before, valid)
 
     def judge(pair: tuple[int, int]) -> ScreenedPair:
         i, j = pair
         keys = levels.keys(np.array([pair]))
-        statistics = PairStatistics(keys, 0, (own[i], own[j]), (singles[i], singles[j]), before)
+        statistics = PairStatistics.of(keys, 0, (own[i], own[j]), (singles[i], singles[j]), before)
         bins = statistics.bins()
         found, _ = bins.find(statistics.of_rows, statistics.rows)
         steps = [
@@ -151,8 +151,8 @@ def screen(
     def related(pair: ScreenedPair) -> ScreenedPair:
         i, j = pair.fields
         keys = levels.keys(np.array([pair.fields]))
-        singles_of = [SingleRates(own[f], int(levels.sizes[f]), out_of_fold) for f in (i, j)]
-        statistics = PairStatistics(keys, 0, (own[i], own[j]), (singles_of[0], singles_of[1]), out_of_fold)
+        singles_of = [SingleRates.of(own[f], int(levels.sizes[f]), out_of_fold) for f in (i, j)]
+        statistics = PairStatistics.of(keys, 0, (own[i], own[j]), (singles_of[0], singles_of[1]), out_of_fold)
         return replace(pair, relation=trained.correlation(statistics.of_rows))
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:

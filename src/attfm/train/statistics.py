@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attfm.config import Config, ModelConfig
 from attfm.data.batch import Batch
+from attfm.data.cache import CachedDataset
 from attfm.data.codecs.codec import FIRST_VALUE, Field
 from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, SingleRates
 from attfm.data.codecs.rates import Composition, FieldRates, Floats, Integers, Outcomes
@@ -17,6 +18,7 @@ from attfm.data.encoder import Encoder
 from attfm.train.knots import Knots, has_knots, knots_of_rows
 from attfm.train.screening import screen
 from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs, StatisticalMachine
+from attfm.train.streamed_statistics import statistics_of
 from attfm.train.trainer import TrainingData
 
 FOLDS = 20
@@ -65,8 +67,14 @@ def enrich(
     knotted = has_knots(encoder.fields, most)
     if not rated and not remembers and not knotted:
         return None
+    if isinstance(data.train, CachedDataset):
+        counts, pairs = data.train.rows.counts_of_ordered, most_pairs if remembers else 0
+        found = statistics_of(data, data.train, encoder, config, rated=rated, most_pairs=pairs, chosen=chosen)
+        knots = knots_of(encoder, counts, most) if knotted else None
+        enriched = replace(data, train=found.train, valid=found.valid)
+        return Enriched(found.composition, knots, found.pairs, enriched, found.straddling)
     examples = gathered(data.train)
-    knots = _knots(encoder, examples.rows, most) if knotted else None
+    knots = knots_of(encoder, feature_counts(encoder.fields, examples.rows), most) if knotted else None
     codes = examples.target.numpy() if task.is_classification else None
     folds = data.grouping.folds(len(examples), FOLDS, settings.seed, codes)
     if folds.count < 2:  # all rows are of one group, or of one time
@@ -86,7 +94,7 @@ def enrich(
     rows, pairs, valid = replace(examples.rows, ids=ids), None, None if data.valid is None else gathered(data.valid)
     straddling: tuple[tuple[int, int], ...] = ()
     if remembers:
-        levels = PairLevels.of(encoder.fields, [examples.rows.field(f).ids for f in range(len(encoder.fields))])
+        levels = PairLevels.of(encoder.fields, feature_counts(encoder.fields, examples.rows))
         held_out = None if valid is None else (valid.rows, values(valid), _relative(valid))
         if chosen is None:
             screened = screen(examples.rows, outcomes, levels, held_out, seed=settings.seed)
@@ -104,11 +112,17 @@ def enrich(
     return Enriched(composition, knots, pairs, replace(data, train=train, valid=held), straddling)
 
 
-def _knots(encoder: Encoder, rows: Batch, most: int) -> Knots:
-    """Return the knots of the fields, as the training rows lie."""
-    numbers = range(len(encoder.fields))
-    ids = [rows.field(f).ids if encoder.fields[f].ordered else np.empty(0, np.int64) for f in numbers]
-    return Knots.of(encoder.fields, ids, [encoder.bin_edges(f) for f in numbers], most=most)
+def knots_of(encoder: Encoder, counts: Mapping[int, Integers], most: int) -> Knots:
+    """Return the knots of the fields, as the training rows lie; counts : see `feature_counts`."""
+    return Knots.of(encoder.fields, counts, [encoder.bin_edges(f) for f in range(len(encoder.fields))], most=most)
+
+
+def feature_counts(fields: Sequence[Field], rows: Batch) -> dict[int, Integers]:
+    """Return how many rows each feature of an ordered field has, int64 (size,), by field."""
+    return {
+        f: np.bincount(rows.field(f).ids - field.start, minlength=field.size)
+        for f, field in enumerate(fields) if field.ordered
+    }  # fmt: skip
 
 
 def _is_rated(field: Field, few: int) -> bool:
@@ -163,7 +177,7 @@ def _remembered(
     keys = levels.keys(pairs)
     own = {f: levels.of_rows(batch, f) for f in np.unique(pairs).tolist()}
     others = {} if valid is None else {f: levels.of_rows(valid.rows, f) for f in own}
-    singles = {f: SingleRates(own[f], int(levels.sizes[f]), outcomes) for f in own}
+    singles = {f: SingleRates.of(own[f], int(levels.sizes[f]), outcomes) for f in own}
     width = outcomes.outputs + 1
     of_rows = np.zeros((len(batch), width, len(pairs)), np.uint8)
     of_valid = np.zeros((0 if valid is None else len(valid), width, len(pairs)), np.uint8)
@@ -171,7 +185,7 @@ def _remembered(
     known: list[KnownPairs] = []
     least_rows = _least_rows(keys, own, config)
     for p, (i, j) in enumerate(pairs.tolist()):
-        statistics = PairStatistics(keys, p, (own[i], own[j]), (singles[i], singles[j]), outcomes)
+        statistics = PairStatistics.of(keys, p, (own[i], own[j]), (singles[i], singles[j]), outcomes)
         bins = statistics.bins(least_rows=least_rows)
         layout.add(p, bins)
         of_rows[:, :, p] = np.column_stack(bins.find(statistics.of_rows, statistics.rows))

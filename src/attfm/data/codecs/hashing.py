@@ -55,7 +55,7 @@ def hash_strings(strings: pa.Array) -> NDArray[np.uint64]:
         hashes[start:stop] = _hash_block(content, offsets[start : stop + 1])
         start = stop
     if strings.null_count:
-        hashes[strings.is_null().to_numpy(zero_copy_only=False)] = _mix(np.zeros(1, np.uint64))
+        hashes[strings.is_null().to_numpy(zero_copy_only=False)] = mix(np.zeros(1, np.uint64))
     return hashes
 
 
@@ -67,7 +67,7 @@ def _hash_block(content: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArr
     np.cumsum(terms, out=sums[1:])  # wraps modulo 2^64, which is what makes the differences exact
     starts, stops = offsets[:-1] - first, offsets[1:] - first
     # The running sum holds B^(start + i); the inverse power takes each string back to B^i.
-    return _mix((sums[stops] - sums[starts]) * _powers(_BASE_INVERSE, size + 1)[starts])
+    return mix((sums[stops] - sums[starts]) * _powers(_BASE_INVERSE, size + 1)[starts])
 
 
 def _powers(base: np.uint64, count: int) -> NDArray[np.uint64]:
@@ -76,7 +76,7 @@ def _powers(base: np.uint64, count: int) -> NDArray[np.uint64]:
     return np.cumprod(powers, dtype=np.uint64)
 
 
-def _mix(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Spread every input bit over all output bits (the finaliser of splitmix64, Steele et al. 2014)."""
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

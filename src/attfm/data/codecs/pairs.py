@@ -1,8 +1,8 @@
 """Pairs of values: which value pair a row has in two fields, and what the target was in the rows that had it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +31,20 @@ class PairLevels:
     sizes: Integers
 
     @classmethod
-    def of(cls, fields: Sequence[Field], ids: Sequence[NDArray[np.integer[Any]]]) -> Self:
-        """Return the levels of all fields; ids : feature ids of the training rows, field by field."""
+    def of(cls, fields: Sequence[Field], counts: Mapping[int, Integers]) -> Self:
+        """Return the levels of all fields.
+
+        counts : how many training rows each feature of an ordered field has, int64 (size,), by field
+        """
         level = np.zeros(fields[-1].stop if fields else 0, np.int32)
         sizes = np.zeros(len(fields), np.int64)
-        for f, (field, own) in enumerate(zip(fields, ids, strict=True)):
+        for f, field in enumerate(fields):
             if field.kind not in _KINDS or field.size <= FIRST_VALUE:
                 continue
             levels = np.arange(field.size)
             if field.ordered and field.size > NUMERIC_LEVELS + FIRST_VALUE:
-                counts = np.bincount(own - field.start, minlength=field.size)[FIRST_VALUE:]
-                middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
+                rows = counts[f][FIRST_VALUE:]
+                middle = (np.cumsum(rows) - rows / 2) / max(rows.sum(), 1)
                 coarse = np.minimum((middle * NUMERIC_LEVELS).astype(np.int64), NUMERIC_LEVELS - 1)
                 levels[FIRST_VALUE:] = FIRST_VALUE + np.unique(coarse, return_inverse=True)[1].reshape(-1)
             level[field.start : field.stop] = levels
@@ -81,19 +84,32 @@ class PairKeys:
         return keys
 
 
+@dataclass(frozen=True)
 class SingleRates:
     """What single values predict: the logits of their shrunk rates, to which those of pairs are compared.
 
-    Parameters
+    Attributes
     ----------
-    levels : int64 (rows,), of the training rows in the field; size : how many levels the field has
+    of_rows : float64 (rows, outputs), of each training row's level in a field, from the rows of the other folds
+    of_levels : float64 (levels, outputs), of each level in rows that are no training rows
     """
 
-    def __init__(self, levels: Integers, size: int, outcomes: Outcomes) -> None:
-        grouped = Grouped.of(levels, outcomes)
+    of_rows: Floats
+    of_levels: Floats
+
+    @classmethod
+    def of(cls, levels: Integers, size: int, outcomes: Outcomes) -> Self:
+        """Return those of a field of so many levels, of which the training rows have `levels`, int64 (rows,)."""
+        return cls.of_groups(Grouped.of(levels, outcomes), size, outcomes)
+
+    @classmethod
+    def of_groups(cls, grouped: Grouped, size: int, outcomes: Outcomes) -> Self:
+        """Return those of levels as groups; `of_rows` is then what `grouped.others` is of: rows, or cells of them."""
         every = grouped.all_rows.take(grouped.find(np.arange(size)))
-        self.of_rows = outcomes.link(grouped.others.rate(outcomes.base, RATE_PRIOR))
-        self.of_levels = outcomes.link(every.rate(outcomes.base, RATE_PRIOR))
+        return cls(
+            outcomes.link(grouped.others.rate(outcomes.base, RATE_PRIOR)),
+            outcomes.link(every.rate(outcomes.base, RATE_PRIOR)),
+        )
 
 
 class PairStatistics:
@@ -105,8 +121,8 @@ class PairStatistics:
     Parameters
     ----------
     keys, pair : PairKeys, and the number of the field pair in it
-    levels : two int64 (rows,), of the training rows in the two fields
-    singles : two SingleRates, of the two fields
+    grouped : Grouped, the training rows (or cells of them) by the keys of their value pairs
+    singles : two SingleRates, of the two fields, of the same rows (or cells)
     outcomes : of the training rows
 
     Attributes
@@ -116,17 +132,24 @@ class PairStatistics:
     """
 
     def __init__(
-        self,
+        self, keys: PairKeys, pair: int, grouped: Grouped, singles: tuple[SingleRates, SingleRates], outcomes: Outcomes
+    ) -> None:
+        self._keys, self._pair, self._singles, self._outcomes = keys, pair, singles, outcomes
+        self._grouped = grouped
+        self.of_rows = self._beyond(grouped.others, *(single.of_rows for single in singles))
+        self.rows = grouped.others.rows
+
+    @classmethod
+    def of(
+        cls,
         keys: PairKeys,
         pair: int,
         levels: tuple[Integers, Integers],
         singles: tuple[SingleRates, SingleRates],
         outcomes: Outcomes,
-    ) -> None:
-        self._keys, self._pair, self._singles, self._outcomes = keys, pair, singles, outcomes
-        self._grouped = Grouped.of(keys.of(pair, *levels), outcomes)
-        self.of_rows = self._beyond(self._grouped.others, *(single.of_rows for single in singles))
-        self.rows = self._grouped.others.rows
+    ) -> Self:
+        """Return the statistics of training rows; levels : two int64 (rows,), theirs in the two fields."""
+        return cls(keys, pair, Grouped.of(keys.of(pair, *levels), outcomes), singles, outcomes)
 
     def elsewhere(self, first: Integers, second: Integers) -> tuple[Floats, Floats]:
         """Return statistic (n, outputs) and count (n,) of levels in rows that are no training rows."""
@@ -141,7 +164,9 @@ class PairStatistics:
 
     def bins(self, *, least_rows: int = 1) -> StatisticBins:
         """Return the bins of the statistic and of the counts."""
-        return StatisticBins.of(self.of_rows, self.rows, bins=PAIR_BINS, least_rows=least_rows)
+        return StatisticBins.of(
+            self.of_rows, self.rows, bins=PAIR_BINS, least_rows=least_rows, times=self._grouped.times
+        )
 
     def _beyond(self, totals: Totals, first: Floats, second: Floats) -> Floats:
         outcomes = self._outcomes

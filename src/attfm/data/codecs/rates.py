@@ -13,6 +13,7 @@ Integers = NDArray[np.int64]
 
 RATE_BINS = 32
 RATE_PRIOR = 10.0  # rows of the base rate that every id begins with
+_MOST_DRAWN = 500_000  # training rows that bins are cut on, where these are told by cells
 _LEAST_RATE = 1e-4  # rates nearer to 0 and 1 have the same logit
 
 
@@ -28,6 +29,7 @@ class Outcomes:
     folds : int64 (rows,), a row's statistics are those of the rows in other folds
     is_rate : bool, whether means lie between 0 and 1, and are compared as logits
     ordered : bool, whether a row's statistics are of rows in earlier folds only
+    mean : float64 (outputs,) or None, that of all rows, where these are only some
     """
 
     values: Floats
@@ -35,6 +37,7 @@ class Outcomes:
     folds: Integers
     is_rate: bool
     ordered: bool = False
+    mean: Floats | None = None
 
     @property
     def outputs(self) -> int:
@@ -44,13 +47,18 @@ class Outcomes:
     @cached_property
     def base(self) -> Floats:
         """Mean of all rows, float64 (outputs,)."""
-        mean: Floats = (self.weight @ self.values) / self.weight.sum()
+        mean: Floats = (self.weight @ self.values) / self.weight.sum() if self.mean is None else self.mean
         return mean
+
+    @cached_property
+    def columns(self) -> Floats:
+        """What is summed of each row: weighted outcomes, weight, 1; float64 (rows, outputs + 2)."""
+        return np.column_stack([self.values * self.weight[:, None], self.weight, np.ones(len(self.weight))])
 
     @cached_property
     def by_fold(self) -> tuple[Integers, Floats]:
         """Rows in order of their folds, int64 (rows,), and what is summed of each, float64 (rows, outputs + 2)."""
-        weighted = np.column_stack([self.values * self.weight[:, None], self.weight, np.ones(len(self.weight))])
+        weighted = self.columns
         order = np.argsort(self.folds, kind="stable")
         return order, weighted[order]
 
@@ -104,6 +112,12 @@ class Totals:
             self.sums[places] * known[:, None], self.weight[places] * known, self.rows[places] * known
         )  # fmt: skip
 
+    def spread(self, places: Integers, groups: Integers) -> Self:
+        """Return the totals of rows: that of the row `places[n]` is the group `groups[n]`'s."""
+        of_rows = np.empty(len(places), np.int64)
+        of_rows[places] = groups
+        return type(self)(self.sums[of_rows], self.weight[of_rows], self.rows[of_rows])
+
     def rate(self, towards: Floats, prior: float) -> Floats:
         """Return the mean outcomes, (groups, outputs), with `prior` rows whose outcome is `towards` added to each."""
         rate: Floats = (self.sums + prior * towards) / (self.weight + prior)[:, None]
@@ -119,11 +133,13 @@ class Grouped:
     keys : int64 (groups,), rising, of the groups that training rows have
     all_rows : Totals (groups,), of all training rows, for rows that are none of them
     others : Totals (rows,), for each training row those of its group's rows in the other (or earlier) folds
+    times : float64 or None, how many rows each of `others` is of, where it is of cells: those of one group and fold
     """
 
     keys: Integers
     all_rows: Totals
     others: Totals
+    times: Floats | None = None
 
     @classmethod
     def of(cls, keys: Integers, outcomes: Outcomes) -> Self:
@@ -139,17 +155,29 @@ class Grouped:
         changes = key_changes | np.concatenate([[True], sorted_folds[1:] != sorted_folds[:-1]])
         starts = np.flatnonzero(changes)  # of the parts of a group in one fold
         parts = np.add.reduceat(columns[within], starts, axis=0)
-        first_parts = np.flatnonzero(key_changes[starts])
-        totals = np.add.reduceat(parts, first_parts, axis=0)
-        group = np.cumsum(key_changes[starts]) - 1
-        if outcomes.ordered:
-            before = np.cumsum(parts, axis=0) - parts
-            left = before - before[first_parts][group]
+        cells = cls.of_cells(sorted_keys[starts], parts, ordered=outcomes.ordered)
+        return cls(cells.keys, cells.all_rows, cells.others.spread(order, np.cumsum(changes) - 1))
+
+    @classmethod
+    def of_cells(cls, keys: Integers, sums: Floats, *, ordered: bool) -> Self:
+        """Return the statistics of groups that are summed by fold; `others` is then of the cells.
+
+        Parameters
+        ----------
+        keys : int64 (cells,), of the group of each cell, rising; those of a group in order of their folds
+        sums : float64 (cells, outputs + 2), see `Outcomes.by_fold`
+        ordered : whether the others of a cell are those of earlier folds only
+        """
+        key_changes = np.concatenate([[True], keys[1:] != keys[:-1]])
+        first_cells = np.flatnonzero(key_changes)
+        totals = np.add.reduceat(sums, first_cells, axis=0)
+        group = np.cumsum(key_changes) - 1
+        if ordered:
+            before = np.cumsum(sums, axis=0) - sums
+            left = before - before[first_cells][group]
         else:
-            left = totals[group] - parts
-        others = np.empty_like(columns)
-        others[order] = left[np.cumsum(changes) - 1]
-        return cls(sorted_keys[key_changes], Totals.of(totals), Totals.of(others))
+            left = totals[group] - sums
+        return cls(keys[key_changes], Totals.of(totals), Totals.of(left), sums[:, -1])
 
     def find(self, keys: Integers) -> Integers:
         """Return the group of each key, int64; -1 where no training row has it."""
@@ -175,13 +203,21 @@ class StatisticBins:
     least_rows: int = 1
 
     @classmethod
-    def of(cls, statistic: Floats, rows: Floats, *, bins: int, least_rows: int = 1) -> Self:
+    def of(
+        cls, statistic: Floats, rows: Floats, *, bins: int, least_rows: int = 1, times: Floats | None = None
+    ) -> Self:
         """Return at most `bins` bins that share the training rows evenly, for each output.
 
         Parameters
         ----------
         statistic : float64 (rows, outputs), of each training row; rows : float64 (rows,), its count
+        times : float64 (rows,) or None, how many training rows each of them stands for; None: itself
         """
+        if times is not None and len(times):
+            through = np.cumsum(times)
+            draws = min(int(through[-1]), _MOST_DRAWN)
+            drawn = np.searchsorted(through, (np.arange(draws) + 0.5) * (through[-1] / draws), side="right")
+            statistic, rows = statistic[drawn], rows[drawn]
         known = rows >= max(least_rows, 1)
         quantiles = np.linspace(0, 1, bins + 1)[1:-1]
         edges = tuple(
@@ -235,10 +271,14 @@ class FieldRates:
         features : int64 (entries,), numbers within the field, 0 to size - 1
         outcomes : of the entries: what that of their row is
         """
-        grouped = Grouped.of(features, outcomes)
+        return cls.of_groups(Grouped.of(features, outcomes), size, outcomes)
+
+    @classmethod
+    def of_groups(cls, grouped: Grouped, size: int, outcomes: Outcomes) -> Self:
+        """Return the bins of features as groups; `of_entries` is then what `grouped.others` is of: entries, or cells."""
         others, everywhere = grouped.others, grouped.all_rows.take(grouped.find(np.arange(size)))
         rates = [part.rate(outcomes.base, RATE_PRIOR) for part in (others, everywhere)]
-        bins = StatisticBins.of(rates[0], others.rows, bins=RATE_BINS)
+        bins = StatisticBins.of(rates[0], others.rows, bins=RATE_BINS, times=grouped.times)
         of_entries, of_features = (
             np.column_stack(bins.find(rate, part.rows))
             for rate, part in zip(rates, (others, everywhere), strict=True)

@@ -1,5 +1,6 @@
 """Finding and opening files: what kind a name says it is, decompressed bytes, and errors that help."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +69,13 @@ class DataFile:
         if stem.suffix in COMPRESSIONS:
             return Path(stem.stem).suffix, stem.suffix
         return stem.suffix, ""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the paths, sizes and times of the file, or of all files below the folder."""
+        asked = pafs.FileSelector(self.path, recursive=True) if self.is_folder else [self.path]
+        infos = sorted((i.path, i.size, i.mtime_ns) for i in self.filesystem.get_file_info(asked) if i.is_file)
+        return hashlib.sha256(repr(infos).encode()).hexdigest()
 
     @property
     def kind(self) -> str | None:

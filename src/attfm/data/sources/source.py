@@ -1,6 +1,7 @@
 """Tables in: files of several kinds and table objects, as batches of Arrow columns that can be read again."""
 
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,13 +44,17 @@ class Source:
     schema : pyarrow.Schema, of all columns
     num_rows : int or None, where it is known
     reading : Reading or None, how its text is read; None: as that of the training table
+    fingerprint : str, the same only of the same files with the same sizes and times; of a table in memory its own
     """
 
-    def __init__(self, name: str, reader: Reader, reading: Reading | None = None) -> None:
+    def __init__(
+        self, name: str, reader: Reader, reading: Reading | None = None, *, fingerprint: str | None = None
+    ) -> None:
         self.name = name
         self.schema = reader.schema
         self.num_rows = reader.num_rows
         self.reading = reading
+        self.fingerprint = uuid.uuid4().hex if fingerprint is None else fingerprint
         self._reader = reader
 
     def __repr__(self) -> str:
@@ -94,7 +99,7 @@ class Source:
         """Return the same table, where it is text with some columns as their cells stand, but for the spaces around."""
         if not isinstance(self._reader, DelimitedFile):
             return self
-        return Source(self.name, self._reader.verbatim(names), self.reading)
+        return Source(self.name, self._reader.verbatim(names), self.reading, fingerprint=self.fingerprint)
 
     def place(self, row: int) -> str:
         """Return where people find a row, by its number from 0: "line 18" of text, else "row 16"."""
@@ -106,7 +111,8 @@ class Source:
 
         A small file is then read once for any number of passes; a large one is read for each pass, as ever.
         """
-        return Source(self.name, _Kept(self, self._checked(columns), most_bytes), self.reading)
+        kept = _Kept(self, self._checked(columns), most_bytes)
+        return Source(self.name, kept, self.reading, fingerprint=self.fingerprint)
 
 
 class _Kept:
@@ -207,7 +213,7 @@ def open_source(
         from attfm.data.sources.arrow_files import open_arrow_file, open_folder
 
         reader = open_folder(file) if kind == "folder" else open_arrow_file(file, kind)
-    return Source(file.name, reader, reading)
+    return Source(file.name, reader, reading, fingerprint=file.fingerprint)
 
 
 def _libsvm(file: DataFile, reading: Reading, stored: Mapping[str, pa.DataType] | None) -> LibsvmFile:

@@ -1,0 +1,255 @@
+"""Training rows that are not kept in memory: encoded into a cache on disk, or found there."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from attfm.config import Config
+from attfm.data.cache import CachedDataset, CachedRows, RowsWriter
+from attfm.data.dealing import TEST, TRAIN, VALID, grouping_of_folds
+from attfm.data.encoder import Encoder
+from attfm.data.schema import Schema
+from attfm.data.sources.source import Source
+from attfm.data.split_column import split_by
+from attfm.data.survey import StreamedTable, Survey
+from attfm.data.target import Target
+from attfm.data.texts import PLAIN
+from attfm.data.training_table import labelled_batches, weights_in
+from attfm.data.unknown_values import UnknownValues
+from attfm.errors import CacheError, DataError, RunFolderError, TargetError
+from attfm.model.task import Task, task_of
+from attfm.train.prepare import Prepared, finer
+from attfm.train.trainer import TrainingData
+
+_PARTS = {TRAIN: "train", VALID: "valid", TEST: "test"}
+_FACTS, _SCHEMA, _TARGET, _VOCABULARY = "facts.json", "schema.json", "target.json", "vocabulary.arrow"
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """What `prepare_streamed` returns: the rows, how many the table has, and where they lie.
+
+    reused : whether they were there already
+    """
+
+    prepared: Prepared
+    rows: int
+    folder: Path
+    reused: bool
+
+
+def prepare_streamed(table: StreamedTable, config: Config) -> Streamed:
+    """Encode a table into a folder of its cache, in three passes, or find it there.
+
+    What was encoded from the same files, by the same settings and the same version of attfm, is taken again once its
+    checksums are right. Two processes that encode the same at a time do not see each other: the first to be done has
+    its folder kept.
+
+    Raises
+    ------
+    DataError, ConfigError : bad columns, labels, weights or settings, each with its sentence
+    RunFolderError : the cache can't be written
+    """
+    started = time.perf_counter()
+    folder = table.cache / _key(table, config)
+    reused = folder.is_dir()
+    if reused:
+        try:
+            return _opened(folder, config, started, reused=True)
+        except (CacheError, RunFolderError, OSError, ValueError, KeyError, pa.ArrowException):
+            shutil.rmtree(folder)  # damaged, or half removed: it is made anew
+    try:
+        table.cache.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(table.cache)
+        part = table.cache / f"{folder.name}.{socket.gethostname()}.{os.getpid()}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+    except OSError as error:
+        raise RunFolderError(f"The cache '{table.cache}' can't be written: {error.strerror}. Choose another.") from error
+    try:
+        _write(table, config, part)
+        try:
+            part.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    except OSError as error:
+        raise RunFolderError(
+            f"The cache '{table.cache}' can't be written ({error.strerror}): make room there, or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return _opened(folder, config, started, reused=False)
+
+
+def _key(table: StreamedTable, config: Config) -> str:
+    """Return the name of the folder of what these settings make of these files."""
+    asked = {
+        "attfm": version("attfm"), "target": table.target, "weight": table.weight, "seed": table.seed,
+        "parts": [part.fingerprint if isinstance(part, Source) else part for part in (table.valid, table.test)],
+        "source": table.source.fingerprint, "data": config.data.model_dump(mode="json"),
+        "reading": None if table.source.reading is None else table.source.reading.model_dump(mode="json"),
+        "train": [config.train.task, config.train.split, config.train.class_weight, config.train.seed],
+    }  # fmt: skip
+    text = json.dumps(asked, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Remove what processes of this machine have begun that are no more."""
+    for part in cache.glob(f"*.{socket.gethostname()}.*.part"):
+        try:
+            os.kill(int(part.suffixes[-2][1:]), 0)
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(part, ignore_errors=True)
+        except PermissionError:
+            pass  # it is somebody else's, and alive
+
+
+def _write(table: StreamedTable, config: Config, part: Path) -> None:
+    """Read the table three times: for its columns, for what the encoder learns, and to encode it."""
+    survey = Survey.of(table, config)
+    target = Target.fit(survey.labels, task=config.train.task, name=table.target).as_written(survey.written)
+    task, schema = task_of(target), finer(survey.schema, config.data, task_of(target).name)
+    per_class = None
+    if config.train.class_weight is not None:
+        codes = target.encode(survey.labels, table.source.reading or PLAIN)
+        per_class = task.class_weights(config.train.class_weight, codes, survey.counts.astype(np.float64))
+    encoder = _fitted(table, survey, schema, config.train.seed)
+    pieces = _Pieces(table, survey, schema, encoder, target, task, per_class)
+    writers = {number: RowsWriter(part / name, encoder.fields, classes=_classes(task), weighted=pieces.weighted,
+                                  folded=number == TRAIN) for number, name in _PARTS.items()}  # fmt: skip
+    pieces.write(table.source, writers)
+    for number, other in ((VALID, table.valid), (TEST, table.test)):
+        if isinstance(other, Source):
+            pieces.write(other, {number: writers[number]}, only=number)
+    for writer in writers.values():
+        writer.close()
+    (part / _SCHEMA).write_text(schema.to_json())
+    (part / _TARGET).write_text(target.to_json())
+    vocabulary = encoder.to_table()
+    with pa.OSFile(str(part / _VOCABULARY), "wb") as sink, pa.ipc.new_file(sink, vocabulary.schema) as writer:
+        writer.write_table(vocabulary)
+    weights = None if per_class is None else per_class.tolist()
+    (part / _FACTS).write_text(json.dumps({"rows": survey.rows, "class_weights": weights}))
+
+
+def _classes(task: Task) -> int | None:
+    return len(task.classes) if task.is_classification else None
+
+
+def _fitted(table: StreamedTable, survey: Survey, schema: Schema, seed: int) -> Encoder:
+    """Return the encoder of the training rows."""
+    by = survey.dealing.by
+
+    def batches(only_training: bool) -> Any:
+        first = 0
+        read = table.source.batches()
+        for batch in table.watch(read, survey.rows, "learning the vocabulary") if only_training else read:
+            column = None if by is None else batch.column(by.column)
+            dealt = survey.dealing.deal(column, table.source, survey.schema, first, batch.num_rows)
+            first += batch.num_rows
+            yield batch.filter(pa.array(dealt.parts == TRAIN)) if only_training else batch
+
+    try:
+        return Encoder.fit(schema, batches(True), seed=seed)
+    except DataError:
+        Encoder.fit(schema, batches(False), seed=seed)  # which numbers rows as people find them
+        raise
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """What a batch of the table becomes: rows with their targets, weights and folds, each in its part."""
+
+    table: StreamedTable
+    survey: Survey
+    schema: Schema
+    encoder: Encoder
+    target: Target
+    task: Task
+    per_class: NDArray[np.float64] | None
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows have weights."""
+        return self.table.weight is not None or self.per_class is not None
+
+    def write(self, source: Source, writers: dict[int, RowsWriter], *, only: int | None = None) -> None:
+        """Encode a table, and write each row where it was dealt to, or all to one part."""
+        first, by, reading = 0, self.survey.dealing.by, source.reading
+        unknown = UnknownValues(self.encoder)
+        rows = self.survey.rows if only is None else source.num_rows
+        for batch in self.table.watch(labelled_batches(source, self.target.name, {}), rows, "encoding"):
+            encoded = self.encoder.transform(batch, first_row=first, reading=reading)
+            unknown.observe(encoded, batch, first)
+            codes = self._targets(batch.column(self.target.name), source, first)
+            weight = np.ones(len(codes))
+            if self.table.weight is not None:
+                column = pa.chunked_array([batch.column(self.table.weight)])
+                weight = weights_in(column, self.table.weight, reading or PLAIN, first_row=first)
+            weight = weight if self.per_class is None else weight * self.per_class[codes]
+            if only is None:
+                column = None if by is None else batch.column(by.column)
+                dealt = self.survey.dealing.deal(column, source, self.survey.schema, first, batch.num_rows)
+                parts, folds = dealt.parts, dealt.folds
+            else:
+                parts, folds = np.full(len(codes), only), np.zeros(len(codes), np.uint8)
+            first += batch.num_rows
+            for number, writer in writers.items():
+                own = (parts == number) & ((weight > 0) | (number != TRAIN))
+                kept = np.flatnonzero(own)
+                whole = len(kept) == len(codes)
+                writer.add(encoded if whole else encoded.take(torch.from_numpy(kept)), codes[kept], weight[kept], folds[kept])
+        unknown.warn()
+
+    def _targets(self, column: pa.Array, source: Source, first: int) -> NDArray[Any]:
+        try:
+            return self.target.encode(column, source.reading or PLAIN)
+        except TargetError as error:
+            if first == 0:
+                raise
+            raise TargetError(f"{error} Rows are counted from row {first:,} there.") from None
+
+
+def _opened(folder: Path, config: Config, started: float, *, reused: bool) -> Streamed:
+    """Return the rows of a folder, all of which is read for its checksums where it was there already."""
+    schema = Schema.from_json((folder / _SCHEMA).read_text())
+    target = Target.from_json((folder / _TARGET).read_text())
+    facts = json.loads((folder / _FACTS).read_text())
+    with pa.OSFile(str(folder / _VOCABULARY)) as file:
+        encoder = Encoder.from_table(schema, pa.ipc.open_file(file).read_all())
+    train, valid, test = (
+        CachedDataset(CachedRows.open(folder / name, encoder.fields, check=reused)) for name in _PARTS.values()
+    )
+    task = task_of(target)
+    if not len(train):
+        raise TargetError("No rows are left to train on: give more rows, or hold out fewer.")
+    if task.is_classification:
+        totals = train.statistics.class_totals.numpy()
+        lacking = [label for label, total in zip(task.classes, totals, strict=True) if total == 0]
+        if lacking:
+            raise TargetError(
+                f"Target '{target.name}': no training row has the class {lacking[0]!r}. Give more rows of it."
+            )
+    by = None if config.train.split is None else split_by(config.train.split)
+    grouping = grouping_of_folds(train.rows, by)
+    data = TrainingData(task, train, valid if len(valid) else None, encoder.neighbours(), grouping)
+    per_class = facts["class_weights"]
+    prepared = Prepared(
+        schema, encoder, target, data, test if len(test) else None,
+        None if per_class is None else np.array(per_class), len(train), time.perf_counter() - started,
+    )  # fmt: skip
+    return Streamed(prepared, int(facts["rows"]), folder, reused)
