@@ -109,7 +109,9 @@ def make(out: Path, rows: int, seed: int = 0, *, quiet: bool = False) -> float:
 def main() -> None:
     """Make the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.make_clicks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.make_clicks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, default=FULL_ROWS)

@@ -10,6 +10,7 @@ import typer
 
 from attfm.commands.console import Output
 from attfm.commands.options import (
+    Cache,
     CheckpointMinutes,
     CheckpointSteps,
     Data,
@@ -112,6 +113,7 @@ def train(
     report: WithReport = True,
     checkpoint_minutes: CheckpointMinutes = 5.0,
     checkpoint_steps: CheckpointSteps = 0,
+    cache: Cache = None,
     resume: Resume = None,
     *,
     reading: Reading,
@@ -134,7 +136,7 @@ def train(
     if resume is not None or data is None:
         from attfm.commands.interrupted import resume_training
 
-        free = (data, target, valid, test, split, split_seed, weight, id_, preset, config, set_, seed, out)
+        free = (data, target, valid, test, split, split_seed, weight, id_, preset, config, set_, seed, out, cache)
         others = force, report, checkpoint_minutes, checkpoint_steps, reading
         alone = all(option is None for option in free) and others == (False, True, 5.0, 0, Reading())
         resume_training(resume, output, alone=alone)
@@ -147,7 +149,7 @@ def train(
     from attfm.commands.asked import Asked
     from attfm.commands.train import train
 
-    each = checkpoint_minutes, checkpoint_steps
+    each = checkpoint_minutes, checkpoint_steps, cache
     train(Asked(data, reading, target, weight, valid, test, split_seed, out, force, report, *each), settings, output)
 
 

@@ -141,6 +141,9 @@ class DataConfig(_Settings):
     max_bins: Literal["auto"] | Annotated[int, Field(ge=2, le=65_535)] = Field(
         "auto", description="most bins of a numeric field; auto: 255, of a regression 1023"
     )
+    in_memory: Literal["auto"] | bool = Field(
+        "auto", description="keep encoded rows in memory; false: in a cache on disk; auto: where they take half of it"
+    )
     min_count: int = Field(1, ge=1, description="training rows that a category needs to be a feature of its own")
     columns: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description='settings of single columns, as {"zip": {"kind": "categorical"}}'

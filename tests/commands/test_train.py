@@ -218,7 +218,7 @@ def test_interruption_leaves_the_folder_as_it_was(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("attfm.commands.train.fit", interrupt)
+    monkeypatch.setattr("attfm.commands.train_in_memory.fit", interrupt)
     assert main(["train", shop, "--target", "bought", "--out", "deep/run", *FAST]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert os.listdir() == []

@@ -10,6 +10,7 @@ class Asked:
     """The options of `attfm.cli.train`, settings apart.
 
     checkpoint_minutes, checkpoint_steps : after how many a checkpoint is written; 0: not by these; both 0: none
+    cache : folder under which encoded rows are kept that do not fit in memory; None: beside the run
     """
 
     data: str
@@ -24,3 +25,4 @@ class Asked:
     report: bool
     checkpoint_minutes: float = 0.0
     checkpoint_steps: int = 0
+    cache: str | None = None

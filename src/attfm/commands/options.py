@@ -55,6 +55,10 @@ CheckpointMinutes = Annotated[
     float, typer.Option(min=0, help="after how many minutes a checkpoint is written beside the run; 0: not by time")
 ]
 CheckpointSteps = Annotated[int, typer.Option(min=0, help="after how many steps one is written; 0: not by steps")]
+Cache = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="where rows are encoded to that don't fit in memory (default: beside the run)"),
+]
 Resume = Annotated[
     str | None, typer.Option(metavar="RUN", help="go on with an interrupted training, as it was asked for; alone")
 ]

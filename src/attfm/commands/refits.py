@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from attfm.commands.console import Output
-from attfm.commands.train import labelled_table
+from attfm.commands.train_in_memory import labelled_table
 from attfm.config import Reading
 from attfm.data.datasets import adult_split
 from attfm.data.folds import BY_CHANCE

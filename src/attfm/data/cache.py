@@ -1,14 +1,13 @@
-"""Encoded rows on disk: a column of the smallest whole type for each field, read block by block."""
+"""Encoded rows on disk, read block by block, and the data set that training reads them as."""
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,189 +16,13 @@ from torch import Tensor
 
 from attfm.data.batch import Batch, FieldFeatures
 from attfm.data.codecs.codec import Field
+from attfm.data.column_file import Array, ColumnFile, smallest_type
 from attfm.data.dataset import Examples, InMemoryDataset, Statistics, batch_count
+from attfm.data.rows_writer import BLOCK_ROWS, MANIFEST
 from attfm.errors import CacheError, ConfigError
 from attfm.files import sha256
 
-BLOCK_ROWS = 1 << 16
 BUFFER_BLOCKS = 8  # that are shuffled together
-_MANIFEST = "rows.json"
-Array = NDArray[Any]
-
-
-class ColumnFile:
-    """A column on disk: values of one type, one after the other; parts of it are read by their numbers.
-
-    It is read, not mapped: the pages of a mapped file count as memory of the process until they are let go.
-    """
-
-    def __init__(self, path: Path, dtype: np.dtype[Any] | type, width: int = 1) -> None:
-        self.path, self.dtype, self.width = path, np.dtype(dtype), width
-        self.folder: object = None  # what must stay as long as the column is read
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY)
-            self.rows = os.fstat(self._descriptor).st_size // (self.dtype.itemsize * width)
-        except OSError as error:
-            raise CacheError(f"'{path}' can't be read ({error.strerror}): remove the folder, and train again.") from error
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
-
-    def read(self, start: int, stop: int) -> Array:
-        """Return the values start:stop, of `width` numbers each where that is more than one."""
-        size = self.dtype.itemsize * self.width
-        content = os.pread(self._descriptor, (stop - start) * size, start * size)
-        if len(content) < (stop - start) * size:
-            raise CacheError(f"'{self.path}' is cut short: remove the folder, and train again.")
-        values = np.frombuffer(content, self.dtype)
-        return values if self.width == 1 else values.reshape(-1, self.width)
-
-
-def smallest_type(most: int) -> np.dtype[Any]:
-    """Return the smallest unsigned type that holds numbers up to `most`."""
-    return np.dtype(np.min_scalar_type(most))
-
-
-class ColumnWriter:
-    """Appends values to a column, and knows the checksum of what was written."""
-
-    def __init__(self, path: Path, dtype: np.dtype[Any] | type) -> None:
-        self.path, self._dtype = path, np.dtype(dtype)
-        self._stream: BinaryIO = path.open("wb")
-        self._digest = hashlib.sha256()
-
-    def add(self, values: Array) -> None:
-        """Append values."""
-        content = np.ascontiguousarray(values, self._dtype).data
-        self._digest.update(content)
-        self._stream.write(content)
-
-    def close(self) -> str:
-        """Write all to the disk; return the SHA-256 of the column."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        return self._digest.hexdigest()
-
-
-class RowsWriter:
-    """Writes encoded rows with their targets, weights and folds into a folder, from which `CachedRows` reads them.
-
-    Parameters
-    ----------
-    folder : pathlib.Path, is made
-    fields : of the encoder
-    classes : how many classes the target has; None of a regression
-    weighted, folded : whether rows have weights, and folds
-    """
-
-    def __init__(
-        self, folder: Path, fields: Sequence[Field], *, classes: int | None, weighted: bool, folded: bool
-    ) -> None:
-        folder.mkdir(parents=True)
-        self._folder, self._fields = folder, fields
-        self._ids = [ColumnWriter(folder / f"{f}.ids", smallest_type(max(field.size - 1, 1)))
-                     for f, field in enumerate(fields)]  # fmt: skip
-        target = np.float64 if classes is None else smallest_type(classes)
-        self._columns = {"target": ColumnWriter(folder / "target", target)}
-        self._columns |= {"weight": ColumnWriter(folder / "weight", np.float32)} if weighted else {}
-        self._columns |= {"fold": ColumnWriter(folder / "fold", np.uint8)} if folded else {}
-        self._multiple: dict[str, ColumnWriter] = {}
-        self._tally = _Tally(fields, classes)
-        self.rows = 0
-
-    def add(self, batch: Batch, target: Array, weight: Array | None = None, fold: Array | None = None) -> None:
-        """Append rows; those of weight 0 are to be left out before."""
-        if not len(batch):
-            return
-        for f, field in enumerate(self._fields):
-            features = batch.field(f)
-            own = features.ids - field.start
-            self._ids[f].add(own)
-            for name, values, dtype, of_all in (
-                ("values", features.values, np.float32, np.ones(len(own), np.float32)),
-                ("counts", features.counts, np.uint32, np.ones(len(batch), np.uint32)),
-            ):
-                key = f"{f}.{name}"
-                if values is not None and key not in self._multiple:
-                    self._multiple[key] = ColumnWriter(self._folder / key, dtype)
-                    self._fill(f, name, self._multiple[key], dtype)
-                if key in self._multiple:
-                    self._multiple[key].add(of_all if values is None else values)
-            self._tally.see(f, own)
-        for name, of_rows in (("target", target), ("weight", weight), ("fold", fold)):
-            if name in self._columns and of_rows is not None:
-                self._columns[name].add(of_rows)
-        self._tally.add(batch, target, np.ones(len(batch), np.float32) if weight is None else weight)
-        self.rows += len(batch)
-
-    def _fill(self, f: int, name: str, column: ColumnWriter, dtype: type) -> None:
-        """Write 1 for all that came before the first rows with such values."""
-        before = self.rows if name == "counts" else self._tally.entries_of(f)
-        for start in range(0, before, BLOCK_ROWS):
-            column.add(np.ones(min(BLOCK_ROWS, before - start), dtype))
-
-    def close(self) -> None:
-        """Write what is known of all rows."""
-        digests = {column.path.name: column.close() for column in
-                   (*self._ids, *self._columns.values(), *self._multiple.values())}  # fmt: skip
-        known = {"rows": self.rows, "digests": digests, **self._tally.known()}
-        self._tally.seen.tofile(self._folder / "seen")
-        np.concatenate([np.empty(0, np.int64), *self._tally.counts.values()]).tofile(self._folder / "ordered")
-        for name in ("seen", "ordered"):
-            digests[name] = sha256(self._folder / name)
-        with (self._folder / _MANIFEST).open("w") as stream:
-            json.dump(known, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-
-
-class _Tally:
-    """What `Statistics` says of rows, summed while they are written, and the rows of each feature of ordered fields."""
-
-    def __init__(self, fields: Sequence[Field], classes: int | None) -> None:
-        self._fields, self._classes = fields, classes
-        self.seen = np.zeros(fields[-1].stop if fields else 0, np.bool_)
-        self.counts = {f: np.zeros(field.size, np.int64) for f, field in enumerate(fields) if field.ordered}
-        self._entries = np.zeros(len(fields), np.int64)
-        self._rows, self._weight = 0, 0.0
-        self._totals = np.zeros(classes or 0)
-        self._mean = self._squares = 0.0
-
-    def entries_of(self, f: int) -> int:
-        """Return how many features the rows had in a field, without those of the rows that are being written."""
-        return int(self._entries[f])
-
-    def see(self, f: int, own: Array) -> None:
-        """Take in the features of some rows in a field."""
-        field = self._fields[f]
-        if f in self.counts:
-            self.counts[f] += np.bincount(own, minlength=field.size)
-        self.seen[field.start + own] = True
-        self._entries[f] += len(own)
-
-    def add(self, batch: Batch, target: Array, weight: Array) -> None:
-        """Take in the targets of some rows; of a regression as Chan, Golub and LeVeque (1979) merge variances."""
-        total = float(weight.sum(dtype=np.float64))
-        self._rows += len(batch)
-        if self._classes is not None:
-            self._totals += np.bincount(target, weight, minlength=self._classes)
-        elif total > 0:
-            mean = float((weight * target).sum(dtype=np.float64)) / total
-            apart, whole = mean - self._mean, self._weight + total
-            self._squares += float((weight * (target - mean) ** 2).sum(dtype=np.float64))
-            self._squares += apart**2 * self._weight * total / whole
-            self._mean += apart * total / whole
-        self._weight += total
-
-    def known(self) -> dict[str, Any]:
-        """Return all but `seen` and `counts`."""
-        deviation = (self._squares / self._weight) ** 0.5 if self._weight and self._classes is None else 1.0
-        return {
-            "entries": int(self._entries.sum()), "weight": self._weight, "totals": self._totals.tolist(),
-            "mean": self._mean, "deviation": deviation, "classes": self._classes,
-        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -222,12 +45,14 @@ class CachedRows:
 
     @classmethod
     def open(cls, folder: Path, fields: Sequence[Field], *, check: bool = True) -> Self:
-        """Open a folder; raise CacheError where it is not whole, or (to `check` reads all of it) not what was written."""
+        """Open a folder; raise CacheError where it is not whole or (`check` reads all of it) not what was written."""
         try:
-            known = json.loads((folder / _MANIFEST).read_text())
+            known = json.loads((folder / MANIFEST).read_text())
             digests = known["digests"]
         except (OSError, ValueError, KeyError) as error:
-            raise CacheError(f"The encoded rows in '{folder}' are damaged: remove the folder, and train again.") from error
+            raise CacheError(
+                f"The encoded rows in '{folder}' are damaged: remove the folder, and train again."
+            ) from error
         for name, digest in digests.items():
             if not (folder / name).is_file() or (check and sha256(folder / name) != digest):
                 raise CacheError(f"'{folder / name}' is damaged: remove the folder, and train again.")
@@ -250,7 +75,7 @@ class CachedRows:
     def _of_rows(self) -> dict[str, ColumnFile]:
         classes = self.known["classes"]
         types = {"target": np.dtype(np.float64) if classes is None else smallest_type(classes),
-                 "weight": np.dtype(np.float32), "fold": np.dtype(np.uint8)}  # fmt: skip
+                 "weight": np.dtype(np.float32), "fold": np.dtype(np.uint8), "number": np.dtype(np.int64)}  # fmt: skip
         return {name: ColumnFile(self.folder / name, dtype) for name, dtype in types.items()
                 if name in self.known["digests"]}  # fmt: skip
 
@@ -273,10 +98,12 @@ class CachedRows:
     @property
     def counts_of_ordered(self) -> dict[int, Array]:
         """How many rows each feature of an ordered field has, int64 (size,), by field."""
-        every = np.fromfile(self.folder / "ordered", np.int64)
-        ordered = [f for f, field in enumerate(self.fields) if field.ordered]
-        ends = np.cumsum([self.fields[f].size for f in ordered])[:-1] if ordered else []
-        return dict(zip(ordered, np.split(every, ends), strict=True)) if ordered else {}
+        every, counts, place = np.fromfile(self.folder / "ordered", np.int64), dict[int, Array](), 0
+        for f, field in enumerate(self.fields):
+            if field.ordered:
+                counts[f] = every[place : place + field.size]
+                place += field.size
+        return counts
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
@@ -364,6 +191,13 @@ class CachedDataset:
             torch.tensor(known["deviation"], dtype=torch.float64), torch.from_numpy(seen[:last]),
         )  # fmt: skip
 
+    @property
+    def numbers(self) -> NDArray[np.int64] | None:
+        """The numbers of the rows in their table, int64 (rows,), where they were written."""
+        if "number" not in self.rows.known["digests"]:
+            return None
+        return self.rows.whole(lambda start, stop: self.rows.column("number", start, stop))
+
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Examples]:
         blocks = self.rows.blocks
         order = torch.randperm(len(blocks), generator=generator).tolist()
@@ -408,7 +242,8 @@ class CachedDataset:
 
     def bootstrap(self, seed: int) -> InMemoryDataset:
         raise ConfigError(
-            "Refits on bootstrap samples (n_bags) need all rows in memory: set in_memory=true where they fit, or n_bags=0."
+            "Refits on bootstrap samples (n_bags) need all rows in memory: set in_memory=true where they fit, or "
+            "n_bags=0."
         )
 
 

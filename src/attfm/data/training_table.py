@@ -83,9 +83,7 @@ def _typed(batch: pa.RecordBatch, terms: StoredTerms, written: dict[str, str]) -
     return batch.set_column(place, pa.field(terms.name, terms.stored), labels)
 
 
-def weights_in(
-    column: pa.ChunkedArray, name: str, reading: Reading, *, first_row: int = 0
-) -> NDArray[np.float64]:
+def weights_in(column: pa.ChunkedArray, name: str, reading: Reading, *, first_row: int = 0) -> NDArray[np.float64]:
     """Return the weights of rows, of which the first has the number `first_row`; DataError where some can't be."""
     terms = StoredTerms(name, pa.float64(), reading)
     weights = read_column(pa.chunked_array([terms.apply(part, BadValues()) for part in column.chunks]), name=name)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from attfm.data.batch import Batch
-from attfm.data.dataset import Dataset
+from attfm.data.dataset import Dataset, InMemoryDataset
 from attfm.data.sources.source import Source
 from attfm.explain.explainer import Explainer
 from attfm.model.bundle import Model
@@ -74,11 +74,15 @@ class Examined:
             kept = np.flatnonzero(np.isfinite(logits).all(1))
             dataset, logits = dataset.take(kept), logits[kept]
             numbers = None if numbers is None else numbers[kept]
+        total = len(dataset)
+        if total > MOST_ROWS and logits is None and not isinstance(dataset, InMemoryDataset):
+            kept = np.sort(np.random.default_rng(0).choice(total, MOST_ROWS, replace=False))
+            dataset, numbers = dataset.take(kept), kept if numbers is None else numbers[kept]
         parts = list(dataset.ordered())
         target = np.concatenate([part.target.numpy() for part in parts])
         weight = np.concatenate([part.weight.numpy() for part in parts])
         rows = Batch.concatenate([part.rows for part in parts])
-        return cls.of_rows(model, name, rows, target, weight, numbers, logits)
+        return replace(cls.of_rows(model, name, rows, target, weight, numbers, logits), total=total)
 
     @classmethod
     def of_table(

@@ -58,10 +58,12 @@ def fit(
     return fit_prepared(prepare(tables, config), config, observer, facts=facts, measured=measured)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit_prepared(
     prepared: Prepared, config: Config, observer: Observer | None, *, facts: RunFacts | None, measured: bool
 ) -> Fitted:
-    """Fit a module to prepared rows; else as `fit`, in whose modes of torch it is to be called."""
+    """Fit a module to prepared rows; else as `fit`."""
     check_setting(prepared, config)
     trained = train(prepared, config, observer)
     trained, calibration = calibrate(trained, prepared, config)

@@ -68,9 +68,10 @@ def enrich(
     if not rated and not remembers and not knotted:
         return None
     if isinstance(data.train, CachedDataset):
-        counts, pairs = data.train.rows.counts_of_ordered, most_pairs if remembers else 0
-        found = statistics_of(data, data.train, encoder, config, rated=rated, most_pairs=pairs, chosen=chosen)
-        knots = knots_of(encoder, counts, most) if knotted else None
+        found = statistics_of(
+            data, data.train, encoder, config, rated=rated, most_pairs=most_pairs if remembers else 0, chosen=chosen
+        )
+        knots = knots_of(encoder, data.train.rows.counts_of_ordered, most) if knotted else None
         enriched = replace(data, train=found.train, valid=found.valid)
         return Enriched(found.composition, knots, found.pairs, enriched, found.straddling)
     examples = gathered(data.train)

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from attfm.config import Config
-from attfm.data.cache import CachedDataset, CachedRows, RowsWriter
+from attfm.data.cache import CachedDataset, CachedRows
 from attfm.data.dealing import TEST, TRAIN, VALID, grouping_of_folds
 from attfm.data.encoder import Encoder
+from attfm.data.rows_writer import RowsWriter
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
 from attfm.data.split_column import split_by
@@ -77,7 +78,9 @@ def prepare_streamed(table: StreamedTable, config: Config) -> Streamed:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
     except OSError as error:
-        raise RunFolderError(f"The cache '{table.cache}' can't be written: {error.strerror}. Choose another.") from error
+        raise RunFolderError(
+            f"The cache '{table.cache}' can't be written: {error.strerror}. Choose another."
+        ) from error
     try:
         _write(table, config, part)
         try:
@@ -99,7 +102,7 @@ def _key(table: StreamedTable, config: Config) -> str:
     asked = {
         "attfm": version("attfm"), "target": table.target, "weight": table.weight, "seed": table.seed,
         "parts": [part.fingerprint if isinstance(part, Source) else part for part in (table.valid, table.test)],
-        "source": table.source.fingerprint, "data": config.data.model_dump(mode="json"),
+        "source": table.source.fingerprint, "data": config.data.model_dump(mode="json", exclude={"in_memory"}),
         "reading": None if table.source.reading is None else table.source.reading.model_dump(mode="json"),
         "train": [config.train.task, config.train.split, config.train.class_weight, config.train.seed],
     }  # fmt: skip
@@ -129,8 +132,12 @@ def _write(table: StreamedTable, config: Config, part: Path) -> None:
         per_class = task.class_weights(config.train.class_weight, codes, survey.counts.astype(np.float64))
     encoder = _fitted(table, survey, schema, config.train.seed)
     pieces = _Pieces(table, survey, schema, encoder, target, task, per_class)
-    writers = {number: RowsWriter(part / name, encoder.fields, classes=_classes(task), weighted=pieces.weighted,
-                                  folded=number == TRAIN) for number, name in _PARTS.items()}  # fmt: skip
+    writers = {
+        number: RowsWriter(
+            part / name, encoder.fields, classes=len(task.classes) if task.is_classification else None,
+            weighted=pieces.weighted, folded=number == TRAIN, numbered=number != TRAIN,
+        ) for number, name in _PARTS.items()
+    }  # fmt: skip
     pieces.write(table.source, writers)
     for number, other in ((VALID, table.valid), (TEST, table.test)):
         if isinstance(other, Source):
@@ -144,10 +151,6 @@ def _write(table: StreamedTable, config: Config, part: Path) -> None:
         writer.write_table(vocabulary)
     weights = None if per_class is None else per_class.tolist()
     (part / _FACTS).write_text(json.dumps({"rows": survey.rows, "class_weights": weights}))
-
-
-def _classes(task: Task) -> int | None:
-    return len(task.classes) if task.is_classification else None
 
 
 def _fitted(table: StreamedTable, survey: Survey, schema: Schema, seed: int) -> Encoder:
@@ -207,12 +210,13 @@ class _Pieces:
                 parts, folds = dealt.parts, dealt.folds
             else:
                 parts, folds = np.full(len(codes), only), np.zeros(len(codes), np.uint8)
+            numbers = np.arange(first, first + batch.num_rows)
             first += batch.num_rows
             for number, writer in writers.items():
-                own = (parts == number) & ((weight > 0) | (number != TRAIN))
-                kept = np.flatnonzero(own)
+                kept = np.flatnonzero((parts == number) & ((weight > 0) | (number != TRAIN)))
                 whole = len(kept) == len(codes)
-                writer.add(encoded if whole else encoded.take(torch.from_numpy(kept)), codes[kept], weight[kept], folds[kept])
+                own_rows = encoded if whole else encoded.take(torch.from_numpy(kept))
+                writer.add(own_rows, codes[kept], weight[kept], folds[kept], numbers[kept])
         unknown.warn()
 
     def _targets(self, column: pa.Array, source: Source, first: int) -> NDArray[Any]:

@@ -1,8 +1,10 @@
 """Rates and pair memory of rows that are not in memory: summed by value and fold, block by block."""
 
 import os
+import shutil
 import socket
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,9 +16,10 @@ import numpy as np
 import torch
 
 from attfm.config import Config, ModelConfig
-from attfm.data.cache import CachedDataset, CachedRows, ColumnFile, ColumnWriter
+from attfm.data.cache import CachedDataset, CachedRows
 from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, SingleRates
 from attfm.data.codecs.rates import Composition, FieldRates, Floats, Grouped, Integers, Outcomes
+from attfm.data.column_file import ColumnFile, ColumnWriter
 from attfm.data.dataset import Dataset, Examples
 from attfm.data.dealing import FOLDS
 from attfm.data.encoder import Encoder
@@ -63,6 +66,11 @@ class Cells:
     def keys(self) -> Integers:
         """The cells, rising: group · FOLDS + fold."""
         return self._merge()[0]
+
+    @property
+    def sums(self) -> Floats:
+        """What is summed of each cell, float64 (cells, outputs + 2)."""
+        return self._merge()[1]
 
     @cached_property
     def grouped(self) -> Grouped:
@@ -140,8 +148,8 @@ class _Columns:
 
     def __init__(self, beside: Path) -> None:
         prefix = f"statistics.{socket.gethostname()}.{os.getpid()}."
-        self._folder = tempfile.TemporaryDirectory(prefix=prefix, suffix=".part", dir=beside)
-        self.path = Path(self._folder.name)
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=beside))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def write(self, name: str, dtype: Any, parts: Iterator[Any], *, width: int = 1) -> ColumnFile:
         """Write a column, piece after piece, and open it."""
@@ -151,7 +159,9 @@ class _Columns:
                 writer.add(values)
             writer.close()
         except OSError as error:
-            raise RunFolderError(f"The cache '{self.path.parent}' can't be written ({error.strerror}): make room there.") from error
+            raise RunFolderError(
+                f"The cache '{self.path.parent}' can't be written ({error.strerror}): make room there."
+            ) from error
         column = ColumnFile(self.path / name, dtype, width)
         column.folder = self  # which must stay as long as it is read
         return column
@@ -193,7 +203,9 @@ def statistics_of(
     rows = _Rows(train.rows, task, (mean, deviation), base, data.grouping.times is not None)
     columns = _Columns(train.rows.folder.parent)
     composition, composed = _composed(rows, rated, encoder.n_features, columns)
-    pairs, bins, straddling, valid = None, (), (), data.valid
+    pairs, valid = None, data.valid
+    bins: tuple[ColumnFile, ...] = ()
+    straddling: tuple[tuple[int, int], ...] = ()
     if most_pairs:
         levels = PairLevels.of(encoder.fields, train.rows.counts_of_ordered)
         if chosen is None:
@@ -227,13 +239,19 @@ def _composed(
             cells.add(own, outcomes.folds, outcomes.columns)
         return cells
 
-    some = rows.outcomes(0, 0)
+    def of_field(f: int, cells: Cells) -> FieldRates:
+        some = rows.outcomes(0, 0)
+        if fields[f].kind == "multi-valued":  # whose entries have a mean of their own
+            total = cells.sums.sum(0)
+            some = replace(some, mean=total[:-2] / max(total[-2], 1e-300))
+        return FieldRates.of_groups(cells.grouped, fields[f].size, some)
+
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         every = list(threads.map(gathered, rated))
-        rates = [FieldRates.of_groups(cells.grouped, fields[f].size, some) for f, cells in zip(rated, every, strict=True)]
+        rates = list(threads.map(of_field, rated, every))
         own = [fields[f].start + cells.keys // FOLDS for f, cells in zip(rated, every, strict=True)]
         composition, numbers = Composition.of(
-            features, [(fields[f].start, of_field) for f, of_field in zip(rated, rates, strict=True)], own
+            features, [(fields[f].start, rate) for f, rate in zip(rated, rates, strict=True)], own
         )
 
         def written(f: int, cells: Cells, ids: Integers) -> ColumnFile:
@@ -332,7 +350,9 @@ def _remembered(
 
             def of_valid(held: CachedRows) -> Iterator[Any]:
                 for start, stop in held.blocks:
-                    statistic, n = statistics.elsewhere(levels_in(held, i, start, stop), levels_in(held, j, start, stop))
+                    statistic, n = statistics.elsewhere(
+                        levels_in(held, i, start, stop), levels_in(held, j, start, stop)
+                    )
                     yield np.column_stack(bins.find(statistic, n))
 
             frequent, first, second = statistics.known(least_rows=least)

@@ -275,7 +275,7 @@ class FieldRates:
 
     @classmethod
     def of_groups(cls, grouped: Grouped, size: int, outcomes: Outcomes) -> Self:
-        """Return the bins of features as groups; `of_entries` is then what `grouped.others` is of: entries, or cells."""
+        """Return the bins of features as groups; `of_entries` is of what `grouped.others` is of: entries, or cells."""
         others, everywhere = grouped.others, grouped.all_rows.take(grouped.find(np.arange(size)))
         rates = [part.rate(outcomes.base, RATE_PRIOR) for part in (others, everywhere)]
         bins = StatisticBins.of(rates[0], others.rows, bins=RATE_BINS, times=grouped.times)

@@ -1,0 +1,66 @@
+"""A training that was asked for, and what all ways of training do with it."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attfm.commands.asked import Asked
+from attfm.commands.console import Output
+from attfm.commands.interrupted import Interruptible
+from attfm.config import Config
+from attfm.data.schema import Schema
+from attfm.data.sources.source import Source
+from attfm.data.split import Part
+from attfm.model.facts import RunFacts, SplitFacts
+from attfm.train.fit import Fitted
+from attfm.train.observer import FitProgress, Observer, Together
+
+SPLIT_SEED = 1234
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that was asked for, on a table that is open.
+
+    valid, test : what is asked for as validation and test rows
+    kept : what writes checkpoints, or None
+    """
+
+    asked: Asked
+    config: Config
+    output: Output
+    source: Source
+    target: str
+    valid: Part
+    test: Part
+    kept: Interruptible | None
+
+    @property
+    def seed(self) -> int:
+        """That of the split."""
+        return SPLIT_SEED if self.asked.split_seed is None else self.asked.split_seed
+
+    def show(self, schema: Schema, rows: int) -> None:
+        """Print the table's columns."""
+        self.output.say(f"{self.source.name}: {rows:,} rows, target '{self.target}'")
+        self.output.say()
+        self.output.table(("column", "kind", "type", "values", "missing", "why"), schema.rows(), right=(4,))
+        self.output.say()
+
+    def facts(self, rows: int, *, split: str | None = None) -> RunFacts:
+        """Return what is known of the run; split : its name, where it is none by fractions."""
+        asked = SplitFacts(valid=self.valid.asked, test=self.test.asked, seed=self.seed, by=self.config.train.split)
+        return RunFacts(table=self.source.name, rows=rows, split=asked if split is None else split)
+
+    def watched(self, fit: Callable[[Observer], Fitted]) -> Fitted:
+        """Return what is fitted, and show the epochs; say how to go on where it ends early and left checkpoints."""
+        with FitProgress(self.config.train.epochs, show=not self.output.quiet) as progress:
+            if self.kept is None:
+                return fit(progress)
+            try:
+                return fit(Together(self.kept.observer, progress))
+            except BaseException:
+                if self.kept.has_checkpoint:
+                    run = shlex.quote(str(self.kept.run))
+                    self.output.say(f"What was done is kept: attfm train --resume {run} goes on.")
+                raise

@@ -1,0 +1,62 @@
+"""Training on a table that is not kept in memory: its rows are encoded into a cache on disk first."""
+
+from pathlib import Path
+
+from attfm.commands.job import Job
+from attfm.commands.passes import Passes
+from attfm.commands.tables import open_table
+from attfm.data.cache import CachedDataset
+from attfm.data.sources.source import Source
+from attfm.data.split import Part
+from attfm.data.split_column import split_by
+from attfm.data.survey import StreamedTable
+from attfm.report.page import render_report
+from attfm.report.rows_shown import Examined
+from attfm.train.fit import Fitted, fit_prepared
+from attfm.train.streamed import Streamed, prepare_streamed
+
+_CACHE = ".attfm-cache"
+
+
+def train_streamed(job: Job, run: Path) -> tuple[Fitted, str | None]:
+    """Return what was fitted, and the report where it is asked for; run : the folder to be."""
+    asked, config, output = job.asked, job.config, job.output
+    cache = run.parent / _CACHE if asked.cache is None else Path(asked.cache).expanduser()
+    parts = [_part(job, part) for part in (job.valid, job.test)]
+    table = StreamedTable(job.source, job.target, asked.weight, parts[0], parts[1], job.seed, cache, Passes(output))
+    streamed = prepare_streamed(table, config)
+    prepared = streamed.prepared
+    job.show(prepared.schema, streamed.rows)
+    output.say(_describe(job, streamed))
+    facts = job.facts(streamed.rows)
+    fitted = job.watched(lambda observer: fit_prepared(prepared, config, observer, facts=facts, measured=True))
+    return fitted, _page(job, fitted) if asked.report else None
+
+
+def _part(job: Job, part: Part) -> float | Source:
+    if part.data is None:
+        return part.fraction
+    stored = dict(zip(job.source.schema.names, job.source.schema.types, strict=True))
+    return open_table(part.data, job.asked.reading, stored)
+
+
+def _describe(job: Job, streamed: Streamed) -> str:
+    """Return the sentence that says how many rows each part has and where they lie."""
+    data, by = streamed.prepared.data, job.config.train.split
+    texts = [f"{len(data.train):,} rows to train on"]
+    for name, rows in (("validation", data.valid), ("test", streamed.prepared.test)):
+        texts.append(f"none for {name}" if rows is None else f"{len(rows):,} for {name}")
+    texts.append(f"split {split_by(by).told}" if by is not None else f"split with seed {job.seed}")
+    size = sum(file.stat().st_size for file in streamed.folder.rglob("*") if file.is_file())
+    how = "found, encoded before, in" if streamed.reused else "encoded into"
+    return f"{'; '.join(texts)}; {how} {streamed.folder} ({size / 1e9:.2g} GB, kept for the next training)"
+
+
+def _page(job: Job, fitted: Fitted) -> str:
+    """Return the report on a sample of the test rows, or else of the validation rows, or on the model alone."""
+    prepared = fitted.prepared
+    for what, rows in (("test", prepared.test), ("validation", prepared.data.valid)):
+        if isinstance(rows, CachedDataset):
+            name = f"{job.source.name} ({what} rows)"
+            return render_report(fitted.model, Examined.of_dataset(fitted.model, name, rows, rows.numbers))
+    return render_report(fitted.model)

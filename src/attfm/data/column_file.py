@@ -1,0 +1,71 @@
+"""A column of numbers on disk: written once from the top, read in parts."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfm.errors import CacheError
+
+Array = NDArray[Any]
+
+
+class ColumnFile:
+    """A column on disk: values of one type, one after the other; parts of it are read by their numbers.
+
+    It is read, not mapped: the pages of a mapped file count as memory of the process until they are let go.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any] | type, width: int = 1) -> None:
+        self.path, self.dtype, self.width = path, np.dtype(dtype), width
+        self.folder: object = None  # what must stay as long as the column is read
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+            self.rows = os.fstat(self._descriptor).st_size // (self.dtype.itemsize * width)
+        except OSError as error:
+            raise CacheError(
+                f"'{path}' can't be read ({error.strerror}): remove the folder, and train again."
+            ) from error
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return the values start:stop, of `width` numbers each where that is more than one."""
+        size = self.dtype.itemsize * self.width
+        content = os.pread(self._descriptor, (stop - start) * size, start * size)
+        if len(content) < (stop - start) * size:
+            raise CacheError(f"'{self.path}' is cut short: remove the folder, and train again.")
+        values = np.frombuffer(content, self.dtype)
+        return values if self.width == 1 else values.reshape(-1, self.width)
+
+
+def smallest_type(most: int) -> np.dtype[Any]:
+    """Return the smallest unsigned type that holds numbers up to `most`."""
+    return np.dtype(np.min_scalar_type(most))
+
+
+class ColumnWriter:
+    """Appends values to a column, and knows the checksum of what was written."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any] | type) -> None:
+        self.path, self._dtype = path, np.dtype(dtype)
+        self._stream: BinaryIO = path.open("wb")
+        self._digest = hashlib.sha256()
+
+    def add(self, values: Array) -> None:
+        """Append values."""
+        content = np.ascontiguousarray(values, self._dtype).data
+        self._digest.update(content)
+        self._stream.write(content)
+
+    def close(self) -> str:
+        """Write all to the disk; return the SHA-256 of the column."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        return self._digest.hexdigest()
