@@ -31,6 +31,7 @@ from attfm.commands.options import (
     Seed,
     Settings,
     SetTo,
+    SkipBadFiles,
     SplitBy,
     SplitSeed,
     Study,
@@ -114,6 +115,7 @@ def train(
     checkpoint_minutes: CheckpointMinutes = 5.0,
     checkpoint_steps: CheckpointSteps = 0,
     cache: Cache = None,
+    skip_bad_files: SkipBadFiles = False,
     resume: Resume = None,
     *,
     reading: Reading,
@@ -131,14 +133,16 @@ def train(
 
     attfm train flights.parquet --target late --split time:date
 
+    attfm train "clicks/2024-*.csv.gz" --target clicked --cache /big/disk --skip-bad-files
+
     attfm train --resume runs/clicks
     """
     if resume is not None or data is None:
         from attfm.commands.interrupted import resume_training
 
         free = (data, target, valid, test, split, split_seed, weight, id_, preset, config, set_, seed, out, cache)
-        others = force, report, checkpoint_minutes, checkpoint_steps, reading
-        alone = all(option is None for option in free) and others == (False, True, 5.0, 0, Reading())
+        others = force, report, checkpoint_minutes, checkpoint_steps, skip_bad_files, reading
+        alone = all(option is None for option in free) and others == (False, True, 5.0, 0, False, Reading())
         resume_training(resume, output, alone=alone)
         return
     from attfm.commands.settings import gather_config
@@ -149,7 +153,7 @@ def train(
     from attfm.commands.asked import Asked
     from attfm.commands.train import train
 
-    each = checkpoint_minutes, checkpoint_steps, cache
+    each = checkpoint_minutes, checkpoint_steps, cache, skip_bad_files
     train(Asked(data, reading, target, weight, valid, test, split_seed, out, force, report, *each), settings, output)
 
 

@@ -11,6 +11,7 @@ class Asked:
 
     checkpoint_minutes, checkpoint_steps : after how many a checkpoint is written; 0: not by these; both 0: none
     cache : folder under which encoded rows are kept that do not fit in memory; None: beside the run
+    skip_bad_files : whether files of a set that can't be read are left out
     """
 
     data: str
@@ -26,3 +27,4 @@ class Asked:
     checkpoint_minutes: float = 0.0
     checkpoint_steps: int = 0
     cache: str | None = None
+    skip_bad_files: bool = False

@@ -39,7 +39,8 @@ class Interruptible:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         asked = replace(self._asked, data=_absolute(self._asked.data) or "", valid=_absolute(self._asked.valid),
-                        test=_absolute(self._asked.test), out=str(self.run.absolute()))  # fmt: skip
+                        test=_absolute(self._asked.test), cache=_absolute(self._asked.cache, there=False),
+                        out=str(self.run.absolute()))  # fmt: skip
         values = {**asdict(asked), "reading": asked.reading.model_dump(exclude_unset=True, mode="json")}
         with written_whole(self.folder / _OPTIONS) as path:
             path.write_text(json.dumps({"asked": values, "config": self._config.model_dump(mode="json")}))
@@ -88,8 +89,13 @@ def resume_training(run: str | None, output: Output, *, alone: bool) -> None:
     train(asked, config, output, resumed=True)
 
 
-def _absolute(path: str | None) -> str | None:
-    """Return a path that another working directory does not change; what is no path, such as "adult", stays."""
-    if path is None or path in DATASETS or not Path(path).expanduser().exists():
+def _absolute(path: str | None, *, there: bool = True) -> str | None:
+    """Return a path that another working directory does not change; what is no path, such as "adult", stays.
+
+    A pattern is a path below a folder that is there; there : whether the path itself has to be.
+    """
+    if path is None or path in DATASETS or "://" in path:
+        return path
+    if there and not Path(path).expanduser().exists() and not any(sign in path for sign in "*?["):
         return path
     return str(Path(path).expanduser().absolute())

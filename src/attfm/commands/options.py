@@ -15,7 +15,9 @@ _TEXT = "Reading text (a run keeps them for later tables)"
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, all else on stderr")]
 Debug = Annotated[bool, typer.Option("--debug", help="a traceback where something fails")]
 
-Data = Annotated[str, typer.Argument(metavar="TABLE", help="a bundled table (adult, adult-test), or a file or folder")]
+Data = Annotated[
+    str, typer.Argument(metavar="TABLE", help="a bundled table (adult, adult-test), a file, a folder or a pattern")
+]
 Trials = Annotated[int, typer.Option(min=1, help="how many the study has in the end")]
 Study = Annotated[
     str | None, typer.Option(metavar="FILE", help="SQLite file that keeps the trials (default: RUN.study.db)")
@@ -45,10 +47,13 @@ RawTerms = Annotated[
 EffectsOut = Annotated[
     str | None, typer.Option("--output", "-o", metavar="FILE", help="all rows, to .parquet, .csv, .tsv or .arrow")
 ]
+DataOrSkipBadFiles = Annotated[
+    bool, typer.Option("--skip-bad-files", help="leave out files of a folder that can't be read, and list them")
+]
 DataOrResume = Annotated[
     str | None,
     typer.Argument(
-        metavar="TABLE", help="a bundled table (adult, adult-test), or a file or folder; none with --resume"
+        metavar="TABLE", help="a bundled table (adult, adult-test), a file, a folder or a pattern; none with --resume"
     ),
 ]
 CheckpointMinutes = Annotated[
@@ -58,6 +63,9 @@ CheckpointSteps = Annotated[int, typer.Option(min=0, help="after how many steps 
 Cache = Annotated[
     str | None,
     typer.Option(metavar="FOLDER", help="where rows are encoded to that don't fit in memory (default: beside the run)"),
+]
+SkipBadFiles = Annotated[
+    bool, typer.Option("--skip-bad-files", help="leave out files of a folder that can't be read, and list them")
 ]
 Resume = Annotated[
     str | None, typer.Option(metavar="RUN", help="go on with an interrupted training, as it was asked for; alone")

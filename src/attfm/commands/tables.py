@@ -1,5 +1,6 @@
 """The tables that commands are given: bundled ones by name, files by path."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,20 +12,29 @@ from numpy.typing import NDArray
 from attfm.config import Reading
 from attfm.data.datasets import DATASETS
 from attfm.data.schema import Schema
+from attfm.data.sources.file_set import FileSet
 from attfm.data.sources.files import DataFile
 from attfm.data.sources.source import Source, open_source
 from attfm.data.training_table import column_of, weights_of
-from attfm.errors import ConfigError, SchemaError, TargetError, absent, listed, no_column
+from attfm.errors import ConfigError, DataWarning, SchemaError, TargetError, absent, listed, no_column
 from attfm.model.bundle import Model
 
 LIBSVM_LABEL = "label"  # the column that holds the labels of a libsvm or libfm file
 
 
-def open_table(data: str, reading: Reading, stored: Mapping[str, pa.DataType] | None = None) -> Source:
-    """Return a bundled table by its name, or a file or folder by its path; see `open_source` for `stored`."""
+def open_table(
+    data: str, reading: Reading, stored: Mapping[str, pa.DataType] | None = None, *, skip_bad_files: bool = False
+) -> Source:
+    """Return a bundled table by its name, or files by their path; see `open_source` for the options.
+
+    Files that are left out are told by a DataWarning.
+    """
     if data in DATASETS:
         return open_source(DATASETS[data].path, stored=stored)
-    return open_source(data, reading, stored=stored)
+    source = open_source(data, reading, stored=stored, skip_bad_files=skip_bad_files)
+    for sentence in source.skipped:
+        warnings.warn(f"Left out: {sentence}", DataWarning, stacklevel=2)
+    return source
 
 
 def open_as(schema: Schema, data: str, reading: Reading) -> Source:
@@ -44,7 +54,7 @@ def target_of(data: str, source: Source, target: str | None) -> str:
     names = source.schema.names
     if target is None and data in DATASETS:
         target = DATASETS[data].target
-    if target is None and DataFile.locate(data).kind == "libsvm":
+    if target is None and FileSet.locate(data) is None and DataFile.locate(data).kind == "libsvm":
         target = LIBSVM_LABEL
     if target is None:
         raise ConfigError(f"Which column of {source.name} is to be predicted? Give --target, one of {listed(names)}.")

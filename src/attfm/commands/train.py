@@ -50,7 +50,7 @@ def train(
     if valid == Part():
         config = config.model_copy(update={"train": config.train.model_copy(update={"early_stopping": False})})
     with NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force) as folder, ExitStack() as stack:
-        source = open_table(asked.data, asked.reading)
+        source = open_table(asked.data, asked.reading, skip_bad_files=asked.skip_bad_files)
         target = target_of(asked.data, source, asked.target)
         kept = None
         if fit_tables is None and (asked.checkpoint_minutes or asked.checkpoint_steps):

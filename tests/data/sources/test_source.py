@@ -86,10 +86,11 @@ def test_folder_whose_files_differ(tmp_path):
 
 
 def test_folders_without_tables(tmp_path):
-    with pytest.raises(SourceError, match=r"holds no Parquet or Arrow files"):
+    with pytest.raises(SourceError, match=r"holds no Parquet, Arrow or text files"):
         open_source(tmp_path)
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(SourceError, match=r"It holds text tables \(a\.csv\): name one of them"):
+    (tmp_path / "notes.txt").write_text("a,b\n1,2\n")
+    with pytest.raises(SourceError, match=r"holds \.csv and \.txt files: name those of one table by a pattern"):
         open_source(tmp_path)
     pq.write_table(TABLE, tmp_path / "a.parquet")
     feather.write_feather(TABLE, str(tmp_path / "a.arrow"))

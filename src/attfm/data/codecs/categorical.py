@@ -143,7 +143,7 @@ def _folded(texts: pa.Array) -> pa.Array:
 class Counter:
     """Counts the values of a column over batches."""
 
-    _MERGE_ABOVE = 1 << 20
+    _MERGE_ABOVE = 1 << 17
 
     def __init__(self) -> None:
         self._parts: list[pa.Table] = []

@@ -1,11 +1,13 @@
 """Parquet and Arrow files, and folders of them, as pyarrow Datasets."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
+from attfm.data.sources.file_set import FileSet
 from attfm.data.sources.files import DataFile, reading
 from attfm.data.sources.in_memory import is_pandas_index, stripped
 from attfm.data.sources.plain_columns import Levels, is_ordered, plain_array, plain_schema, recoded
@@ -49,12 +51,12 @@ class ArrowDataset:
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _stored_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        with reading(self._name):
-            yield from self._dataset.to_batches(
-                columns=[self._stored[name].name for name in columns],
-                batch_size=_BATCH_ROWS,
-                batch_readahead=_READAHEAD,
-            )
+        names = [self._stored[name].name for name in columns]
+        for fragment in self._dataset.get_fragments():
+            with _naming(fragment, names, self._name):
+                yield from fragment.to_batches(
+                    schema=self._dataset.schema, columns=names, batch_size=_BATCH_ROWS, batch_readahead=_READAHEAD
+                )
 
     def _levels_of(self, name: str) -> pa.Array:
         """Return the values of an ordered dictionary, which the first call reads from the whole column."""
@@ -64,6 +66,27 @@ class ArrowDataset:
                 levels.add(batch.column(0))
             self._levels[name] = levels.dictionary()
         return self._levels[name]
+
+
+@contextmanager
+def _naming(fragment: pads.Fragment, columns: Sequence[str], table: str) -> Iterator[None]:
+    """Raise SourceError where the bytes of a file can't be read to their end: it names the file, and its row group."""
+    name = str(getattr(fragment, "path", table)).replace("\\", "/").rpartition("/")[2] or table
+    try:
+        with reading(name):
+            yield
+    except SourceError:
+        if not isinstance(fragment, pads.ParquetFileFragment):
+            raise
+        try:
+            groups = fragment.split_by_row_group()
+        except (pa.ArrowException, OSError):
+            groups = []
+        for number, group in enumerate(groups):
+            with reading(name, f" in row group {number} (of {len(groups)}, counted from 0)"):
+                for _ in group.to_batches(columns=[c for c in columns if c in group.physical_schema.names]):
+                    pass
+        raise
 
 
 def open_arrow_file(file: DataFile, kind: str) -> "ArrowDataset":
@@ -77,28 +100,11 @@ def open_arrow_file(file: DataFile, kind: str) -> "ArrowDataset":
         return ArrowDataset(file.name, _dataset([file.path], kind, file.filesystem, None))
 
 
-def open_folder(folder: DataFile) -> "ArrowDataset":
-    """Open all Parquet or all Arrow files below a folder as one table; folders named key=value give columns."""
-    selector = pafs.FileSelector(folder.path, recursive=True)
-    # Names that begin so are hidden, or the notes of the engines that write such folders (_SUCCESS, _delta_log).
-    depth = len(folder.path.rstrip("/").split("/"))
-    infos = [info for info in folder.filesystem.get_file_info(selector) if info.is_file]
-    infos = [i for i in infos if not any(part.startswith((".", "_")) for part in i.path.split("/")[depth:])]
-    by_kind: dict[str, list[str]] = {}
-    for info in infos:
-        kind = DataFile(info.base_name, info.path, folder.filesystem, False).kind
-        if kind:
-            by_kind.setdefault(kind, []).append(info.path)
-    tables = {kind: sorted(by_kind[kind]) for kind in ("parquet", "arrow") if kind in by_kind}
-    if not tables:
-        texts = sorted(path.replace("\\", "/").rpartition("/")[2] for paths in by_kind.values() for path in paths)
-        other = f" It holds text tables ({', '.join(texts[:3])}): name one of them." if texts else ""
-        raise SourceError(f"The folder {folder.name} holds no Parquet or Arrow files.{other}")
-    if len(tables) > 1:
-        raise SourceError(f"The folder {folder.name} holds both Parquet and Arrow files: keep one kind.")
-    ((kind, paths),) = tables.items()
-    with reading(folder.name):
-        return ArrowDataset(folder.name, _dataset(paths, kind, folder.filesystem, folder.path))
+def open_arrow_set(files: FileSet) -> "ArrowDataset":
+    """Open Parquet or Arrow files as one table."""
+    with reading(files.name):
+        paths = [file.path for file in files.files]
+        return ArrowDataset(files.name, _dataset(paths, files.kind, files.files[0].filesystem, files.base))
 
 
 def _dataset(paths: list[str], kind: str, filesystem: pafs.FileSystem, base: str | None) -> pads.Dataset:

@@ -54,11 +54,25 @@ class DelimitedFile:
         other._columns = {name: column.as_text() if name in names else column for name, column in self._columns.items()}
         return other
 
-    def line_of(self, row: int) -> int | None:
-        """Return the line at which a row begins, both counted as people see them; None if it can't be told."""
+    def typed(self, types: Mapping[str, pa.DataType]) -> Self:
+        """Return the same file, whose columns have these types, wider than its own where they differ."""
+        other = copy.copy(self)
+        other._columns = {
+            name: column if column.type == types[name] else column.widened(types[name])
+            for name, column in self._columns.items()
+        }
+        return other
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return self._file.name
+
+    def place_of(self, row: int) -> str | None:
+        """Return where people find a row: "line 18", at which it begins; None if it can't be told."""
         for number, (line, _) in enumerate(self._lines()):
             if number == row:
-                return line
+                return f"line {line:,}"
         return None
 
     def _open(self, *, check: bool = False) -> TextStream:

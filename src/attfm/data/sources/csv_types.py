@@ -48,6 +48,12 @@ class TextColumn:
         other.type = pa.string()
         return other
 
+    def widened(self, wider: pa.DataType) -> "TextColumn":
+        """Return the same column with a type that holds more."""
+        other = copy.copy(self)
+        other.type = wider
+        return other
+
     def observe(self, cells: pa.StringArray) -> None:
         """Widen the type until it holds these cells too."""
         if pat.is_string(self.type) or (not pat.is_null(self.type) and self._fits_all(cells.drop_null(), self.type)):

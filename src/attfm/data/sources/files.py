@@ -1,6 +1,7 @@
 """Finding and opening files: what kind a name says it is, decompressed bytes, and errors that help."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,14 +47,11 @@ class DataFile:
         if not text.strip():
             raise SourceError("The path of the table is empty: give a file or a folder.")
         if "://" in text:
+            filesystem, inner = _opened(text)
             try:
-                filesystem, inner = pafs.FileSystem.from_uri(text)
                 info = filesystem.get_file_info(inner)
             except (pa.ArrowException, OSError) as error:
-                raise SourceError(
-                    f"{text} can't be opened: {_one_line(error)}. Known are paths, file://, s3:// and gs://; "
-                    "download anything else first."
-                ) from error
+                raise SourceError(f"{text} can't be opened: {_one_line(error)}.") from error
         else:
             filesystem, inner = pafs.LocalFileSystem(), str(Path(text).expanduser())
             info = filesystem.get_file_info(inner)
@@ -108,13 +106,36 @@ class DataFile:
             raise SourceError(f"{self.name} can't be read: {_one_line(error)}.") from error
 
 
+def _opened(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of a URI, Arrow's own or else fsspec's, and the path in it."""
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+        return filesystem, path
+    except (pa.ArrowException, OSError) as error:
+        scheme = uri.partition("://")[0]
+        if scheme in ("http", "https"):  # which can't be listed, and seldom be read twice
+            raise SourceError(f"{uri} can't be opened: download it first.") from error
+        try:
+            import fsspec
+
+            other, path = fsspec.core.url_to_fs(uri)
+            return pafs.PyFileSystem(pafs.FSSpecHandler(other)), str(path)
+        except Exception as other_error:
+            raise SourceError(
+                f"{uri} can't be opened: {_one_line(other_error)}. Known are paths, file://, s3://, gs:// and what "
+                "fsspec knows; download anything else first."
+            ) from error
+
+
 @contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Raise SourceError where the bytes of a file can't be read to their end."""
+def reading(name: str, where: str = "") -> Iterator[None]:
+    """Raise SourceError where the bytes of a file can't be read to their end; where : in it, such as a row group."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{name} is damaged or cut short: {_one_line(error)}. Copy or download it again.") from error
+        raise SourceError(
+            f"{name} is damaged or cut short{where}: {_one_line(error)}. Copy or download it again."
+        ) from error
 
 
 def known_kinds() -> str:
@@ -127,10 +148,14 @@ def known_kinds() -> str:
 
 def table_stem(path: str) -> str:
     """Return the name of a table without its folder and extensions."""
-    name = Path(path.rstrip("/")).name
+    path = path.rstrip("/")
+    name = Path(path).name
     for suffix in COMPRESSIONS:
         name = name.removesuffix(suffix)
-    return Path(name).stem or "run"
+    stem = re.sub(r"\[[^]]*\]|[*?]", "", Path(name).stem).strip("-_. ")  # of a pattern what is not one
+    if stem != Path(name).stem and not stem:
+        return table_stem(str(Path(path).parent))
+    return stem or "run"
 
 
 def _near_names(path: str) -> str:

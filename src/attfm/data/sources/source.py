@@ -3,6 +3,7 @@
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,9 +11,11 @@ import pyarrow as pa
 
 from attfm.config import Reading
 from attfm.data.sources.csv import DelimitedFile
+from attfm.data.sources.file_set import FileSet
 from attfm.data.sources.files import DataFile, known_kinds
 from attfm.data.sources.in_memory import as_arrow
 from attfm.data.sources.libsvm import LibsvmFile
+from attfm.data.sources.text_set import TextSet
 from attfm.data.sources.writer import TableWriter
 from attfm.errors import SchemaError, SourceError, absent
 
@@ -20,6 +23,7 @@ __all__ = ["MAX_BATCH_ROWS", "Reader", "Source", "TableWriter", "open_source"]
 
 MAX_BATCH_ROWS = 65_536
 MOST_KEPT_BYTES = 1 << 28
+_TEXT = (DelimitedFile, TextSet)
 
 
 class Reader(Protocol):
@@ -45,15 +49,23 @@ class Source:
     num_rows : int or None, where it is known
     reading : Reading or None, how its text is read; None: as that of the training table
     fingerprint : str, the same only of the same files with the same sizes and times; of a table in memory its own
+    skipped : tuple of str, what is wrong with files that were left out
     """
 
     def __init__(
-        self, name: str, reader: Reader, reading: Reading | None = None, *, fingerprint: str | None = None
+        self,
+        name: str,
+        reader: Reader,
+        reading: Reading | None = None,
+        *,
+        fingerprint: str | None = None,
+        skipped: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.schema = reader.schema
         self.num_rows = reader.num_rows
         self.reading = reading
+        self.skipped = skipped
         self.fingerprint = uuid.uuid4().hex if fingerprint is None else fingerprint
         self._reader = reader
 
@@ -93,18 +105,18 @@ class Source:
     @property
     def is_text(self) -> bool:
         """Whether it is delimited text, whose cells have no types of their own."""
-        return isinstance(self._reader, DelimitedFile)
+        return isinstance(self._reader, _TEXT)
 
     def verbatim(self, names: Sequence[str]) -> "Source":
         """Return the same table, where it is text with some columns as their cells stand, but for the spaces around."""
-        if not isinstance(self._reader, DelimitedFile):
+        if not isinstance(self._reader, _TEXT):
             return self
         return Source(self.name, self._reader.verbatim(names), self.reading, fingerprint=self.fingerprint)
 
     def place(self, row: int) -> str:
         """Return where people find a row, by its number from 0: "line 18" of text, else "row 16"."""
-        line = self._reader.line_of(row) if isinstance(self._reader, DelimitedFile) else None
-        return f"row {row:,}" if line is None else f"line {line:,}"
+        place = self._reader.place_of(row) if isinstance(self._reader, _TEXT) else None
+        return place or f"row {row:,}"
 
     def kept(self, columns: Sequence[str], *, most_bytes: int = MOST_KEPT_BYTES) -> "Source":
         """Return the source of some columns that keeps its rows in memory when they are first read, if they fit.
@@ -147,14 +159,20 @@ class _Kept:
 
 
 def open_source(
-    data: object, reading: Reading | None = None, *, stored: Mapping[str, pa.DataType] | None = None, **options: Any
+    data: object,
+    reading: Reading | None = None,
+    *,
+    stored: Mapping[str, pa.DataType] | None = None,
+    skip_bad_files: bool = False,
+    **options: Any,
 ) -> Source:
     """Open a table: a file, a folder of files, or a table object.
 
     Parameters
     ----------
     data : object, path or URI of delimited text, Parquet, Arrow or libsvm/libfm (text also as .gz or .zst); path of a
-        folder of Parquet or Arrow files; pandas or polars DataFrame, pyarrow Table, RecordBatch, RecordBatchReader or
+        folder of such files of one kind, or a pattern of their names (clicks/2024-*.csv.gz), in which folders named
+        key=value give columns; pandas or polars DataFrame, pyarrow Table, RecordBatch, RecordBatchReader or
         Dataset, 2-D numpy array, dict of columns, list of dicts, list of rows, any object with `__arrow_c_stream__` or
         `__dataframe__`; or a Source
     reading : Reading or None, how text is read, see `attfm.config.Reading`; `names` are for an array too (else x0, x1,
@@ -162,6 +180,8 @@ def open_source(
     stored : mapping of str to pyarrow.DataType, or None
         Types that the columns had in training: text is left to the encoder, which reads it so, and columns that are
         not among them stay as their cells stand. None: types are found in the cells.
+    skip_bad_files : bool, whether files of a folder or pattern that can't be read to their end are left out; all of
+        them are read for that. `Source.skipped` says which were.
     options : fields of `Reading`, in place of those of `reading`
 
     Returns
@@ -182,6 +202,7 @@ def open_source(
     """
     if isinstance(data, Source):
         return data
+    reader: Reader
     given = {name: value for name, value in options.items() if value is not None}
     reading = (reading or Reading()).updated(Reading.parse(given, where="the options of reading"))
     names = reading.names
@@ -192,8 +213,13 @@ def open_source(
 
             return Source(name, ArrowDataset(f"the {name}", data))
         return Source(name, _TableReader(as_arrow(data, names)))
+    files = FileSet.locate(data)
+    if files is not None:
+        files, skipped = _whole_files(files, reading, stored) if skip_bad_files else (files, ())
+        reader = _reader_of(files, reading, stored)
+        return Source(files.name, reader, reading, fingerprint=files.fingerprint, skipped=skipped)
     file = DataFile.locate(data)
-    kind = "folder" if file.is_folder else file.kind
+    kind = file.kind
     if kind is None and (names is not None or reading.separator is not None):
         kind = "delimited"
     if kind is None:
@@ -203,17 +229,46 @@ def open_source(
         )
     if names is not None and kind != "delimited" and stored is None:
         raise SourceError(f"names= is for arrays and text without a header, but {file.name} has names of its own.")
-    reader: Reader
     if kind == "delimited":
         reader = DelimitedFile(file, reading, stored)
     elif kind == "libsvm":
         reader = _libsvm(file, reading, stored)
     else:
         # pyarrow.dataset imports pandas where it is installed, which takes long: not before it is needed.
-        from attfm.data.sources.arrow_files import open_arrow_file, open_folder
+        from attfm.data.sources.arrow_files import open_arrow_file
 
-        reader = open_folder(file) if kind == "folder" else open_arrow_file(file, kind)
+        reader = open_arrow_file(file, kind)
     return Source(file.name, reader, reading, fingerprint=file.fingerprint)
+
+
+def _whole_files(
+    files: FileSet, reading: Reading, stored: Mapping[str, pa.DataType] | None
+) -> tuple[FileSet, tuple[str, ...]]:
+    """Return the files that can be read to their end, and a sentence for each of the others."""
+    whole, skipped = [], []
+    for file in files.files:
+        try:
+            reader = _reader_of(replace(files, files=(file,)), reading, stored)
+            if files.kind != "delimited":  # whose rows were read when it was opened
+                for _ in reader.read(reader.schema.names):
+                    pass
+            whole.append(file)
+        except (SourceError, SchemaError) as error:
+            skipped.append(str(error))
+    if not whole:
+        raise SourceError(f"{files.name}: none of the {len(files.files)} files can be read. {skipped[0]}")
+    return replace(files, files=tuple(whole)), tuple(skipped)
+
+
+def _reader_of(files: FileSet, reading: Reading, stored: Mapping[str, pa.DataType] | None) -> Reader:
+    """Open the files of a set as one table."""
+    if files.kind == "delimited":
+        return TextSet(files, reading, stored)
+    if reading.names is not None and stored is None:
+        raise SourceError(f"names= is for arrays and text without a header, but {files.name} has names of its own.")
+    from attfm.data.sources.arrow_files import open_arrow_set
+
+    return open_arrow_set(files)
 
 
 def _libsvm(file: DataFile, reading: Reading, stored: Mapping[str, pa.DataType] | None) -> LibsvmFile:
