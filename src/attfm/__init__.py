@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from attfm.errors import (
     AttfmError,
+    CacheError,
     ConfigError,
     DataError,
     DataWarning,
@@ -36,6 +37,7 @@ __all__ = [
     "AFMClassifier",
     "AFMRegressor",
     "AttfmError",
+    "CacheError",
     "Calibration",
     "Change",
     "Changes",

@@ -18,6 +18,7 @@ from attfm.commands.options import (
     DataOrResume,
     EffectsOut,
     Force,
+    GroupBy,
     Json,
     KeptColumns,
     NoInput,
@@ -34,6 +35,7 @@ from attfm.commands.options import (
     SkipBadFiles,
     SplitBy,
     SplitSeed,
+    Stream,
     Study,
     Target,
     Test,
@@ -114,6 +116,7 @@ def train(
     report: WithReport = True,
     checkpoint_minutes: CheckpointMinutes = 5.0,
     checkpoint_steps: CheckpointSteps = 0,
+    stream: Stream = None,
     cache: Cache = None,
     skip_bad_files: SkipBadFiles = False,
     resume: Resume = None,
@@ -140,7 +143,23 @@ def train(
     if resume is not None or data is None:
         from attfm.commands.interrupted import resume_training
 
-        free = (data, target, valid, test, split, split_seed, weight, id_, preset, config, set_, seed, out, cache)
+        free = (
+            data,
+            target,
+            valid,
+            test,
+            split,
+            split_seed,
+            weight,
+            id_,
+            preset,
+            config,
+            set_,
+            seed,
+            out,
+            stream,
+            cache,
+        )
         others = force, report, checkpoint_minutes, checkpoint_steps, skip_bad_files, reading
         alone = all(option is None for option in free) and others == (False, True, 5.0, 0, False, Reading())
         resume_training(resume, output, alone=alone)
@@ -153,7 +172,7 @@ def train(
     from attfm.commands.asked import Asked
     from attfm.commands.train import train
 
-    each = checkpoint_minutes, checkpoint_steps, cache, skip_bad_files
+    each = checkpoint_minutes, checkpoint_steps, stream, cache, skip_bad_files
     train(Asked(data, reading, target, weight, valid, test, split_seed, out, force, report, *each), settings, output)
 
 
@@ -204,17 +223,26 @@ def tune(
 
 @_command
 def evaluate(
-    run: Run, data: Data, threshold: Threshold = None, target: Target = None, *, reading: Reading, output: Output
+    run: Run,
+    data: Data,
+    threshold: Threshold = None,
+    target: Target = None,
+    group_by: GroupBy = None,
+    *,
+    reading: Reading,
+    output: Output,
 ) -> None:
     """Measure a saved model on a table that has the target.
 
-    Example:
+    Examples:
 
     attfm evaluate runs/adult-1 adult-test
+
+    attfm evaluate runs/clicks new.parquet --group-by user
     """
     from attfm.commands.evaluate import evaluate as run_evaluate
 
-    run_evaluate(run, data, threshold=threshold, target=target, reading=reading, output=output)
+    run_evaluate(run, data, threshold=threshold, target=target, group_by=group_by, reading=reading, output=output)
 
 
 @_command

@@ -141,9 +141,6 @@ class DataConfig(_Settings):
     max_bins: Literal["auto"] | Annotated[int, Field(ge=2, le=65_535)] = Field(
         "auto", description="most bins of a numeric field; auto: 255, of a regression 1023"
     )
-    in_memory: Literal["auto"] | bool = Field(
-        "auto", description="keep encoded rows in memory; false: in a cache on disk; auto: where they take half of it"
-    )
     min_count: int = Field(1, ge=1, description="training rows that a category needs to be a feature of its own")
     columns: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description='settings of single columns, as {"zip": {"kind": "categorical"}}'
@@ -256,6 +253,9 @@ class TrainConfig(_Settings):
         "never on validation rows that were asked for; auto: where that takes two thirds of the time or less",
     )
     warm_start_from: Literal["fm"] | None = Field(None, description="train an FM first, start from its V and w")
+    negative_rate: float = Field(
+        1.0, gt=0, le=1, description="share of the first class's training rows that are kept; probabilities stay right"
+    )
     class_weight: Literal["balanced"] | dict[str, float] | None = None
     n_models: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = Field(
         "auto", description="models cross-fitted on folds of the rows and averaged; auto: 8 on small tables, else 1"

@@ -125,3 +125,12 @@ def test_a_model_fitted_in_python_is_measured_by_the_column_that_is_named(
     metrics = json.loads(capsys.readouterr().out)["metrics"]
     score = model.predict_proba(inputs)[:, 1]
     assert metrics["auc"] == pytest.approx(roc_auc_score(np.array(labels) == "yes", score))
+
+
+def test_the_auc_of_groups(run: str, shop: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", run, shop, "--group-by", "town", "--json"]) == 0
+    assert 0.5 < json.loads(capsys.readouterr().out)["metrics"]["auc_by_town"] <= 1
+    assert main(["evaluate", run, shop, "--group-by", "twn"]) == 2
+    error = capsys.readouterr().err
+    assert "no group column 'twn'" in error
+    assert "'town'" in error

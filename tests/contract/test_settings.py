@@ -70,6 +70,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "early_stopping": False,
         "patience": 2,
         "warm_start_from": "fm",
+        "negative_rate": 0.6,
         "class_weight": "balanced",
         "n_models": 2,
         "n_bags": 1,

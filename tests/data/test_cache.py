@@ -155,5 +155,5 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_told(tmp_path: Path) -> No
 
 def test_bootstrap_samples_are_refused(tmp_path: Path) -> None:
     dataset = written(tmp_path / "rows", [some_rows(50, bags=False)], FIELDS[:2])
-    with pytest.raises(ConfigError, match="in_memory=true"):
+    with pytest.raises(ConfigError, match="--in-memory"):
         dataset.bootstrap(0)

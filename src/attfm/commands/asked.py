@@ -10,6 +10,7 @@ class Asked:
     """The options of `attfm.cli.train`, settings apart.
 
     checkpoint_minutes, checkpoint_steps : after how many a checkpoint is written; 0: not by these; both 0: none
+    stream : whether rows are encoded to disk rather than kept in memory; None: where they would not fit
     cache : folder under which encoded rows are kept that do not fit in memory; None: beside the run
     skip_bad_files : whether files of a set that can't be read are left out
     """
@@ -26,5 +27,6 @@ class Asked:
     report: bool
     checkpoint_minutes: float = 0.0
     checkpoint_steps: int = 0
+    stream: bool | None = None
     cache: str | None = None
     skip_bad_files: bool = False

@@ -60,9 +60,15 @@ CheckpointMinutes = Annotated[
     float, typer.Option(min=0, help="after how many minutes a checkpoint is written beside the run; 0: not by time")
 ]
 CheckpointSteps = Annotated[int, typer.Option(min=0, help="after how many steps one is written; 0: not by steps")]
+Stream = Annotated[
+    bool | None,
+    typer.Option("--stream/--in-memory", help="encode rows to disk, or keep them in memory (default: as they fit)"),
+]
 Cache = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER", help="where rows are encoded to that don't fit in memory (default: beside the run)"),
+    typer.Option(
+        metavar="FOLDER", help="where rows are encoded to, and found by the next training (default: beside the run)"
+    ),
 ]
 SkipBadFiles = Annotated[
     bool, typer.Option("--skip-bad-files", help="leave out files of a folder that can't be read, and list them")
@@ -76,6 +82,9 @@ Target = Annotated[
 ]
 Threshold = Annotated[
     float | None, typer.Option(help="probability above which the second class is predicted (default: the run's)")
+]
+GroupBy = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="mean AUC of its groups too, such as users, weighted by their rows")
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="of all random numbers of training (default: 0)")]
 ToPredict = Annotated[str | None, typer.Option("--target", help="column to predict (known for adult)")]

@@ -56,7 +56,7 @@ def train(
         if fit_tables is None and (asked.checkpoint_minutes or asked.checkpoint_steps):
             kept = stack.enter_context(Interruptible(folder.path, asked, config, resumed=resumed))
         job = Job(asked, config, output, source, target, valid, test, kept)
-        if fit_tables is None and is_streamed(source, config):
+        if fit_tables is None and is_streamed(source, config, asked.stream):
             fitted, page = train_streamed(job, folder.path)
         else:
             fitted, page = train_in_memory(job, fit_tables)

@@ -242,7 +242,7 @@ class CachedDataset:
 
     def bootstrap(self, seed: int) -> InMemoryDataset:
         raise ConfigError(
-            "Refits on bootstrap samples (n_bags) need all rows in memory: set in_memory=true where they fit, or "
+            "Refits on bootstrap samples (n_bags) need all rows in memory: give --in-memory where they fit, or "
             "n_bags=0."
         )
 

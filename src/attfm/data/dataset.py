@@ -137,6 +137,40 @@ class InMemoryDataset:
         return InMemoryDataset(Examples(self.examples.rows.take(kept), self.examples.target[kept], weight))
 
 
+@dataclass(frozen=True)
+class Reweighted:
+    """The rows of another data set, to be measured on, with the weights of each class multiplied by a factor."""
+
+    dataset: Dataset
+    factors: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def statistics(self) -> Statistics:
+        return self.dataset.statistics
+
+    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Examples]:
+        return map(self._weighted, self.dataset.shuffled(size, generator))
+
+    def ordered(self) -> Iterator[Examples]:
+        return map(self._weighted, self.dataset.ordered())
+
+    def sample(self, most: int) -> Batch:
+        return self.dataset.sample(most)
+
+    def take(self, rows: NDArray[np.int64]) -> "Reweighted":
+        return Reweighted(self.dataset.take(rows), self.factors)
+
+    def bootstrap(self, seed: int) -> "Reweighted":
+        return Reweighted(self.dataset.bootstrap(seed), self.factors)
+
+    def _weighted(self, examples: Examples) -> Examples:
+        factors = examples.weight.new_tensor(self.factors)
+        return Examples(examples.rows, examples.target, examples.weight * factors[examples.target])
+
+
 def bootstrap_draws(rows: int, seed: int) -> NDArray[np.int64]:
     """Return how often each row is drawn in a bootstrap sample, int64 (rows,)."""
     drawn = np.random.default_rng(seed).integers(0, rows, rows)

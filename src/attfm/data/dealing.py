@@ -1,7 +1,7 @@
 """Which part and which fold each row of a stream goes to, told from the row alone: no list of all rows is kept."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from attfm.data.split import first_of_latest
 from attfm.data.split_column import ColumnSplit, GroupSplit, TimeSplit, grouping_of_column
 
 TRAIN, VALID, TEST = 0, 1, 2
+_NEGATIVES = 0x6E65676174697665  # keeps what is drawn of negatives apart from how rows are dealt
 FOLDS = 20
 Floats = NDArray[np.float64]
 
@@ -95,6 +96,15 @@ class Dealt:
 
     parts: NDArray[np.uint8]
     folds: NDArray[np.uint8]
+
+
+def kept_negatives(numbers: NDArray[np.int64], codes: NDArray[Any], rate: float, seed: int) -> NDArray[np.bool_]:
+    """Return which training rows are kept where of the first class only a share is, told by their numbers."""
+    if rate >= 1:
+        return np.ones(len(numbers), np.bool_)
+    salted = mix(np.array([seed % 2**63], np.uint64)) ^ np.uint64(_NEGATIVES)
+    chance = mix(numbers.astype(np.uint64) + salted).astype(np.float64) / 2.0**64
+    return np.asarray((codes != 0) | (chance < rate))
 
 
 def times_of(by: TimeSplit, column: pa.Array, source: Source, schema: Schema) -> Floats:

@@ -145,6 +145,11 @@ def _times(column: str, pieces: Sequence[pa.Array], reading: Reading) -> NDArray
     return times
 
 
+def codes_of(column: str, pieces: Sequence[pa.Array]) -> NDArray[np.int64]:
+    """Return codes of a column's values, int64 (rows,), in the order in which they are met, -1 where missing."""
+    return _distinct(column, pieces)[0]
+
+
 def _distinct(column: str, pieces: Sequence[pa.Array]) -> tuple[NDArray[np.int64], pa.Array]:
     """Return the codes of values, in the order in which they are met, -1 where missing, and their canonical texts."""
     bad = BadValues()

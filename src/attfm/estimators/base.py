@@ -52,6 +52,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
 
     columns: dict[str | int, dict[str, Any]] | None
     task: TaskName | Literal["auto"]
+    negative_rate: float
     class_weight: Mapping[Any, float] | Literal["balanced"] | None
     random_state: int | np.random.RandomState | None
     oof_: NDArray[np.float64] | None
@@ -93,6 +94,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         threshold: float = _TRAIN.threshold, calibrate: CalibrationSetting = _TRAIN.calibrate,
         device: Literal["auto", "cpu", "cuda"] = _TRAIN.device,
         backend: Literal["auto", "native", "reference"] = _TRAIN.backend,
+        negative_rate: float = _TRAIN.negative_rate,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         verbose: bool | Literal["auto"] = "auto", random_state: int | np.random.RandomState | None = 0,
     ) -> None:  # fmt: skip

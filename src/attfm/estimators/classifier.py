@@ -69,6 +69,8 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         How probabilities are calibrated by the validation rows, after training; "auto": by temperature where that
         gains enough on these rows to be no chance. See docs/explanations.md.
     device, backend : "auto", "cpu" or "cuda"; "auto", "native" or "reference": where it is trained, and by what
+    negative_rate : float in (0, 1], share of the first class's training rows that are kept; the intercept is corrected,
+        so that probabilities are those of all rows
     class_weight : "balanced", dict or None, a weight above 0 for each label; those not named have 1
     verbose : bool or "auto", whether to show a progress bar; "auto": where standard error is a terminal
     random_state : int, RandomState or None, seed; equal seeds give equal models, bit for bit, on the same machine

@@ -62,6 +62,47 @@ def calibration_error(hit: NDArray[Any], confidence: Floats, weight: Floats | No
     return CalibrationGaps(hit, confidence).error(np.ones(len(hit)) if weight is None else weight)
 
 
+def auc_by_group(
+    target: NDArray[Any], score: Floats, groups: NDArray[np.int64], weight: Floats | None = None
+) -> tuple[float, int]:
+    """Return the mean AUC of groups such as users, each weighted by its rows, and how many groups that is of.
+
+    Groups whose rows are all of one class have none and are left out (GAUC: Zhou et al. 2018, section 5.2.2).
+
+    Parameters
+    ----------
+    target : 0 or 1 (rows,); score : float (rows,), greater for 1; weight : float (rows,) or None
+    groups : int64 (rows,), codes of the groups; -1: none, such rows are left out
+
+    Returns
+    -------
+    auc : float, NaN where no group has rows of both classes
+    used : int, groups that have
+    """
+    weights = np.ones(len(target)) if weight is None else np.asarray(weight, np.float64)
+    kept = np.flatnonzero((groups >= 0) & (weights > 0))
+    order = kept[np.lexsort((score[kept], groups[kept]))]
+    group, s, w = groups[order], score[order], weights[order]
+    ones = w * (target[order] == 1)
+    zeros = w - ones
+    new_group = np.concatenate([[True], group[1:] != group[:-1]]) if len(order) else np.empty(0, bool)
+    new_tie = new_group | np.concatenate([[True], s[1:] != s[:-1]]) if len(order) else new_group
+    starts = np.flatnonzero(new_tie)
+    if not len(starts):
+        return float("nan"), 0
+    tie_ones, tie_zeros = np.add.reduceat(ones, starts), np.add.reduceat(zeros, starts)
+    first = np.flatnonzero(new_group[starts])  # tie of each group that comes first
+    before = np.cumsum(tie_zeros) - tie_zeros
+    below = before - np.repeat(before[first], np.diff(np.append(first, len(starts))))
+    won = np.add.reduceat(tie_ones * (below + tie_zeros / 2), first)
+    all_ones, all_zeros = np.add.reduceat(tie_ones, first), np.add.reduceat(tie_zeros, first)
+    both = (all_ones > 0) & (all_zeros > 0)
+    if not both.any():
+        return float("nan"), 0
+    auc = won[both] / (all_ones[both] * all_zeros[both])
+    return float(np.average(auc, weights=(all_ones + all_zeros)[both])), int(both.sum())
+
+
 def _binary(target: NDArray[Any], scores: Floats, weight: Floats | None, threshold: float) -> dict[str, float]:
     probability = scores[:, 1]
     decided = (probability > threshold).astype(np.int64)

@@ -26,10 +26,10 @@ def bytes_in_memory(rows: int, fields: int) -> int:
     return rows * (_BYTES_OF_ROW + _BYTES_OF_FIELD * fields)
 
 
-def is_streamed(source: Source, config: Config) -> bool:
-    """Return whether the rows of a table are encoded into a cache on disk: as the settings say, or by their number."""
-    if config.data.in_memory != "auto":
-        return not config.data.in_memory
+def is_streamed(source: Source, config: Config, asked: bool | None) -> bool:
+    """Return whether the rows of a table are encoded into a cache on disk: as asked, or by their number."""
+    if asked is not None:
+        return asked
     if source.num_rows is None:
         return False
     ignored = sum(settings.get("kind") == "ignored" for settings in config.data.columns.values())

@@ -15,6 +15,7 @@ from attfm.config import Config, DataConfig, TaskName
 from attfm.data.batch import Batch
 from attfm.data.codecs.numeric import BINS_OF_REGRESSION
 from attfm.data.dataset import Dataset, Examples, InMemoryDataset, gathered
+from attfm.data.dealing import kept_negatives
 from attfm.data.encoder import Encoder
 from attfm.data.folds import BY_CHANCE, Folds, Grouping
 from attfm.data.schema import Schema
@@ -24,9 +25,9 @@ from attfm.data.split_column import grouping_in, split_by
 from attfm.data.target import Label, Target
 from attfm.data.texts import PLAIN
 from attfm.data.unknown_values import UnknownValues
-from attfm.errors import DataError, DataWarning, TargetError
+from attfm.errors import ConfigError, DataError, DataWarning, TargetError
 from attfm.model.bundle import Model
-from attfm.model.task import task_of
+from attfm.model.task import Task, task_of
 from attfm.train.model_count import choose_models, cut_into_folds
 from attfm.train.trainer import TrainingData
 
@@ -150,10 +151,13 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
         per_class = None if fitted.facts.class_weights is None else np.array(fitted.facts.class_weights)
     weight = weight if per_class is None else weight * per_class[codes]
     tables = replace(tables, split=_grouped(tables, config))
+    check_negative_rate(config, task)
     train_rows, valid_rows, folds = _chosen_rows(tables, codes, weight, config, target.classes, fitted)
-    asked = tables.valid is not None or (tables.split.valid is not None and tables.own_valid)
+    rate = config.train.negative_rate
+    train_rows = train_rows[kept_negatives(train_rows, codes[train_rows], rate, config.train.seed)]
+    asked = tables.valid is not None or rate < 1 or (tables.split.valid is not None and tables.own_valid)
     spare = valid_rows if folds is None and config.train.refit is not False and not asked else None
-    if config.train.refit is True and asked and folds is None:
+    if config.train.refit is True and asked and rate == 1 and folds is None:
         sentence = "refit=True, but the validation rows were given: they only stop the training, and never teach."
         warnings.warn(sentence, DataWarning, stacklevel=2)
     present = np.unique(codes[train_rows])
@@ -189,6 +193,12 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
         schema, encoder, target, data, test, per_class, len(train_rows), seconds, folds, train_rows, spare,
         BY_CHANCE if spare is None else tables.split.grouping.take(spare),
     )  # fmt: skip
+
+
+def check_negative_rate(config: Config, task: Task) -> None:
+    """Raise ConfigError where a share of the negatives is to be kept, and there are no two classes."""
+    if config.train.negative_rate < 1 and task.name != "binary":
+        raise ConfigError(f"negative_rate={config.train.negative_rate:g} is for two classes: the task is {task.name}.")
 
 
 def finer(schema: Schema, config: DataConfig, task: TaskName) -> Schema:
@@ -231,7 +241,7 @@ def _chosen_rows(
     own = valid_rows is not None and tables.own_valid
     joined = train_rows if own or valid_rows is None else np.union1d(train_rows, valid_rows[weight[valid_rows] > 0])
     models = choose_models(config, tables.schema, len(joined)) if fitted is None else fitted.facts.models or 1
-    if models > 1:
+    if models > 1 and settings.negative_rate == 1:  # rows that are not kept can't be judged out of fold
         folds = cut_into_folds(grouping.take(joined), codes[joined], classes=classes, models=models, seed=settings.seed)
         if folds is not None:
             return joined, valid_rows if own else None, folds

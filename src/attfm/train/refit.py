@@ -1,5 +1,6 @@
 """Modules trained on prepared rows: the one that is kept, and refits that show how far it can be trusted."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from functools import partial
 import torch
 
 from attfm.config import Config, ModelConfig
-from attfm.data.dataset import bootstrap_draws
+from attfm.data.dataset import Reweighted, bootstrap_draws
 from attfm.data.folds import Folds
 from attfm.errors import ConfigError
 from attfm.explain.background import sample_size
@@ -165,7 +166,12 @@ def train_module(
         first.load_state_dict(module.state_dict(), strict=False)
         Trainer(first, data, settings, generator=generator).run()
         module.load_state_dict({name: first.state_dict()[name] for name in _SHARED_WITH_FM}, strict=False)
+    rate = settings.negative_rate
+    if rate < 1 and data.valid is not None:  # what stops the training counts negatives as those of the training do
+        data = replace(data, valid=Reweighted(data.valid, (rate, 1.0)))
     history = Trainer(module, data, settings, observer, generator).run()
+    with torch.no_grad():
+        module.intercept.add_(math.log(rate))  # the odds among all rows
     if enriched is not None:
         history.straddling = [" × ".join(encoder.fields[f].name for f in pair) for pair in enriched.straddling]
     return module.folded() if isinstance(module, StatisticalMachine) else module, history

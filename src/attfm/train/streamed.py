@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from attfm.config import Config
 from attfm.data.cache import CachedDataset, CachedRows
-from attfm.data.dealing import TEST, TRAIN, VALID, grouping_of_folds
+from attfm.data.dealing import TEST, TRAIN, VALID, grouping_of_folds, kept_negatives
 from attfm.data.encoder import Encoder
 from attfm.data.rows_writer import RowsWriter
 from attfm.data.schema import Schema
@@ -31,7 +31,7 @@ from attfm.data.training_table import labelled_batches, weights_in
 from attfm.data.unknown_values import UnknownValues
 from attfm.errors import CacheError, DataError, RunFolderError, TargetError
 from attfm.model.task import Task, task_of
-from attfm.train.prepare import Prepared, finer
+from attfm.train.prepare import Prepared, check_negative_rate, finer
 from attfm.train.trainer import TrainingData
 
 _PARTS = {TRAIN: "train", VALID: "valid", TEST: "test"}
@@ -102,9 +102,10 @@ def _key(table: StreamedTable, config: Config) -> str:
     asked = {
         "attfm": version("attfm"), "target": table.target, "weight": table.weight, "seed": table.seed,
         "parts": [part.fingerprint if isinstance(part, Source) else part for part in (table.valid, table.test)],
-        "source": table.source.fingerprint, "data": config.data.model_dump(mode="json", exclude={"in_memory"}),
+        "source": table.source.fingerprint, "data": config.data.model_dump(mode="json"),
         "reading": None if table.source.reading is None else table.source.reading.model_dump(mode="json"),
-        "train": [config.train.task, config.train.split, config.train.class_weight, config.train.seed],
+        "train": [config.train.task, config.train.split, config.train.class_weight, config.train.seed,
+                  config.train.negative_rate],
     }  # fmt: skip
     text = json.dumps(asked, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -130,8 +131,9 @@ def _write(table: StreamedTable, config: Config, part: Path) -> None:
     if config.train.class_weight is not None:
         codes = target.encode(survey.labels, table.source.reading or PLAIN)
         per_class = task.class_weights(config.train.class_weight, codes, survey.counts.astype(np.float64))
+    check_negative_rate(config, task)
     encoder = _fitted(table, survey, schema, config.train.seed)
-    pieces = _Pieces(table, survey, schema, encoder, target, task, per_class)
+    pieces = _Pieces(table, survey, schema, encoder, target, task, per_class, config.train.negative_rate)
     writers = {
         number: RowsWriter(
             part / name, encoder.fields, classes=len(task.classes) if task.is_classification else None,
@@ -184,6 +186,7 @@ class _Pieces:
     target: Target
     task: Task
     per_class: NDArray[np.float64] | None
+    negative_rate: float
 
     @property
     def weighted(self) -> bool:
@@ -213,7 +216,10 @@ class _Pieces:
             numbers = np.arange(first, first + batch.num_rows)
             first += batch.num_rows
             for number, writer in writers.items():
-                kept = np.flatnonzero((parts == number) & ((weight > 0) | (number != TRAIN)))
+                own = parts == number
+                if number == TRAIN:
+                    own &= (weight > 0) & kept_negatives(numbers, codes, self.negative_rate, self.table.seed)
+                kept = np.flatnonzero(own)
                 whole = len(kept) == len(codes)
                 own_rows = encoded if whole else encoded.take(torch.from_numpy(kept))
                 writer.add(own_rows, codes[kept], weight[kept], folds[kept], numbers[kept])
