@@ -33,14 +33,14 @@ class CachedRows:
     ----------
     fields : of the encoder
     known : what the manifest says
-    composed : ids that training rows have in place of the encoder's, uint32 columns by field
+    composed : by field what training rows have in place of the encoder's ids: uint32 columns, and what is added to them
     bins : uint8 columns of the bins of remembered pairs, (rows, outputs + 1) each, pair after pair
     """
 
     folder: Path
     fields: tuple[Field, ...]
     known: Mapping[str, Any]
-    composed: Mapping[int, ColumnFile]
+    composed: Mapping[int, tuple[ColumnFile, int]]
     bins: tuple[ColumnFile, ...] = ()
 
     @classmethod
@@ -128,7 +128,9 @@ class CachedRows:
             first = int(starts[block]) + before
             last = first + int(of_rows.sum())
         if f in self.composed:
-            ids = self.composed[f].read(first, last).astype(np.int32)
+            column, added = self.composed[f]
+            ids = column.read(first, last).astype(np.int32)
+            ids += np.int32(added)
         else:
             ids = self._ids[f].read(first, last).astype(np.int32)
             ids += np.int32(self.fields[f].start)

@@ -224,8 +224,8 @@ def statistics_of(
 
 def _composed(
     rows: _Rows, rated: Sequence[int], features: int, columns: _Columns
-) -> tuple[Composition, dict[int, ColumnFile]]:
-    """Return the composition of the fields that have rates, and the columns of composed ids."""
+) -> tuple[Composition, dict[int, tuple[ColumnFile, int]]]:
+    """Return the composition of the fields that have rates, and the columns of composed ids with what is added."""
     width = len(rows.base) + 2
     if not rated:
         none = np.empty((0, width), np.int64)
@@ -246,24 +246,26 @@ def _composed(
             some = replace(some, mean=total[:-2] / max(total[-2], 1e-300))
         return FieldRates.of_groups(cells.grouped, fields[f].size, some)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        every = list(threads.map(gathered, rated))
-        rates = list(threads.map(of_field, rated, every))
-        own = [fields[f].start + cells.keys // FOLDS for f, cells in zip(rated, every, strict=True)]
-        composition, numbers = Composition.of(
-            features, [(fields[f].start, rate) for f, rate in zip(rated, rates, strict=True)], own
-        )
+    def numbered(f: int) -> tuple[Composition, ColumnFile]:
+        """Return the composition of one field, and the column of its composed features, counted from 0."""
+        cells = gathered(f)
+        own = fields[f].start + cells.keys // FOLDS
+        composition, (ids,) = Composition.of(features, [(fields[f].start, of_field(f, cells))], [own])
+        ids -= composition.rows
 
-        def written(f: int, cells: Cells, ids: Integers) -> ColumnFile:
-            def parts() -> Iterator[Integers]:
-                for start, stop in rows.rows.blocks:
-                    entries, outcomes = rows.entries(f, start, stop)
-                    yield ids[cells.find(entries, outcomes.folds)]
+        def parts() -> Iterator[Integers]:
+            for start, stop in rows.rows.blocks:
+                entries, outcomes = rows.entries(f, start, stop)
+                yield ids[cells.find(entries, outcomes.folds)]
 
-            return columns.write(f"{f}.composed", np.uint32, parts())
+        return composition, columns.write(f"{f}.composed", np.uint32, parts())
 
-        files = threads.map(written, rated, every, numbers)
-        return composition, dict(zip(rated, files, strict=True))
+    # Two fields at a time: the sums of all of them may take more memory than the model.
+    with ThreadPoolExecutor(2) as threads:
+        every = list(threads.map(numbered, rated))
+    whole = Composition.joined([composition for composition, _ in every])
+    starts = whole.rows + np.cumsum([0, *(len(composition.parts) for composition, _ in every)])
+    return whole, {f: (column, int(start)) for f, (_, column), start in zip(rated, every, starts[:-1], strict=True)}
 
 
 def _screened(rows: _Rows, data: TrainingData, train: CachedDataset, levels: PairLevels, seed: int) -> Any:

@@ -345,6 +345,27 @@ class Composition:
             [rows + own for own in numbers],
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return the composition of fields that were composed one by one, each as if it were the only one.
+
+        The bins of each follow those of the one before, and so do its composed features.
+        """
+        features, rows = parts[0].features, parts[0].features
+        moved: list[tuple[Integers, Integers, Integers]] = []
+        for part in parts:
+            shift = rows - features
+            moved.append((_shifted(part.parts, shift), _shifted(part.folded, shift), part.neighbours + shift))
+            rows += part.rows - features
+        return cls(features, rows, *(np.concatenate(arrays) for arrays in zip(*moved, strict=True)))
+
+
+def _shifted(rows: Integers, shift: int) -> Integers:
+    """Return rows of V that are summed, (n, outputs + 2), with those of bins moved; the first is the id's own."""
+    moved = rows.copy()
+    moved[:, 1:] += shift
+    return moved
+
 
 def _distinct_rows(rows: Integers) -> tuple[Integers, Integers]:
     """Return the distinct rows of an array, and the place of each row among them."""
