@@ -7,6 +7,7 @@ ends. Its weights must be those of a training that nobody killed, bit for bit. F
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -39,12 +40,18 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed_and_resumed(folder: Path, table: str, options: Sequence[str], times: int, seed: int) -> tuple[int, int]:
+def killed_and_resumed(
+    folder: Path, table: str, options: Sequence[str], times: int, seed: int, *, stream: bool = False
+) -> tuple[int, int]:
     """Kill trainings so many times; return how many ended as they should, and how often a checkpoint was left.
+
+    With `stream` rows are encoded into a cache, which each training that begins anew has to write again.
 
     Raises AssertionError where one failed, or ended with other weights.
     """
-    whole, run = folder / "whole", folder / "run"
+    folder.mkdir(exist_ok=True)
+    whole, run, cache = folder / "whole", folder / "run", folder / "cache"
+    options = [*options, "--stream", "--cache", str(cache)] if stream else options
     started = time.monotonic()
     assert ended(command(table, *options, "--out", str(whole), "--checkpoint-steps", "2")) == 0
     usual = time.monotonic() - started
@@ -53,6 +60,8 @@ def killed_and_resumed(folder: Path, table: str, options: Sequence[str], times: 
     fresh = [table, *options, "--out", str(run), "--force", "--checkpoint-steps", "2"]
     arguments = fresh
     while kills < times:
+        if arguments is fresh:
+            shutil.rmtree(cache, ignore_errors=True)
         child = command(*arguments)
         deadline = time.monotonic() + chance.uniform(0, 1.1 * usual)
         while time.monotonic() < deadline and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -73,6 +82,7 @@ def killed_and_resumed(folder: Path, table: str, options: Sequence[str], times: 
         assert (run / "weights.safetensors").read_bytes() == weights
         finished += 1
     assert not run.with_name("run.checkpoints").exists()
+    assert not stream or len(list(cache.iterdir())) == 1, "an abandoned part of a cache was left"
     return finished, kept
 
 
@@ -81,5 +91,10 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         table = write_shop(Path(name) / "shop.csv", 600)
         options = ["--target", "bought", *SETTINGS, "--no-report"]
-        finished, kept = killed_and_resumed(Path(name), str(table), options, times, seed)
-    print(f"{times} kills, {kept} with a checkpoint; {finished} trainings ended as if nobody had killed them")
+        for stream in (False, True):
+            half = times - times // 2 if stream else times // 2
+            finished, kept = killed_and_resumed(
+                Path(name) / str(stream), str(table), options, half, seed, stream=stream
+            )
+            where = "on disk" if stream else "in memory"
+            print(f"{half} kills, {kept} with a checkpoint; {finished} trainings on rows {where} ended unharmed")

@@ -150,4 +150,4 @@ def test_killed_at_twenty_random_moments_it_ends_as_if_nobody_had(tmp_path: Path
         env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.startswith("20 kills")
+    assert done.stdout.count("10 kills") == 2
