@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from attfm.model.bundle import Model
     from attfm.model.calibration import Calibration, Curve
     from attfm.model.facts import RunFacts, TuningFacts
+    from attfm.train.plan import Plan
 
 __all__ = [
     "AFMClassifier",
@@ -59,6 +60,7 @@ __all__ = [
     "Model",
     "ModelConfig",
     "PairSurface",
+    "Plan",
     "Reading",
     "RunFacts",
     "RunFolderError",
@@ -92,6 +94,7 @@ _HOMES = {
     "attfm.model.bundle": ("Model",),
     "attfm.model.calibration": ("Calibration", "Curve"),
     "attfm.model.facts": ("RunFacts", "TuningFacts"),
+    "attfm.train.plan": ("Plan",),
 }
 _LAZY = {name: home for home, names in _HOMES.items() for name in names}
 

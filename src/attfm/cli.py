@@ -16,6 +16,7 @@ from attfm.commands.options import (
     Data,
     DataOrGlobal,
     DataOrResume,
+    DryRun,
     EffectsOut,
     Force,
     GroupBy,
@@ -119,6 +120,7 @@ def train(
     stream: Stream = None,
     cache: Cache = None,
     skip_bad_files: SkipBadFiles = False,
+    dry_run: DryRun = False,
     resume: Resume = None,
     *,
     reading: Reading,
@@ -138,30 +140,18 @@ def train(
 
     attfm train "clicks/2024-*.csv.gz" --target clicked --cache /big/disk --skip-bad-files
 
+    attfm train clicks.parquet --target clicked --dry-run
+
     attfm train --resume runs/clicks
     """
     if resume is not None or data is None:
         from attfm.commands.interrupted import resume_training
 
         free = (
-            data,
-            target,
-            valid,
-            test,
-            split,
-            split_seed,
-            weight,
-            id_,
-            preset,
-            config,
-            set_,
-            seed,
-            out,
-            stream,
-            cache,
-        )
-        others = force, report, checkpoint_minutes, checkpoint_steps, skip_bad_files, reading
-        alone = all(option is None for option in free) and others == (False, True, 5.0, 0, False, Reading())
+            data, target, valid, test, split, split_seed, weight, id_, preset, config, set_, seed, out, stream, cache
+        )  # fmt: skip
+        others = force, report, checkpoint_minutes, checkpoint_steps, skip_bad_files, dry_run, reading
+        alone = all(option is None for option in free) and others == (False, True, 5.0, 0, False, False, Reading())
         resume_training(resume, output, alone=alone)
         return
     from attfm.commands.settings import gather_config
@@ -170,10 +160,17 @@ def train(
         file=config, preset=preset, assignments=set_ or (), seed=seed, split=split, ignored=id_ or ()
     )
     from attfm.commands.asked import Asked
-    from attfm.commands.train import train
 
     each = checkpoint_minutes, checkpoint_steps, stream, cache, skip_bad_files
-    train(Asked(data, reading, target, weight, valid, test, split_seed, out, force, report, *each), settings, output)
+    asked = Asked(data, reading, target, weight, valid, test, split_seed, out, force, report, *each)
+    if dry_run:
+        from attfm.commands.plan import plan
+
+        plan(asked, settings, output)
+        return
+    from attfm.commands.train import train
+
+    train(asked, settings, output)
 
 
 @_command

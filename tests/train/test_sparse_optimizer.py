@@ -184,7 +184,7 @@ def test_no_operation_of_a_step_writes_the_whole_table(optimizer: str, on: bool)
 
 
 def test_only_big_tables_of_which_a_batch_has_a_part_are_moved_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lazy, "_BIG_TABLE", 4 * FEATURES)
+    monkeypatch.setattr(lazy, "BIG_TABLE", 4 * FEATURES)
     rows = Statistics.of(examples("ids"))
     big, small = (FactorizationMachine(FEATURES, 3, 1, ModelConfig.parse({"dim": dim})) for dim in (4, 3))
     assert is_lazy(big, rows, batch_size=4)

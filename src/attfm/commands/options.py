@@ -70,6 +70,9 @@ Cache = Annotated[
         metavar="FOLDER", help="where rows are encoded to, and found by the next training (default: beside the run)"
     ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="say what it will take (rows, memory, disk, time) and train nothing")
+]
 SkipBadFiles = Annotated[
     bool, typer.Option("--skip-bad-files", help="leave out files of a folder that can't be read, and list them")
 ]

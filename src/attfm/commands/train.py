@@ -41,14 +41,7 @@ def train(
     more : is told in the JSON object too
     resumed : whether the fit goes on from the checkpoints of an interrupted one
     """
-    valid, test = Part.parse(asked.valid, "--valid"), Part.parse(asked.test, "--test")
-    if valid.fraction + test.fraction >= 1:
-        raise ConfigError(
-            f"--valid {valid.fraction:g} and --test {test.fraction:g} leave no rows to train on: "
-            "give fractions that sum to less than 1."
-        )
-    if valid == Part():
-        config = config.model_copy(update={"train": config.train.model_copy(update={"early_stopping": False})})
+    valid, test, config = parts_of(asked, config)
     with NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force) as folder, ExitStack() as stack:
         source = open_table(asked.data, asked.reading, skip_bad_files=asked.skip_bad_files)
         target = target_of(asked.data, source, asked.target)
@@ -63,6 +56,19 @@ def train(
         with uninterrupted():
             save_model(fitted.model, folder.path, report=page)
     report(fitted.model, folder.path, output, again="adult-test" if asked.data == "adult" else asked.data, more=more)
+
+
+def parts_of(asked: Asked, config: Config) -> tuple[Part, Part, Config]:
+    """Return what validation and test rows are asked for, and the settings, without early stopping where none are."""
+    valid, test = Part.parse(asked.valid, "--valid"), Part.parse(asked.test, "--test")
+    if valid.fraction + test.fraction >= 1:
+        raise ConfigError(
+            f"--valid {valid.fraction:g} and --test {test.fraction:g} leave no rows to train on: "
+            "give fractions that sum to less than 1."
+        )
+    if valid == Part():
+        config = config.model_copy(update={"train": config.train.model_copy(update={"early_stopping": False})})
+    return valid, test, config
 
 
 def report(

@@ -28,8 +28,21 @@ class FitTables(Protocol):
 
 def train_in_memory(job: Job, fit_tables: FitTables | None = None) -> tuple[Fitted, str | None]:
     """Return what was fitted, and the report where it is asked for; fit_tables : what is done, None: one fit."""
-    asked, config, source, output = job.asked, job.config, job.source, job.output
-    by = None if config.train.split is None else split_by(config.train.split)
+    config, output = job.config, job.output
+    tables = read_tables(job)
+    output.say(_describe(tables, _split_column(job), job.seed))
+    facts = job.facts(len(tables.table.labels), split="adult" if _has_own_split(job) else None)
+    if fit_tables is not None:
+        fitted = fit_tables(tables, config, facts, output)
+    else:
+        fitted = job.watched(lambda observer: fit(tables, config, observer, facts=facts, measured=True))
+    return fitted, _page(fitted, tables) if job.asked.report else None
+
+
+def read_tables(job: Job) -> Tables:
+    """Read the table once, and those of its own parts; print the table's columns."""
+    asked, config, source = job.asked, job.config, job.source
+    by = _split_column(job)
     read = read_training_table(source, target=job.target, weight=asked.weight, split=by, config=config.data)
     schema, table = read.schema, LabelledTable(source, read.labels, read.weights)
     job.show(schema, len(table.labels))
@@ -37,8 +50,7 @@ def train_in_memory(job: Job, fit_tables: FitTables | None = None) -> tuple[Fitt
         None if part.data is None else labelled_table(part.data, asked.reading, schema)
         for part in (job.valid, job.test)
     )
-    own_split = (asked.data, asked.valid, asked.test, asked.split_seed, by) == ("adult", None, None, None, None)
-    if own_split:
+    if _has_own_split(job):
         split = Split(*adult_split(table.labels.to_numpy()))
     else:
         split = split_table(
@@ -46,14 +58,17 @@ def train_in_memory(job: Job, fit_tables: FitTables | None = None) -> tuple[Fitt
             grouping=read.grouping,
         )  # fmt: skip
     own_valid = asked.valid is not None
-    tables = Tables(table, schema, job.target, split, own_valid, valid_table, test_table, written=read.written)
-    output.say(_describe(tables, by, job.seed))
-    facts = job.facts(len(table.labels), split="adult" if own_split else None)
-    if fit_tables is not None:
-        fitted = fit_tables(tables, config, facts, output)
-    else:
-        fitted = job.watched(lambda observer: fit(tables, config, observer, facts=facts, measured=True))
-    return fitted, _page(fitted, tables) if asked.report else None
+    return Tables(table, schema, job.target, split, own_valid, valid_table, test_table, written=read.written)
+
+
+def _split_column(job: Job) -> ColumnSplit | None:
+    return None if job.config.train.split is None else split_by(job.config.train.split)
+
+
+def _has_own_split(job: Job) -> bool:
+    """Return whether the rows are dealt as the bundled table's own split deals them."""
+    asked = job.asked
+    return asked.data == "adult" and (asked.valid, asked.test, asked.split_seed, _split_column(job)) == (None,) * 4
 
 
 def _page(fitted: Fitted, tables: Tables) -> str:

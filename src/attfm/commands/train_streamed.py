@@ -9,7 +9,7 @@ from attfm.data.cache import CachedDataset
 from attfm.data.sources.source import Source
 from attfm.data.split import Part
 from attfm.data.split_column import split_by
-from attfm.data.survey import StreamedTable
+from attfm.data.survey import StreamedTable, Watch, unwatched
 from attfm.report.page import render_report
 from attfm.report.rows_shown import Examined
 from attfm.train.fit import Fitted, fit_prepared
@@ -22,15 +22,19 @@ def train_streamed(job: Job, run: Path) -> tuple[Fitted, str | None]:
     """Return what was fitted, and the report where it is asked for; run : the folder to be."""
     asked, config, output = job.asked, job.config, job.output
     cache = run.parent / _CACHE if asked.cache is None else Path(asked.cache).expanduser()
-    parts = [_part(job, part) for part in (job.valid, job.test)]
-    table = StreamedTable(job.source, job.target, asked.weight, parts[0], parts[1], job.seed, cache, Passes(output))
-    streamed = prepare_streamed(table, config)
+    streamed = prepare_streamed(streamed_table(job, cache, Passes(output)), config)
     prepared = streamed.prepared
     job.show(prepared.schema, streamed.rows)
     output.say(_describe(job, streamed))
     facts = job.facts(streamed.rows)
     fitted = job.watched(lambda observer: fit_prepared(prepared, config, observer, facts=facts, measured=True))
     return fitted, _page(job, fitted) if asked.report else None
+
+
+def streamed_table(job: Job, cache: Path, watch: Watch = unwatched) -> StreamedTable:
+    """Return the table as it is encoded into a cache; watch : sees the batches of each pass over it."""
+    parts = [_part(job, part) for part in (job.valid, job.test)]
+    return StreamedTable(job.source, job.target, job.asked.weight, parts[0], parts[1], job.seed, cache, watch)
 
 
 def _part(job: Job, part: Part) -> float | Source:

@@ -1,5 +1,6 @@
 """What classifier and regressor share: the parameters, fitting and saving."""
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import update_wrapper
 from inspect import signature
@@ -8,12 +9,14 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 
 from attfm.config import CalibrationSetting, Config, DataConfig, ModelConfig, PresetName, TaskName, TrainConfig
 from attfm.data.inference import infer_schema
+from attfm.data.sources.source import Source, open_source
 from attfm.data.split_column import ColumnSplit, GroupSplit, TimeSplit
 from attfm.errors import ConfigError, TargetError, listed
 from attfm.estimators.explained import Explained
@@ -22,8 +25,11 @@ from attfm.estimators.labels import label_column, label_name, read_weights
 from attfm.model.bundle import Model
 from attfm.model.run_folder import save_model
 from attfm.model.task import check_class_weights
+from attfm.train.estimate import SAMPLE_ROWS, Whole, of_sample, plan_of, sample_in_memory
 from attfm.train.fit import Fitted, fit
+from attfm.train.footprint import memory_now
 from attfm.train.observer import FitProgress
+from attfm.train.plan import Plan
 from attfm.train.prepare import LabelledTable, Tables
 from attfm.train.tuning import DEFAULT_TRIALS, SPACE, Search, fit_tuned
 from attfm.train.tuning_progress import TuningProgress
@@ -191,12 +197,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
     def _fit(
         self, X: object, y: ArrayLike, sample_weight: ArrayLike | None, eval_set: Any, search: Search | None = None
     ) -> Self:
-        source = self._training_source(X)
-        labels = self._labels(y, source)
-        if len(labels) < 2:
-            raise TargetError("X and y have 1 sample only: nothing can be learned from it. Give more rows.")
-        self._check_learnable(labels)
-        config = self._config(len(np.unique(labels)), source.schema.names)
+        source, labels, config = self._read(X, y)
         schema = infer_schema(source.batches(), source.schema, target=None, config=config.data, source=source.name)
         warn_of_numbers_as_text(X, schema)
         valid = None if eval_set is None else self._labelled(eval_set, "eval_set", schema)
@@ -213,6 +214,39 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         self._take(fitted.model, labels)
         self.oof_ = self._out_of_fold(fitted, len(labels))
         return self
+
+    def _read(self, X: object, y: ArrayLike) -> tuple[Source, NDArray[Any], Config]:
+        """Return X as a source, its labels and the checked settings."""
+        source = self._training_source(X)
+        labels = self._labels(y, source)
+        if len(labels) < 2:
+            raise TargetError("X and y have 1 sample only: nothing can be learned from it. Give more rows.")
+        self._check_learnable(labels)
+        return source, labels, self._config(len(np.unique(labels)), source.schema.names)
+
+    def plan(self, X: object, y: ArrayLike, sample_weight: ArrayLike | None = None, eval_set: Any = None) -> Plan:
+        """Return what `fit` with these arguments will take: features, memory, disk and time; see `attfm.Plan`.
+
+        At most 100,000 rows by chance are encoded and trained on for some steps; the estimator stays as it is.
+
+        Raises
+        ------
+        DataError, ConfigError : as `fit`
+        """
+        base, planned = memory_now(), clone(self)
+        source, labels, config = planned._read(X, y)
+        weight, rows = read_weights(sample_weight), len(labels)
+        if rows > SAMPLE_ROWS:
+            kept = np.sort(np.random.default_rng(0).choice(rows, SAMPLE_ROWS, replace=False))
+            source = open_source(pa.Table.from_batches(source.batches()).take(pa.array(kept)))
+            labels, weight = labels[kept], None if weight is None else weight[kept]
+        started = time.perf_counter()
+        schema = infer_schema(source.batches(), source.schema, target=None, config=config.data, source=source.name)
+        valid = None if eval_set is None else planned._labelled(eval_set, "eval_set", schema)
+        tables = Tables(LabelledTable(source, label_column(labels), weight), schema, label_name(y), valid=valid)
+        with of_sample(len(labels), rows):
+            whole = Whole(rows, None if valid is None else len(valid.labels), base=base)
+            return plan_of(sample_in_memory(tables, config, whole, seconds=time.perf_counter() - started), config)
 
     @staticmethod
     def _out_of_fold(fitted: Fitted, rows: int) -> NDArray[np.float64] | None:

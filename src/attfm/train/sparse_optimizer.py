@@ -14,7 +14,7 @@ from attfm.ops.sparse import distinct_rows, sum_rows
 
 # Floats of V from which rows are moved alone. A dense step of Adam reads or writes V, its gradient, both moments and
 # the average about ten times: 160 MB at this size, some 20 ms, which is the time of all the rest of a usual step.
-_BIG_TABLE = 4_000_000
+BIG_TABLE = 4_000_000
 
 
 def rate_of(config: TrainConfig) -> float:
@@ -26,7 +26,7 @@ def is_lazy(module: FactorizationMachine, statistics: Statistics, batch_size: in
     """Return whether the tables are moved by rows: they are big, and a batch can't touch most of them."""
     table = (module.embedding if module.has_pairs else module.linear).weight
     touched = batch_size * statistics.entries / max(1, statistics.rows)
-    return table.numel() >= _BIG_TABLE and touched < len(table)
+    return table.numel() >= BIG_TABLE and touched < len(table)
 
 
 class Stateful:

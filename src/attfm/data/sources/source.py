@@ -68,6 +68,7 @@ class Source:
         self.skipped = skipped
         self.fingerprint = uuid.uuid4().hex if fingerprint is None else fingerprint
         self._reader = reader
+        self._most_rows: int | None = None  # that are read; None: all
 
     def __repr__(self) -> str:
         rows = "?" if self.num_rows is None else self.num_rows
@@ -98,9 +99,27 @@ class Source:
         return list(columns)
 
     def _sliced(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        left = self._most_rows
         for batch in self._reader.read(columns):
             for start in range(0, batch.num_rows, MAX_BATCH_ROWS):
-                yield batch.slice(start, MAX_BATCH_ROWS)
+                piece = batch.slice(start, MAX_BATCH_ROWS if left is None else min(left, MAX_BATCH_ROWS))
+                yield piece
+                if left is not None:
+                    left -= piece.num_rows
+                    if left == 0:
+                        return
+
+    def head(self, rows: int) -> "Source":
+        """Return the source of its first rows, which are read for it and kept in memory, but for those of text."""
+        fingerprint = f"{self.fingerprint}:{rows}"
+        first = Source(self.name, self._reader, self.reading, fingerprint=fingerprint)
+        first.num_rows = None if self.num_rows is None else min(self.num_rows, rows)
+        first._most_rows = rows
+        if self.is_text:
+            return first
+        # Readers of Arrow files read far ahead: each pass over some rows would take the time of many.
+        table = pa.Table.from_batches(first.batches(), self.schema)
+        return Source(self.name, _TableReader(table), self.reading, fingerprint=fingerprint)
 
     @property
     def is_text(self) -> bool:
@@ -111,7 +130,9 @@ class Source:
         """Return the same table, where it is text with some columns as their cells stand, but for the spaces around."""
         if not isinstance(self._reader, _TEXT):
             return self
-        return Source(self.name, self._reader.verbatim(names), self.reading, fingerprint=self.fingerprint)
+        cells = Source(self.name, self._reader.verbatim(names), self.reading, fingerprint=self.fingerprint)
+        cells._most_rows = self._most_rows
+        return cells
 
     def place(self, row: int) -> str:
         """Return where people find a row, by its number from 0: "line 18" of text, else "row 16"."""

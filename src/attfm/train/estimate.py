@@ -1,0 +1,325 @@
+"""Estimates what a training will take: does its work on a sample of the rows, measures, and extrapolates."""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attfm.config import Config
+from attfm.data.codecs.codec import Field
+from attfm.data.dataset import Examples, batch_count, gathered
+from attfm.data.schema import Schema
+from attfm.data.sources.source import MOST_KEPT_BYTES, Source
+from attfm.data.survey import StreamedTable
+from attfm.errors import TargetError
+from attfm.train.cross_fit import of_fold, without_fold
+from attfm.train.footprint import (
+    Load,
+    bytes_of_cache,
+    bytes_of_checkpoints,
+    bytes_of_run,
+    bytes_of_statistics,
+    grown,
+    memory_at_peak,
+)
+from attfm.train.inner_choice import MOST_ROWS as MOST_ROWS_OF_CHOICE
+from attfm.train.inner_choice import candidates
+from attfm.train.knots import has_knots, knots_of_rows
+from attfm.train.model_count import choose_models
+from attfm.train.plan import Plan, available_memory
+from attfm.train.prepare import Prepared, Tables, prepare
+from attfm.train.screening import MOST_ROWS as MOST_SCREENED
+from attfm.train.sparse_optimizer import BIG_TABLE
+from attfm.train.statistics import FOLDS, Enriched, enrich
+from attfm.train.step_time import measured_steps
+from attfm.train.streamed import prepare_streamed
+from attfm.train.trainer import choose_batch_size
+
+SAMPLE_ROWS = 100_000
+_SECONDS = 2.0  # for which a table is read at least
+_OF_VALID = 0.25  # of the time that a screened training row takes, of each validation row in memory
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What is known of a table whose training is planned.
+
+    rows : of the table; valid_rows, test_rows : of tables of their own, None: they are a part of the rows
+    reading : seconds that a pass over the table takes which only reads it, beyond those that the sample says
+    base : bytes of memory that the process has before the training
+    is_text : whether types are found in its cells
+    """
+
+    rows: int
+    valid_rows: int | None = None
+    test_rows: int | None = None
+    reading: float = 0.0
+    base: int = 0
+    is_text: bool = False
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Rows of a table that were prepared as all of them will be, and what that took.
+
+    rows : of the sample
+    seconds : that looking at its columns, fitting the encoder and encoding took
+    table_bytes : of the columns as Arrow has them, where they are kept in memory
+    """
+
+    whole: Whole
+    prepared: Prepared
+    rows: int
+    seconds: float
+    table_bytes: int
+    streamed: bool
+
+    @property
+    def times(self) -> float:
+        """How many times as many rows the table has."""
+        return self.whole.rows / self.rows
+
+
+def seconds_to_read(source: Source, rows: int) -> float:
+    """Return the seconds that a pass over a table takes which only reads it; 0 of text, whose sample is read anew.
+
+    rows : of the table
+    """
+    if source.is_text:
+        return 0.0
+    started, read = time.perf_counter(), 0
+    for batch in source.batches():
+        read += batch.num_rows
+        if read >= SAMPLE_ROWS and time.perf_counter() - started > _SECONDS:
+            break
+    return (time.perf_counter() - started) * rows / max(read, 1)
+
+
+def rows_of(source: Source, column: str) -> int:
+    """Return the number of rows of a table, which is read for it where it is not known."""
+    if source.num_rows is not None:
+        return source.num_rows
+    return sum(batch.num_rows for batch in source.batches([column]))
+
+
+@contextmanager
+def of_sample(rows: int, whole: int) -> Iterator[None]:
+    """Say of what is wrong with the target that it is so in the first rows only, where these are not all."""
+    try:
+        yield
+    except TargetError as error:
+        if rows >= whole:
+            raise
+        raise TargetError(f"In the {rows:,} rows that a plan looks at: {error}") from None
+
+
+def sample_in_memory(tables: Tables, config: Config, whole: Whole, *, seconds: float) -> Sampled:
+    """Prepare the rows of a sample in memory; seconds : that looking at its columns has taken."""
+    started = time.perf_counter()
+    times, split = whole.rows / len(tables.table.labels), tables.split
+    if times > 1 and config.train.n_models == "auto":  # as many as for all rows
+        apart = 0 if split.test is None else len(split.test)
+        if split.valid is not None and tables.own_valid:
+            apart += len(split.valid)
+        models = choose_models(config, tables.schema, round(whole.rows - times * apart))
+        config = config.model_copy(update={"train": config.train.model_copy(update={"n_models": models})})
+    prepared = prepare(tables, config)
+    seconds += time.perf_counter() - started
+    names = [column.name for column in tables.schema.inputs]
+    size = sum(batch.nbytes for batch in tables.table.source.batches(names))
+    return Sampled(whole, prepared, len(tables.table.labels), seconds, size, streamed=False)
+
+
+def sample_streamed(table: StreamedTable, config: Config, whole: Whole) -> Sampled:
+    """Encode the rows of a sample into the table's cache, which is to be a folder that goes when the plan is made."""
+    started = time.perf_counter()
+    streamed = prepare_streamed(table, config)
+    return Sampled(whole, streamed.prepared, streamed.rows, time.perf_counter() - started, 0, streamed=True)
+
+
+def temporary_cache() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for the encoded rows of a sample, which goes with its context."""
+    return tempfile.TemporaryDirectory(prefix="attfm-plan-", ignore_cleanup_errors=True)
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def plan_of(sampled: Sampled, config: Config, *, checkpoints: bool = False) -> Plan:
+    """Return what a training on all rows will take, from a sample of them that is prepared.
+
+    Parameters
+    ----------
+    checkpoints : whether some are written while it trains
+    """
+    prepared, models = sampled.prepared, 1
+    sample_rows = len(prepared.data.train), len(prepared.data.valid or ())
+    if prepared.folds is not None:
+        models, prepared = prepared.folds.count, without_fold(prepared, 0)
+        config = of_fold(config, 0)
+    train = round(len(prepared.data.train) * sampled.times)
+    settings = config.train
+    knots = knots_of_rows(train) if settings.knots == "auto" else settings.knots
+    asked = {"batch_size": choose_batch_size(settings.batch_size, train), "knots": knots}
+    fits = _fits(prepared, config, models, train)
+    config = config.model_copy(update={"train": settings.model_copy(update=asked)})
+    statistics = _statistics(prepared, config)
+    load, sizes = _load(sampled, prepared, config, statistics.enriched, models)
+    data = prepared.data if statistics.enriched is None else statistics.enriched.data
+    steps = measured_steps(replace(prepared, data=data), config, statistics.enriched, load)
+    screened = min(train, MOST_SCREENED) + (0 if sampled.streamed else _OF_VALID * load.valid)
+    screened /= min(len(data.train), MOST_SCREENED) + (0 if sampled.streamed else _OF_VALID * sample_rows[1])
+    of_statistics = statistics.linear * sampled.times + statistics.screening * screened
+    epoch = steps.of_batch * batch_count(train, int(asked["batch_size"]))
+    validation = steps.of_valid_row * load.valid
+    passes = _passes(sampled)
+    preparing = sampled.seconds * sampled.times + sampled.whole.reading * passes
+    fields = prepared.encoder.fields
+    cache = statistics_bytes = 0
+    if sampled.streamed:
+        entries, valued = _entries(prepared.data.train, fields)
+        task = prepared.data.task
+        cache = bytes_of_cache(
+            load, sizes, fields, entries, valued=valued, classes=len(task.classes) if task.is_classification else None,
+            weighted=prepared.class_weights is not None or prepared.schema.weight is not None,
+        )  # fmt: skip
+        statistics_bytes = bytes_of_statistics(load)
+    kept = bytes_of_checkpoints(load) if checkpoints else 0
+    run = bytes_of_run(load)
+    return Plan(
+        rows=sampled.whole.rows, training_rows=round(sampled.prepared.training_rows * sampled.times),
+        fields=len(fields), features=load.features, remembered_pairs=load.pairs, models=models,
+        streamed=sampled.streamed, passes=passes, epochs=settings.epochs,
+        memory=memory_at_peak(load, sampled.whole.base, streamed=sampled.streamed), memory_available=available_memory(),
+        disk=cache + statistics_bytes + run + kept, cache=cache, statistics=statistics_bytes, run=run, checkpoints=kept,
+        seconds_to_prepare=preparing + of_statistics, seconds_an_epoch=epoch,
+        seconds_at_most=preparing + models * of_statistics + fits * settings.epochs * (epoch + validation),
+        sampled_rows=sampled.rows,
+    )  # fmt: skip
+
+
+def _passes(sampled: Sampled) -> int:
+    opening = 1 if sampled.whole.is_text else 0  # in which the types of its cells are found
+    if sampled.streamed:
+        return 3 + opening
+    return (2 if sampled.table_bytes * sampled.times <= MOST_KEPT_BYTES else 3) + opening
+
+
+def _fits(prepared: Prepared, config: Config, models: int, train: int) -> float:
+    """Return how many times a model is trained, on all training rows; of trials on a part of them their share."""
+    settings, task = config.train, prepared.data.task
+    tried = 0.0
+    chooses = settings.optimizer == "adam" and settings.early_stopping and prepared.data.valid is not None
+    if chooses and not task.is_classification:
+        knotted = has_knots(prepared.encoder.fields, knots_of_rows(train))
+        number = len(candidates(config, knotted=knotted))
+        share = min(1.0, MOST_ROWS_OF_CHOICE / max(train, 1))
+        tried = number * share - (share == 1) if number > 1 else 0.0  # one of those on all rows is the model
+    return (models + tried) * (2 if settings.warm_start_from == "fm" else 1)
+
+
+@dataclass(frozen=True)
+class _Statistics:
+    """What rows were enriched with, and the seconds of it: those that grow with the rows, and those of screening."""
+
+    enriched: Enriched | None
+    linear: float
+    screening: float
+
+
+def _statistics(prepared: Prepared, config: Config) -> _Statistics:
+    started = time.perf_counter()
+    enriched = enrich(prepared.data, prepared.encoder, config)
+    seconds = time.perf_counter() - started
+    if enriched is None:
+        return _Statistics(None, seconds, 0.0)
+    pairs = [] if enriched.pairs is None else [(i, j) for i, j in enriched.pairs.keys.pairs.tolist()]
+    started = time.perf_counter()
+    enrich(prepared.data, prepared.encoder, config, chosen=pairs)
+    linear = min(time.perf_counter() - started, seconds)
+    return _Statistics(enriched, linear, seconds - linear)
+
+
+def _load(
+    sampled: Sampled, prepared: Prepared, config: Config, enriched: Enriched | None, models: int
+) -> tuple[Load, list[int]]:
+    """Return what the training on all rows has to hold, and the size of each field."""
+    data, encoder, times = prepared.data, prepared.encoder, sampled.times
+    rows, outputs = gathered(data.train), len(data.task.outputs)
+    sizes = [_size(rows, f, field, prepared.schema, config, times) for f, field in enumerate(encoder.fields)]
+    features = sum(sizes)
+    entries, _ = _entries(data.train, encoder.fields)
+    bins, rated, cells = 0, list[int](), 0.0
+    pairs, known, pair_cells = 0, 0.0, 0.0
+    folds = np.random.default_rng(0).integers(0, FOLDS, len(rows))
+    if enriched is not None:
+        bins = enriched.composition.rows - enriched.composition.features
+        folded = enriched.composition.folded[:, 0]
+        rated = [f for f, field in enumerate(encoder.fields) if len(folded) and (folded == field.start).any()]
+        for f in rated:
+            of = rows.rows.field(f)
+            each = folds if of.counts is None else np.repeat(folds, of.counts)
+            cells += _distinct_grown(of.ids.astype(np.int64) * FOLDS + each, times)
+        if enriched.pairs is not None:
+            pairs = len(enriched.pairs.keys.pairs)
+            levels = {f: enriched.pairs.levels.of_rows(rows.rows, f) for f in np.unique(enriched.pairs.keys.pairs)}
+            for i, j in enriched.pairs.keys.pairs.tolist():
+                keys = levels[i] * int(enriched.pairs.levels.sizes[j]) + levels[j]
+                known += _distinct_grown(keys, times, least=config.model.memory_min_count)
+                pair_cells = max(pair_cells, _distinct_grown(keys * FOLDS + folds, times))
+    vocabulary = encoder.to_table().nbytes * features / max(encoder.n_features, 1)
+    dim = config.model.dim if config.model.pairs and len(encoder.fields) > 1 else 0
+    load = Load(
+        train=round(len(data.train) * times),
+        valid=_part(len(data.valid or ()), times, sampled.whole.valid_rows),
+        test=_part(len(prepared.test or ()), times, sampled.whole.test_rows),
+        fields=len(encoder.fields), outputs=outputs, dim=dim, features=features, table_rows=features + bins,
+        entries=sum(entries), rated=sum(entries[f] for f in rated), pairs=pairs,
+        known=min(int(known), config.model.memory_entries), cells=int(cells), pair_cells=int(pair_cells),
+        vocabulary=int(vocabulary), table_bytes=int(sampled.table_bytes * times), models=models,
+        lazy=(features + bins) * max(dim, 1) >= BIG_TABLE,
+    )  # fmt: skip
+    return load, sizes
+
+
+def _part(rows: int, times: float, own: int | None) -> int:
+    return round(rows * times) if own is None else own
+
+
+def _size(rows: Examples, f: int, field: Field, schema: Schema, config: Config, times: float) -> int:
+    """Return how many features a field has on all rows: those of ids grow, those of bins and of buckets do not."""
+    column = next(column for column in schema.columns if column.name == field.column)
+    if times <= 1 or field.ordered or field.kind == "scaled" or column.hash_buckets is not None:
+        return field.size
+    if column.kind == "datetime":
+        return field.size
+    ids = rows.rows.field(f).ids
+    least = config.data.min_count if column.min_count is None else column.min_count
+    seen = _distinct(ids, least)
+    return round(field.size * _distinct_grown(ids, times, least=least) / seen) if seen else field.size
+
+
+def _distinct(values: NDArray[np.integer], least: int = 1) -> int:
+    return int((np.unique(values, return_counts=True)[1] >= least).sum())
+
+
+def _distinct_grown(values: NDArray[np.integer], times: float, *, least: int = 1) -> float:
+    """Return how many distinct values of at least so many rows there are in `times` as many rows."""
+    if times <= 1:
+        return _distinct(values, least)
+    mixed = np.random.default_rng(0).permutation(values)
+    n = len(mixed)
+    quarter, half, whole = (_distinct(mixed[:size], least) for size in (n // 4, n // 2, n))
+    return grown(quarter, half, whole, times)
+
+
+def _entries(train: object, fields: Sequence[Field]) -> tuple[list[float], list[bool]]:
+    """Return how many features of each field a row has, and whether they have values."""
+    rows = gathered(train).rows  # type: ignore[arg-type]
+    found = [rows.field(f) for f in range(len(fields))]
+    numbers = [1.0 if of.counts is None else len(of.ids) / max(len(rows), 1) for of in found]
+    return numbers, [of.values is not None for of in found]

@@ -1,0 +1,192 @@
+"""What a training holds at a time: bytes of memory and of disk, from the numbers of its rows, features and pairs."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from attfm.data.cache import BUFFER_BLOCKS
+from attfm.data.codecs.codec import Field
+from attfm.data.column_file import smallest_type
+from attfm.data.rows_writer import BLOCK_ROWS
+from attfm.data.sources.source import MOST_KEPT_BYTES
+from attfm.explain.summary import STORED_SURFACES
+
+# Bytes, as peaks of `attfm train` have them beside what is counted one by one (docs/scaling.md).
+_WORK = 130_000_000  # of batches that are read and encoded, and of what is imported while it is done
+_OF_EFFECT = 28  # of each pair effect that the summary is made of
+_OF_SCREENED = 1_500  # of each row that pairs are screened on
+_OF_ROW = 60  # labels, weights, folds, row numbers, logits
+_OF_RATED, _OF_COMPOSED = 40, 14  # of each feature of a training row that has a rate, and of each feature
+_OF_REMEMBERED = 400  # of a training row, while the bins of one pair are found
+_OF_CELL, _OF_PAIR_CELL = 60, 250  # of a value in one fold, and of a value pair in one fold
+_OF_KNOWN = 100  # of a value pair that is remembered
+_OF_TEXT = 6  # times the bytes of the vocabulary as it is stored
+_SUMMARY_EFFECTS, _SUMMARY_MEANS, _MOST_CELLS = 12_000_000, 1 << 22, 4096  # as attfm.explain bounds them
+_OF_MEAN = 24
+_COPIES, _LAZY_COPIES = 8, 7  # of V and w: values, gradient, two moments, average, best, the machine that is scored
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a training has to hold.
+
+    train, valid, test : rows of each part
+    fields, outputs, dim : of the model; dim 0: without pairs
+    features, table_rows : ids of the encoder; rows of V, with those of rates
+    entries, rated : features of a row, and those of them that have rates
+    pairs, known : field pairs that are remembered, and their value pairs
+    cells, pair_cells : values of the fields with rates in each fold, and those of the largest of the remembered pairs
+    vocabulary : bytes of the encoder file
+    table_bytes : of the columns as Arrow has them
+    models : that are kept
+    """
+
+    train: int
+    valid: int
+    test: int
+    fields: int
+    outputs: int
+    dim: int
+    features: int
+    table_rows: int
+    entries: float
+    rated: float
+    pairs: int
+    known: int
+    cells: int
+    pair_cells: int
+    vocabulary: int
+    table_bytes: int
+    models: int = 1
+    lazy: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Of all parts."""
+        return self.train + self.valid + self.test
+
+    @property
+    def tables(self) -> int:
+        """Bytes of V and w."""
+        return 4 * self.table_rows * (self.dim + self.outputs)
+
+    @property
+    def bins(self) -> int:
+        """Bytes of the bins of remembered pairs in a row."""
+        return (self.outputs + 1) * self.pairs
+
+    @property
+    def summary(self) -> int:
+        """Pair effects that are held while the model is summarised."""
+        effects = self.fields * (self.fields - 1) // 2 * self.outputs if self.dim else self.fields
+        return int(min(min(self.train, 50_000) * effects, max(_SUMMARY_EFFECTS, 1_000 * effects)))
+
+    @property
+    def means(self) -> int:
+        """About how many conditional means of pairs the summary keeps."""
+        return min(_SUMMARY_MEANS, self.features * max(self.fields - 1, 0)) * self.outputs if self.dim else 0
+
+
+def memory_at_peak(load: Load, base: int, *, streamed: bool) -> int:
+    """Return about how many bytes of memory a training takes at its peak; base : what the process has before it."""
+    threads = os.cpu_count() or 1
+    ids = int(4 * load.entries + (8 * load.fields if load.entries > load.fields else 0))
+    learned = _OF_TEXT * load.vocabulary
+    screened = _OF_SCREENED * min(load.train, 50_000) if load.dim and load.fields > 1 else 0
+    if streamed:
+        held = 0
+        rows_at_once = min(load.train, BUFFER_BLOCKS * BLOCK_ROWS)
+        statistics = _OF_CELL * load.cells + threads * _OF_PAIR_CELL * load.pair_cells
+        batches = int(3 * rows_at_once * (ids + load.bins + 12))
+        encoding = learned
+    else:
+        held = load.rows * (ids + _OF_ROW)
+        kept = load.table_bytes if load.table_bytes <= MOST_KEPT_BYTES else 0
+        encoding = learned + load.rows * ids + kept
+        composing = int(load.train * (_OF_RATED * load.rated + _OF_COMPOSED * load.entries))
+        remembering = load.train * ((_OF_REMEMBERED + 16 * load.fields) if load.pairs else 0)
+        statistics = max(composing, remembering + 4 * int(load.train * load.entries))
+        batches = int(load.train * (4 * load.entries + load.bins) + load.valid * load.bins)
+    copies = (_LAZY_COPIES if load.lazy else _COPIES) + load.models - 1
+    remembered = _OF_KNOWN * load.known
+    training = learned + batches + copies * load.tables + remembered
+    summary = _OF_EFFECT * load.summary + _OF_MEAN * load.means
+    phases = (
+        encoding,
+        learned + max(statistics, screened) + remembered // 2,
+        training,
+        learned + (0 if streamed else batches) + load.tables * (1 + load.models) + remembered + summary,
+    )
+    return base + _WORK + held + max(phases)
+
+
+def bytes_of_cache(load: Load, sizes: Sequence[int], fields: Sequence[Field], entries: Sequence[float],
+                   *, classes: int | None, weighted: bool, valued: Sequence[bool] = ()) -> int:  # fmt: skip
+    """Return the bytes of the rows in the cache, and of what it knows of them.
+
+    Parameters
+    ----------
+    sizes, entries : of each field its number of features, and how many a row has
+    classes : of the target, None of a regression
+    valued : of each field whether its features have values
+    """
+    of_row = 8 if classes is None else smallest_type(classes).itemsize
+    of_row += 4 if weighted else 0
+    features = 0.0
+    for size, number, has_values in zip(sizes, entries, valued or [False] * len(sizes), strict=True):
+        features += number * (smallest_type(max(size - 1, 1)).itemsize + (4 if has_values else 0))
+        features += 4 if number != 1 else 0
+    known = 3 * (load.features + 8 * sum(size for size, f in zip(sizes, fields, strict=True) if f.ordered))
+    numbered = 8 * (load.valid + load.test) + load.train  # row numbers, and folds
+    return int(load.rows * (of_row + features)) + numbered + known + load.vocabulary
+
+
+def bytes_of_statistics(load: Load) -> int:
+    """Return the bytes beside the cache while a training that reads it runs: composed ids, and bins of pairs."""
+    return int(load.train * (4 * load.rated + load.bins) + load.valid * load.bins)
+
+
+def bytes_of_run(load: Load) -> int:
+    """Return the bytes of the run folder."""
+    weights = 4 * load.features * (load.dim + load.outputs) * load.models
+    slots = 1 << max(2 * load.known, 1).bit_length() if load.known else 0
+    shapes = load.features * (16 + 8 * load.outputs)
+    surfaces = min(STORED_SURFACES, load.fields * (load.fields - 1) // 2) if load.dim else 0
+    cells = surfaces * min(_MOST_CELLS, load.train) * (24 + 8 * load.outputs)
+    return weights + slots * (12 + 4 * load.outputs) + load.vocabulary + 8 * load.means + shapes + cells
+
+
+def bytes_of_checkpoints(load: Load) -> int:
+    """Return the bytes of the two checkpoints that are kept: parameters, moments, average and best of each."""
+    return 2 * 5 * load.tables
+
+
+def memory_now() -> int:
+    """Return the bytes of memory that the process has; a usual value where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def grown(of_quarter: float, of_half: float, whole: float, times: float) -> float:
+    """Return how many distinct values there are in `times` as many rows as `whole` were counted in.
+
+    Heaps' law, D = K · rows^β, with the exponent falling from each doubling of the rows to the next by as much as it
+    did between a quarter, a half and all of them: an id column that is known soon does not grow for ever.
+    """
+    if times <= 1 or whole <= of_half or of_half <= of_quarter or of_quarter <= 0:
+        return whole
+    before, now = np.log2(of_half / of_quarter), np.log2(whole / of_half)
+    falls = float(min(now / before, 1.0))
+    doublings = float(np.log2(times))
+    exponents = sum(now * falls**k * min(doublings - k + 1, 1.0) for k in range(1, int(np.ceil(doublings)) + 1))
+    return float(whole * 2**exponents)
