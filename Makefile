@@ -1,4 +1,4 @@
-.PHONY: demo install test test-browser test-kill check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
+.PHONY: bench-clicks demo install test test-browser test-kill check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -65,6 +65,10 @@ bench-accuracy: install  ## attfm beside trees and other models on the tables of
 	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]"
 	.venv/bin/python -m benchmarks.accuracy --docs --tables "$${TABLES:-all}" --models "$${MODELS:-all}"
 	.venv/bin/python -m benchmarks.leak
+
+bench-clicks: install  ## made-up clicks from disk and in memory, beside LightGBM and XGBoost (ROWS=20000000 takes hours)
+	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]" xgboost-cpu
+	.venv/bin/python -m benchmarks.clicks --docs --rows $${ROWS:-1000000}
 
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring with a pair memory and without, steps on big tables
 	.venv/bin/python -m benchmarks.training --json build/training.json --docs
