@@ -87,7 +87,7 @@ def lightgbm(clicks: Path, folder: Path, epochs: int) -> dict[str, float]:
     parts, labels, test, target = [], [], [], []
     for number, (x, y) in enumerate(batches(clicks)):
         out = held_out(len(x))
-        np.save(folder / f"{number}.npy", x[~out])
+        np.save(folder / f"{number}.npy", x[~out].astype(np.float64))  # which its sequences ask for
         parts.append(Rows(np.load(folder / f"{number}.npy", mmap_mode="r")))
         labels.append(y[~out])
         test.append(x[out])
