@@ -1,4 +1,4 @@
-.PHONY: bench-clicks demo install test test-browser test-kill check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
+.PHONY: bench-clicks demo install test test-browser test-kill test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -19,6 +19,12 @@ test: install  ## the tests
 
 test-kill: install  ## a training killed at 200 random moments and gone on with, bit for bit
 	.venv/bin/python -m tests.kill 200
+
+test-sql: install  ## queries on a PostgreSQL server that the tests start and stop; installs what is lacking
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	  { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq postgresql; } || \
+	  { echo "no PostgreSQL server: install it (Debian: apt install postgresql), then run this again" >&2; exit 1; }
+	.venv/bin/python -m pytest tests/data/sources/test_sql_postgres.py
 
 test-browser: install  ## the report in headless Chromium, clicks included; installs what is lacking
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \

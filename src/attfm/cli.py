@@ -25,6 +25,7 @@ from attfm.commands.options import (
     NoInput,
     Out,
     Preset,
+    Query,
     RawTerms,
     Resume,
     RowNumber,
@@ -51,6 +52,7 @@ from attfm.commands.options import (
     arguments_of,
     signature_of,
 )
+from attfm.commands.passwords import passwords_apart
 from attfm.commands.reported import DONE, FAILED, INTERRUPTED, reported
 from attfm.config import Reading
 
@@ -121,6 +123,7 @@ def train(
     cache: Cache = None,
     skip_bad_files: SkipBadFiles = False,
     dry_run: DryRun = False,
+    query: Query = None,
     resume: Resume = None,
     *,
     reading: Reading,
@@ -142,13 +145,16 @@ def train(
 
     attfm train clicks.parquet --target clicked --dry-run
 
+    attfm train postgresql://ann@db.example/shop --query "select * from clicks order by id" --target clicked
+
     attfm train --resume runs/clicks
     """
     if resume is not None or data is None:
         from attfm.commands.interrupted import resume_training
 
         free = (
-            data, target, valid, test, split, split_seed, weight, id_, preset, config, set_, seed, out, stream, cache
+            data, target, valid, test, split, split_seed, weight, id_, preset, config, set_, seed, out, stream, cache,
+            query,
         )  # fmt: skip
         others = force, report, checkpoint_minutes, checkpoint_steps, skip_bad_files, dry_run, reading
         alone = all(option is None for option in free) and others == (False, True, 5.0, 0, False, False, Reading())
@@ -161,7 +167,7 @@ def train(
     )
     from attfm.commands.asked import Asked
 
-    each = checkpoint_minutes, checkpoint_steps, stream, cache, skip_bad_files
+    each = checkpoint_minutes, checkpoint_steps, stream, cache, skip_bad_files, query
     asked = Asked(data, reading, target, weight, valid, test, split_seed, out, force, report, *each)
     if dry_run:
         from attfm.commands.plan import plan
@@ -192,6 +198,7 @@ def tune(
     out: TunedOut = None,
     force: Force = False,
     report: WithReport = True,
+    query: Query = None,
     *,
     reading: Reading,
     output: Output,
@@ -214,7 +221,7 @@ def tune(
     from attfm.commands import tune as command
     from attfm.commands.asked import Asked
 
-    asked = Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report)
+    asked = Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report, query=query)
     command.tune(asked, command.Trials(trials, study), settings, output)
 
 
@@ -225,6 +232,7 @@ def evaluate(
     threshold: Threshold = None,
     target: Target = None,
     group_by: GroupBy = None,
+    query: Query = None,
     *,
     reading: Reading,
     output: Output,
@@ -239,7 +247,9 @@ def evaluate(
     """
     from attfm.commands.evaluate import evaluate as run_evaluate
 
-    run_evaluate(run, data, threshold=threshold, target=target, group_by=group_by, reading=reading, output=output)
+    run_evaluate(
+        run, data, query=query, threshold=threshold, target=target, group_by=group_by, reading=reading, output=output
+    )
 
 
 @_command
@@ -249,6 +259,7 @@ def predict(
     out: ScoresOut = None,
     id_: KeptColumns = None,
     threshold: Threshold = None,
+    query: Query = None,
     *,
     reading: Reading,
     output: Output,
@@ -263,7 +274,7 @@ def predict(
     """
     from attfm.commands.predict import predict as run_predict
 
-    run_predict(run, data, to=out, ids=id_ or (), threshold=threshold, reading=reading, output=output)
+    run_predict(run, data, query=query, to=out, ids=id_ or (), threshold=threshold, reading=reading, output=output)
 
 
 @_command
@@ -279,6 +290,7 @@ def explain(
     check: Annotated[bool, typer.Option("--check", help="measure how far the explanations can be trusted")] = False,
     seeds: Annotated[int, typer.Option(min=0, help="with --check: refits with other seeds, as long as training")] = 0,
     train_table: TrainTable = None,
+    query: Query = None,
     *,
     reading: Reading,
     output: Output,
@@ -297,7 +309,7 @@ def explain(
 
     asked = command.Asked(
         data, reading, rows, row or (), top, raw=raw, to=to, overall=global_, check=check, seeds=seeds,
-        train_table=train_table,
+        train_table=train_table, query=query,
     )  # fmt: skip
     command.explain(run, asked, output)
 
@@ -310,6 +322,7 @@ def report(
     ] = None,
     target: Target = None,
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="the HTML file to write")] = "report.html",
+    query: Query = None,
     *,
     reading: Reading,
     output: Output,
@@ -324,7 +337,7 @@ def report(
     """
     from attfm.commands.report import report as run_report
 
-    run_report(run, data, to=out, target=target, reading=reading, output=output)
+    run_report(run, data, query=query, to=out, target=target, reading=reading, output=output)
 
 
 @_command
@@ -371,7 +384,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch is loaded: threads of OpenMP that spin after each operation would hold up those of the kernels.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        app(list(sys.argv[1:] if arguments is None else arguments), prog_name="attfm")
+        with passwords_apart(sys.argv[1:] if arguments is None else arguments) as bare:
+            app(bare, prog_name="attfm")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else FAILED
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@ class Asked:
     stream : whether rows are encoded to disk rather than kept in memory; None: where they would not fit
     cache : folder under which encoded rows are kept that do not fit in memory; None: beside the run
     skip_bad_files : whether files of a set that can't be read are left out
+    query : which rows of a database, where `data` is the URI of one
     """
 
     data: str
@@ -30,3 +31,4 @@ class Asked:
     stream: bool | None = None
     cache: str | None = None
     skip_bad_files: bool = False
+    query: str | None = None

@@ -17,13 +17,13 @@ from attfm.model.run_folder import load_model
 
 
 def evaluate(
-    run: str, data: str, *, threshold: float | None, target: str | None, group_by: str | None, reading: Reading,
-    output: Output,
+    run: str, data: str, *, query: str | None, threshold: float | None, target: str | None, group_by: str | None,
+    reading: Reading, output: Output,
 ) -> None:  # fmt: skip
     """Measure a saved model on a table with its target; see `attfm.cli.evaluate` for the options."""
     model = load_model(run)
     threshold = threshold_of(model, threshold)
-    source = open_inputs(model, data, reading)
+    source = open_inputs(model, data, reading, query=query)
     groups = None if group_by is None else _groups(model, source, group_by)
     labels, weight = labelled(model, source, target)
     if model.schema.weight not in (None, *source.schema.names):

@@ -41,6 +41,7 @@ class Asked:
     check: bool
     seeds: int
     train_table: str | None
+    query: str | None
 
     def modes(self) -> "list[Mode]":
         """Return what is to be done, in order: --global, --check, a file of all rows, rows printed.
@@ -59,6 +60,8 @@ class Asked:
             raise ConfigError(
                 "Which rows are to be explained? Give a table after the run; only --global can do without."
             )
+        if self.data is None and self.query is not None:
+            raise ConfigError("--query chooses rows of a database: give its URI after the run, or leave --query out.")
         if (self.seeds and not self.check) or (self.train_table is not None and not self.seeds):
             raise ConfigError(
                 "--seeds belongs to --check, and --train-table to --seeds: add it, or leave the other out."
@@ -99,7 +102,7 @@ Mode = Callable[[Subject, Output], dict[str, Any]]
 def explain(run: str, asked: Asked, output: Output) -> None:
     """Explain rows of a table, or the model as a whole; see `attfm.cli.explain` for the options."""
     model, modes = load_model(run), asked.modes()
-    source = None if asked.data is None else open_inputs(model, asked.data, asked.reading)
+    source = None if asked.data is None else open_inputs(model, asked.data, asked.reading, query=asked.query)
     result: dict[str, Any] = {"run": run, "data": asked.data, "task": model.task.name}
     for mode in modes:
         result |= mode(Subject(model, source, asked), output)
@@ -220,8 +223,8 @@ def check_trust(subject: Subject, output: Output) -> dict[str, Any]:
     if asked.seeds:
         from attfm.commands.refits import refits_of_run  # training takes long to load
 
-        table = asked.train_table or str(asked.data)
-        refits = refits_of_run(subject.model, table, asked.reading, seeds=asked.seeds, output=output)
+        table, query = (asked.train_table, None) if asked.train_table else (str(asked.data), asked.query)
+        refits = refits_of_run(subject.model, table, asked.reading, query=query, seeds=asked.seeds, output=output)
     found = check(subject.model, source, refits=refits)
     logit = subject.model.task.unit if subject.model.task.is_classification else LOGIT
     lines = [

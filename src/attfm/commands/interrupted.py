@@ -10,6 +10,7 @@ from attfm.commands.asked import Asked
 from attfm.commands.console import Output
 from attfm.config import Config, Reading
 from attfm.data.datasets import DATASETS
+from attfm.data.sources.database_uri import DatabaseUri, is_database
 from attfm.errors import ConfigError
 from attfm.files import written_whole
 from attfm.train.checkpoint import Checkpoints
@@ -92,8 +93,11 @@ def resume_training(run: str | None, output: Output, *, alone: bool) -> None:
 def _absolute(path: str | None, *, there: bool = True) -> str | None:
     """Return a path that another working directory does not change; what is no path, such as "adult", stays.
 
+    The URI of a database is without its passwords, which are not stored: they come from PGPASSWORD or ~/.pgpass then.
     A pattern is a path below a folder that is there; there : whether the path itself has to be.
     """
+    if path is not None and is_database(path):
+        return DatabaseUri(path).absolute()
     if path is None or path in DATASETS or "://" in path:
         return path
     if there and not Path(path).expanduser().exists() and not any(sign in path for sign in "*?["):

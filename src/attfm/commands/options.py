@@ -16,7 +16,10 @@ Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, a
 Debug = Annotated[bool, typer.Option("--debug", help="a traceback where something fails")]
 
 Data = Annotated[
-    str, typer.Argument(metavar="TABLE", help="a bundled table (adult, adult-test), a file, a folder or a pattern")
+    str,
+    typer.Argument(
+        metavar="TABLE", help="a bundled table (adult, adult-test), a file, a folder, a pattern or a database's URI"
+    ),
 ]
 Trials = Annotated[int, typer.Option(min=1, help="how many the study has in the end")]
 Study = Annotated[
@@ -33,7 +36,10 @@ KeptColumns = Annotated[
     list[str] | None, typer.Option("--id", metavar="COLUMN", help="column to keep beside the scores (repeatable)")
 ]
 DataOrGlobal = Annotated[
-    str | None, typer.Argument(metavar="[TABLE]", help="a bundled table, a file or a folder; --global needs none")
+    str | None,
+    typer.Argument(
+        metavar="[TABLE]", help="a bundled table, a file, a folder or a database's URI; --global needs none"
+    ),
 ]
 RowNumber = Annotated[
     list[int] | None, typer.Option(metavar="NUMBER", help="explain this row, counted from 0 (repeatable)")
@@ -53,7 +59,8 @@ DataOrSkipBadFiles = Annotated[
 DataOrResume = Annotated[
     str | None,
     typer.Argument(
-        metavar="TABLE", help="a bundled table (adult, adult-test), a file, a folder or a pattern; none with --resume"
+        metavar="TABLE",
+        help="a bundled table (adult, adult-test), a file, a folder, a pattern or a database's URI; none with --resume",
     ),
 ]
 CheckpointMinutes = Annotated[
@@ -110,6 +117,9 @@ SplitBy = Annotated[
     ),
 ]
 SplitSeed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="of the split into parts (default: 1234)")]
+Query = Annotated[
+    str | None, typer.Option(metavar="SQL", help="which rows of a database, whose URI is the table (docs/sql.md)")
+]
 Weight = Annotated[str | None, typer.Option(metavar="COLUMN", help="weight of each row")]
 NoInput = Annotated[
     list[str] | None, typer.Option("--id", metavar="COLUMN", help="column that is no input (repeatable)")

@@ -35,7 +35,7 @@ def plan(asked: Asked, config: Config, output: Output) -> None:
     """Print what the training that is asked for will take; nothing of it is begun, and nothing stays on disk."""
     valid, test, config = parts_of(asked, config)
     NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force)  # which says where there can be none
-    source = open_table(asked.data, asked.reading, skip_bad_files=asked.skip_bad_files)
+    source = open_table(asked.data, asked.reading, query=asked.query, skip_bad_files=asked.skip_bad_files)
     target = target_of(asked.data, source, asked.target)
     rows, streamed, base = rows_of(source, target), is_streamed(source, config, asked.stream), memory_now()
     head = source.head(SAMPLE_ROWS)

@@ -19,8 +19,8 @@ from attfm.model.run_folder import load_model
 
 
 def predict(
-    run: str, data: str, *, to: str | None, ids: Sequence[str], threshold: float | None, reading: Reading,
-    output: Output,
+    run: str, data: str, *, query: str | None, to: str | None, ids: Sequence[str], threshold: float | None,
+    reading: Reading, output: Output,
 ) -> None:  # fmt: skip
     """Write the scores of a table, beside its columns `ids`; see `attfm.cli.predict` for the options."""
     to_stdout = to in (None, "-")
@@ -28,7 +28,7 @@ def predict(
         raise ConfigError("--json writes its object to stdout, where the scores would go: give -o FILE too.")
     model = load_model(run)
     threshold = threshold_of(model, threshold)
-    source = open_inputs(model, data, reading)
+    source = open_inputs(model, data, reading, query=query)
     check_columns(source, ids, why="named by --id")
     source = source.verbatim(ids)  # a column that is an input too keeps its cells as they stand
     names = model.task.score_names

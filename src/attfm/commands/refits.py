@@ -18,7 +18,9 @@ from attfm.train.prepare import Tables
 from attfm.train.refit import refit_with_seeds
 
 
-def refits_of_run(model: Model, data: str, reading: Reading, *, seeds: int, output: Output) -> Refits:
+def refits_of_run(
+    model: Model, data: str, reading: Reading, *, query: str | None, seeds: int, output: Output
+) -> Refits:
     """Return refits of a run with other seeds, on the rows of `data` that it was trained on.
 
     A run that was stopped by a table of its own is refitted for as many epochs as it kept.
@@ -26,7 +28,7 @@ def refits_of_run(model: Model, data: str, reading: Reading, *, seeds: int, outp
     schema, facts = model.schema, model.facts
     if facts.split is None or schema.target is None or facts.rows is None:
         raise ConfigError("This run does not say how its table was split, so --seeds can't repeat it: train again.")
-    table = labelled_table(data, reading, schema)
+    table = labelled_table(data, reading, schema, query=query)
     advice = f"It was '{facts.table}' with {facts.rows:,} rows: give that by --train-table."
     if len(table.labels) != facts.rows:
         raise ConfigError(f"{table.source.name} is not the table that the run was trained on. {advice}")

@@ -9,15 +9,19 @@ from attfm.report.page import checked_path, write_report
 from attfm.report.rows_shown import Examined
 
 
-def report(run: str, data: str | None, *, to: str, target: str | None, reading: Reading, output: Output) -> None:
+def report(
+    run: str, data: str | None, *, query: str | None, to: str, target: str | None, reading: Reading, output: Output
+) -> None:
     """Write the report of a run, on a table's rows where one is given; see `attfm.cli.report` for the options."""
     checked_path(to)
     if data is None and target is not None:
         raise ConfigError(f"--target {target} names a column of --data TABLE: add that, or leave --target out.")
+    if data is None and query is not None:
+        raise ConfigError("--query chooses rows of --data URI: add that, or leave --query out.")
     model = load_model(run)
     examined = None
     if data is not None:
-        source = open_inputs(model, data, reading)
+        source = open_inputs(model, data, reading, query=query)
         labels, weight = None, None
         if target is not None or model.target.name in source.schema.names:
             labels, weight = labelled(model, source, target)

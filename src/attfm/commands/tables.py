@@ -1,4 +1,4 @@
-"""The tables that commands are given: bundled ones by name, files by path."""
+"""The tables that commands are given: bundled ones by name, files by path, databases by URI and query."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attfm.commands.passwords import with_password
 from attfm.config import Reading
 from attfm.data.datasets import DATASETS
 from attfm.data.schema import Schema
+from attfm.data.sources.database_uri import is_database
 from attfm.data.sources.file_set import FileSet
 from attfm.data.sources.files import DataFile
 from attfm.data.sources.source import Source, open_source
@@ -23,28 +25,29 @@ LIBSVM_LABEL = "label"  # the column that holds the labels of a libsvm or libfm 
 
 
 def open_table(
-    data: str, reading: Reading, stored: Mapping[str, pa.DataType] | None = None, *, skip_bad_files: bool = False
-) -> Source:
-    """Return a bundled table by its name, or files by their path; see `open_source` for the options.
+    data: str, reading: Reading, stored: Mapping[str, pa.DataType] | None = None, *, query: str | None = None,
+    skip_bad_files: bool = False,
+) -> Source:  # fmt: skip
+    """Return a bundled table by its name, files by path, or rows of a database; see `open_source` for the options.
 
     Files that are left out are told by a DataWarning.
     """
-    if data in DATASETS:
+    if data in DATASETS and query is None:
         return open_source(DATASETS[data].path, stored=stored)
-    source = open_source(data, reading, stored=stored, skip_bad_files=skip_bad_files)
+    source = open_source(with_password(data), reading, query=query, stored=stored, skip_bad_files=skip_bad_files)
     for sentence in source.skipped:
         warnings.warn(f"Left out: {sentence}", DataWarning, stacklevel=2)
     return source
 
 
-def open_as(schema: Schema, data: str, reading: Reading) -> Source:
+def open_as(schema: Schema, data: str, reading: Reading, *, query: str | None = None) -> Source:
     """Return a table that is read as the training table was, but for the options that are given again."""
-    return open_table(data, schema.reading.updated(reading), schema.stored_types)
+    return open_table(data, schema.reading.updated(reading), schema.stored_types, query=query)
 
 
-def open_inputs(model: Model, data: str, reading: Reading) -> Source:
+def open_inputs(model: Model, data: str, reading: Reading, *, query: str | None = None) -> Source:
     """Return a table that holds all columns that a model reads."""
-    source = open_as(model.schema, data, reading)
+    source = open_as(model.schema, data, reading, query=query)
     check_columns(source, model.input_names, why="of the training table")
     return source
 
@@ -54,8 +57,8 @@ def target_of(data: str, source: Source, target: str | None) -> str:
     names = source.schema.names
     if target is None and data in DATASETS:
         target = DATASETS[data].target
-    if target is None and FileSet.locate(data) is None and DataFile.locate(data).kind == "libsvm":
-        target = LIBSVM_LABEL
+    if target is None and not is_database(data) and FileSet.locate(data) is None:
+        target = LIBSVM_LABEL if DataFile.locate(data).kind == "libsvm" else None
     if target is None:
         raise ConfigError(f"Which column of {source.name} is to be predicted? Give --target, one of {listed(names)}.")
     if target not in names:

@@ -43,7 +43,7 @@ def train(
     """
     valid, test, config = parts_of(asked, config)
     with NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force) as folder, ExitStack() as stack:
-        source = open_table(asked.data, asked.reading, skip_bad_files=asked.skip_bad_files)
+        source = open_table(asked.data, asked.reading, query=asked.query, skip_bad_files=asked.skip_bad_files)
         target = target_of(asked.data, source, asked.target)
         kept = None
         if fit_tables is None and (asked.checkpoint_minutes or asked.checkpoint_steps):
@@ -55,7 +55,10 @@ def train(
             fitted, page = train_in_memory(job, fit_tables)
         with uninterrupted():
             save_model(fitted.model, folder.path, report=page)
-    report(fitted.model, folder.path, output, again="adult-test" if asked.data == "adult" else asked.data, more=more)
+    again = "adult-test" if asked.data == "adult" else shlex.quote(asked.data)
+    if asked.query is not None:
+        again += f" --query {shlex.quote(asked.query)}" if asked.query.isprintable() else ' --query "..."'
+    report(fitted.model, folder.path, output, again=again, more=more)
 
 
 def parts_of(asked: Asked, config: Config) -> tuple[Part, Part, Config]:
@@ -74,7 +77,7 @@ def parts_of(asked: Asked, config: Config) -> tuple[Part, Part, Config]:
 def report(
     model: Model, path: Path, output: Output, *, again: str, more: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Print metrics, times, the folder and the commands that use it; `again` is the table they name."""
+    """Print metrics, times, the folder and the commands that use it; `again` names a table for them."""
     facts, whole = model.facts, output.seconds
     output.say(f"{_epochs(model)}; {facts.features:,} features in {facts.fields} fields")
     output.result_lines("")
@@ -87,15 +90,15 @@ def report(
         output.result_lines("(metrics are weighted by class, as training was)")
     if facts.calibration is not None:
         output.result_lines(f"(probabilities are calibrated; {facts.calibration})")
-    run, table = shlex.quote(str(path)), shlex.quote(again)
+    run = shlex.quote(str(path))
     page = str(path / REPORT) if (path / REPORT).is_file() else None
     output.result_lines(
         "",
         f"time: {duration(whole)}, of which training {duration(facts.seconds or 0.0)}",
         f"saved: {path}",
         *([] if page is None else [f"report: {page}"]),
-        f"next:  attfm evaluate {run} {table}",
-        f"       attfm predict {run} {table} -o scores.csv",
+        f"next:  attfm evaluate {run} {again}",
+        f"       attfm predict {run} {again} -o scores.csv",
     )
     output.result_json({
         "run": str(path), "report": page,

@@ -96,9 +96,9 @@ def _page(fitted: Fitted, tables: Tables) -> str:
     return render_report(fitted.model)
 
 
-def labelled_table(data: str, reading: Reading, schema: Schema) -> LabelledTable:
+def labelled_table(data: str, reading: Reading, schema: Schema, *, query: str | None = None) -> LabelledTable:
     """Return another table with the columns of the training table, all of which it must have."""
-    source, target = open_as(schema, data, reading), str(schema.target)
+    source, target = open_as(schema, data, reading, query=query), str(schema.target)
     needed = [*(field.name for field in schema.inputs), target, *([schema.weight] if schema.weight else [])]
     check_columns(source, needed, why="of the training table")
     return LabelledTable(source, column_of(source, target), weights_of(source, schema.weight))

@@ -12,6 +12,7 @@ from sklearn.model_selection import train_test_split
 
 from attfm.config import TaskName
 from attfm.data.folds import BY_CHANCE, Grouping
+from attfm.data.sources.database_uri import is_database
 from attfm.data.sources.files import table_stem
 from attfm.data.target import Label, Target
 from attfm.errors import ConfigError, DataWarning
@@ -42,6 +43,11 @@ class Part:
             return cls(DEFAULT_FRACTION)
         if text.lower() == "none":
             return cls()
+        if is_database(text):
+            raise ConfigError(
+                f"{option} names a database, but --query chooses the rows of the table only: give a fraction of them, "
+                "another kind of split by --split, or a file."
+            )
         try:
             fraction = float(text)
         except ValueError:

@@ -10,45 +10,26 @@ import pyarrow.fs as pafs
 from attfm.data.sources.file_set import FileSet
 from attfm.data.sources.files import DataFile, reading
 from attfm.data.sources.in_memory import is_pandas_index, stripped
-from attfm.data.sources.plain_columns import Levels, is_ordered, plain_array, plain_schema, recoded
+from attfm.data.sources.plain_reader import PlainReader
 from attfm.errors import SchemaError, SourceError
 
 # Few rows are read ahead: a batch of wide text can be large.
 _BATCH_ROWS, _READAHEAD = 65_536, 4
 
 
-class ArrowDataset:
+class ArrowDataset(PlainReader):
     """A pyarrow Dataset that has rows, and columns with names; raises SourceError or SchemaError where it has not.
 
     Its columns have plain types (see `plain_type`), and names without the spaces around them.
     """
 
     def __init__(self, name: str, dataset: pads.Dataset) -> None:
-        self._name = name
+        super().__init__(name, dataset.schema)
         self._dataset = dataset
-        if not dataset.schema.names:
-            raise SourceError(f"{name} has no columns.")
-        names = stripped(dataset.schema.names, name)
-        self._stored = dict(zip(names, dataset.schema, strict=True))  # fields as the files have them
-        plain = plain_schema(dataset.schema, name)
-        self.schema = pa.schema(zip(names, plain.types, strict=True))
-        self._levels: dict[str, pa.Array] = {}  # of ordered dictionaries, once they are known
         with reading(name):
             self.num_rows = dataset.count_rows()
         if self.num_rows == 0:
             raise SourceError(f"{name} has 0 rows: a table needs at least one.")
-
-    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows from the top, with the given columns; an ordered dictionary is the same in all batches."""
-        levels = {name: self._levels_of(name) for name in columns if is_ordered(self.schema.field(name).type)}
-        schema = pa.schema([self.schema.field(name) for name in columns])
-        for batch in self._stored_batches(columns):
-            arrays = [plain_array(batch.column(i), self._stored[name]) for i, name in enumerate(columns)]
-            arrays = [
-                recoded(array, levels[name]) if name in levels else array
-                for name, array in zip(columns, arrays, strict=True)
-            ]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _stored_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         names = [self._stored[name].name for name in columns]
@@ -57,15 +38,6 @@ class ArrowDataset:
                 yield from fragment.to_batches(
                     schema=self._dataset.schema, columns=names, batch_size=_BATCH_ROWS, batch_readahead=_READAHEAD
                 )
-
-    def _levels_of(self, name: str) -> pa.Array:
-        """Return the values of an ordered dictionary, which the first call reads from the whole column."""
-        if name not in self._levels:
-            levels = Levels(self._stored[name])
-            for batch in self._stored_batches([name]):
-                levels.add(batch.column(0))
-            self._levels[name] = levels.dictionary()
-        return self._levels[name]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from attfm.data.sources.database_uri import DatabaseUri, is_database
 from attfm.errors import SourceError, near_names
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -27,7 +28,7 @@ _FOREIGN = {
     b"PK\x03\x04": "is a zip archive or an Excel workbook: unpack it, or save it as CSV",
     b"\xd0\xcf\x11\xe0": "is an Excel workbook: save it as CSV",
     b"BZh": "is compressed by bzip2: unpack it, or compress it by gzip or zstd",
-    b"SQLite": "is an SQLite database: export the table as CSV or Parquet",
+    b"SQLite": "is an SQLite database: give it as sqlite:///file, with a query (--query)",
 }
 
 
@@ -147,7 +148,9 @@ def known_kinds() -> str:
 
 
 def table_stem(path: str) -> str:
-    """Return the name of a table without its folder and extensions."""
+    """Return the name of a table without its folder and extensions; of a database its name."""
+    if is_database(path):
+        return DatabaseUri(path).stem
     path = path.rstrip("/")
     name = Path(path).name
     for suffix in COMPRESSIONS:

@@ -11,13 +11,15 @@ import pyarrow as pa
 
 from attfm.config import Reading
 from attfm.data.sources.csv import DelimitedFile
+from attfm.data.sources.database_uri import DatabaseUri, is_database
+from attfm.data.sources.duckdb_relation import DuckdbRelation, is_relation
 from attfm.data.sources.file_set import FileSet
 from attfm.data.sources.files import DataFile, known_kinds
 from attfm.data.sources.in_memory import as_arrow
 from attfm.data.sources.libsvm import LibsvmFile
 from attfm.data.sources.text_set import TextSet
 from attfm.data.sources.writer import TableWriter
-from attfm.errors import SchemaError, SourceError, absent
+from attfm.errors import ConfigError, SchemaError, SourceError, absent
 
 __all__ = ["MAX_BATCH_ROWS", "Reader", "Source", "TableWriter", "open_source"]
 
@@ -183,21 +185,23 @@ def open_source(
     data: object,
     reading: Reading | None = None,
     *,
+    query: str | None = None,
     stored: Mapping[str, pa.DataType] | None = None,
     skip_bad_files: bool = False,
     **options: Any,
 ) -> Source:
-    """Open a table: a file, a folder of files, or a table object.
+    """Open a table: a file, a folder of files, a query on a database, or a table object.
 
     Parameters
     ----------
     data : object, path or URI of delimited text, Parquet, Arrow or libsvm/libfm (text also as .gz or .zst); path of a
         folder of such files of one kind, or a pattern of their names (clicks/2024-*.csv.gz), in which folders named
         key=value give columns; pandas or polars DataFrame, pyarrow Table, RecordBatch, RecordBatchReader or
-        Dataset, 2-D numpy array, dict of columns, list of dicts, list of rows, any object with `__arrow_c_stream__` or
-        `__dataframe__`; or a Source
+        Dataset, 2-D numpy array, dict of columns, list of dicts, list of rows, relation of DuckDB, any object with
+        `__arrow_c_stream__` or `__dataframe__`; URI of a database (postgresql:// or sqlite:///); or a Source
     reading : Reading or None, how text is read, see `attfm.config.Reading`; `names` are for an array too (else x0, x1,
         ...)
+    query : str or None, which rows of a database, as SQL; it is run again for each pass and should give the same rows
     stored : mapping of str to pyarrow.DataType, or None
         Types that the columns had in training: text is left to the encoder, which reads it so, and columns that are
         not among them stay as their cells stand. None: types are found in the cells.
@@ -213,7 +217,8 @@ def open_source(
     ------
     SourceError : it can't be read, or is no table
     SchemaError : column names are empty or doubled
-    ConfigError : an option is unknown or can't be used
+    ConfigError : an option is unknown or can't be used, or a database has no query
+    MissingExtraError : the drivers of databases are not installed
 
     Examples
     --------
@@ -227,12 +232,16 @@ def open_source(
     given = {name: value for name, value in options.items() if value is not None}
     reading = (reading or Reading()).updated(Reading.parse(given, where="the options of reading"))
     names = reading.names
+    if query is not None or is_database(data):
+        return _of_query(data, query, reading, stored)
     if not isinstance(data, (str, Path)):
         name = type(data).__name__
         if type(data).__module__ == "pyarrow._dataset" and names is None:
             from attfm.data.sources.arrow_files import ArrowDataset
 
             return Source(name, ArrowDataset(f"the {name}", data))
+        if is_relation(data) and names is None:
+            return Source(name, DuckdbRelation(data))
         return Source(name, _TableReader(as_arrow(data, names)))
     files = FileSet.locate(data)
     if files is not None:
@@ -260,6 +269,24 @@ def open_source(
 
         reader = open_arrow_file(file, kind)
     return Source(file.name, reader, reading, fingerprint=file.fingerprint)
+
+
+def _of_query(data: object, query: str | None, reading: Reading, stored: Mapping[str, pa.DataType] | None) -> Source:
+    """Open a query on the database at a URI."""
+    if not isinstance(data, str) or not is_database(data):
+        what = f"'{data}'" if isinstance(data, (str, Path)) else f"a {type(data).__name__}"
+        raise ConfigError(
+            f"query= (--query) chooses rows of a database (postgresql://user@host/name, sqlite:///file), and {what} is "
+            "none: leave it out, or give the URI of the database."
+        )
+    uri = DatabaseUri(data)
+    uri.check()
+    if reading.names is not None and stored is None:
+        raise SourceError(f"names= is for arrays and text without a header, but {uri} has names of its own.")
+    from attfm.data.sources.sql import open_query
+
+    reader = open_query(uri, query)
+    return Source(f"the query on {uri.database}", reader, reading, fingerprint=reader.fingerprint)
 
 
 def _whole_files(
