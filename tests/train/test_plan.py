@@ -199,8 +199,8 @@ def test_vocabularies_grow_by_heaps_law_and_stop_where_all_is_known() -> None:
 
 LOAD = Load(
     train=60_000, valid=20_000, test=20_000, fields=39, outputs=1, dim=16, features=100_000, table_rows=101_000,
-    entries=39.0, rated=22.0, pairs=20, known=100_000, cells=200_000, pair_cells=50_000, vocabulary=5_000_000,
-    table_bytes=30_000_000,
+    entries=39.0, rated=22.0, pairs=20, known=100_000, cells=200_000, pair_cells=50_000, surface=3_000.0,
+    vocabulary=5_000_000, table_bytes=30_000_000,
 )  # fmt: skip
 
 
@@ -236,17 +236,9 @@ print(next(line for line in status if line.startswith("VmHWM")).split()[1])
 def test_memory_is_within_a_quarter_of_what_a_process_takes(
     zipf: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [
-        str(Path(zipf).absolute()),
-        "--target",
-        "y",
-        *QUICK,
-        "--set",
-        "n_models=1",
-        "--out",
-        str(Path("run").absolute()),
-    ]
-    done = subprocess.run([sys.executable, "-c", _CHILD, *options], capture_output=True, text=True, check=True,
+    options = [str(Path(zipf).absolute()), "--target", "y", *QUICK, "--set", "n_models=1"]
+    command_line = [sys.executable, "-c", _CHILD, *options, "--out", str(Path("run").absolute())]
+    done = subprocess.run(command_line, capture_output=True, text=True, check=True,
                           cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
     lines = done.stdout.splitlines()
     monkeypatch.setattr(command, "memory_now", lambda: int(lines[0]))

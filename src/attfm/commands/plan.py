@@ -55,7 +55,7 @@ def _sampled(job: Job, whole: Whole, cache: Path | None) -> Sampled:
         return sample_streamed(streamed_table(job, cache), job.config, whole)
     started = time.perf_counter()
     tables = read_tables(job)
-    return sample_in_memory(tables, job.config, whole, seconds=time.perf_counter() - started)
+    return sample_in_memory(tables, job.config, whole, looking=time.perf_counter() - started)
 
 
 def _rows(job: Job, part: Part) -> int | None:

@@ -25,6 +25,7 @@ from attfm.errors import TargetError
 
 # Gives the batches of a pass on, and may show how far it has come: batches, rows in all (None: unknown), what it does.
 Watch = Callable[[Iterator[pa.RecordBatch], int | None, str], Iterator[pa.RecordBatch]]
+LOOKING = "looking at the columns"  # what the first pass does
 _MOST_DISTINCT = 1_000_000  # labels and times that are kept
 
 
@@ -83,9 +84,7 @@ class Survey:
         times = Sample(seed=[table.seed], size=_MOST_DISTINCT) if isinstance(by, TimeSplit) else None
 
         def batches() -> Iterator[pa.RecordBatch]:
-            for batch in table.watch(
-                labelled_batches(source, name, written), source.num_rows, "looking at the columns"
-            ):
+            for batch in table.watch(labelled_batches(source, name, written), source.num_rows, LOOKING):
                 if table.weight is not None:
                     weights = pa.chunked_array([batch.column(table.weight)])
                     weights_in(weights, table.weight, source.reading or PLAIN, first_row=labels.rows)

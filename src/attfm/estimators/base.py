@@ -246,7 +246,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         tables = Tables(LabelledTable(source, label_column(labels), weight), schema, label_name(y), valid=valid)
         with of_sample(len(labels), rows):
             whole = Whole(rows, None if valid is None else len(valid.labels), base=base)
-            return plan_of(sample_in_memory(tables, config, whole, seconds=time.perf_counter() - started), config)
+            return plan_of(sample_in_memory(tables, config, whole, looking=time.perf_counter() - started), config)
 
     @staticmethod
     def _out_of_fold(fitted: Fitted, rows: int) -> NDArray[np.float64] | None:

@@ -1,5 +1,6 @@
 """Estimates what a training will take: does its work on a sample of the rows, measures, and extrapolates."""
 
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -15,10 +17,11 @@ from attfm.data.codecs.codec import Field
 from attfm.data.dataset import Examples, batch_count, gathered
 from attfm.data.schema import Schema
 from attfm.data.sources.source import MOST_KEPT_BYTES, Source
-from attfm.data.survey import StreamedTable
+from attfm.data.survey import LOOKING, StreamedTable
 from attfm.errors import TargetError
 from attfm.train.cross_fit import of_fold, without_fold
 from attfm.train.footprint import (
+    MOST_CELLS,
     Load,
     bytes_of_cache,
     bytes_of_checkpoints,
@@ -42,6 +45,7 @@ from attfm.train.trainer import choose_batch_size
 
 SAMPLE_ROWS = 100_000
 _SECONDS = 2.0  # for which a table is read at least
+_ROWS_OF_SURFACE = 10_000  # that are counted in
 _OF_VALID = 0.25  # of the time that a screened training row takes, of each validation row in memory
 
 
@@ -68,13 +72,15 @@ class Sampled:
     """Rows of a table that were prepared as all of them will be, and what that took.
 
     rows : of the sample
-    seconds : that looking at its columns, fitting the encoder and encoding took
+    looking : seconds that looking at its columns took, of which inference looks at 100,000 rows at most
+    seconds : that all else took, which grows with the rows
     table_bytes : of the columns as Arrow has them, where they are kept in memory
     """
 
     whole: Whole
     prepared: Prepared
     rows: int
+    looking: float
     seconds: float
     table_bytes: int
     streamed: bool
@@ -86,12 +92,7 @@ class Sampled:
 
 
 def seconds_to_read(source: Source, rows: int) -> float:
-    """Return the seconds that a pass over a table takes which only reads it; 0 of text, whose sample is read anew.
-
-    rows : of the table
-    """
-    if source.is_text:
-        return 0.0
+    """Return the seconds that a pass over a table takes which only reads it; rows : of the table."""
     started, read = time.perf_counter(), 0
     for batch in source.batches():
         read += batch.num_rows
@@ -118,8 +119,8 @@ def of_sample(rows: int, whole: int) -> Iterator[None]:
         raise TargetError(f"In the {rows:,} rows that a plan looks at: {error}") from None
 
 
-def sample_in_memory(tables: Tables, config: Config, whole: Whole, *, seconds: float) -> Sampled:
-    """Prepare the rows of a sample in memory; seconds : that looking at its columns has taken."""
+def sample_in_memory(tables: Tables, config: Config, whole: Whole, *, looking: float) -> Sampled:
+    """Prepare the rows of a sample in memory; looking : seconds that looking at its columns has taken."""
     started = time.perf_counter()
     times, split = whole.rows / len(tables.table.labels), tables.split
     if times > 1 and config.train.n_models == "auto":  # as many as for all rows
@@ -129,17 +130,26 @@ def sample_in_memory(tables: Tables, config: Config, whole: Whole, *, seconds: f
         models = choose_models(config, tables.schema, round(whole.rows - times * apart))
         config = config.model_copy(update={"train": config.train.model_copy(update={"n_models": models})})
     prepared = prepare(tables, config)
-    seconds += time.perf_counter() - started
+    seconds = time.perf_counter() - started
     names = [column.name for column in tables.schema.inputs]
     size = sum(batch.nbytes for batch in tables.table.source.batches(names))
-    return Sampled(whole, prepared, len(tables.table.labels), seconds, size, streamed=False)
+    return Sampled(whole, prepared, len(tables.table.labels), looking, seconds, size, streamed=False)
 
 
 def sample_streamed(table: StreamedTable, config: Config, whole: Whole) -> Sampled:
     """Encode the rows of a sample into the table's cache, which is to be a folder that goes when the plan is made."""
+    passes = dict[str, float]()
+
+    def timed(batches: Iterator[pa.RecordBatch], rows: int | None, what: str) -> Iterator[pa.RecordBatch]:
+        started = time.perf_counter()
+        yield from batches
+        passes[what] = passes.get(what, 0.0) + time.perf_counter() - started
+
     started = time.perf_counter()
-    streamed = prepare_streamed(table, config)
-    return Sampled(whole, streamed.prepared, streamed.rows, time.perf_counter() - started, 0, streamed=True)
+    streamed = prepare_streamed(replace(table, watch=timed), config)
+    seconds = sum(passes.values()) - passes[LOOKING]
+    looking = time.perf_counter() - started - seconds
+    return Sampled(whole, streamed.prepared, streamed.rows, looking, seconds, 0, streamed=True)
 
 
 def temporary_cache() -> tempfile.TemporaryDirectory[str]:
@@ -177,7 +187,9 @@ def plan_of(sampled: Sampled, config: Config, *, checkpoints: bool = False) -> P
     epoch = steps.of_batch * batch_count(train, int(asked["batch_size"]))
     validation = steps.of_valid_row * load.valid
     passes = _passes(sampled)
-    preparing = sampled.seconds * sampled.times + sampled.whole.reading * passes
+    # The sample of an Arrow file is in memory, so that reading is not in its times; that of text is read anew.
+    reading = 1 - 1 / sampled.times if sampled.whole.is_text else passes
+    preparing = sampled.looking + sampled.seconds * sampled.times + sampled.whole.reading * reading
     fields = prepared.encoder.fields
     cache = statistics_bytes = 0
     if sampled.streamed:
@@ -280,10 +292,24 @@ def _load(
         fields=len(encoder.fields), outputs=outputs, dim=dim, features=features, table_rows=features + bins,
         entries=sum(entries), rated=sum(entries[f] for f in rated), pairs=pairs,
         known=min(int(known), config.model.memory_entries), cells=int(cells), pair_cells=int(pair_cells),
+        surface=_cells_of_surface(rows),
         vocabulary=int(vocabulary), table_bytes=int(sampled.table_bytes * times), models=models,
         lazy=(features + bins) * max(dim, 1) >= BIG_TABLE,
     )  # fmt: skip
     return load, sizes
+
+
+def _cells_of_surface(examples: Examples) -> float:
+    """Return how many cells, which are combinations of two fields' values, the summary keeps of a pair on average."""
+    rows = examples.rows.slice(0, _ROWS_OF_SURFACE)
+    fields = range(rows.fields)
+    ids = {f: rows.field(f) for f in fields}
+    single = [f for f in fields if ids[f].counts is None]
+    cells = [
+        min(len(np.unique(ids[i].ids.astype(np.int64) << 32 | ids[j].ids)), MOST_CELLS)
+        for i, j in itertools.combinations(single, 2)
+    ]
+    return sum(cells) / max(len(cells), 1)
 
 
 def _part(rows: int, times: float, own: int | None) -> int:

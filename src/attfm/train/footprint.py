@@ -25,7 +25,7 @@ _OF_REMEMBERED = 400  # of a training row, while the bins of one pair are found
 _OF_CELL, _OF_PAIR_CELL = 60, 250  # of a value in one fold, and of a value pair in one fold
 _OF_KNOWN = 100  # of a value pair that is remembered
 _OF_TEXT = 6  # times the bytes of the vocabulary as it is stored
-_SUMMARY_EFFECTS, _SUMMARY_MEANS, _MOST_CELLS = 12_000_000, 1 << 22, 4096  # as attfm.explain bounds them
+_SUMMARY_EFFECTS, _SUMMARY_MEANS, MOST_CELLS = 12_000_000, 1 << 22, 4096  # as attfm.explain bounds them
 _OF_MEAN = 24
 _COPIES, _LAZY_COPIES = 8, 7  # of V and w: values, gradient, two moments, average, best, the machine that is scored
 
@@ -40,6 +40,7 @@ class Load:
     entries, rated : features of a row, and those of them that have rates
     pairs, known : field pairs that are remembered, and their value pairs
     cells, pair_cells : values of the fields with rates in each fold, and those of the largest of the remembered pairs
+    surface : mean number of cells of a pair, as far as the summary keeps them
     vocabulary : bytes of the encoder file
     table_bytes : of the columns as Arrow has them
     models : that are kept
@@ -59,6 +60,7 @@ class Load:
     known: int
     cells: int
     pair_cells: int
+    surface: float
     vocabulary: int
     table_bytes: int
     models: int = 1
@@ -156,7 +158,7 @@ def bytes_of_run(load: Load) -> int:
     slots = 1 << max(2 * load.known, 1).bit_length() if load.known else 0
     shapes = load.features * (16 + 8 * load.outputs)
     surfaces = min(STORED_SURFACES, load.fields * (load.fields - 1) // 2) if load.dim else 0
-    cells = surfaces * min(_MOST_CELLS, load.train) * (24 + 8 * load.outputs)
+    cells = int(surfaces * load.surface * (24 + 8 * load.outputs))
     return weights + slots * (12 + 4 * load.outputs) + load.vocabulary + 8 * load.means + shapes + cells
 
 
