@@ -41,12 +41,12 @@ def test_train_evaluate_predict_explain_and_report(capsys: pytest.CaptureFixture
 
 def test_a_dry_run_says_what_a_training_would_take(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *TABLE, "--target", "bought", "--dry-run"]) == 0
-    assert "the query on shop.db" in capsys.readouterr().out
+    assert "200, 120 to train on" in capsys.readouterr().out
     assert not Path("runs").exists()
 
 
 def test_rows_in_a_cache_are_found_again_while_the_file_is_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["train", *TABLE, "--target", "bought", *FAST[:-1], "--set", "in_memory=false", "--cache", "cache"]
+    asked = ["train", *TABLE, "--target", "bought", *FAST[:-1], "--stream", "--cache", "cache"]
     assert main([*asked, "--out", "a"]) == 0
     assert "encoded into cache" in capsys.readouterr().out
     assert main([*asked, "--out", "b"]) == 0
