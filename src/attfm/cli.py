@@ -198,6 +198,7 @@ def tune(
     out: TunedOut = None,
     force: Force = False,
     report: WithReport = True,
+    skip_bad_files: SkipBadFiles = False,
     query: Query = None,
     *,
     reading: Reading,
@@ -221,7 +222,20 @@ def tune(
     from attfm.commands import tune as command
     from attfm.commands.asked import Asked
 
-    asked = Asked(data, reading, target, weight, valid, test, split_seed, out, force=force, report=report, query=query)
+    asked = Asked(
+        data,
+        reading,
+        target,
+        weight,
+        valid,
+        test,
+        split_seed,
+        out,
+        force=force,
+        report=report,
+        skip_bad_files=skip_bad_files,
+        query=query,
+    )
     command.tune(asked, command.Trials(trials, study), settings, output)
 
 

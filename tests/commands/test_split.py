@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from attfm.cli import main
-from attfm.commands import train as command
+from attfm.commands import train_in_memory as command
 from attfm.data.sources.files import DataFile
 from attfm.data.split import Split
 from attfm.model.facts import RunFacts, SplitFacts
