@@ -201,7 +201,7 @@ def plan_of(sampled: Sampled, config: Config, *, checkpoints: bool = False) -> P
         )  # fmt: skip
         statistics_bytes = bytes_of_statistics(load)
     kept = bytes_of_checkpoints(load) if checkpoints else 0
-    run = bytes_of_run(load)
+    run = bytes_of_run(load, exact=sampled.times == 1)
     return Plan(
         rows=sampled.whole.rows, training_rows=round(sampled.prepared.training_rows * sampled.times),
         fields=len(fields), features=load.features, remembered_pairs=load.pairs, models=models,

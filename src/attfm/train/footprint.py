@@ -152,10 +152,11 @@ def bytes_of_statistics(load: Load) -> int:
     return int(load.train * (4 * load.rated + load.bins) + load.valid * load.bins)
 
 
-def bytes_of_run(load: Load) -> int:
-    """Return the bytes of the run folder."""
+def bytes_of_run(load: Load, *, exact: bool) -> int:
+    """Return the bytes of the run folder; exact : whether the number of value pairs is known, and not estimated."""
     weights = 4 * load.features * (load.dim + load.outputs) * load.models
-    slots = 1 << max(2 * load.known, 1).bit_length() if load.known else 0
+    # A power of two between twice and four times the value pairs: about 2.9 times where their number is not known.
+    slots = (1 << (2 * load.known).bit_length() if exact else int(2.9 * load.known)) if load.known else 0
     shapes = load.features * (16 + 8 * load.outputs)
     surfaces = min(STORED_SURFACES, load.fields * (load.fields - 1) // 2) if load.dim else 0
     cells = int(surfaces * load.surface * (24 + 8 * load.outputs))
@@ -182,13 +183,16 @@ def memory_now() -> int:
 def grown(of_quarter: float, of_half: float, whole: float, times: float) -> float:
     """Return how many distinct values there are in `times` as many rows as `whole` were counted in.
 
-    Heaps' law, D = K · rows^β, with the exponent falling from each doubling of the rows to the next by as much as it
-    did between a quarter, a half and all of them: an id column that is known soon does not grow for ever.
+    Heaps' law, D = K · rows^β, with an exponent that falls: from the doubling of a quarter of the rows to that of a half
+    by a factor, to the next by its square, then by its cube. An id column that is known soon does not grow for ever;
+    one in which each row has a value of its own does.
     """
     if times <= 1 or whole <= of_half or of_half <= of_quarter or of_quarter <= 0:
         return whole
-    before, now = np.log2(of_half / of_quarter), np.log2(whole / of_half)
-    falls = float(min(now / before, 1.0))
-    doublings = float(np.log2(times))
-    exponents = sum(now * falls**k * min(doublings - k + 1, 1.0) for k in range(1, int(np.ceil(doublings)) + 1))
-    return float(whole * 2**exponents)
+    before, exponent = float(np.log2(of_half / of_quarter)), float(np.log2(whole / of_half))
+    factor = min(exponent / before, 1.0)
+    doublings, grows = float(np.log2(times)), 0.0
+    for number in range(1, int(np.ceil(doublings)) + 1):
+        exponent *= factor**number
+        grows += exponent * min(doublings - number + 1, 1.0)
+    return float(whole * 2.0**grows)
