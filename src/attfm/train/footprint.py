@@ -183,9 +183,9 @@ def memory_now() -> int:
 def grown(of_quarter: float, of_half: float, whole: float, times: float) -> float:
     """Return how many distinct values there are in `times` as many rows as `whole` were counted in.
 
-    Heaps' law, D = K · rows^β, with an exponent that falls: from the doubling of a quarter of the rows to that of a half
-    by a factor, to the next by its square, then by its cube. An id column that is known soon does not grow for ever;
-    one in which each row has a value of its own does.
+    Heaps' law, D = K · rows^β, with an exponent that falls: from the doubling of a quarter of the rows to that of a
+    half by a factor, to the next by its square, then by its cube. An id column that is known soon does not grow for
+    ever; one in which each row has a value of its own does.
     """
     if times <= 1 or whole <= of_half or of_half <= of_quarter or of_quarter <= 0:
         return whole
