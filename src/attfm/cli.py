@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from attfm.commands.bundles import arguments_of, signature_of
 from attfm.commands.console import Output
 from attfm.commands.options import (
     Cache,
@@ -18,13 +19,10 @@ from attfm.commands.options import (
     DataOrResume,
     DryRun,
     EffectsOut,
-    Force,
     GroupBy,
     Json,
     KeptColumns,
-    NoInput,
     Out,
-    Preset,
     Query,
     RawTerms,
     Resume,
@@ -32,28 +30,17 @@ from attfm.commands.options import (
     Run,
     ScoresOut,
     Seed,
-    Settings,
-    SetTo,
-    SkipBadFiles,
-    SplitBy,
-    SplitSeed,
     Stream,
     Study,
     Target,
-    Test,
     Threshold,
-    ToPredict,
     TrainTable,
     Trials,
     TunedOut,
-    Valid,
-    Weight,
-    WithReport,
-    arguments_of,
-    signature_of,
 )
 from attfm.commands.passwords import passwords_apart
 from attfm.commands.reported import DONE, FAILED, INTERRUPTED, reported
+from attfm.commands.training_options import TrainingOptions
 from attfm.config import Reading
 
 # The bodies import what they need when they run: `attfm --help` does not wait for torch.
@@ -102,30 +89,16 @@ def options(
 
 @_command
 def train(
+    *,
     data: DataOrResume = None,
-    target: ToPredict = None,
-    valid: Valid = None,
-    test: Test = None,
-    split: SplitBy = None,
-    split_seed: SplitSeed = None,
-    weight: Weight = None,
-    id_: NoInput = None,
-    preset: Preset = None,
-    config: Settings = None,
-    set_: SetTo = None,
-    seed: Seed = None,
+    training: TrainingOptions,
     out: Out = None,
-    force: Force = False,
-    report: WithReport = True,
     checkpoint_minutes: CheckpointMinutes = 5.0,
     checkpoint_steps: CheckpointSteps = 0,
     stream: Stream = None,
     cache: Cache = None,
-    skip_bad_files: SkipBadFiles = False,
     dry_run: DryRun = False,
-    query: Query = None,
     resume: Resume = None,
-    *,
     reading: Reading,
     output: Output,
 ) -> None:
@@ -152,23 +125,15 @@ def train(
     if resume is not None or data is None:
         from attfm.commands.interrupted import resume_training
 
-        free = (
-            data, target, valid, test, split, split_seed, weight, id_, preset, config, set_, seed, out, stream, cache,
-            query,
-        )  # fmt: skip
-        others = force, report, checkpoint_minutes, checkpoint_steps, skip_bad_files, dry_run, reading
-        alone = all(option is None for option in free) and others == (False, True, 5.0, 0, False, False, Reading())
-        resume_training(resume, output, alone=alone)
+        given = data, training, out, checkpoint_minutes, checkpoint_steps, stream, cache, dry_run, reading
+        none = None, TrainingOptions(), None, 5.0, 0, None, None, False, Reading()
+        resume_training(resume, output, alone=given == none)
         return
-    from attfm.commands.settings import gather_config
-
-    settings = gather_config(
-        file=config, preset=preset, assignments=set_ or (), seed=seed, split=split, ignored=id_ or ()
-    )
-    from attfm.commands.asked import Asked
-
-    each = checkpoint_minutes, checkpoint_steps, stream, cache, skip_bad_files, query
-    asked = Asked(data, reading, target, weight, valid, test, split_seed, out, force, report, *each)
+    settings = training.settings()
+    asked = training.asked(
+        data, out, reading, checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps, stream=stream,
+        cache=cache,
+    )  # fmt: skip
     if dry_run:
         from attfm.commands.plan import plan
 
@@ -181,26 +146,12 @@ def train(
 
 @_command
 def tune(
+    *,
     data: Data,
     trials: Trials = 30,
     study: Study = None,
-    target: ToPredict = None,
-    valid: Valid = None,
-    test: Test = None,
-    split: SplitBy = None,
-    split_seed: SplitSeed = None,
-    weight: Weight = None,
-    id_: NoInput = None,
-    preset: Preset = None,
-    config: Settings = None,
-    set_: SetTo = None,
-    seed: Seed = None,
+    training: TrainingOptions,
     out: TunedOut = None,
-    force: Force = False,
-    report: WithReport = True,
-    skip_bad_files: SkipBadFiles = False,
-    query: Query = None,
-    *,
     reading: Reading,
     output: Output,
 ) -> None:
@@ -214,29 +165,10 @@ def tune(
 
     attfm tune clicks.parquet --target clicked --trials 50 --out runs/tuned --set dim=16
     """
-    from attfm.commands.settings import gather_config
-
-    settings = gather_config(
-        file=config, preset=preset, assignments=set_ or (), seed=seed, split=split, ignored=id_ or ()
-    )
+    settings = training.settings()
     from attfm.commands import tune as command
-    from attfm.commands.asked import Asked
 
-    asked = Asked(
-        data,
-        reading,
-        target,
-        weight,
-        valid,
-        test,
-        split_seed,
-        out,
-        force=force,
-        report=report,
-        skip_bad_files=skip_bad_files,
-        query=query,
-    )
-    command.tune(asked, command.Trials(trials, study), settings, output)
+    command.tune(training.asked(data, out, reading), command.Trials(trials, study), settings, output)
 
 
 @_command

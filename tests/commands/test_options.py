@@ -9,8 +9,8 @@ import pytest
 
 import attfm
 from attfm.cli import main
+from attfm.commands.bundles import arguments_of, signature_of
 from attfm.commands.console import Output
-from attfm.commands.options import arguments_of, signature_of
 from attfm.config import Reading
 from tests.shop import shop_rows, train_json, write_csv
 

@@ -1,6 +1,5 @@
 """The command tune: trials, a study beside the run, and going on after Ctrl-C."""
 
-import inspect
 import json
 import os
 import re
@@ -14,6 +13,7 @@ import pytest
 
 from attfm import cli
 from attfm.cli import main
+from attfm.commands.bundles import signature_of
 from attfm.model.run_folder import load_model
 from tests.shop import FAST, HEADER, shop_rows, write_csv, write_shop
 
@@ -138,7 +138,7 @@ def test_bad_use_is_told_before_anything_is_read(capsys: pytest.CaptureFixture[s
 
 
 def test_tune_takes_all_options_of_train() -> None:
-    train, tune = (inspect.signature(command).parameters for command in (cli.train, cli.tune))
+    train, tune = (signature_of(command).parameters for command in (cli.train, cli.tune))
     # A study goes on by its trials, encodes its rows once, and keeps them in memory.
     own = {"resume", "checkpoint_minutes", "checkpoint_steps", "dry_run", "stream", "cache"}
     assert set(tune) == {*train, "trials", "study"} - own

@@ -1,7 +1,5 @@
-"""The options that several commands share, each declared once; a command takes them as `reading` and `output`."""
+"""The options of the commands, each declared once."""
 
-import inspect
-from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import typer
@@ -186,24 +184,3 @@ def output_of(
 ) -> Output:
     """Return where messages and the result go; the command's seconds count from here."""
     return Output(as_json=json, quiet=quiet)
-
-
-_BUNDLES: Mapping[str, Callable[..., object]] = {"reading": reading_of, "output": output_of}
-
-
-def signature_of(command: Callable[..., None]) -> inspect.Signature:
-    """Return a command's options: its own, the shared ones in place of `reading` and `output`, and --debug."""
-    options: list[inspect.Parameter] = []
-    for name, own in inspect.signature(command).parameters.items():
-        options += inspect.signature(_BUNDLES[name]).parameters.values() if name in _BUNDLES else [own]
-    options.append(inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug))
-    return inspect.Signature([option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options])
-
-
-def arguments_of(command: Callable[..., None], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the command is called with: the options of `signature_of` but --debug, the shared ones bundled."""
-    arguments = dict(options)
-    for name, bundle in _BUNDLES.items():
-        if name in inspect.signature(command).parameters:
-            arguments[name] = bundle(**{key: arguments.pop(key) for key in inspect.signature(bundle).parameters})
-    return arguments
