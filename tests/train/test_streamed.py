@@ -22,10 +22,11 @@ from attfm.data.sources.source import open_source
 from attfm.data.survey import StreamedTable
 from attfm.errors import ConfigError, DataError, TargetError
 from attfm.train.fit import fit_prepared
+from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared
 from attfm.train.statistics import Enriched, enrich
 from attfm.train.streamed import Streamed, prepare_streamed
-from attfm.train.trainer import TrainingData
+from attfm.train.trainer import Trainer, TrainingData
 from tests.train.test_statistics import labels, shop
 
 
@@ -251,6 +252,12 @@ def test_two_processes_at_once_and_one_that_was_killed_leave_one_whole_cache(tmp
         ({"bought": True}, TargetError, "has one value only"),
         ({"x": [*[1.0] * 2990, *[np.inf] * 10]}, DataError, r"x.*10 of 3,000 values are infinite .*row 2,990"),
         ({"weight": [*[1.0] * 2999, -1.0]}, DataError, "row 2,999"),
+        ({"weight": 0.0}, TargetError, "No rows are left to train on"),
+        (
+            {"bought": [*[True] * 2999, False], "weight": [*[1.0] * 2999, 0.0]},
+            TargetError,
+            "no training row has the class False. Give more rows of it",
+        ),
     ],
 )
 def test_bad_tables_are_refused_and_leave_nothing(
@@ -260,6 +267,33 @@ def test_bad_tables_are_refused_and_leave_nothing(
     with pytest.raises(error, match=message):
         prepared(path, tmp_path / "cache", weight="weight")
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_the_strength_of_a_regression_is_chosen_on_some_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attfm.train.inner_choice.MOST_ROWS", 300)
+    seen = []
+
+    class Watching(Observer):
+        def on_start(self, trainer: Trainer) -> None:
+            seen.append((len(trainer.data.train), len(trainer.data.valid or ())))
+
+    config = Config.parse({"train": {"epochs": 1}})
+    streamed = prepared(table(tmp_path, "regression"), tmp_path / "cache", config).prepared
+    fit_prepared(streamed, config, Watching(), facts=None, measured=False)
+    assert seen[:-1] == [(300, 300)] * (len(seen) - 1)
+    assert len(seen) > 2
+    assert seen[-1] == (len(streamed.data.train), len(streamed.data.valid or ()))
+
+
+def test_rows_of_one_group_have_no_statistics(tmp_path: Path) -> None:
+    config = Config.parse({"train": {"split": "group:kind", "rate_levels": 5}})
+    other = open_source(str(table(tmp_path, "multiclass", rows=300, bought=np.arange(300) % 2 == 0, kind="a")))
+    path = table(tmp_path, kind="a")
+    streamed = prepared(path, tmp_path / "cache", config, valid=other, test=0.0).prepared
+    enriched = enrich(streamed.data, streamed.encoder, config)
+    assert enriched is not None  # the knots of its numbers
+    assert enriched.pairs is None
+    assert not len(enriched.composition.parts)
 
 
 def test_refits_on_bootstrap_samples_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from attfm.data.batch import Batch, FieldFeatures
 from attfm.data.codecs.codec import Field
@@ -216,8 +215,7 @@ class CachedDataset:
                     yield examples.take(numbers)
 
     def _gathered(self, blocks: Array) -> Examples:
-        parts = [self.rows.read(*self.rows.blocks[block]) for block in blocks]
-        return _joined(parts)
+        return Examples.concatenate([self.rows.read(*self.rows.blocks[block]) for block in blocks])
 
     def ordered(self) -> Iterator[Examples]:
         for start, stop in self.rows.blocks:
@@ -237,7 +235,7 @@ class CachedDataset:
             low, high = np.searchsorted(in_order, [start, stop])
             if low < high:
                 parts.append(self.rows.read(start, stop).take(torch.from_numpy(in_order[low:high] - start)))
-        examples = _joined(parts)
+        examples = Examples.concatenate(parts)
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return InMemoryDataset(examples.take(torch.from_numpy(back)))
@@ -247,11 +245,3 @@ class CachedDataset:
             "Refits on bootstrap samples (n_bags) need all rows in memory: give --in-memory where they fit, or "
             "n_bags=0."
         )
-
-
-def _joined(parts: Sequence[Examples]) -> Examples:
-    if len(parts) == 1:
-        return parts[0]
-    rows = Batch.concatenate([part.rows for part in parts])
-    columns: list[Tensor] = [torch.cat([getattr(part, name) for part in parts]) for name in ("target", "weight")]
-    return Examples(rows, *columns)

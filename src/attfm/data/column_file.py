@@ -69,3 +69,7 @@ class ColumnWriter:
         os.fsync(self._stream.fileno())
         self._stream.close()
         return self._digest.hexdigest()
+
+    def abandon(self) -> None:
+        """Close the file without waiting for the disk: nobody will read it."""
+        self._stream.close()

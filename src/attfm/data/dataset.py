@@ -1,6 +1,6 @@
 """Encoded rows with what is to be learned from them: what training reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, Self
@@ -27,6 +27,14 @@ class Examples:
     def take(self, rows: Tensor) -> Self:
         """Return the given rows, by int64 row numbers, in their order."""
         return type(self)(self.rows.take(rows), self.target[rows], self.weight[rows])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Return the rows of all parts (at least one, all of one encoder), one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = Batch.concatenate([part.rows for part in parts])
+        return cls(rows, torch.cat([part.target for part in parts]), torch.cat([part.weight for part in parts]))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Return the examples on a device, weights and the values of a regression in `dtype`."""
@@ -184,8 +192,4 @@ def batch_count(rows: int, size: int) -> int:
 
 def gathered(*datasets: Dataset) -> Examples:
     """Return all rows of some data sets, one set after the other, each in its order."""
-    parts = [part for dataset in datasets for part in dataset.ordered()]
-    if len(parts) == 1:
-        return parts[0]
-    rows = Batch.concatenate([part.rows for part in parts])
-    return Examples(rows, torch.cat([part.target for part in parts]), torch.cat([part.weight for part in parts]))
+    return Examples.concatenate([part for dataset in datasets for part in dataset.ordered()])

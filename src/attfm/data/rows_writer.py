@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,6 +19,8 @@ MANIFEST = "rows.json"
 
 class RowsWriter:
     """Writes encoded rows with their targets, weights and folds into a folder, from which `CachedRows` reads them.
+
+    It is a context, at whose end its files are closed; what was not `close`d before is not whole.
 
     Parameters
     ----------
@@ -44,6 +46,11 @@ class RowsWriter:
         self._multiple: dict[str, ColumnWriter] = {}
         self._tally = _Tally(fields, classes)
         self.rows = 0
+
+    @property
+    def class_totals(self) -> Array:
+        """Summed weight of each class so far, float64 (classes,); empty of a regression."""
+        return self._tally.totals
 
     def add(
         self, batch: Batch, target: Array, weight: Array | None = None, fold: Array | None = None,
@@ -79,10 +86,19 @@ class RowsWriter:
         for start in range(0, before, BLOCK_ROWS):
             column.add(np.ones(min(BLOCK_ROWS, before - start), dtype))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for column in self._all():
+            column.abandon()
+
+    def _all(self) -> tuple[ColumnWriter, ...]:
+        return (*self._ids, *self._columns.values(), *self._multiple.values())
+
     def close(self) -> None:
         """Write what is known of all rows."""
-        digests = {column.path.name: column.close() for column in
-                   (*self._ids, *self._columns.values(), *self._multiple.values())}  # fmt: skip
+        digests = {column.path.name: column.close() for column in self._all()}
         known = {"rows": self.rows, "digests": digests, **self._tally.known()}
         self._tally.seen.tofile(self._folder / "seen")
         np.concatenate([np.empty(0, np.int64), *self._tally.counts.values()]).tofile(self._folder / "ordered")
@@ -103,7 +119,7 @@ class _Tally:
         self.counts = {f: np.zeros(field.size, np.int64) for f, field in enumerate(fields) if field.ordered}
         self._entries = np.zeros(len(fields), np.int64)
         self._rows, self._weight = 0, 0.0
-        self._totals = np.zeros(classes or 0)
+        self.totals = np.zeros(classes or 0)
         self._mean = self._squares = 0.0
 
     def entries_of(self, f: int) -> int:
@@ -123,7 +139,7 @@ class _Tally:
         total = float(weight.sum(dtype=np.float64))
         self._rows += len(batch)
         if self._classes is not None:
-            self._totals += np.bincount(target, weight, minlength=self._classes)
+            self.totals += np.bincount(target, weight, minlength=self._classes)
         elif total > 0:
             mean = float((weight * target).sum(dtype=np.float64)) / total
             apart, whole = mean - self._mean, self._weight + total
@@ -136,6 +152,6 @@ class _Tally:
         """Return all but `seen` and `counts`."""
         deviation = (self._squares / self._weight) ** 0.5 if self._weight and self._classes is None else 1.0
         return {
-            "entries": int(self._entries.sum()), "weight": self._weight, "totals": self._totals.tolist(),
+            "entries": int(self._entries.sum()), "weight": self._weight, "totals": self.totals.tolist(),
             "mean": self._mean, "deviation": deviation, "classes": self._classes,
         }  # fmt: skip

@@ -19,9 +19,9 @@ from attfm.data.inference import infer_schema
 from attfm.data.schema import Column, Schema
 from attfm.data.sources.source import Source
 from attfm.data.split_column import TimeSplit, check_split_column, split_by
+from attfm.data.target import missing_labels
 from attfm.data.texts import PLAIN
 from attfm.data.training_table import labelled_batches, weights_in
-from attfm.errors import TargetError
 
 # Gives the batches of a pass on, and may show how far it has come: batches, rows in all (None: unknown), what it does.
 Watch = Callable[[Iterator[pa.RecordBatch], int | None, str], Iterator[pa.RecordBatch]]
@@ -140,10 +140,7 @@ class _Labels:
     def known(self) -> tuple[pa.ChunkedArray, NDArray[np.int64]]:
         """Return the labels, and how often each was met; raise TargetError where some rows have none."""
         if self._missing:
-            raise TargetError(
-                f"Target '{self._name}' is missing in {self._missing:,} of {self.rows:,} rows "
-                f"(first: row {self._first_missing:,}). Drop those rows, or fill them in."
-            )
+            raise missing_labels(self._name, self._missing, self.rows, first=self._first_missing)
         table = _counted(pa.concat_tables(self._parts))
         labels = table["label"]
         if self._type is not None and pa.types.is_dictionary(self._type):  # by which the task is told

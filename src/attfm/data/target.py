@@ -261,10 +261,15 @@ def _check_present(column: Column, name: str) -> None:
     if count:
         floating = types.is_floating(array.type)
         missing = pc.is_null(array, nan_is_null=True) if floating else array.is_null()
-        raise TargetError(
-            f"Target '{name}' is missing in {count:,} of {len(array):,} rows "
-            f"(first: row {pc.index(missing, True).as_py():,}). Drop those rows, or fill them in."
-        )
+        raise missing_labels(name, count, len(array), first=pc.index(missing, True).as_py())
+
+
+def missing_labels(name: str, count: int, rows: int, *, first: int) -> TargetError:
+    """Return the error of a target that so many of its rows lack; first : the number of the first of them."""
+    return TargetError(
+        f"Target '{name}' is missing in {count:,} of {rows:,} rows (first: row {first:,}). Drop those rows, or fill "
+        "them in."
+    )
 
 
 def _listed(labels: tuple[Label, ...]) -> str:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from attfm.data.batch import Batch
-from attfm.data.dataset import Dataset, InMemoryDataset
+from attfm.data.dataset import Dataset
 from attfm.data.sources.source import Source
 from attfm.explain.explainer import Explainer
 from attfm.model.bundle import Model
@@ -75,9 +75,10 @@ class Examined:
             dataset, logits = dataset.take(kept), logits[kept]
             numbers = None if numbers is None else numbers[kept]
         total = len(dataset)
-        if total > MOST_ROWS and logits is None and not isinstance(dataset, InMemoryDataset):
+        if total > MOST_ROWS:  # they may not all fit in memory
             kept = np.sort(np.random.default_rng(0).choice(total, MOST_ROWS, replace=False))
             dataset, numbers = dataset.take(kept), kept if numbers is None else numbers[kept]
+            logits = None if logits is None else logits[kept]
         parts = list(dataset.ordered())
         target = np.concatenate([part.target.numpy() for part in parts])
         weight = np.concatenate([part.weight.numpy() for part in parts])

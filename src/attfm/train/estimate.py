@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from attfm.config import Config
 from attfm.data.codecs.codec import Field
 from attfm.data.dataset import Examples, batch_count, gathered
+from attfm.data.dealing import FOLDS
 from attfm.data.schema import Schema
 from attfm.data.sources.source import MOST_KEPT_BYTES, Source
 from attfm.data.survey import LOOKING, StreamedTable
@@ -38,7 +39,7 @@ from attfm.train.plan import Plan, available_memory
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.screening import MOST_ROWS as MOST_SCREENED
 from attfm.train.sparse_optimizer import BIG_TABLE
-from attfm.train.statistics import FOLDS, Enriched, enrich
+from attfm.train.statistics import Enriched, enrich
 from attfm.train.step_time import measured_steps
 from attfm.train.streamed import prepare_streamed
 from attfm.train.trainer import choose_batch_size

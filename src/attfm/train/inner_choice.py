@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from attfm.config import Config
+from attfm.data.cache import CachedDataset
 from attfm.errors import TrainingError
 from attfm.model.modules import FactorizationMachine
 from attfm.train.knots import has_knots, knots_of_rows
@@ -48,7 +49,10 @@ def choose_strength(
     some = prepared
     if rows > MOST_ROWS and not data.task.is_classification:
         kept = np.sort(np.random.default_rng(config.train.seed).choice(rows, MOST_ROWS, replace=False))
-        data = replace(prepared.data, train=prepared.data.train.take(kept), grouping=prepared.data.grouping.take(kept))
+        data = replace(data, train=data.train.take(kept), grouping=data.grouping.take(kept))
+        if isinstance(data.valid, CachedDataset) and len(data.valid) > MOST_ROWS:  # they may not all fit in memory
+            kept = np.sort(np.random.default_rng(config.train.seed).choice(len(data.valid), MOST_ROWS, replace=False))
+            data = replace(data, valid=data.valid.take(kept))
         some = replace(prepared, data=data)
     best: tuple[float, Config, Trained] | None = None
     tried: list[History] = []

@@ -21,7 +21,7 @@ from attfm.data.folds import BY_CHANCE, Folds, Grouping
 from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
 from attfm.data.split import LEAST_ROWS_TO_SPLIT, RowNumbers, Split, hold_out
-from attfm.data.split_column import grouping_in, split_by
+from attfm.data.split_column import TimeSplit, grouping_in, split_by
 from attfm.data.target import Label, Target
 from attfm.data.texts import PLAIN
 from attfm.data.unknown_values import UnknownValues
@@ -160,13 +160,8 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     if config.train.refit is True and asked and rate == 1 and folds is None:
         sentence = "refit=True, but the validation rows were given: they only stop the training, and never teach."
         warnings.warn(sentence, DataWarning, stacklevel=2)
-    present = np.unique(codes[train_rows])
-    missing = [label for code, label in enumerate(task.classes) if fitted is None and code not in present]
-    if missing:
-        advice = "Give more rows of it."
-        if tables.split.grouping.times is not None:
-            advice = f"Rows are split by the time in '{tables.split.grouping.column}': give earlier rows of it."
-        raise TargetError(f"Target '{target.name}': no training row has the class {missing[0]!r}. {advice}")
+    if fitted is None:
+        check_all_classes(task, np.bincount(codes[train_rows]) if task.is_classification else (), config)
     source = table.source.kept([column.name for column in schema.inputs])  # a small file is read once
     encoder_rows = tables.encoder_rows
     if encoder_rows is None:
@@ -193,6 +188,19 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
         schema, encoder, target, data, test, per_class, len(train_rows), seconds, folds, train_rows, spare,
         BY_CHANCE if spare is None else tables.split.grouping.take(spare),
     )  # fmt: skip
+
+
+def check_all_classes(task: Task, training_rows: Sequence[float] | NDArray[Any], config: Config) -> None:
+    """Raise TargetError where a class has no training rows; training_rows : of each class, up to the last with any."""
+    lacking = [
+        label for code, label in enumerate(task.classes) if code >= len(training_rows) or not training_rows[code]
+    ]
+    if lacking:
+        advice = "Give more rows of it."
+        by = None if config.train.split is None else split_by(config.train.split)
+        if isinstance(by, TimeSplit):
+            advice = f"Rows are split by the time in '{by.column}': give earlier rows of it."
+        raise TargetError(f"Target '{task.target}': no training row has the class {lacking[0]!r}. {advice}")
 
 
 def check_negative_rate(config: Config, task: Task) -> None:

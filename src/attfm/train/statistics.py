@@ -11,17 +11,18 @@ from attfm.config import Config, ModelConfig
 from attfm.data.batch import Batch
 from attfm.data.cache import CachedDataset
 from attfm.data.codecs.codec import FIRST_VALUE, Field
-from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, SingleRates
+from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, SingleRates, least_rows_for
 from attfm.data.codecs.rates import Composition, FieldRates, Floats, Integers, Outcomes
 from attfm.data.dataset import Examples, InMemoryDataset, gathered
+from attfm.data.dealing import FOLDS
 from attfm.data.encoder import Encoder
+from attfm.data.folds import Grouping
 from attfm.train.knots import Knots, has_knots, knots_of_rows
+from attfm.train.outcomes import outcome_values, relative
 from attfm.train.screening import screen
 from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs, StatisticalMachine
 from attfm.train.streamed_statistics import statistics_of
 from attfm.train.trainer import TrainingData
-
-FOLDS = 20
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def enrich(
     if not rated and not remembers and not knotted:
         return None
     if isinstance(data.train, CachedDataset):
+        if _one_fold(data.grouping):
+            rated, remembers = [], False
         found = statistics_of(
             data, data.train, encoder, config, rated=rated, most_pairs=most_pairs if remembers else 0, chosen=chosen
         )
@@ -84,19 +87,16 @@ def enrich(
             return None
     mean, deviation = map(float, task.scale(data.train.statistics))
 
-    def values(of: Examples) -> Floats:
-        target = of.target.double().numpy()[:, None]
-        if not task.is_classification:
-            return np.asarray((target - mean) / deviation, np.float64)
-        return np.asarray(target if len(task.outputs) == 1 else target == np.arange(len(task.outputs)), np.float64)
+    def summed(of: Examples) -> tuple[Floats, Floats]:
+        return outcome_values(task, of.target.double().numpy(), (mean, deviation)), relative(of.weight.numpy())
 
-    outcomes = Outcomes(values(examples), _relative(examples), folds.number, task.is_classification, folds.ordered)
+    outcomes = Outcomes(*summed(examples), folds.number, task.is_classification, folds.ordered)
     ids, composition = _composed(examples.rows, encoder.fields, rated, outcomes, encoder.n_features)
     rows, pairs, valid = replace(examples.rows, ids=ids), None, None if data.valid is None else gathered(data.valid)
     straddling: tuple[tuple[int, int], ...] = ()
     if remembers:
         levels = PairLevels.of(encoder.fields, feature_counts(encoder.fields, examples.rows))
-        held_out = None if valid is None else (valid.rows, values(valid), _relative(valid))
+        held_out = None if valid is None else (valid.rows, *summed(valid))
         if chosen is None:
             screened = screen(examples.rows, outcomes, levels, held_out, seed=settings.seed)
             straddling = tuple(pair.fields for pair in screened if pair.straddles)
@@ -111,6 +111,12 @@ def enrich(
     train = replace(train, given=replace(train.statistics, seen=_seen(train.statistics.seen, composition)))
     held = None if valid is None else InMemoryDataset(valid)
     return Enriched(composition, knots, pairs, replace(data, train=train, valid=held), straddling)
+
+
+def _one_fold(grouping: Grouping) -> bool:
+    """Return whether rows whose folds were dealt by groups or times are all of one."""
+    known = grouping.times if grouping.groups is None else grouping.groups
+    return known is not None and bool((known == known[0]).all())
 
 
 def knots_of(encoder: Encoder, counts: Mapping[int, Integers], most: int) -> Knots:
@@ -129,12 +135,6 @@ def feature_counts(fields: Sequence[Field], rows: Batch) -> dict[int, Integers]:
 def _is_rated(field: Field, few: int) -> bool:
     """Return whether the features of a field get rates: those of more than a few categories without order."""
     return not field.ordered and field.kind in ("categorical", "multi-valued") and field.size - FIRST_VALUE > few
-
-
-def _relative(examples: Examples) -> Floats:
-    """Return the weights of rows, float64 (rows,), relative to their mean."""
-    weight: Floats = examples.weight.double().numpy()
-    return weight / max(float(weight.mean()), 1e-300)
 
 
 def _seen(composed: Tensor, composition: Composition) -> Tensor:
@@ -217,5 +217,4 @@ def _least_rows(keys: PairKeys, levels: Mapping[int, Integers], config: ModelCon
     for p, (i, j) in enumerate(keys.pairs.tolist()):
         counts = np.unique(keys.of(p, levels[i], levels[j]), return_counts=True)[1]
         of_rows += np.bincount(counts, minlength=rows + 2)
-    at_least = np.cumsum(of_rows[::-1])[::-1]
-    return max(config.memory_min_count, int(np.argmax(at_least <= config.memory_entries)))
+    return max(config.memory_min_count, least_rows_for(of_rows, config.memory_entries))

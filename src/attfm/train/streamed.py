@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +32,7 @@ from attfm.data.training_table import labelled_batches, weights_in
 from attfm.data.unknown_values import UnknownValues
 from attfm.errors import CacheError, DataError, RunFolderError, TargetError
 from attfm.model.task import Task, task_of
-from attfm.train.prepare import Prepared, check_negative_rate, finer
+from attfm.train.prepare import Prepared, check_all_classes, check_negative_rate, finer
 from attfm.train.trainer import TrainingData
 
 _PARTS = {TRAIN: "train", VALID: "valid", TEST: "test"}
@@ -134,18 +135,22 @@ def _write(table: StreamedTable, config: Config, part: Path) -> None:
     check_negative_rate(config, task)
     encoder = _fitted(table, survey, schema, config.train.seed)
     pieces = _Pieces(table, survey, schema, encoder, target, task, per_class, config.train.negative_rate)
-    writers = {
-        number: RowsWriter(
-            part / name, encoder.fields, classes=len(task.classes) if task.is_classification else None,
-            weighted=pieces.weighted, folded=number == TRAIN, numbered=number != TRAIN,
-        ) for number, name in _PARTS.items()
-    }  # fmt: skip
-    pieces.write(table.source, writers)
-    for number, other in ((VALID, table.valid), (TEST, table.test)):
-        if isinstance(other, Source):
-            pieces.write(other, {number: writers[number]}, only=number)
-    for writer in writers.values():
-        writer.close()
+    with ExitStack() as stack:
+        writers = {
+            number: stack.enter_context(RowsWriter(
+                part / name, encoder.fields, classes=len(task.classes) if task.is_classification else None,
+                weighted=pieces.weighted, folded=number == TRAIN, numbered=number != TRAIN,
+            )) for number, name in _PARTS.items()
+        }  # fmt: skip
+        pieces.write(table.source, writers)
+        for number, other in ((VALID, table.valid), (TEST, table.test)):
+            if isinstance(other, Source):
+                pieces.write(other, {number: writers[number]}, only=number)
+        if not writers[TRAIN].rows:
+            raise TargetError("No rows are left to train on: give more rows, or hold out fewer.")
+        check_all_classes(task, writers[TRAIN].class_totals, config)
+        for writer in writers.values():
+            writer.close()
     (part / _SCHEMA).write_text(schema.to_json())
     (part / _TARGET).write_text(target.to_json())
     vocabulary = encoder.to_table()
@@ -245,15 +250,6 @@ def _opened(folder: Path, config: Config, started: float, *, reused: bool) -> St
         CachedDataset(CachedRows.open(folder / name, encoder.fields, check=reused)) for name in _PARTS.values()
     )
     task = task_of(target)
-    if not len(train):
-        raise TargetError("No rows are left to train on: give more rows, or hold out fewer.")
-    if task.is_classification:
-        totals = train.statistics.class_totals.numpy()
-        lacking = [label for label, total in zip(task.classes, totals, strict=True) if total == 0]
-        if lacking:
-            raise TargetError(
-                f"Target '{target.name}': no training row has the class {lacking[0]!r}. Give more rows of it."
-            )
     by = None if config.train.split is None else split_by(config.train.split)
     grouping = grouping_of_folds(train.rows, by)
     data = TrainingData(task, train, valid if len(valid) else None, encoder.neighbours(), grouping)

@@ -17,7 +17,7 @@ import torch
 
 from attfm.config import Config, ModelConfig
 from attfm.data.cache import CachedDataset, CachedRows
-from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, SingleRates
+from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, SingleRates, least_rows_for
 from attfm.data.codecs.rates import Composition, FieldRates, Floats, Grouped, Integers, Outcomes
 from attfm.data.column_file import ColumnFile, ColumnWriter
 from attfm.data.dataset import Dataset, Examples
@@ -25,6 +25,7 @@ from attfm.data.dealing import FOLDS
 from attfm.data.encoder import Encoder
 from attfm.errors import RunFolderError
 from attfm.model.task import Task
+from attfm.train.outcomes import outcome_values, relative
 from attfm.train.screening import MOST_ROWS, screen
 from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs
 from attfm.train.trainer import TrainingData
@@ -123,10 +124,7 @@ class _Rows:
 
     def values(self, target: Floats | Integers) -> Floats:
         """Return what is summed of targets, float64 (rows, outputs)."""
-        column = np.asarray(target, np.float64)[:, None]
-        if not self.task.is_classification:
-            return (column - self.scale[0]) / self.scale[1]
-        return np.asarray(column if len(self.task.outputs) == 1 else column == np.arange(len(self.task.outputs)), float)
+        return outcome_values(self.task, target, self.scale)
 
     def outcomes(self, start: int, stop: int) -> Outcomes:
         """Return the outcomes of some rows; weights relative to the mean of all."""
@@ -271,16 +269,15 @@ def _composed(
 def _screened(rows: _Rows, data: TrainingData, train: CachedDataset, levels: PairLevels, seed: int) -> Any:
     """Return what pairs explain, as `screen` does, of samples of the training and of the validation rows."""
     examples, folds = _sampled(train, MOST_ROWS, seed)
-    weight = examples.weight.double().numpy()
-    outcomes = Outcomes(
-        rows.values(examples.target.numpy()), weight / max(float(weight.mean()), 1e-300), folds,
-        data.task.is_classification, rows.ordered,
-    )  # fmt: skip
+
+    def summed(of: Examples) -> tuple[Floats, Floats]:
+        return rows.values(of.target.numpy()), relative(of.weight.numpy())
+
+    outcomes = Outcomes(*summed(examples), folds, data.task.is_classification, rows.ordered)
     held_out = None
     if isinstance(data.valid, CachedDataset):
         valid, _ = _sampled(data.valid, MOST_ROWS, seed)
-        weight = valid.weight.double().numpy()
-        held_out = valid.rows, rows.values(valid.target.numpy()), weight / max(float(weight.mean()), 1e-300)
+        held_out = valid.rows, *summed(valid)
     return screen(examples.rows, outcomes, levels, held_out, seed=seed)
 
 
@@ -392,6 +389,5 @@ def _least_rows(rows: Floats, config: ModelConfig, pairs: int) -> int:
     share = max(config.memory_entries // pairs, 1)
     if len(rows) <= share:
         return config.memory_min_count
-    counts = np.bincount(rows.astype(np.int64))
-    at_least = np.cumsum(counts[::-1])[::-1]
-    return max(config.memory_min_count, int(np.argmax(at_least <= share)) if (at_least <= share).any() else len(counts))
+    counts = np.bincount(rows.astype(np.int64), minlength=int(rows.max()) + 2)
+    return max(config.memory_min_count, least_rows_for(counts, share))

@@ -84,6 +84,15 @@ class PairKeys:
         return keys
 
 
+def least_rows_for(value_pairs: Integers, most: int) -> int:
+    """Return the least number of training rows that at most `most` value pairs have.
+
+    value_pairs : int64 (n,), how many value pairs have 0, 1, 2, ... rows; the last are 0
+    """
+    at_least = np.cumsum(value_pairs[::-1])[::-1]
+    return int(np.argmax(at_least <= most))
+
+
 @dataclass(frozen=True)
 class SingleRates:
     """What single values predict: the logits of their shrunk rates, to which those of pairs are compared.
