@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from attfm.data.codecs import hashing
 from attfm.data.codecs.codec import FIRST_VALUE, MISSING
-from attfm.data.codecs.hashing import Buckets, hash_strings
+from attfm.data.codecs.hashing import Buckets, HashIndex, hash_strings
 from tests.data.encoding import fit, table
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=12))
@@ -74,3 +74,27 @@ def test_buckets_are_in_range_and_the_same_for_the_same_value() -> None:
     assert set(found[:-1].tolist()) == set(range(FIRST_VALUE, FIRST_VALUE + 7))
     assert found[100] == found[3]
     assert found[-1] == MISSING
+
+
+@pytest.mark.parametrize("known", [1, 2, 3, 1000, 70_000])
+@pytest.mark.parametrize("sought", [0, 1, 5_000])
+@pytest.mark.parametrize("spread", [True, False])
+def test_hashes_are_found_among_few_and_many(
+    known: int, sought: int, spread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(known + sought)
+    hashes = rng.integers(0, 2**64, known, dtype=np.uint64) if spread else np.arange(7, known + 7, dtype=np.uint64)
+    rng.shuffle(hashes)
+    wanted = np.concatenate([rng.choice(hashes, sought), rng.integers(0, 2**64, sought, dtype=np.uint64), hashes[:1]])
+    places = {h: i for i, h in enumerate(hashes.tolist())}
+    expected = [places.get(h, -1) for h in wanted.tolist()]
+    assert HashIndex(hashes).positions(wanted).tolist() == expected
+    monkeypatch.setattr(hashing, "_MANY_KNOWN", 0)
+    monkeypatch.setattr(hashing, "_MANY_SOUGHT", 0)
+    if spread or known <= 1000:  # hashes that are not spread are all of one range
+        assert HashIndex(hashes).positions(wanted).tolist() == expected
+
+
+def test_the_index_says_whether_hashes_are_the_same() -> None:
+    assert HashIndex(np.array([5, 1, 5], np.uint64)).collides
+    assert not HashIndex(np.array([5, 1, 6], np.uint64)).collides

@@ -16,7 +16,7 @@ from attfm.data.arrow_types import is_text, value_type
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import FieldFeatures
 from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN, Check, Codec, ColumnKind, Field, integer
-from attfm.data.codecs.hashing import Buckets, hash_strings
+from attfm.data.codecs.hashing import Buckets, HashIndex, hash_strings
 from attfm.data.schema import Column, damaged
 
 _POINT_ZERO = r"^([+-]?\d+)\.0+$"
@@ -40,12 +40,8 @@ class Vocabulary:
     counts: NDArray[np.int64]
 
     @cached_property
-    def _lookup(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], bool]:
-        # Sorted hashes (with their order, and whether some are the same) cost a small batch nothing to use, unlike
-        # pyarrow's index_in.
-        hashes = hash_strings(self.values)
-        order = np.argsort(hashes)
-        return hashes[order], order, bool((hashes[order[1:]] == hashes[order[:-1]]).any())
+    def _index(self) -> HashIndex:
+        return HashIndex(hash_strings(self.values))
 
     @cached_property
     def _has_whole(self) -> bool:
@@ -87,12 +83,9 @@ class Vocabulary:
         """Return the position of each value, -1 where it is not in the vocabulary."""
         if self.size == 0:
             return np.full(len(values), -1, np.int64)
-        known, order, collides = self._lookup
-        if collides:
+        if self._index.collides:
             return np.array(pc.fill_null(pc.index_in(values, self.values), -1), np.int64)
-        hashes = hash_strings(values)
-        slots = np.minimum(np.searchsorted(known, hashes), self.size - 1)
-        positions = np.where(known[slots] == hashes, order[slots], -1)
+        positions = self._index.positions(hash_strings(values))
         # An unseen value may have the hash of a known one.
         hits = np.flatnonzero(positions >= 0)
         same = pc.equal(self.values.take(pa.array(positions[hits])), values.take(pa.array(hits)))
