@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from attfm.data.codecs.codec import Field
+from attfm.data.codecs.grouped import Grouped, Outcomes
 from attfm.data.codecs.pairs import PairLevels, PairStatistics, SingleRates
-from attfm.data.codecs.rates import Composition, FieldRates, Grouped, Outcomes, StatisticBins
+from attfm.data.codecs.rates import Composition, FieldRates, StatisticBins
 
 ROWS = 300
 
@@ -83,10 +84,10 @@ def test_composed_features_are_the_sums_that_training_rows_have() -> None:
     parts = composition.parts[composed - composition.rows]
     np.testing.assert_array_equal(parts[:, 0], ids + 10)
     np.testing.assert_array_equal(parts[:, 1] - 50, rates.of_entries[:, 0])
-    np.testing.assert_array_equal(parts[:, 2] - 50 - rates.sizes[0], rates.of_entries[:, 1])
+    np.testing.assert_array_equal(parts[:, 2] - 50 - rates.sums.sizes[0], rates.of_entries[:, 1])
     np.testing.assert_array_equal(composition.folded[:, 0], np.arange(10, 42))
     # Unknown and missing were in no training row: their rate and their count are those of nothing.
-    assert (composition.folded[:2, 1:] == [50, 50 + rates.sizes[0]]).all()
+    assert (composition.folded[:2, 1:] == [50, 50 + rates.sums.sizes[0]]).all()
     assert 50 not in composition.neighbours
     assert composition.neighbours.max() < composition.rows - 1
 

@@ -12,7 +12,7 @@ from attfm.config import ModelConfig
 from attfm.data.batch import Batch
 from attfm.data.codecs.codec import FIRST_VALUE, Field
 from attfm.data.codecs.rates import Composition
-from attfm.train.knots import Knots, knots_of_rows
+from attfm.model.knots import Knots, knots_of_rows
 from attfm.train.statistical_machine import StatisticalMachine
 
 BINS = 40

@@ -16,7 +16,7 @@ from attfm.data.arrow_columns import chunks
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import Batch, FieldFeatures
 from attfm.data.codecs import KINDS
-from attfm.data.codecs.codec import FIRST_VALUE, Codec, Field, Learner
+from attfm.data.codecs.codec import FIRST_VALUE, Codec, Field, Learner, Renewal
 from attfm.data.encoder_file import codecs_from_table, codecs_to_table
 from attfm.data.schema import Schema
 from attfm.data.stored_terms import StoredTerms
@@ -153,6 +153,30 @@ class Encoder:
         for field, of_field in zip(self.fields, features, strict=True):
             np.add(of_field.ids, field.start, out=of_field.ids)
         return Batch.of_fields(features)
+
+    @classmethod
+    def counting(cls, schema: Schema, batches: Iterable[pa.RecordBatch], *, seed: int = 0) -> Self:
+        """Return the encoder of rows that shall renew another one: it knows all values, however rare; else as `fit`."""
+        columns = (column.model_copy(update={"min_count": 1} if column.min_count else {}) for column in schema.columns)
+        return cls.fit(schema.model_copy(update={"columns": tuple(columns)}), batches, seed=seed)
+
+    def renewed(self, other: Self, renewal: Renewal) -> tuple[Self, NDArray[np.int64]]:
+        """Return the encoder that knows what new rows bring, and where its features come from.
+
+        Parameters
+        ----------
+        other : the encoder of the new rows (see `counting`), of the same schema
+
+        Returns
+        -------
+        encoder : the features that it shares with this one mean the same in both
+        origin : int64 (n_features,), which feature of this encoder each was; of new values: the field's unknown one
+        """
+        renewed = [codec.renewed(new, renewal) for codec, new in zip(self._codecs, other._codecs, strict=True)]
+        origins = [own for _, of_fields in renewed for own in of_fields]
+        starts = [field.start for field in self.fields]
+        origin = np.concatenate([own + start for own, start in zip(origins, starts, strict=True)])
+        return type(self)(self.schema, [codec for codec, _ in renewed]), origin
 
     def feature_names(self, field: int) -> list[str]:
         """Return what people call a field's features, from its start: "unknown", "missing", "cook", "[17, 23)", ..."""

@@ -13,7 +13,8 @@ from attfm.data.schema import Schema, damaged
 
 _FORMAT = "1"
 # value and count: a category and how often it occurred. lower and upper: of a bin (outermost: the smallest and the
-# greatest training value) or of a scaled column. single: the training value of a bin that holds only one.
+# greatest training value) or of a scaled column. single: the training value of a bin that holds only one. day: when a
+# category was seen last, where the model was trained more than once.
 _COLUMNS = pa.schema(
     [
         ("field", pa.dictionary(pa.int32(), pa.string())),
@@ -22,8 +23,10 @@ _COLUMNS = pa.schema(
         ("lower", pa.float64()),
         ("upper", pa.float64()),
         ("single", pa.float64()),
+        ("day", pa.int32()),
     ]
 )
+_BEFORE_DAYS = pa.schema(list(_COLUMNS)[:-1])  # which folders of 0.1 have
 
 
 def codecs_to_table(codecs: Sequence[Codec]) -> pa.Table:
@@ -55,7 +58,7 @@ def _field_names(table: pa.Table) -> list[str]:
     metadata = table.schema.metadata or {}
     if metadata.get(b"attfm.format") != _FORMAT.encode():
         raise damaged(f"its format is {metadata.get(b'attfm.format')!r}, not {_FORMAT!r}")
-    if not table.schema.remove_metadata().equals(_COLUMNS):
+    if not any(table.schema.remove_metadata().equals(columns) for columns in (_COLUMNS, _BEFORE_DAYS)):
         raise damaged(f"its columns are {', '.join(table.schema.names)}, with other names or types than expected")
     try:
         names = json.loads(metadata[b"attfm.fields"])

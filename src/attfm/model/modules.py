@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from attfm.config import ModelConfig
 from attfm.data.batch import Batch
 from attfm.model.memory import PairMemory
+from attfm.model.sums import TrainingSums
 from attfm.ops import Pooled, pair_attention_pool_ids, score
 from attfm.ops.scoring import is_native
 from attfm.ops.sparse import number_rows, take_rows
@@ -178,6 +179,7 @@ class FactorizationMachine(nn.Module):
             elif config.projection_std is not None and config.learned_projection:
                 nn.init.normal_(self.projection, 0, config.projection_std)
         self.memory: PairMemory | None = None
+        self.sums: TrainingSums | None = None  # by which it can learn on
         # Regression is trained on the standardised target; predictions are in the target's own unit. Of classes these
         # are offset and slope of the calibration (`attfm.model.calibration`), 0 and 1 without one.
         self.register_buffer("target_mean", torch.zeros((), dtype=_DTYPE))

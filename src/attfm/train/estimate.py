@@ -20,6 +20,7 @@ from attfm.data.schema import Schema
 from attfm.data.sources.source import MOST_KEPT_BYTES, Source
 from attfm.data.survey import LOOKING, StreamedTable
 from attfm.errors import TargetError
+from attfm.model.knots import has_knots, knots_of_rows
 from attfm.train.cross_fit import of_fold, without_fold
 from attfm.train.footprint import (
     MOST_CELLS,
@@ -33,7 +34,6 @@ from attfm.train.footprint import (
 )
 from attfm.train.inner_choice import MOST_ROWS as MOST_ROWS_OF_CHOICE
 from attfm.train.inner_choice import candidates
-from attfm.train.knots import has_knots, knots_of_rows
 from attfm.train.model_count import choose_models
 from attfm.train.plan import Plan, available_memory
 from attfm.train.prepare import Prepared, Tables, prepare

@@ -10,8 +10,8 @@ import numpy as np
 from attfm.config import Config
 from attfm.data.cache import CachedDataset
 from attfm.errors import TrainingError
+from attfm.model.knots import has_knots, knots_of_rows
 from attfm.model.modules import FactorizationMachine
-from attfm.train.knots import has_knots, knots_of_rows
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared
 from attfm.train.trainer import STOPPED_ON_REQUEST, History

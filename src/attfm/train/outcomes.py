@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.data.codecs.rates import Floats
+from attfm.data.codecs.grouped import Floats
 from attfm.model.task import Task
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from attfm.data.batch import Batch
 from attfm.data.codecs.codec import FIRST_VALUE
+from attfm.data.codecs.grouped import Floats, Grouped, Integers, Outcomes
 from attfm.data.codecs.pairs import PairLevels, PairStatistics, SingleRates
-from attfm.data.codecs.rates import RATE_BINS, RATE_PRIOR, Floats, Grouped, Integers, Outcomes, StatisticBins
+from attfm.data.codecs.rates import RATE_BINS, RATE_PRIOR, StatisticBins
 
 MOST_ROWS = 50_000  # rows that pairs are screened on
 LEAST_GAIN = 3.0  # nats

@@ -12,12 +12,14 @@ from torch.nn import functional as F
 
 from attfm.config import ModelConfig
 from attfm.data.batch import Batch
+from attfm.data.codecs.grouped import Integers
 from attfm.data.codecs.pairs import PairKeys, PairLevels
-from attfm.data.codecs.rates import Composition, Integers, StatisticBins
+from attfm.data.codecs.rates import Composition, StatisticBins
+from attfm.model.knots import Knots
 from attfm.model.memory import PairMemory
 from attfm.model.modules import FactorizationMachine
+from attfm.model.sums import Learned, TrainingSums
 from attfm.ops.sparse import number_rows
-from attfm.train.knots import Knots
 
 
 class BinLayout:
@@ -121,10 +123,10 @@ class StatisticalMachine(FactorizationMachine):
 
     def __init__(
         self, composition: Composition, knots: Knots | None, pairs: BinnedPairs | None, fields: int, outputs: int,
-        config: ModelConfig,
+        config: ModelConfig, sums: TrainingSums | None = None,
     ) -> None:  # fmt: skip
         super().__init__(composition.rows, fields, outputs, config)
-        self.composition = composition
+        self.composition, self.sums = composition, sums
         self.knots = knots if knots is not None and knots.interpolates else None
         if self.knots is not None:
             for name in ("left", "right", "share"):
@@ -190,7 +192,20 @@ class StatisticalMachine(FactorizationMachine):
         """Return the machine that is kept: the bins are added to each id's own row, and pairs have a memory."""
         machine = self._folded()
         machine.memory = None if self.binned is None else self.binned.pairs.memory(self.binned.weight)
+        machine.sums = None if self.sums is None else replace(self.sums, learned=self._learned())
         return machine
+
+    def _learned(self) -> Learned:
+        def array(tensor: Tensor) -> NDArray[np.float32]:
+            return tensor.detach().float().cpu().numpy().copy()
+
+        features = self.composition.features
+        embedding = array(self.embedding.weight[features:]) if self.has_pairs else None
+        return Learned(
+            array(self.linear.weight[features:]),
+            embedding,
+            np.empty(0, np.float32) if self.binned is None else array(self.binned.weight),
+        )
 
     def _folded(self) -> FactorizationMachine:
         device, features = self.intercept.device, self.composition.features

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,96 +16,24 @@ import torch
 
 from attfm.config import Config, ModelConfig
 from attfm.data.cache import CachedDataset, CachedRows
-from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, SingleRates, least_rows_for
-from attfm.data.codecs.rates import Composition, FieldRates, Floats, Grouped, Integers, Outcomes
+from attfm.data.codecs.grouped import Floats, Integers, Outcomes
+from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, PairSums, SingleRates
+from attfm.data.codecs.rates import Composition, FieldRates, RateSums, StatisticBins
 from attfm.data.column_file import ColumnFile, ColumnWriter
-from attfm.data.dataset import Dataset, Examples
+from attfm.data.dataset import Dataset, Examples, Statistics
 from attfm.data.dealing import FOLDS
 from attfm.data.encoder import Encoder
 from attfm.errors import RunFolderError
+from attfm.model.modules import FactorizationMachine
+from attfm.model.sums import TrainingSums, base_of
 from attfm.model.task import Task
+from attfm.train.cells import Cells
 from attfm.train.outcomes import outcome_values, relative
 from attfm.train.screening import MOST_ROWS, screen
 from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs
 from attfm.train.trainer import TrainingData
 
-_PENDING = 1 << 21  # rows of cells that wait to be merged
 _LARGEST_KEY = 2**63 // FOLDS
-
-
-class Cells:
-    """Sums over training rows by group and fold.
-
-    Beyond `most` groups those of the fewest rows are forgotten, as if their rows so far had not been (Misra and Gries
-    1982, in blocks): what is left out is rare.
-    """
-
-    def __init__(self, width: int, *, ordered: bool, most: int | None = None) -> None:
-        self._parts: list[tuple[Integers, Floats]] = []
-        self._width, self._ordered, self._most = width, ordered, most
-        self._pending, self._merged = 0, 0
-
-    def add(self, groups: Integers, folds: Integers, columns: Floats) -> None:
-        """Take in rows; columns : float64 (rows, outputs + 2), see `Outcomes.columns`."""
-        self._parts.append(_summed(groups * FOLDS + folds, columns))
-        self._pending += len(self._parts[-1][0])
-        if self._pending > max(_PENDING, self._merged):
-            self._merge()
-
-    def _merge(self) -> tuple[Integers, Floats]:
-        if not self._parts:
-            return np.empty(0, np.int64), np.zeros((0, self._width))
-        keys, sums = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
-        keys, sums = _summed(keys, sums)
-        if self._most is not None:
-            keys, sums = _of_most_rows(keys, sums, self._most)
-        self._parts, self._pending, self._merged = [(keys, sums)], 0, len(keys)
-        return keys, sums
-
-    @cached_property
-    def keys(self) -> Integers:
-        """The cells, rising: group · FOLDS + fold."""
-        return self._merge()[0]
-
-    @property
-    def sums(self) -> Floats:
-        """What is summed of each cell, float64 (cells, outputs + 2)."""
-        return self._merge()[1]
-
-    @cached_property
-    def grouped(self) -> Grouped:
-        """The statistics of the groups, `others` of each cell."""
-        keys, sums = self._merge()
-        if not len(keys):
-            return Grouped.of_cells(np.empty(0, np.int64), sums, ordered=self._ordered)
-        return Grouped.of_cells(keys // FOLDS, sums, ordered=self._ordered)
-
-    def find(self, groups: Integers, folds: Integers) -> Integers:
-        """Return the place of each row's cell; -1 of one that was forgotten."""
-        wanted, back = np.unique(groups * FOLDS + folds, return_inverse=True)
-        if not len(self.keys):
-            return np.full(len(groups), -1)
-        places = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        found: Integers = np.where(self.keys[places] == wanted, places, -1)[back.reshape(-1)]
-        return found
-
-
-def _summed(keys: Integers, columns: Floats) -> tuple[Integers, Floats]:
-    """Return the distinct keys, rising, and the summed rows of each."""
-    order = np.argsort(keys, kind="stable")
-    in_order = keys[order]
-    starts = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1]])) if len(keys) else order
-    return in_order[starts], np.add.reduceat(columns[order], starts, axis=0) if len(keys) else columns
-
-
-def _of_most_rows(keys: Integers, sums: Floats, most: int) -> tuple[Integers, Floats]:
-    groups, places = np.unique(keys // FOLDS, return_inverse=True)
-    if len(groups) <= most:
-        return keys, sums
-    rows = np.bincount(places, sums[:, -1])
-    kept = np.zeros(len(groups), np.bool_)
-    kept[np.argpartition(-rows, most)[:most]] = True
-    return keys[kept[places]], sums[kept[places]]
 
 
 @dataclass(frozen=True)
@@ -141,6 +68,10 @@ class _Rows:
         return own, outcomes if features.counts is None else outcomes.take(features.rows)
 
 
+# Of remembered pairs: by field those of its levels, and by two fields those of their value pairs.
+_Sums = tuple[dict[int, Floats], dict[tuple[int, int], PairSums]]
+
+
 class _Columns:
     """Columns of statistics in a folder of their own, which goes when nothing reads them any more."""
 
@@ -169,19 +100,20 @@ class _Columns:
 class StreamedStatistics:
     """What `enrich` says of rows in memory, of rows in a cache.
 
-    composition, pairs, train, valid, straddling : see `attfm.train.statistics.Enriched`
+    composition, pairs, train, valid, sums, straddling : see `attfm.train.statistics.Enriched`
     """
 
     composition: Composition
     pairs: BinnedPairs | None
     train: Dataset
     valid: Dataset | None
+    sums: TrainingSums
     straddling: tuple[tuple[int, int], ...]
 
 
 def statistics_of(
     data: TrainingData, train: CachedDataset, encoder: Encoder, config: Config, *, rated: Sequence[int],
-    most_pairs: int, chosen: Sequence[tuple[int, int]] | None,
+    most_pairs: int, chosen: Sequence[tuple[int, int]] | None, start: FactorizationMachine | None = None,
 ) -> StreamedStatistics:  # fmt: skip
     """Return the statistics of training rows in a cache.
 
@@ -190,44 +122,62 @@ def statistics_of(
     rated : fields whose features have rates
     most_pairs : how many field pairs may be remembered, 0: none
     chosen : those that are; None: those that earn it, as a sample of the rows tells
+    start : a machine that learns on, see `attfm.train.statistics.enrich`
     """
     task, statistics = data.task, train.statistics
-    mean, deviation = map(float, task.scale(statistics))
-    totals = statistics.class_totals.numpy()
-    base = np.zeros(1)
-    if task.is_classification:
-        shares = totals / totals.sum()
-        base = shares[1:2] if len(task.outputs) == 1 else shares
-    rows = _Rows(train.rows, task, (mean, deviation), base, data.grouping.times is not None)
+    earlier = None if start is None else start.sums
+    mean, deviation = map(float, task.scale(statistics)) if earlier is None else earlier.scale
+    rows = _Rows(train.rows, task, (mean, deviation), _base(task, statistics), data.grouping.times is not None)
+    total = np.append(rows.base, [1.0, 1.0]) * len(train)
+    if earlier is not None:
+        if not task.is_classification:
+            total[0] = len(train) * (float(statistics.mean) - mean) / deviation
+        total += earlier.total
+        rows = replace(rows, base=base_of(total))
+    before = TrainingSums(total, (mean, deviation)) if earlier is None else replace(earlier, total=total)
     columns = _Columns(train.rows.folder.parent)
-    composition, composed = _composed(rows, rated, encoder.n_features, columns)
+    composition, composed, rates = _composed(rows, rated, encoder.n_features, columns, before)
+    sums = TrainingSums(total, (mean, deviation), rates)
     pairs, valid = None, data.valid
     bins: tuple[ColumnFile, ...] = ()
     straddling: tuple[tuple[int, int], ...] = ()
     if most_pairs:
-        levels = PairLevels.of(encoder.fields, train.rows.counts_of_ordered)
+        if start is not None and start.memory is not None:
+            levels = start.memory.levels
+        else:
+            levels = PairLevels.of(encoder.fields, train.rows.counts_of_ordered)
         if chosen is None:
             screened = _screened(rows, data, train, levels, config.train.seed)
             straddling = tuple(pair.fields for pair in screened if pair.straddles)
             chosen = [pair.fields for pair in screened if pair.is_kept][:most_pairs]
         chosen = [(i, j) for i, j in chosen if int(levels.sizes[i]) * int(levels.sizes[j]) < _LARGEST_KEY]
         if chosen:
-            pairs, bins, valid = _remembered(rows, data.valid, levels, chosen, config.model, columns)
+            pairs, bins, valid, of_pairs = _remembered(rows, data.valid, levels, chosen, config.model, columns, before)
+            sums = replace(sums, levels=of_pairs[0], pairs=of_pairs[1])
     seen = torch.zeros(composition.rows, dtype=torch.bool)
     seen[: len(statistics.seen)] = statistics.seen
     seen[torch.from_numpy(composition.parts).flatten()] = True
     enriched = CachedDataset(replace(train.rows, composed=composed, bins=bins), replace(statistics, seen=seen))
-    return StreamedStatistics(composition, pairs, enriched, valid, straddling)
+    return StreamedStatistics(composition, pairs, enriched, valid, sums, straddling)
+
+
+def _base(task: Task, statistics: Statistics) -> Floats:
+    """Return the mean outcome of the training rows."""
+    if not task.is_classification:
+        return np.zeros(1)
+    shares = np.zeros(len(task.classes))
+    shares[: len(statistics.class_totals)] = statistics.class_totals.numpy() / float(statistics.class_totals.sum())
+    return shares[1:2] if len(task.outputs) == 1 else shares
 
 
 def _composed(
-    rows: _Rows, rated: Sequence[int], features: int, columns: _Columns
-) -> tuple[Composition, dict[int, tuple[ColumnFile, int]]]:
-    """Return the composition of the fields that have rates, and the columns of composed ids with what is added."""
+    rows: _Rows, rated: Sequence[int], features: int, columns: _Columns, before: TrainingSums
+) -> tuple[Composition, dict[int, tuple[ColumnFile, int]], dict[int, RateSums]]:
+    """Return the composition of the fields that have rates, the columns of composed ids and what is added, and sums."""
     width = len(rows.base) + 2
     if not rated:
         none = np.empty((0, width), np.int64)
-        return Composition(features, features, none, none, np.empty(0, np.int64)), {}
+        return Composition(features, features, none, none, np.empty(0, np.int64)), {}, {}
     fields = rows.rows.fields
 
     def gathered(f: int) -> Cells:
@@ -238,17 +188,18 @@ def _composed(
         return cells
 
     def of_field(f: int, cells: Cells) -> FieldRates:
-        some = rows.outcomes(0, 0)
-        if fields[f].kind == "multi-valued":  # whose entries have a mean of their own
-            total = cells.sums.sum(0)
-            some = replace(some, mean=total[:-2] / max(total[-2], 1e-300))
-        return FieldRates.of_groups(cells.grouped, fields[f].size, some)
+        some, earlier = rows.outcomes(0, 0), before.rates.get(f)
+        if earlier is not None:
+            some = replace(some, mean=base_of(cells.sums.sum(0) + earlier.columns.sum(0)))
+        elif fields[f].kind == "multi-valued":  # whose entries have a mean of their own
+            some = replace(some, mean=base_of(cells.sums.sum(0)))
+        return FieldRates.of_groups(cells.grouped, cells.keys // FOLDS, fields[f].size, some, earlier)
 
-    def numbered(f: int) -> tuple[Composition, ColumnFile]:
-        """Return the composition of one field, and the column of its composed features, counted from 0."""
+    def numbered(f: int) -> tuple[Composition, ColumnFile, RateSums]:
+        """Return the composition of one field, the column of its composed features, counted from 0, and its sums."""
         cells = gathered(f)
-        own = fields[f].start + cells.keys // FOLDS
-        composition, (ids,) = Composition.of(features, [(fields[f].start, of_field(f, cells))], [own])
+        own, rates = fields[f].start + cells.keys // FOLDS, of_field(f, cells)
+        composition, (ids,) = Composition.of(features, [(fields[f].start, rates)], [own])
         ids -= composition.rows
 
         def parts() -> Iterator[Integers]:
@@ -256,14 +207,15 @@ def _composed(
                 entries, outcomes = rows.entries(f, start, stop)
                 yield ids[cells.find(entries, outcomes.folds)]
 
-        return composition, columns.write(f"{f}.composed", np.uint32, parts())
+        return composition, columns.write(f"{f}.composed", np.uint32, parts()), rates.sums
 
     # Two fields at a time: the sums of all of them may take more memory than the model.
     with ThreadPoolExecutor(2) as threads:
         every = list(threads.map(numbered, rated))
-    whole = Composition.joined([composition for composition, _ in every])
-    starts = whole.rows + np.cumsum([0, *(len(composition.parts) for composition, _ in every)])
-    return whole, {f: (column, int(start)) for f, (_, column), start in zip(rated, every, starts[:-1], strict=True)}
+    whole = Composition.joined([composition for composition, _, _ in every])
+    starts = whole.rows + np.cumsum([0, *(len(composition.parts) for composition, _, _ in every)])
+    columns_of = {f: (of[1], int(start)) for f, of, start in zip(rated, every, starts[:-1], strict=True)}
+    return whole, columns_of, {f: sums for f, (_, _, sums) in zip(rated, every, strict=True)}
 
 
 def _screened(rows: _Rows, data: TrainingData, train: CachedDataset, levels: PairLevels, seed: int) -> Any:
@@ -292,9 +244,9 @@ def _sampled(dataset: CachedDataset, most: int, seed: int) -> tuple[Examples, In
 
 def _remembered(
     rows: _Rows, valid: Dataset | None, levels: PairLevels, chosen: Sequence[tuple[int, int]], config: ModelConfig,
-    columns: _Columns,
-) -> tuple[BinnedPairs, tuple[ColumnFile, ...], Dataset | None]:  # fmt: skip
-    """Return the value pairs of the chosen field pairs, and the bins of training and of validation rows."""
+    columns: _Columns, before: TrainingSums,
+) -> tuple[BinnedPairs, tuple[ColumnFile, ...], Dataset | None, _Sums]:  # fmt: skip
+    """Return the value pairs of the chosen field pairs, the bins of training and of validation rows, and the sums."""
     pairs = np.array(sorted(chosen), np.int64)
     keys = levels.keys(pairs)
     outputs = len(rows.base)
@@ -313,7 +265,8 @@ def _remembered(
 
     def single(f: int) -> tuple[Cells, SingleRates]:
         cells = gathered(lambda start, stop: levels_in(rows.rows, f, start, stop), None)
-        return cells, SingleRates.of_groups(cells.grouped, int(levels.sizes[f]), some)
+        own, earlier = cells.keys // FOLDS, before.levels.get(f)
+        return cells, SingleRates.of_groups(cells.grouped, own, int(levels.sizes[f]), some, earlier)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         fields = np.unique(pairs).tolist()
@@ -331,12 +284,19 @@ def _remembered(
             first, second = np.divmod(cells.keys // FOLDS, int(keys.width[p]))
             folds = cells.keys % FOLDS
             of_cells = tuple(
-                SingleRates(rates.of_rows[found.find(level, folds)], rates.of_levels)
+                replace(rates, of_rows=rates.of_rows[found.find(level, folds)])
                 for (found, rates), level in ((singles[i], first), (singles[j], second))
             )
-            statistics = PairStatistics(one, 0, cells.grouped, (of_cells[0], of_cells[1]), some)
-            least = _least_rows(cells.grouped.all_rows.rows, config, len(pairs))
-            bins = statistics.bins(least_rows=least)
+            of_pair, grouped = before.pairs.get((i, j)), cells.grouped
+            if of_pair is not None:
+                grouped = grouped.after(of_pair.earlier(one, 0), cells.keys // FOLDS)
+            statistics = PairStatistics(one, 0, grouped, (of_cells[0], of_cells[1]), some)
+            if of_pair is None:
+                share = max(config.memory_entries // len(pairs), 1)
+                least = statistics.least_rows_within(share, at_least=config.memory_min_count)
+                bins = statistics.bins(least_rows=least)
+            else:
+                bins = renewed_bins(statistics, of_pair, len(pairs), config)
             of_cells_bins = np.column_stack(bins.find(statistics.of_rows, statistics.rows)).astype(np.uint8)
             none = np.zeros((1, width), np.uint8)
             of_cells_bins = np.concatenate([of_cells_bins, none])  # -1: a cell that was forgotten
@@ -354,11 +314,12 @@ def _remembered(
                     )
                     yield np.column_stack(bins.find(statistic, n))
 
-            frequent, first, second = statistics.known(least_rows=least)
+            frequent, first, second = statistics.known(least_rows=bins.least_rows)
             statistic, n = statistics.elsewhere(first, second)
             found = np.column_stack(bins.find(statistic, n)).astype(np.uint8)
             return _OfPair(
-                bins, KnownPairs(frequent + keys.offset[p], np.full(len(frequent), p), found, n.astype(np.int64)),
+                statistics.sums(bins),
+                KnownPairs(frequent + keys.offset[p], np.full(len(frequent), p), found, n.astype(np.int64)),
                 columns.write(f"{p}.bins", np.uint8, of_training(), width=width),
                 None if held_out is None else columns.write(f"{p}.valid", np.uint8, of_valid(held_out), width=width),
             )  # fmt: skip
@@ -366,28 +327,27 @@ def _remembered(
         every = list(threads.map(of_pair, range(len(pairs))))
     layout = BinLayout(outputs, len(pairs))
     for p, of in enumerate(every):
-        layout.add(p, of.bins)
+        layout.add(p, of.sums.bins)
     binned = BinnedPairs(levels, keys, layout, KnownPairs.concatenate([of.known for of in every]))
     if held_out is not None:
         files = tuple(of.valid for of in every if of.valid is not None)
         valid = CachedDataset(replace(held_out, bins=files))
-    return binned, tuple(of.train for of in every), valid
+    sums = {(i, j): of.sums for (i, j), of in zip(pairs.tolist(), every, strict=True)}
+    learned_from = {f: rates.columns for f, (_, rates) in singles.items()}, sums
+    return binned, tuple(of.train for of in every), valid, learned_from
 
 
 @dataclass(frozen=True)
 class _OfPair:
     """What is made of one field pair."""
 
-    bins: Any
+    sums: PairSums
     known: KnownPairs
     train: ColumnFile
     valid: ColumnFile | None
 
 
-def _least_rows(rows: Floats, config: ModelConfig, pairs: int) -> int:
-    """Return in how many rows a value pair must be to be remembered: each field pair has its share of the entries."""
+def renewed_bins(statistics: PairStatistics, earlier: PairSums, pairs: int, config: ModelConfig) -> StatisticBins:
+    """Return the bins of an earlier training; what is known stays within the pair's share of the memory's entries."""
     share = max(config.memory_entries // pairs, 1)
-    if len(rows) <= share:
-        return config.memory_min_count
-    counts = np.bincount(rows.astype(np.int64), minlength=int(rows.max()) + 2)
-    return max(config.memory_min_count, least_rows_for(counts, share))
+    return replace(earlier.bins, least_rows=statistics.least_rows_within(share, at_least=earlier.bins.least_rows))

@@ -15,7 +15,7 @@ from attfm.data.arrow_columns import read_categories
 from attfm.data.arrow_types import is_text, value_type
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import FieldFeatures
-from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN, Check, Codec, ColumnKind, Field, integer
+from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN, Check, Codec, ColumnKind, Field, Renewal, integer
 from attfm.data.codecs.hashing import Buckets, HashIndex, hash_strings
 from attfm.data.schema import Column, damaged
 
@@ -34,10 +34,18 @@ _SPELLINGS = (
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The known values of a field, large_string (size,), canonical and distinct, and how often each occurred."""
+    """The known values of a field.
+
+    Attributes
+    ----------
+    values : large_string (size,), canonical and distinct
+    counts : int64 (size,), how often each occurred
+    days : int32 (size,) or None, when each was seen last, in days since 1970; None: all in the one training
+    """
 
     values: pa.Array
     counts: NDArray[np.int64]
+    days: NDArray[np.int32] | None = None
 
     @cached_property
     def _index(self) -> HashIndex:
@@ -105,8 +113,29 @@ class Vocabulary:
         return list(self.values.to_pylist())
 
     def rows(self) -> dict[str, pa.Array]:
-        """Return the columns value and count of the encoder file."""
-        return {"value": self.values, "count": pa.array(self.counts)}
+        """Return the columns value and count of the encoder file, and day where it is known."""
+        days = {} if self.days is None else {"day": pa.array(self.days)}
+        return {"value": self.values, "count": pa.array(self.counts), **days}
+
+    def renewed(self, new: Self, renewal: Renewal, *, min_count: int) -> tuple[Self, NDArray[np.int64]]:
+        """Return these values, without those to forget, and new ones after them; and where each was here, -1: nowhere.
+
+        A new value is one that occurred `min_count` times. An earlier occurrence counts as much as `renewal` says, but
+        one of each value stays.
+        """
+        days = np.full(self.size, renewal.before, np.int32) if self.days is None else self.days
+        places = self._positions(new.values) if self.size else np.full(new.size, -1)
+        counts, latest = np.maximum(np.round(self.counts * renewal.kept), 1).astype(np.int64), days.copy()
+        known = places >= 0
+        counts[places[known]] += new.counts[known]
+        latest[places[known]] = renewal.today
+        oldest = -np.inf if renewal.evict_unseen is None else renewal.today - renewal.evict_unseen
+        kept, added = np.flatnonzero(latest >= oldest), np.flatnonzero(~known & (new.counts >= min_count))
+        values = [self.values.take(pa.array(kept)), new.values.take(pa.array(added))]
+        return type(self)(
+            pa.concat_arrays(values), np.concatenate([counts[kept], new.counts[added]]),
+            np.concatenate([latest[kept], np.full(len(added), renewal.today, np.int32)]),
+        ), np.concatenate([kept, np.full(len(added), -1)])  # fmt: skip
 
     @classmethod
     def from_rows(cls, field: str, rows: pa.Table) -> Self:
@@ -116,7 +145,12 @@ class Vocabulary:
         values = pa.concat_arrays([pa.array([], pa.large_string()), *rows["value"].chunks])
         if len(values.unique()) < len(values):
             raise damaged(f"a value of field '{field}' occurs twice")
-        return cls(values, rows["count"].to_numpy())
+        days = rows["day"] if "day" in rows.schema.names else None
+        if days is None or days.null_count == len(days):
+            return cls(values, rows["count"].to_numpy())
+        if days.null_count:
+            raise damaged(f"a value of field '{field}' has no day")
+        return cls(values, rows["count"].to_numpy(), days.to_numpy())
 
 
 def _without_point(texts: pa.Array) -> pa.Array:
@@ -194,6 +228,15 @@ class CategoricalCodec(Codec):
             found = self.values.find(values)
         feature_of = np.append(found, np.int32(MISSING))
         return [FieldFeatures(feature_of[codes])]
+
+    def renewed(self, other: Codec, renewal: Renewal) -> tuple[Codec, list[NDArray[np.int64]]]:
+        if not isinstance(self.values, Vocabulary):
+            return super().renewed(other, renewal)
+        assert isinstance(other, CategoricalCodec)
+        assert isinstance(other.values, Vocabulary)
+        values, places = self.values.renewed(other.values, renewal, min_count=self.column.min_count or 1)
+        origin = np.concatenate([[UNKNOWN, MISSING], np.where(places < 0, UNKNOWN, places + FIRST_VALUE)])
+        return type(self)(self.column, values), [origin]
 
     def labels(self, field: int = 0) -> list[str]:
         return self.values.labels()

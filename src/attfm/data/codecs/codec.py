@@ -49,6 +49,30 @@ class Field:
         return self.start + self.size
 
 
+@dataclass(frozen=True)
+class Renewal:
+    """How what was learned from earlier rows is taken on to new rows.
+
+    Attributes
+    ----------
+    before, today : int, days since 1970, of the earlier training and of this one
+    half_life : float or None, days after which an earlier row counts half; None: as much as a new one
+    evict_unseen : float or None, values that were seen last more than so many days ago are forgotten; None: none are
+    refit_bins : bool, whether numeric bins are cut again, on the new rows
+    """
+
+    before: int
+    today: int
+    half_life: float | None = None
+    evict_unseen: float | None = None
+    refit_bins: bool = False
+
+    @property
+    def kept(self) -> float:
+        """What an earlier row counts now, of a new one."""
+        return 1.0 if self.half_life is None else float(0.5 ** ((self.today - self.before) / self.half_life))
+
+
 class Codec(ABC):
     """How one column becomes the features of its fields (each with the start 0), as learned from the training rows.
 
@@ -64,6 +88,13 @@ class Codec(ABC):
 
         `row` is the number of the first of them in the table. The caller may change the arrays.
         """
+
+    def renewed(self, other: "Codec", renewal: Renewal) -> tuple["Codec", list[NDArray[np.int64]]]:
+        """Return the codec with what is new in that of new rows, and where its features come from.
+
+        These are int64 (size,) for each field: which of this codec's features each was, UNKNOWN where it is new.
+        """
+        return self, [np.arange(field.size) for field in self.fields]
 
     @abstractmethod
     def labels(self, field: int = 0) -> list[str]:

@@ -15,7 +15,18 @@ from attfm.config import DataConfig
 from attfm.data.arrow_columns import read_numbers
 from attfm.data.bad_values import BadValues, Fault
 from attfm.data.batch import FieldFeatures
-from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN, Check, Codec, ColumnKind, Field, integer, one_of
+from attfm.data.codecs.codec import (
+    FIRST_VALUE,
+    MISSING,
+    UNKNOWN,
+    Check,
+    Codec,
+    ColumnKind,
+    Field,
+    Renewal,
+    integer,
+    one_of,
+)
 from attfm.data.schema import Column, damaged
 from attfm.data.texts import short_numbers
 
@@ -260,6 +271,15 @@ class BinsCodec(Codec):
             ids = np.full(len(x), UNKNOWN, np.int32)
         ids[missing] = MISSING
         return [FieldFeatures(ids)]
+
+    def renewed(self, other: Codec, renewal: Renewal) -> tuple[Codec, list[NDArray[np.int64]]]:
+        if not renewal.refit_bins or not isinstance(other, BinsCodec) or not other._bins.size:
+            return super().renewed(other, renewal)
+        # A new bin was that which held its middle.
+        edges = other._bins.outer_edges()
+        middle = np.where(np.isnan(other._bins.single), 0.5 * edges[:-1] + 0.5 * edges[1:], other._bins.single)
+        places = self._bins.find(middle) + FIRST_VALUE if self._bins.size else np.full(len(middle), UNKNOWN)
+        return other, [np.concatenate([[UNKNOWN, MISSING], places])]
 
     def labels(self, field: int = 0) -> list[str]:
         return self._bins.labels()

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from attfm.data.batch import Batch
 from attfm.data.codecs.codec import FIRST_VALUE, Field
-from attfm.data.codecs.rates import RATE_PRIOR, Floats, Grouped, Integers, Outcomes, StatisticBins, Totals
+from attfm.data.codecs.grouped import Earlier, Floats, Grouped, Integers, Outcomes, Totals
+from attfm.data.codecs.rates import RATE_PRIOR, StatisticBins
 
 PAIR_BINS = 32
 NUMERIC_LEVELS = 32  # coarse bins of an ordered field, in pairs
@@ -101,24 +102,59 @@ class SingleRates:
     ----------
     of_rows : float64 (rows, outputs), of each training row's level in a field, from the rows of the other folds
     of_levels : float64 (levels, outputs), of each level in rows that are no training rows
+    columns : float64 (levels, outputs + 2), sums over the rows of each level, see `Totals.of`
     """
 
     of_rows: Floats
     of_levels: Floats
+    columns: Floats
 
     @classmethod
-    def of(cls, levels: Integers, size: int, outcomes: Outcomes) -> Self:
-        """Return those of a field of so many levels, of which the training rows have `levels`, int64 (rows,)."""
-        return cls.of_groups(Grouped.of(levels, outcomes), size, outcomes)
+    def of(cls, levels: Integers, size: int, outcomes: Outcomes, earlier: Floats | None = None) -> Self:
+        """Return those of a field of so many levels, of which the training rows have `levels`, int64 (rows,).
+
+        earlier : `columns` of earlier trainings
+        """
+        return cls.of_groups(Grouped.of(levels, outcomes), levels, size, outcomes, earlier)
 
     @classmethod
-    def of_groups(cls, grouped: Grouped, size: int, outcomes: Outcomes) -> Self:
-        """Return those of levels as groups; `of_rows` is then what `grouped.others` is of: rows, or cells of them."""
+    def of_groups(
+        cls, grouped: Grouped, own: Integers, size: int, outcomes: Outcomes, earlier: Floats | None = None
+    ) -> Self:
+        """Return those of levels as groups; `of_rows` is then what `grouped.others` is of: rows, or cells of them.
+
+        own : int64 (rows or cells,), the level of each
+        """
+        grouped = grouped if earlier is None else grouped.after(Earlier.of_all(earlier), own)
         every = grouped.all_rows.take(grouped.find(np.arange(size)))
         return cls(
             outcomes.link(grouped.others.rate(outcomes.base, RATE_PRIOR)),
             outcomes.link(every.rate(outcomes.base, RATE_PRIOR)),
+            every.columns,
         )
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """What trainings know of the value pairs of two fields.
+
+    Attributes
+    ----------
+    first, second : int64 (n,), the levels of each value pair
+    columns : float64 (n, outputs + 2), sums over the rows of each, see `Totals.of`
+    bins : StatisticBins
+    """
+
+    first: Integers
+    second: Integers
+    columns: Floats
+    bins: StatisticBins
+
+    def earlier(self, keys: "PairKeys", pair: int) -> Earlier:
+        """Return the sums by key, given the number of the field pair."""
+        numbers = keys.of(pair, self.first, self.second)
+        order = np.argsort(numbers)
+        return Earlier(numbers[order], Totals.of(self.columns[order]))
 
 
 class PairStatistics:
@@ -156,9 +192,16 @@ class PairStatistics:
         levels: tuple[Integers, Integers],
         singles: tuple[SingleRates, SingleRates],
         outcomes: Outcomes,
+        earlier: PairSums | None = None,
     ) -> Self:
-        """Return the statistics of training rows; levels : two int64 (rows,), theirs in the two fields."""
-        return cls(keys, pair, Grouped.of(keys.of(pair, *levels), outcomes), singles, outcomes)
+        """Return the statistics of training rows.
+
+        levels : two int64 (rows,), theirs in the two fields; earlier : what earlier trainings know
+        """
+        own = keys.of(pair, *levels)
+        grouped = Grouped.of(own, outcomes)
+        grouped = grouped if earlier is None else grouped.after(earlier.earlier(keys, pair), own)
+        return cls(keys, pair, grouped, singles, outcomes)
 
     def elsewhere(self, first: Integers, second: Integers) -> tuple[Floats, Floats]:
         """Return statistic (n, outputs) and count (n,) of levels in rows that are no training rows."""
@@ -170,6 +213,18 @@ class PairStatistics:
         """Return the keys of the value pairs of enough training rows, rising, and their levels in the two fields."""
         keys = self._grouped.keys[self._grouped.all_rows.rows >= least_rows]
         return keys, *np.divmod(keys - self._keys.offset[self._pair], self._keys.width[self._pair])
+
+    def least_rows_within(self, most: int, *, at_least: int) -> int:
+        """Return in how many rows value pairs must be that at most `most` of them are known."""
+        rows = self._grouped.all_rows.rows.astype(np.int64)
+        if len(rows) <= most:
+            return at_least
+        return max(at_least, least_rows_for(np.bincount(rows, minlength=int(rows.max()) + 2), most))
+
+    def sums(self, bins: StatisticBins) -> PairSums:
+        """Return what is known of the value pairs of enough training rows, given the bins."""
+        keys, first, second = self.known(least_rows=bins.least_rows)
+        return PairSums(first, second, self._grouped.all_rows.take(self._grouped.find(keys)).columns, bins)
 
     def bins(self, *, least_rows: int = 1) -> StatisticBins:
         """Return the bins of the statistic and of the counts."""

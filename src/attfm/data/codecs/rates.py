@@ -6,185 +6,12 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from attfm.data.codecs.grouped import Earlier, Floats, Grouped, Integers, Outcomes, Totals
 
 RATE_BINS = 32
 RATE_PRIOR = 10.0  # rows of the base rate that every id begins with
 _MOST_DRAWN = 500_000  # training rows that bins are cut on, where these are told by cells
-_LEAST_RATE = 1e-4  # rates nearer to 0 and 1 have the same logit
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What is predicted in the training rows, as numbers whose means are rates, and the folds of the rows.
-
-    Attributes
-    ----------
-    values : float64 (rows, outputs)
-        0 or 1: the second of two classes, or each of several; of a regression the standardised target.
-    weight : float64 (rows,), relative, of mean 1
-    folds : int64 (rows,), a row's statistics are those of the rows in other folds
-    is_rate : bool, whether means lie between 0 and 1, and are compared as logits
-    ordered : bool, whether a row's statistics are of rows in earlier folds only
-    mean : float64 (outputs,) or None, that of all rows, where these are only some
-    """
-
-    values: Floats
-    weight: Floats
-    folds: Integers
-    is_rate: bool
-    ordered: bool = False
-    mean: Floats | None = None
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs."""
-        return int(self.values.shape[1])
-
-    @cached_property
-    def base(self) -> Floats:
-        """Mean of all rows, float64 (outputs,)."""
-        mean: Floats = (self.weight @ self.values) / self.weight.sum() if self.mean is None else self.mean
-        return mean
-
-    @cached_property
-    def columns(self) -> Floats:
-        """What is summed of each row: weighted outcomes, weight, 1; float64 (rows, outputs + 2)."""
-        return np.column_stack([self.values * self.weight[:, None], self.weight, np.ones(len(self.weight))])
-
-    @cached_property
-    def by_fold(self) -> tuple[Integers, Floats]:
-        """Rows in order of their folds, int64 (rows,), and what is summed of each, float64 (rows, outputs + 2)."""
-        weighted = self.columns
-        order = np.argsort(self.folds, kind="stable")
-        return order, weighted[order]
-
-    def take(self, rows: Integers) -> Self:
-        """Return the outcomes of the given rows, in their order; a row may come more than once."""
-        return type(self)(self.values[rows], self.weight[rows], self.folds[rows], self.is_rate, self.ordered)
-
-    def link(self, rate: Floats) -> Floats:
-        """Return the logits of rates; means of a regression as they are."""
-        if not self.is_rate:
-            return rate
-        rate = np.clip(rate, _LEAST_RATE, 1 - _LEAST_RATE)
-        return np.log(rate / (1 - rate))
-
-    def inverse_link(self, logit: Floats) -> Floats:
-        """Return the rates of logits; means of a regression as they are."""
-        return 1 / (1 + np.exp(-logit)) if self.is_rate else logit
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Sums over the rows of each of some groups.
-
-    Attributes
-    ----------
-    sums : float64 (groups, outputs), weighted sums of the outcomes
-    weight, rows : float64 (groups,), summed weight and number of the rows
-    """
-
-    sums: Floats
-    weight: Floats
-    rows: Floats
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @classmethod
-    def of(cls, columns: Floats) -> Self:
-        """Return the totals that columns of sums hold: of each output, of the weight, of the rows."""
-        rows = np.round(columns[:, -1])
-        weight = np.where(rows > 0, np.maximum(columns[:, -2], 0), 0)  # what is left of a difference is no weight
-        return cls(np.where(rows[:, None] > 0, columns[:, :-2], 0), weight, rows)
-
-    def take(self, groups: Integers) -> Self:
-        """Return the totals of the given groups; nothing of the group -1."""
-        known = groups >= 0
-        places = np.where(known, groups, 0)
-        if not len(self):
-            return type(self)(np.zeros((len(groups), self.sums.shape[1])), *np.zeros((2, len(groups))))
-        return type(self)(
-            self.sums[places] * known[:, None], self.weight[places] * known, self.rows[places] * known
-        )  # fmt: skip
-
-    def spread(self, places: Integers, groups: Integers) -> Self:
-        """Return the totals of rows: that of the row `places[n]` is the group `groups[n]`'s."""
-        of_rows = np.empty(len(places), np.int64)
-        of_rows[places] = groups
-        return type(self)(self.sums[of_rows], self.weight[of_rows], self.rows[of_rows])
-
-    def rate(self, towards: Floats, prior: float) -> Floats:
-        """Return the mean outcomes, (groups, outputs), with `prior` rows whose outcome is `towards` added to each."""
-        rate: Floats = (self.sums + prior * towards) / (self.weight + prior)[:, None]
-        return rate
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """Statistics of groups of training rows.
-
-    Attributes
-    ----------
-    keys : int64 (groups,), rising, of the groups that training rows have
-    all_rows : Totals (groups,), of all training rows, for rows that are none of them
-    others : Totals (rows,), for each training row those of its group's rows in the other (or earlier) folds
-    times : float64 or None, how many rows each of `others` is of, where it is of cells: those of one group and fold
-    """
-
-    keys: Integers
-    all_rows: Totals
-    others: Totals
-    times: Floats | None = None
-
-    @classmethod
-    def of(cls, keys: Integers, outcomes: Outcomes) -> Self:
-        """Return the statistics of the groups that int64 (rows,) keys make."""
-        by_fold, columns = outcomes.by_fold
-        if not len(keys):
-            none = Totals.of(np.zeros((0, outcomes.outputs + 2)))
-            return cls(np.empty(0, np.int64), none, none)
-        within = np.argsort(keys[by_fold], kind="stable")
-        order = by_fold[within]
-        sorted_keys, sorted_folds = keys[order], outcomes.folds[order]
-        key_changes = np.concatenate([[True], sorted_keys[1:] != sorted_keys[:-1]])
-        changes = key_changes | np.concatenate([[True], sorted_folds[1:] != sorted_folds[:-1]])
-        starts = np.flatnonzero(changes)  # of the parts of a group in one fold
-        parts = np.add.reduceat(columns[within], starts, axis=0)
-        cells = cls.of_cells(sorted_keys[starts], parts, ordered=outcomes.ordered)
-        return cls(cells.keys, cells.all_rows, cells.others.spread(order, np.cumsum(changes) - 1))
-
-    @classmethod
-    def of_cells(cls, keys: Integers, sums: Floats, *, ordered: bool) -> Self:
-        """Return the statistics of groups that are summed by fold; `others` is then of the cells.
-
-        Parameters
-        ----------
-        keys : int64 (cells,), of the group of each cell, rising; those of a group in order of their folds
-        sums : float64 (cells, outputs + 2), see `Outcomes.by_fold`
-        ordered : whether the others of a cell are those of earlier folds only
-        """
-        key_changes = np.concatenate([[True], keys[1:] != keys[:-1]])
-        first_cells = np.flatnonzero(key_changes)
-        totals = np.add.reduceat(sums, first_cells, axis=0)
-        group = np.cumsum(key_changes) - 1
-        if ordered:
-            before = np.cumsum(sums, axis=0) - sums
-            left = before - before[first_cells][group]
-        else:
-            left = totals[group] - sums
-        return cls(keys[key_changes], Totals.of(totals), Totals.of(left), sums[:, -1])
-
-    def find(self, keys: Integers) -> Integers:
-        """Return the group of each key, int64; -1 where no training row has it."""
-        if not len(self.keys):
-            return np.full(len(keys), -1)
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[places] == keys, places, -1)
 
 
 @dataclass(frozen=True)
@@ -248,47 +75,74 @@ class StatisticBins:
 
 
 @dataclass(frozen=True)
+class RateSums:
+    """What trainings know of the features of one field.
+
+    Attributes
+    ----------
+    columns : float64 (size, outputs + 2), sums over the rows of each, see `Totals.of`
+    base : float64 (outputs,), towards which rates are shrunk
+    bins : StatisticBins
+    """
+
+    columns: Floats
+    base: Floats
+    bins: StatisticBins
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of bins of each rate, and of the count."""
+        return [*self.bins.sizes, self.bins.count_size]
+
+    @cached_property
+    def of_features(self) -> Integers:
+        """Rate bins and count bin of each feature in rows that are no training rows, int64 (size, outputs + 1)."""
+        totals = Totals.of(self.columns)
+        return np.column_stack(self.bins.find(totals.rate(self.base, RATE_PRIOR), totals.rows))
+
+
+@dataclass(frozen=True)
 class FieldRates:
     """The rate and count bins of one field's features.
 
     Attributes
     ----------
-    bins : StatisticBins
+    sums : RateSums, of all rows
     of_entries : int64 (entries, outputs + 1), rate bins and count bin of each training row's features, out of fold
-    of_features : int64 (size, outputs + 1), those of the field's features in every other row
     """
 
-    bins: StatisticBins
+    sums: RateSums
     of_entries: Integers
-    of_features: Integers
 
     @classmethod
-    def of(cls, features: Integers, size: int, outcomes: Outcomes) -> Self:
+    def of(cls, features: Integers, size: int, outcomes: Outcomes, earlier: RateSums | None = None) -> Self:
         """Return the bins of a field.
 
         Parameters
         ----------
         features : int64 (entries,), numbers within the field, 0 to size - 1
         outcomes : of the entries: what that of their row is
+        earlier : what earlier trainings know of the features; its bins are kept
         """
-        return cls.of_groups(Grouped.of(features, outcomes), size, outcomes)
+        return cls.of_groups(Grouped.of(features, outcomes), features, size, outcomes, earlier)
 
     @classmethod
-    def of_groups(cls, grouped: Grouped, size: int, outcomes: Outcomes) -> Self:
-        """Return the bins of features as groups; `of_entries` is of what `grouped.others` is of: entries, or cells."""
-        others, everywhere = grouped.others, grouped.all_rows.take(grouped.find(np.arange(size)))
-        rates = [part.rate(outcomes.base, RATE_PRIOR) for part in (others, everywhere)]
-        bins = StatisticBins.of(rates[0], others.rows, bins=RATE_BINS, times=grouped.times)
-        of_entries, of_features = (
-            np.column_stack(bins.find(rate, part.rows))
-            for rate, part in zip(rates, (others, everywhere), strict=True)
-        )  # fmt: skip
-        return cls(bins, of_entries, of_features)
+    def of_groups(
+        cls, grouped: Grouped, own: Integers, size: int, outcomes: Outcomes, earlier: RateSums | None = None
+    ) -> Self:
+        """Return the bins of features as groups; `of_entries` is of what `grouped.others` is of: entries, or cells.
 
-    @property
-    def sizes(self) -> list[int]:
-        """Number of bins of each rate, and of the count."""
-        return [*self.bins.sizes, self.bins.count_size]
+        own : int64 (entries or cells,), the feature of each
+        """
+        grouped = grouped if earlier is None else grouped.after(Earlier.of_all(earlier.columns), own)
+        others, everywhere = grouped.others, grouped.all_rows.take(grouped.find(np.arange(size)))
+        rates = others.rate(outcomes.base, RATE_PRIOR)
+        if earlier is None:
+            bins = StatisticBins.of(rates, others.rows, bins=RATE_BINS, times=grouped.times)
+        else:
+            bins = earlier.bins
+        of_entries = np.column_stack(bins.find(rates, others.rows))
+        return cls(RateSums(everywhere.columns, outcomes.base, bins), of_entries)
 
 
 @dataclass(frozen=True)
@@ -327,14 +181,14 @@ class Composition:
         rows, composed = features, 0
         parts, folded, neighbours, numbers = [], [], [], []
         for (start, rates), own in zip(fields, ids, strict=True):
-            offsets = rows + np.concatenate([[0], np.cumsum(rates.sizes)])
+            offsets = rows + np.concatenate([[0], np.cumsum(rates.sums.sizes)])
             rows = int(offsets[-1])
-            bins = rates.bins.sizes
+            bins = rates.sums.bins.sizes
             # Bin 0 of a rate is that of unknown ids, and has no neighbour.
             neighbours += [np.arange(at + 1, at + size - 1) for at, size in zip(offsets, bins, strict=False)]
             neighbours.append(np.arange(offsets[-2], rows - 1))
-            every = start + np.arange(len(rates.of_features))
-            folded.append(np.column_stack([every, rates.of_features + offsets[:-1]]))
+            every = start + np.arange(len(rates.sums.of_features))
+            folded.append(np.column_stack([every, rates.sums.of_features + offsets[:-1]]))
             whole = np.column_stack([own, rates.of_entries + offsets[:-1]])
             distinct, place = _distinct_rows(whole)
             parts.append(distinct)

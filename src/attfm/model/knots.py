@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,38 @@ class Knots:
             left[own], right[own], share[own] = first + low, first + np.where(between > 0, high, low), between
             neighbours.append(first + np.stack([knots[:-1], knots[1:]]))
         return cls(left, right, share, np.concatenate(neighbours, axis=1))
+
+    def renewed(self, old: Sequence[Field], new: Sequence[Field]) -> Self:
+        """Return the knots of fields that begin elsewhere, and may have got features at their end."""
+        places, features = np.zeros(max(field.stop for field in old), np.int64), max(field.stop for field in new)
+        left, share = np.arange(features), np.zeros(features, np.float32)
+        right = left.copy()
+        for of, to in zip(old, new, strict=True):
+            if of.ordered:
+                own = slice(of.start, of.stop)
+                places[own] = np.arange(to.start, to.start + of.size)
+                moved = slice(to.start, to.start + of.size)
+                left[moved], right[moved] = self.left[own] - of.start + to.start, self.right[own] - of.start + to.start
+                share[moved] = self.share[own]
+        return type(self)(left, right, share, places[self.neighbours])
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what differs from a table without knots, by name, from which `from_arrays` makes equal knots."""
+        every = np.arange(len(self.left))
+        own = np.flatnonzero((self.left != every) | (self.right != every))
+        return {
+            "features": np.array([len(every)]), "own": own, "left": self.left[own], "right": self.right[own],
+            "share": self.share[own], "neighbours": self.neighbours,
+        }  # fmt: skip
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the knots that `to_arrays` told; raise KeyError or IndexError where these can't be any."""
+        features = int(arrays["features"][0])
+        left, share = np.arange(features), np.zeros(features, np.float32)
+        right, own = left.copy(), arrays["own"]
+        left[own], right[own], share[own] = arrays["left"], arrays["right"], arrays["share"]
+        return cls(left, right, share, arrays["neighbours"])
 
     @property
     def interpolates(self) -> bool:
