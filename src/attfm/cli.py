@@ -40,7 +40,7 @@ from attfm.commands.options import (
 )
 from attfm.commands.passwords import passwords_apart
 from attfm.commands.reported import DONE, FAILED, INTERRUPTED, reported
-from attfm.commands.training_options import TrainingOptions
+from attfm.commands.training_options import ContinueOptions, TrainingOptions
 from attfm.config import Reading
 
 # The bodies import what they need when they run: `attfm --help` does not wait for torch.
@@ -92,6 +92,7 @@ def train(
     *,
     data: DataOrResume = None,
     training: TrainingOptions,
+    continuing: ContinueOptions,
     out: Out = None,
     checkpoint_minutes: CheckpointMinutes = 5.0,
     checkpoint_steps: CheckpointSteps = 0,
@@ -121,18 +122,20 @@ def train(
     attfm train postgresql://ann@db.example/shop --query "select * from clicks order by id" --target clicked
 
     attfm train --resume runs/clicks
+
+    attfm train clicks/2024-03-02.parquet --from runs/clicks --out runs/clicks-2 --half-life 30
     """
     if resume is not None or data is None:
         from attfm.commands.interrupted import resume_training
 
-        given = data, training, out, checkpoint_minutes, checkpoint_steps, stream, cache, dry_run, reading
-        none = None, TrainingOptions(), None, 5.0, 0, None, None, False, Reading()
+        given = data, training, continuing, out, checkpoint_minutes, checkpoint_steps, stream, cache, dry_run, reading
+        none = None, TrainingOptions(), ContinueOptions(), None, 5.0, 0, None, None, False, Reading()
         resume_training(resume, output, alone=given == none)
         return
-    settings = training.settings()
+    settings = training.settings(continuing.base())
     asked = training.asked(
         data, out, reading, checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps, stream=stream,
-        cache=cache,
+        cache=cache, **continuing.asked(),
     )  # fmt: skip
     if dry_run:
         from attfm.commands.plan import plan

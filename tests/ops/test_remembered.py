@@ -107,9 +107,9 @@ def test_of_value_pairs_with_one_home_that_of_the_most_rows_is_found_first() -> 
     ],
 )
 def test_a_memory_that_does_not_fit_is_refused(name: str, wrong: object) -> None:
-    tensors = memory(40).to_tensors()
+    arrays = memory(40).to_arrays()
     sizes = {"features": FIELDS * EACH, "fields": FIELDS, "outputs": 1}
-    again = PairMemory.from_tensors(tensors, **sizes)
+    again = PairMemory.from_arrays(arrays, **sizes)
     assert torch.equal(again.total(batch(50)), memory(40).total(batch(50)))
     with pytest.raises(ValueError, match="pair memory"):
-        PairMemory.from_tensors({**tensors, name: wrong(tensors[name])}, **sizes)  # type: ignore[operator]
+        PairMemory.from_arrays({**arrays, name: wrong(arrays[name])}, **sizes)  # type: ignore[operator]

@@ -14,6 +14,8 @@ class Asked:
     cache : folder under which encoded rows are kept that do not fit in memory; None: beside the run
     skip_bad_files : whether files of a set that can't be read are left out
     query : which rows of a database, where `data` is the URI of one
+    from_run : the run folder of a model that learns on; half_life, evict_unseen, as_of, refit_bins : how, see
+        `attfm.train.continued.Continuation.of`
     """
 
     data: str
@@ -32,3 +34,8 @@ class Asked:
     cache: str | None = None
     skip_bad_files: bool = False
     query: str | None = None
+    from_run: str | None = None
+    half_life: float | None = None
+    evict_unseen: float | None = None
+    as_of: str | None = None
+    refit_bins: bool = False

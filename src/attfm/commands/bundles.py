@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attfm.commands.options import Debug, output_of, reading_of
-from attfm.commands.training_options import TrainingOptions
+from attfm.commands.training_options import ContinueOptions, TrainingOptions
 
 _BUNDLES: Mapping[str, Callable[..., object]] = {
     "reading": reading_of, "output": output_of, "training": TrainingOptions,
+    "continuing": ContinueOptions,
 }  # fmt: skip
 
 

@@ -41,6 +41,7 @@ class Interruptible:
         self.folder.mkdir(parents=True, exist_ok=True)
         asked = replace(self._asked, data=_absolute(self._asked.data) or "", valid=_absolute(self._asked.valid),
                         test=_absolute(self._asked.test), cache=_absolute(self._asked.cache, there=False),
+                        from_run=_absolute(self._asked.from_run),
                         out=str(self.run.absolute()))  # fmt: skip
         values = {**asdict(asked), "reading": asked.reading.model_dump(exclude_unset=True, mode="json")}
         with written_whole(self.folder / _OPTIONS) as path:

@@ -12,6 +12,7 @@ from attfm.data.schema import Schema
 from attfm.data.sources.source import Source
 from attfm.data.split import Part
 from attfm.model.facts import RunFacts, SplitFacts
+from attfm.train.continued import Continuation, day_of, day_told
 from attfm.train.fit import Fitted
 from attfm.train.observer import FitProgress, Observer, Together
 
@@ -24,6 +25,7 @@ class Job:
 
     valid, test : what is asked for as validation and test rows
     kept : what writes checkpoints, or None
+    continued : a model that learns on from the table, or None
     """
 
     asked: Asked
@@ -34,6 +36,7 @@ class Job:
     valid: Part
     test: Part
     kept: Interruptible | None
+    continued: Continuation | None = None
 
     @property
     def seed(self) -> int:
@@ -50,7 +53,8 @@ class Job:
     def facts(self, rows: int, *, split: str | None = None) -> RunFacts:
         """Return what is known of the run; split : its name, where it is none by fractions."""
         asked = SplitFacts(valid=self.valid.asked, test=self.test.asked, seed=self.seed, by=self.config.train.split)
-        return RunFacts(table=self.source.name, rows=rows, split=asked if split is None else split)
+        as_of = day_told(day_of(self.asked.as_of))
+        return RunFacts(table=self.source.name, rows=rows, split=asked if split is None else split, as_of=as_of)
 
     def watched(self, fit: Callable[[Observer], Fitted]) -> Fitted:
         """Return what is fitted, and show the epochs; say how to go on where it ends early and left checkpoints."""

@@ -84,6 +84,28 @@ SkipBadFiles = Annotated[
 Resume = Annotated[
     str | None, typer.Option(metavar="RUN", help="go on with an interrupted training, as it was asked for; alone")
 ]
+_CONTINUE = "Learning on"
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="RUN", help="learn on from this run: its ids, settings and target stay",
+                 rich_help_panel=_CONTINUE),
+]  # fmt: skip
+HalfLife = Annotated[
+    float | None,
+    typer.Option(metavar="DAYS", help="after which an earlier row counts half in counts, rates and pair memory",
+                 rich_help_panel=_CONTINUE),
+]  # fmt: skip
+EvictUnseen = Annotated[
+    float | None,
+    typer.Option(metavar="DAYS", help="forget values that no row had for more days", rich_help_panel=_CONTINUE),
+]
+AsOf = Annotated[
+    str | None,
+    typer.Option(metavar="DAY", help="of the rows, as 2024-03-01 (default: today)", rich_help_panel=_CONTINUE),
+]
+RefitBins = Annotated[
+    bool, typer.Option("--refit-bins", help="cut numeric bins again, on the new rows", rich_help_panel=_CONTINUE)
+]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run folder, as 'attfm train' made it")]
 Target = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="column that holds the target there (default: the run's)")

@@ -38,6 +38,7 @@ def read_settings(name: str) -> dict[str, Any]:
 
 def gather_config(
     *,
+    base: Config | None = None,
     file: str | None = None,
     preset: str | None = None,
     assignments: Sequence[str] = (),
@@ -45,15 +46,16 @@ def gather_config(
     split: str | None = None,
     ignored: Sequence[str] = (),
 ) -> Config:
-    """Return the settings of a run; later ones win: defaults, file, preset, assignments, seed and split.
+    """Return the settings of a run; later ones win: defaults or `base`, file, preset, assignments, seed and split.
 
     An assignment is "key=value", where key is a setting ("dim"), with or without its section ("model.dim").
     `ignored` are the columns that are no input.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {} if base is None else base.model_dump(mode="json")
     if file is not None:
-        values = read_settings(file)
-        Config.parse(values, where=f"'{file}'")
+        of_file = read_settings(file)
+        Config.parse(of_file, where=f"'{file}'")
+        values = {name: {**values.get(name, {}), **of_file.get(name, {})} for name in {*values, *of_file}}
     if preset is not None:
         values.setdefault("model", {})["preset"] = preset
     for text in assignments:

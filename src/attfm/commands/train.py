@@ -9,18 +9,21 @@ from types import MappingProxyType
 
 from attfm.commands.asked import Asked
 from attfm.commands.console import Output, duration, metric_rows, uninterrupted
+from attfm.commands.continued import continuation_of, learned_on
 from attfm.commands.folders import NewFolder
 from attfm.commands.interrupted import Interruptible
 from attfm.commands.job import Job
-from attfm.commands.tables import open_table, target_of
+from attfm.commands.tables import check_columns, open_table, target_of
 from attfm.commands.train_in_memory import FitTables, train_in_memory
 from attfm.commands.train_streamed import train_streamed
 from attfm.config import Config
 from attfm.data.sources.files import table_stem
+from attfm.data.sources.source import Source
 from attfm.data.split import Part
 from attfm.errors import ConfigError
 from attfm.model.bundle import Model
 from attfm.model.run_folder import REPORT, save_model
+from attfm.train.continued import Continuation
 from attfm.train.plan import is_streamed
 
 
@@ -43,13 +46,13 @@ def train(
     """
     valid, test, config = parts_of(asked, config)
     with NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force) as folder, ExitStack() as stack:
-        source = open_table(asked.data, asked.reading, query=asked.query, skip_bad_files=asked.skip_bad_files)
-        target = target_of(asked.data, source, asked.target)
+        continued = continuation_of(asked)
+        source, target = opened(asked, continued)
         kept = None
         if fit_tables is None and (asked.checkpoint_minutes or asked.checkpoint_steps):
             kept = stack.enter_context(Interruptible(folder.path, asked, config, resumed=resumed))
-        job = Job(asked, config, output, source, target, valid, test, kept)
-        if fit_tables is None and is_streamed(source, config, asked.stream):
+        job = Job(asked, config, output, source, target, valid, test, kept, continued)
+        if fit_tables is None and continued is None and is_streamed(source, config, asked.stream):
             fitted, page = train_streamed(job, folder.path)
         else:
             fitted, page = train_in_memory(job, fit_tables)
@@ -59,6 +62,23 @@ def train(
     if asked.query is not None:
         again += f" --query {shlex.quote(asked.query)}" if asked.query.isprintable() else ' --query "..."'
     report(fitted.model, folder.path, output, again=again, more=more)
+
+
+def opened(asked: Asked, continued: Continuation | None) -> tuple[Source, str]:
+    """Return the table that is asked for and its target; for a model that learns on it is read as that's was."""
+    skip = asked.skip_bad_files
+    if continued is None:
+        source = open_table(asked.data, asked.reading, query=asked.query, skip_bad_files=skip)
+        return source, target_of(asked.data, source, asked.target)
+    schema, run = continued.model.schema, asked.from_run
+    reading = schema.reading.updated(asked.reading)
+    source = open_table(asked.data, reading, schema.stored_types, query=asked.query, skip_bad_files=skip)
+    for name, given, of_run in (("--target", asked.target, schema.target), ("--weight", asked.weight, schema.weight)):
+        if given not in (None, of_run):
+            raise ConfigError(f"{name} is '{given}', but that of {run} is {of_run!r}: a model that learns on keeps it.")
+    needed = [*(column.name for column in schema.inputs), schema.target, *([schema.weight] if schema.weight else [])]
+    check_columns(source, [str(name) for name in needed], why=f"of {run}")
+    return source, str(schema.target)
 
 
 def parts_of(asked: Asked, config: Config) -> tuple[Part, Part, Config]:
@@ -88,6 +108,7 @@ def report(
         output.result_lines("(valid: of the model before it was trained on those rows too)")
     if facts.class_weights is not None:
         output.result_lines("(metrics are weighted by class, as training was)")
+    output.result_lines(*learned_on(facts))
     if facts.calibration is not None:
         output.result_lines(f"(probabilities are calibrated; {facts.calibration})")
     run = shlex.quote(str(path))

@@ -1,5 +1,6 @@
 """Training on a table whose encoded rows are kept in memory."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -9,9 +10,10 @@ from attfm.commands.job import Job
 from attfm.commands.tables import check_columns, open_as
 from attfm.config import Config, Reading
 from attfm.data.datasets import adult_split
+from attfm.data.folds import BY_CHANCE
 from attfm.data.schema import Schema
 from attfm.data.split import Split, split_table
-from attfm.data.split_column import ColumnSplit, split_by
+from attfm.data.split_column import ColumnSplit, grouping_in, split_by
 from attfm.data.training_table import column_of, read_training_table, weights_of
 from attfm.model.facts import RunFacts
 from attfm.report.page import render_report
@@ -35,7 +37,9 @@ def train_in_memory(job: Job, fit_tables: FitTables | None = None) -> tuple[Fitt
     if fit_tables is not None:
         fitted = fit_tables(tables, config, facts, output)
     else:
-        fitted = job.watched(lambda observer: fit(tables, config, observer, facts=facts, measured=True))
+        fitted = job.watched(
+            lambda observer: fit(tables, config, observer, facts=facts, measured=True, continued=job.continued)
+        )
     return fitted, _page(fitted, tables) if job.asked.report else None
 
 
@@ -43,9 +47,17 @@ def read_tables(job: Job) -> Tables:
     """Read the table once, and those of its own parts; print the table's columns."""
     asked, config, source = job.asked, job.config, job.source
     by = _split_column(job)
-    read = read_training_table(source, target=job.target, weight=asked.weight, split=by, config=config.data)
-    schema, table = read.schema, LabelledTable(source, read.labels, read.weights)
-    job.show(schema, len(table.labels))
+    written: Mapping[str, str] = {}
+    if job.continued is None:
+        read = read_training_table(source, target=job.target, weight=asked.weight, split=by, config=config.data)
+        schema, written, grouping = read.schema, read.written, read.grouping
+        table = LabelledTable(source, read.labels, read.weights)
+        job.show(schema, len(table.labels))
+    else:
+        schema = job.continued.model.schema
+        table = LabelledTable(source, column_of(source, job.target), weights_of(source, schema.weight))
+        grouping = BY_CHANCE if by is None else grouping_in(source, schema, by)
+        job.output.say(f"{source.name}: {len(table.labels):,} rows, from which {asked.from_run} learns on")
     valid_table, test_table = (
         None if part.data is None else labelled_table(part.data, asked.reading, schema)
         for part in (job.valid, job.test)
@@ -55,10 +67,10 @@ def read_tables(job: Job) -> Tables:
     else:
         split = split_table(
             table.labels, name=job.target, task=config.train.task, valid=job.valid, test=job.test, seed=job.seed,
-            grouping=read.grouping,
+            grouping=grouping,
         )  # fmt: skip
     own_valid = asked.valid is not None
-    return Tables(table, schema, job.target, split, own_valid, valid_table, test_table, written=read.written)
+    return Tables(table, schema, job.target, split, own_valid, valid_table, test_table, written=written)
 
 
 def _split_column(job: Job) -> ColumnSplit | None:

@@ -1,13 +1,18 @@
-"""The options that say what is trained on and how, which `attfm train` and `attfm tune` share."""
+"""Options that say what is trained on and how: those that `attfm train` and `attfm tune` share, and of learning on."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attfm.commands.options import (
+    AsOf,
+    EvictUnseen,
     Force,
+    From,
+    HalfLife,
     NoInput,
     Preset,
     Query,
+    RefitBins,
     Seed,
     Settings,
     SetTo,
@@ -21,6 +26,7 @@ from attfm.commands.options import (
     WithReport,
 )
 from attfm.config import Reading
+from attfm.errors import ConfigError
 
 if TYPE_CHECKING:
     from attfm.commands.asked import Asked
@@ -47,13 +53,16 @@ class TrainingOptions:
     skip_bad_files: SkipBadFiles = False
     query: Query = None
 
-    def settings(self) -> "Config":
-        """Return the settings of a file, a preset and single ones; raise ConfigError where some are wrong."""
+    def settings(self, base: "Config | None" = None) -> "Config":
+        """Return the settings of a file, a preset and single ones; raise ConfigError where some are wrong.
+
+        base : the others; None: the defaults
+        """
         from attfm.commands.settings import gather_config
 
         return gather_config(
-            file=self.config, preset=self.preset, assignments=self.set_ or (), seed=self.seed, split=self.split,
-            ignored=self.id_ or (),
+            base=base, file=self.config, preset=self.preset, assignments=self.set_ or (), seed=self.seed,
+            split=self.split, ignored=self.id_ or (),
         )  # fmt: skip
 
     def asked(self, data: str, out: str | None, reading: Reading, **more: Any) -> "Asked":
@@ -64,3 +73,33 @@ class TrainingOptions:
             data, reading, self.target, self.weight, self.valid, self.test, self.split_seed, out, force=self.force,
             report=self.report, skip_bad_files=self.skip_bad_files, query=self.query, **more,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ContinueOptions:
+    """Which run learns on, and how; equal to `ContinueOptions()` where none does."""
+
+    from_: From = None
+    half_life: HalfLife = None
+    evict_unseen: EvictUnseen = None
+    as_of: AsOf = None
+    refit_bins: RefitBins = False
+
+    def base(self) -> "Config | None":
+        """Return the settings of the run; None where there is none. Raise ConfigError for options without a run."""
+        if self.from_ is None:
+            if self != ContinueOptions(as_of=self.as_of):
+                raise ConfigError(
+                    "--half-life, --evict-unseen and --refit-bins are for a run that learns on: add --from RUN."
+                )
+            return None
+        from attfm.model.run_folder import load_model
+
+        return load_model(self.from_).config
+
+    def asked(self) -> dict[str, Any]:
+        """Return what `Asked` takes."""
+        return {
+            "from_run": self.from_, "half_life": self.half_life, "evict_unseen": self.evict_unseen,
+            "as_of": self.as_of, "refit_bins": self.refit_bins,
+        }  # fmt: skip

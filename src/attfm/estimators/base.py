@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import update_wrapper
 from inspect import signature
 from pathlib import Path
@@ -23,8 +24,10 @@ from attfm.estimators.explained import Explained
 from attfm.estimators.inputs import warn_of_numbers_as_text
 from attfm.estimators.labels import label_column, label_name, read_weights
 from attfm.model.bundle import Model
+from attfm.model.facts import RunFacts
 from attfm.model.run_folder import save_model
 from attfm.model.task import check_class_weights
+from attfm.train.continued import Continuation, day_told
 from attfm.train.estimate import SAMPLE_ROWS, Whole, of_sample, plan_of, sample_in_memory
 from attfm.train.fit import Fitted, fit
 from attfm.train.footprint import memory_now
@@ -212,6 +215,28 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
             tuning = fitted.model.facts.tuning
             self.set_params(**({} if tuning is None else tuning.settings))
         self._take(fitted.model, labels)
+        self.oof_ = self._out_of_fold(fitted, len(labels))
+        return self
+
+    def _learn_on(
+        self, X: object, y: ArrayLike, sample_weight: ArrayLike | None, eval_set: Any, *, half_life: float | None,
+        evict_unseen: float | None, as_of: str | date | None, refit_bins: bool,
+    ) -> Self:  # fmt: skip
+        """Learn on from new rows; see `partial_fit`."""
+        continuation = Continuation.of(
+            self._fitted, half_life=half_life, evict_unseen=evict_unseen, as_of=as_of, refit_bins=refit_bins
+        )
+        schema = self._fitted.schema
+        source = self._aligned(X, schema)
+        labels, classes = self._labels(y, source), getattr(self, "classes_", None)
+        config = self._config(len(labels if classes is None else classes), source.schema.names)
+        valid = None if eval_set is None else self._labelled(eval_set, "eval_set", schema)
+        table = LabelledTable(source, label_column(labels), read_weights(sample_weight))
+        tables = Tables(table, schema, label_name(y), valid=valid)
+        facts = RunFacts(as_of=day_told(continuation.renewal.today))
+        with FitProgress(config.train.epochs, show=self.verbose) as progress:
+            fitted = fit(tables, config, progress, facts=facts, continued=continuation)
+        self._take(fitted.model, classes)
         self.oof_ = self._out_of_fold(fitted, len(labels))
         return self
 

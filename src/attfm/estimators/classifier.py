@@ -1,5 +1,6 @@
 """AFMClassifier: two or more classes."""
 
+from datetime import date
 from typing import Any, Self
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from attfm.errors import TargetError
 from attfm.estimators.base import Estimator
+from attfm.estimators.labels import read_labels
 from attfm.model.bundle import Model
 
 
@@ -117,6 +119,49 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         DataWarning : a class has too few rows to be measured; X is an array of strings with numbers in it
         """
         return self._fit(X, y, sample_weight, eval_set)
+
+    def partial_fit(
+        self, X: object, y: ArrayLike, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None,
+        eval_set: Any = None, *, half_life: float | None = None, evict_unseen: float | None = None,
+        as_of: str | date | None = None, refit_bins: bool = False,
+    ) -> Self:  # fmt: skip
+        """Learn on from new rows: `fit` where there is no model yet, else from where the model stands.
+
+        Ids keep their features. New categories (those that occur `min_count` times) get rows of their own, which begin
+        as those of unknown values; counts, rates and pair memory are brought up to date; bins, the remembered field
+        pairs, the classes and all settings of the data and of the formula stay. What was learned is the prior: what no
+        new row touches stays as it was. A part of X is held out to stop by, as in `fit`; where it is too small, as many
+        epochs are run as were best before. See docs/continue.md.
+
+        Parameters
+        ----------
+        X, y, sample_weight, eval_set : as in `fit`
+        classes : labels or None, of all classes: those of y in the first call, and the same in later ones
+        half_life : float or None, days after which an earlier row counts half in counts, rates and pair memory
+        evict_unseen : float or None, values that no row had for more than so many days are forgotten
+        as_of : str ("2024-03-01"), datetime.date or None, the day of these rows; None: today (UTC)
+        refit_bins : bool, whether numeric bins are cut again, on the new rows
+
+        Raises
+        ------
+        TargetError : a label is none of the classes, or a class has no row in the first call
+        DataError, ConfigError : as in `fit`; a setting differs that a model which learns on must keep
+        """
+        model_is_new = not hasattr(self, "model_")
+        if classes is not None:
+            known = np.unique(read_labels(y) if model_is_new else self.classes_)
+            other = np.setxor1d(np.unique(read_labels(classes, "classes")), known)
+            if len(other):
+                raise TargetError(
+                    f"classes and {'y' if model_is_new else 'the fitted classes'} do not have '{other[0]}' both: the "
+                    "first call needs rows of every class, and later ones have no others."
+                )
+        if model_is_new:
+            return self.fit(X, y, sample_weight, eval_set)
+        return self._learn_on(
+            X, y, sample_weight, eval_set, half_life=half_life, evict_unseen=evict_unseen, as_of=as_of,
+            refit_bins=refit_bins,
+        )  # fmt: skip
 
     def _checked_labels(self, labels: NDArray[Any]) -> NDArray[Any]:
         check_classification_targets(labels)

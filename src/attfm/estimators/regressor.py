@@ -1,5 +1,6 @@
 """AFMRegressor: a numeric target."""
 
+from datetime import date
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +28,19 @@ class AFMRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
     def fit(self, X: object, y: ArrayLike, sample_weight: ArrayLike | None = None, eval_set: Any = None) -> Self:
         """Train on X and y (numbers); see `AFMClassifier.fit`."""
         return self._fit(X, y, sample_weight, eval_set)
+
+    def partial_fit(
+        self, X: object, y: ArrayLike, sample_weight: ArrayLike | None = None, eval_set: Any = None, *,
+        half_life: float | None = None, evict_unseen: float | None = None, as_of: str | date | None = None,
+        refit_bins: bool = False,
+    ) -> Self:  # fmt: skip
+        """Learn on from new rows; see `AFMClassifier.partial_fit`. The target keeps the scale of the first rows."""
+        if not hasattr(self, "model_"):
+            return self.fit(X, y, sample_weight, eval_set)
+        return self._learn_on(
+            X, y, sample_weight, eval_set, half_life=half_life, evict_unseen=evict_unseen, as_of=as_of,
+            refit_bins=refit_bins,
+        )  # fmt: skip
 
     @staticmethod
     def _usual_task(classes: int) -> TaskName:

@@ -75,6 +75,11 @@ class RunFacts(BaseModel):
     straddling : list of str, field pairs whose groups seem to stand on both sides of the split
     calibration : str, how probabilities were calibrated, in words
     tuning : TuningFacts, how the settings were found
+    as_of : str, the day of the latest rows that were learned from, as 2024-03-01
+    chosen : settings that were "auto", as the rows decided
+    trainings : int, how often the model has learned, where it has learned on from new rows: `rows`, `training_rows` and
+        all that follows from rows are of the last training
+    new_values, evicted_values : by column, how many were added and forgotten in the last training
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,6 +104,11 @@ class RunFacts(BaseModel):
     straddling: list[str] | None = None
     calibration: str | None = None
     tuning: TuningFacts | None = None
+    as_of: str | None = None
+    chosen: dict[str, int | float | str] | None = None
+    trainings: int | None = None
+    new_values: dict[str, int] | None = None
+    evicted_values: dict[str, int] | None = None
 
     def known(self) -> dict[str, Any]:
         """Return the facts that are known, as JSON values."""

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -106,18 +105,17 @@ class PairMemory:
         """Return the sum of u over the remembered pairs of each row, float32 (batch, outputs)."""
         return find_remembered(self._table, batch.ids, batch.offsets, summed=True)[0]
 
-    def to_tensors(self) -> dict[str, Tensor]:
-        """Return all arrays by name, from which `from_tensors` makes an equal memory."""
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all arrays by name, from which `from_arrays` makes an equal memory."""
         arrays = {
             "levels": self.levels.of_feature, "sizes": self.levels.sizes, "pairs": self.pairs, "slots": self.slots,
             "effects": self.effects, "rows": self.rows, "unknown": self.unknown,
         }  # fmt: skip
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], *, features: int, fields: int, outputs: int) -> Self:
-        """Return the memory that `to_tensors` wrote; raise ValueError where it can't be one of so large a model."""
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], *, features: int, fields: int, outputs: int) -> Self:
+        """Return the memory that `to_arrays` wrote; raise ValueError where it can't be one of so large a model."""
         slots, remembered = len(arrays["slots"]), len(arrays["pairs"])
         shapes = {
             "levels": (features,), "sizes": (fields,), "pairs": (remembered, 2), "slots": (slots,),

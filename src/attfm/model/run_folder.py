@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import safetensors
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
@@ -28,7 +30,9 @@ from attfm.model.card import model_card
 from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.facts import RunFacts
 from attfm.model.memory import PairMemory
+from attfm.model.sums import TrainingSums
 
+Array = NDArray[Any]
 FORMAT = 1
 REPORT = "report.html"  # for people, like the card: it may be deleted, replaced or absent
 _SETTINGS = "config.json"
@@ -50,8 +54,9 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "averaging": 1.0,
     },
 }
+_SUMS = "sums.safetensors"
 _FILES = ("schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json", "history.jsonl", "README.md")
-_OPTIONAL = (_BACKGROUND, _CALIBRATION, _MEMORY)
+_OPTIONAL = (_BACKGROUND, _CALIBRATION, _MEMORY, _SUMS)
 
 
 def save_model(model: Model, folder: str | Path, *, report: str | None = None) -> Path:
@@ -123,9 +128,9 @@ def _write(model: Model, part: Path, report: str | None) -> None:
         save_arrays(arrays, part / _BACKGROUND)
     if model.calibration.kind != "none":
         (part / _CALIBRATION).write_text(model.calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    remembered = _remembered(model.module)
-    if remembered:
-        save_file(remembered, part / _MEMORY)
+    for name, of_machines in ((_MEMORY, _remembered(model.module)), (_SUMS, _summed(model.module))):
+        if of_machines:
+            save_arrays(of_machines, part / name)
     files = [*_FILES, *(name for name in _OPTIONAL if (part / name).is_file())]
     settings = {
         "format": FORMAT,
@@ -152,7 +157,7 @@ def load_model(folder: str | Path) -> Model:
     _check_files(path, settings["sha256"])
     try:
         return _read(path, settings)
-    except (AttfmError, KeyError, RuntimeError, ValueError, pa.ArrowInvalid, safetensors.SafetensorError) as error:
+    except (AttfmError, LookupError, RuntimeError, ValueError, pa.ArrowInvalid, safetensors.SafetensorError) as error:
         raise RunFolderError(
             f"The run folder '{path}' is damaged ({_one_line(error)}): copy it again, or train again."
         ) from None
@@ -199,7 +204,9 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     if not calibration.is_in(module):
         raise ValueError(f"'{_CALIBRATION}' is of another model")
     if _MEMORY in settings["sha256"]:
-        _remember(module, load_file(path / _MEMORY), encoder)
+        _remember(module, load_arrays(path / _MEMORY), encoder)
+    if _SUMS in settings["sha256"]:
+        _know_sums(module, load_arrays(path / _SUMS))
     return Model(
         schema, encoder, target, module.eval(), config,
         facts=RunFacts.model_validate(training),
@@ -210,25 +217,46 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     )  # fmt: skip
 
 
-def _remembered(module: Scorer) -> dict[str, torch.Tensor]:
+def _remembered(module: Scorer) -> dict[str, Array]:
     """Return the arrays of the pair memory, of an ensemble as "members.0.slots"; none where nothing is remembered."""
-    arrays: dict[str, torch.Tensor] = {}
-    for number, machine in enumerate(members_of(module)):
-        prefix = f"members.{number}." if isinstance(module, Ensemble) else ""
-        own = {} if machine.memory is None else machine.memory.to_tensors()
-        arrays |= {f"{prefix}{name}": tensor for name, tensor in own.items()}
-    return arrays
+    return _of_members(module, [{} if of.memory is None else of.memory.to_arrays() for of in members_of(module)])
 
 
-def _remember(module: Scorer, arrays: dict[str, torch.Tensor], encoder: Encoder) -> None:
+def _summed(module: Scorer) -> dict[str, Array]:
+    """Return the arrays of the sums, by which the machines can learn on; named as those of the memory."""
+    return _of_members(module, [{} if of.sums is None else of.sums.to_arrays() for of in members_of(module)])
+
+
+def _of_members(module: Scorer, arrays: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    if not isinstance(module, Ensemble):
+        return dict(arrays[0])
+    return {f"members.{number}.{name}": array for number, own in enumerate(arrays) for name, array in own.items()}
+
+
+def _by_member(module: Scorer, arrays: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """Return the arrays of each machine; undoes `_of_members`."""
+    if not isinstance(module, Ensemble):
+        return [dict(arrays)]
+    return [
+        {name.removeprefix(f"members.{number}."): array for name, array in arrays.items()
+         if name.startswith(f"members.{number}.")} for number in range(len(module.machines))
+    ]  # fmt: skip
+
+
+def _remember(module: Scorer, arrays: Mapping[str, Array], encoder: Encoder) -> None:
     """Give the machines of a module the memory that `_remembered` returned."""
-    for number, machine in enumerate(members_of(module)):
-        prefix = f"members.{number}." if isinstance(module, Ensemble) else ""
-        own = {name.removeprefix(prefix): tensor for name, tensor in arrays.items() if name.startswith(prefix)}
+    for machine, own in zip(members_of(module), _by_member(module, arrays), strict=True):
         if own:
-            machine.memory = PairMemory.from_tensors(
+            machine.memory = PairMemory.from_arrays(
                 own, features=encoder.n_features, fields=machine.fields, outputs=machine.outputs
             )
+
+
+def _know_sums(module: Scorer, arrays: Mapping[str, Array]) -> None:
+    """Give the machines of a module the sums that `_summed` returned."""
+    for machine, own in zip(members_of(module), _by_member(module, arrays), strict=True):
+        if own:
+            machine.sums = TrainingSums.from_arrays(own)
 
 
 def check_writable(path: Path) -> None:

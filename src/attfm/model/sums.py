@@ -5,9 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from attfm.data.codecs.codec import UNKNOWN, Field
 from attfm.data.codecs.grouped import Floats, Integers
@@ -117,8 +115,8 @@ class TrainingSums:
             knots=None if self.knots is None or refitted else self.knots.renewed(old, new),
         )
 
-    def to_tensors(self) -> dict[str, Tensor]:
-        """Return all arrays by name, from which `from_tensors` makes equal sums."""
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all arrays by name, from which `from_arrays` makes equal sums."""
         arrays: dict[str, NDArray[Any]] = {"total": self.total, "scale": np.array(self.scale)}
         for f, rates in self.rates.items():
             arrays |= {f"rates.{f}.columns": rates.columns, f"rates.{f}.base": rates.base}
@@ -133,12 +131,11 @@ class TrainingSums:
         if self.learned is not None:
             learned = {name: getattr(self.learned, name) for name in ("linear", "embedding", "memory")}
             arrays |= {f"learned.{name}": array for name, array in learned.items() if array is not None}
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """Return the sums that `to_tensors` wrote; raise KeyError or ValueError where they can't be some."""
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the sums that `to_arrays` wrote; raise KeyError or ValueError where they can't be some."""
         parts: dict[str, dict[str, dict[str, NDArray[Any]]]] = {"rates": {}, "levels": {}, "pairs": {}}
         of_knots = {name.removeprefix("knots."): array for name, array in arrays.items() if name.startswith("knots.")}
         for name, array in arrays.items():

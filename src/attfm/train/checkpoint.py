@@ -114,6 +114,9 @@ def _identity(trainer: "Trainer") -> str:
             for tensor in (rows.ids, rows.values, rows.offsets, rows.bins, part.target, part.weight):
                 if tensor is not None:
                     digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    if trainer.learns_on:  # from where it began
+        for tensor in trainer.module.state_dict().values():
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
     shapes = {name: list(tensor.shape) for name, tensor in trainer.module.state_dict().items()}
     settings = (
         trainer.config.model_dump(mode="json"),

@@ -76,7 +76,9 @@ def without_fold(prepared: Prepared, fold: int) -> Prepared:
     parts = replace(
         data, train=data.train.take(train), valid=data.train.take(held_out), grouping=data.grouping.take(train)
     )
-    return replace(prepared, data=parts, training_rows=len(train), folds=None, numbers=prepared.numbers[train])
+    start = None if prepared.start is None else prepared.start.of(fold)
+    numbers = prepared.numbers[train]
+    return replace(prepared, data=parts, training_rows=len(train), folds=None, numbers=numbers, start=start)
 
 
 def of_fold(config: Config, fold: int) -> Config:

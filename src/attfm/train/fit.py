@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from attfm.model.ensemble import Scorer, members_of
 from attfm.model.facts import RunFacts
 from attfm.model.task import Task
 from attfm.train.calibrate import calibrate, check_setting
+from attfm.train.continued import Continuation, Start, chosen_of, day_of, day_told, settings_of
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.refit import Trained, train
@@ -40,6 +42,7 @@ def fit(
     *,
     facts: RunFacts | None = None,
     measured: bool = False,
+    continued: Continuation | None = None,
 ) -> Fitted:
     """Fit encoder, target and module; summarise the training rows for explanations.
 
@@ -50,12 +53,15 @@ def fit(
     observer : Observer or None, is told of batches, epochs and refits, and may ask to stop
     facts : RunFacts or None, what is known already of the run
     measured : bool, whether the validation and test rows are measured, for `Model.metrics`
+    continued : Continuation or None, a model that learns on from these rows; None: a new one is trained
 
     Raises
     ------
     AttfmError : bad columns, labels, weights or settings, or a loss that is not finite
     """
-    return fit_prepared(prepare(tables, config), config, observer, facts=facts, measured=measured)
+    if continued is not None:
+        config = settings_of(continued.model, config)
+    return fit_prepared(prepare(tables, config, continued=continued), config, observer, facts=facts, measured=measured)
 
 
 @torch.inference_mode(False)
@@ -101,12 +107,25 @@ def summarised(
             class_weights=None if prepared.class_weights is None else prepared.class_weights.tolist(),
             straddling=list(dict.fromkeys(name for history in histories for name in history.straddling)) or None,
             calibration=None if calibration.kind == "none" else str(calibration),
+            **{"chosen": chosen_of(config, trained.config) or None, **_of_start(prepared.start, facts)},
         ),
         metrics=metrics,
         history=trained.records(),
         background=summarise(trained.module, prepared.encoder, trained.taught.data.train, refits=trained.refits),
         calibration=calibration,
     )  # fmt: skip
+
+
+def _of_start(start: Start | None, facts: RunFacts) -> dict[str, Any]:
+    """Return the facts of a model that has learned on, or of one that may."""
+    as_of = facts.as_of or day_told(day_of(None))
+    if start is None:
+        return {"as_of": as_of}
+    earlier = start.model.facts
+    return {
+        "as_of": as_of, "trainings": (earlier.trainings or 1) + 1, "new_values": dict(start.new) or None,
+        "evicted_values": dict(start.evicted) or None, "chosen": earlier.chosen,
+    }  # fmt: skip
 
 
 def _out_of_fold(prepared: Prepared, task: Task, logits: NDArray[np.float64], *, threshold: float) -> dict[str, float]:

@@ -37,11 +37,13 @@ def choose_strength(
 ) -> tuple[Config, Trained | None]:
     """Return the settings that gave the lowest validation loss of those tried, and what was trained with them.
 
-    There is nothing to choose by another method than Adam, without validation rows, and where the settings say all that
-    there is to choose. What was trained is None then, and where the choice was made on a part of the rows.
+    There is nothing to choose by another method than Adam, without validation rows, where a model learns on, and where
+    the settings say all that there is to choose. What was trained is None then, and where the choice was made on a part
+    of the rows.
     """
     data = prepared.data
     choosable = config.train.optimizer == "adam" and config.train.early_stopping and data.valid is not None
+    choosable = choosable and prepared.start is None  # one that learns on was chosen before
     knotted = has_knots(prepared.encoder.fields, knots_of_rows(len(data.train)))
     if not choosable or (not data.task.is_classification and len(candidates(config, knotted=knotted)) == 1):
         return config, None

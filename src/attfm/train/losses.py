@@ -25,11 +25,16 @@ class Smoothness:
     ----------
     neighbours : int64 (2, n), rows and the next one of each, run after run
     adaptive : bool, whether runs get strengths of their own
+    centre : a table or None, from which the differences of neighbours are told; None: from 0
     """
 
-    def __init__(self, table: Tensor, neighbours: Tensor, strength: float, *, adaptive: bool = False) -> None:
+    def __init__(
+        self, table: Tensor, neighbours: Tensor, strength: float, *, adaptive: bool = False,
+        centre: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self.table, self._strength = table, strength
         self._left, self._right = neighbours
+        self._start = None if centre is None else centre[self._right] - centre[self._left]
         starts = torch.ones(len(self._left), dtype=torch.bool, device=neighbours.device)
         starts[1:] = self._left[1:] != self._right[:-1]
         self._run = starts.cumsum(0) - 1
@@ -39,7 +44,8 @@ class Smoothness:
     def add_gradient(self, noise: float) -> None:
         """Add the gradient of the penalty, times `noise`, to that of the table, which may be sparse."""
         table, left, right = self.table, self._left, self._right
-        slope = (2 * noise * self._strength) * (table[right] - table[left])
+        apart = table[right] - table[left]
+        slope = (2 * noise * self._strength) * (apart if self._start is None else apart - self._start)
         if self._adaptive:
             slope *= self.factors[self._run, None]
         if table.grad is not None and table.grad.is_sparse:
@@ -73,11 +79,17 @@ class Penalties:
 
     Neighbours are features i, int64 (n,), of bins whose right neighbour is i + 1; a machine with knots has its own.
     With `config.smoothness_by_field` each field has a smoothness of its own, see `Smoothness`.
+
+    Of a machine that learns on, all but the last are of what its tables differ by from where they began: what was
+    learned is the prior, and what no row touches stays as it was.
+
+    learns_on : bool, whether that is so; the module is then as it began
     """
 
     def __init__(
-        self, module: FactorizationMachine, neighbours: NDArray[np.int64], config: TrainConfig, rows: int
-    ) -> None:
+        self, module: FactorizationMachine, neighbours: NDArray[np.int64], config: TrainConfig, rows: int,
+        *, learns_on: bool = False,
+    ) -> None:  # fmt: skip
         config = config.of_task("binary")  # what is not said yet
         device = module.intercept.device
 
@@ -100,8 +112,10 @@ class Penalties:
             ridges.append((memory.weight, config.memory_ridge))
             of_pairs = next_ones(np.concatenate(memory.pairs.layout.neighbours))
             smoothed.append((memory.weight, of_pairs, float(config.statistic_smoothness), False))
+        tables = {id(table): table for table, _ in ridges}
+        self.centres = {key: table.detach().clone() for key, table in tables.items()} if learns_on else {}
         self._smoothed = [
-            Smoothness(table, pairs, strength / rows, adaptive=adaptive)
+            Smoothness(table, pairs, strength / rows, adaptive=adaptive, centre=self.centres.get(id(table)))
             for table, pairs, strength, adaptive in smoothed if strength and pairs.numel()
         ]  # fmt: skip
         self._strengths = config.linear_ridge / rows, config.embedding_ridge / rows
@@ -127,6 +141,8 @@ class Penalties:
         for table, strength in self._ridges:
             if table.grad is not None and not table.grad.is_sparse:
                 table.grad.add_(table, alpha=noise * strength)
+                if id(table) in self.centres:
+                    table.grad.sub_(self.centres[id(table)], alpha=noise * strength)
         if self._attention is not None and self._attention.grad is not None:
             self._attention.grad.add_(self._attention, alpha=2 * self._attention_l2)
 

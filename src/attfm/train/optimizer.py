@@ -1,11 +1,12 @@
 """How parameters move: Adam, SGD and Adagrad, each with decoupled weight decay of V and w; and their average."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attfm.config import TrainConfig
 from attfm.data.batch import Batch
@@ -65,14 +66,18 @@ class Optimizer:
     more_rows : gradients may hold more than the batch's rows, as those of the smoothness penalty do
     lazy : V and w get sparse gradients (`FactorizationMachine.sparse_gradients`) and are moved row by row
     ridges : strengths of the ridges of w and V where they are lazy; of dense ones the gradients hold it
+    centres : by `id` of a table, what its ridge pulls to; 0 without one
     """
 
     def __init__(
         self, module: FactorizationMachine, config: TrainConfig, *, lazy: bool = False, more_rows: bool = True,
-        ridges: tuple[float, float] = (0.0, 0.0),
+        ridges: tuple[float, float] = (0.0, 0.0), centres: Mapping[int, Tensor] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         tables = [module.linear.weight] + ([module.embedding.weight] if module.has_pairs else [])
-        self.lazy = [LazyTable(table, config, ridge=ridges[n]) for n, table in enumerate(tables)] if lazy else []
+        self.lazy = [
+            LazyTable(table, config, ridge=ridges[n], centre=centres.get(id(table)))
+            for n, table in enumerate(tables) if lazy
+        ]  # fmt: skip
         apart = {id(table) for table in tables} if lazy else set()
         parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
         self._module, self._more_rows = module, more_rows

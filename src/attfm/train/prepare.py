@@ -2,8 +2,9 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -28,10 +29,12 @@ from attfm.data.unknown_values import UnknownValues
 from attfm.errors import ConfigError, DataError, DataWarning, TargetError
 from attfm.model.bundle import Model
 from attfm.model.task import Task, task_of
+from attfm.train.continued import Continuation, Start, started
 from attfm.train.model_count import choose_models, cut_into_folds
 from attfm.train.trainer import TrainingData
 
 Weights = NDArray[np.float64]
+_FitEncoder = Callable[[Iterator[pa.RecordBatch]], Encoder]
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Prepared:
     numbers : int64 (training rows,), theirs in the table
     spare : int64 (validation rows,), numbers of those that nobody asked for and that may teach in the end; None: none
     spare_grouping : what is known of them
+    start : where a model that learns on begins; None: it is new
     """
 
     schema: Schema
@@ -99,6 +103,7 @@ class Prepared:
     numbers: RowNumbers = field(default_factory=lambda: np.empty(0, np.int64))
     spare: RowNumbers | None = None
     spare_grouping: Grouping = BY_CHANCE
+    start: Start | None = None
 
     def with_spare(self) -> Self:
         """Return the same with all validation rows among the training rows, after them; none is left to stop by."""
@@ -120,11 +125,15 @@ class Prepared:
         return replace(self, data=replace(self.data, train=train, grouping=BY_CHANCE), spare=None)
 
 
-def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> Prepared:
+def prepare(
+    tables: Tables, config: Config, *, fitted: Model | None = None, continued: Continuation | None = None
+) -> Prepared:
     """Fit target and encoder, and encode all rows.
 
     Parameters
     ----------
+    continued : Continuation or None, a model that learns on from these rows: its target and its encoder, with what is
+        new in the rows, are taken
     fitted : Model or None, whose target, encoder and class weights are taken; None: they are fitted. Without
         `encoder_rows` the encoder sees the rows that teach, at first or in the end.
 
@@ -136,8 +145,9 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     -----
     DataWarning : `refit` was asked for, but the validation rows are somebody's own
     """
-    started = time.perf_counter()
+    began = time.perf_counter()
     table, schema = tables.table, tables.schema
+    fitted = continued.model if continued is not None else fitted
     if fitted is None:
         target = Target.fit(table.labels, task=config.train.task, name=tables.target).as_written(tables.written)
         schema = finer(schema, config.data, task_of(target).name)
@@ -167,7 +177,15 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
     if encoder_rows is None:
         encoder_rows = train_rows if spare is None else np.union1d(train_rows, spare)
     seed = config.train.seed
-    encoder = _fitted_encoder(schema, source, encoder_rows, len(codes), seed) if fitted is None else fitted.encoder
+    start = None
+    if continued is not None:
+        counting = partial(Encoder.counting, schema, seed=seed)
+        start = started(continued, _fitted_encoder(counting, source, encoder_rows, len(codes)))
+        encoder = start.model.encoder
+    elif fitted is not None:
+        encoder = fitted.encoder
+    else:
+        encoder = _fitted_encoder(partial(Encoder.fit, schema, seed=seed), source, encoder_rows, len(codes))
     rows = _examples(encoder, source, codes, weight)
     train, grouping = _part(rows, train_rows), tables.split.grouping.take(train_rows)
     without_valid = valid_rows is None and tables.valid is None and folds is None
@@ -183,10 +201,10 @@ def prepare(tables: Tables, config: Config, *, fitted: Model | None = None) -> P
 
     valid, test = held_out(valid_rows, tables.valid), held_out(tables.split.test, tables.test)
     data = TrainingData(task, InMemoryDataset(train), valid, encoder.neighbours(), grouping)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - began
     return Prepared(
         schema, encoder, target, data, test, per_class, len(train_rows), seconds, folds, train_rows, spare,
-        BY_CHANCE if spare is None else tables.split.grouping.take(spare),
+        BY_CHANCE if spare is None else tables.split.grouping.take(spare), start,
     )  # fmt: skip
 
 
@@ -249,7 +267,8 @@ def _chosen_rows(
     own = valid_rows is not None and tables.own_valid
     joined = train_rows if own or valid_rows is None else np.union1d(train_rows, valid_rows[weight[valid_rows] > 0])
     models = choose_models(config, tables.schema, len(joined)) if fitted is None else fitted.facts.models or 1
-    if models > 1 and settings.negative_rate == 1:  # rows that are not kept can't be judged out of fold
+    enough = fitted is None or len(joined) >= LEAST_ROWS_TO_SPLIT  # fewer new rows are learned by all models
+    if models > 1 and enough and settings.negative_rate == 1:  # rows that are not kept can't be judged out of fold
         folds = cut_into_folds(grouping.take(joined), codes[joined], classes=classes, models=models, seed=settings.seed)
         if folds is not None:
             return joined, valid_rows if own else None, folds
@@ -262,12 +281,12 @@ def _chosen_rows(
     return train_rows, valid_rows, None
 
 
-def _fitted_encoder(schema: Schema, source: Source, rows: RowNumbers, total: int, seed: int) -> Encoder:
+def _fitted_encoder(fit: _FitEncoder, source: Source, rows: RowNumbers, total: int) -> Encoder:
     try:
-        return Encoder.fit(schema, _selected(source, rows, total), seed=seed)
+        return fit(_selected(source, rows, total))
     except DataError:
         # Rows are numbered within the training rows there; read all of the table for numbers that people can find.
-        Encoder.fit(schema, source.batches(), seed=seed)
+        fit(source.batches())
         raise
 
 

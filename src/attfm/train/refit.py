@@ -16,9 +16,10 @@ from attfm.explain.background import sample_size
 from attfm.explain.faithfulness import Refits
 from attfm.explain.summary import is_of
 from attfm.model.bundle import Model, build_module
-from attfm.model.ensemble import Scorer, members_of
+from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.modules import FactorizationMachine
 from attfm.train.all_rows import for_epochs, learns_from_all
+from attfm.train.continued import Start
 from attfm.train.cross_fit import Floats, cross_fit, of_fold, without_fold
 from attfm.train.inner_choice import choose_strength
 from attfm.train.observer import Observer
@@ -94,8 +95,13 @@ def _last(before: Scorer, prepared: Prepared, config: Config, observer: Observer
 
 def _trained(prepared: Prepared, config: Config, observer: Observer) -> Trained:
     """Return a module trained on prepared rows, one or an ensemble."""
+    if prepared.start is not None and prepared.data.valid is None and prepared.folds is None:
+        # There is nothing to stop by: as long as it was best before.
+        config = for_epochs(config, prepared.start.epochs, len(prepared.data.train))
     if prepared.folds is not None:
         return _of_folds(prepared, config, observer)
+    if prepared.start is not None and len(prepared.start.beginnings) > 1:
+        return _of_few(prepared, prepared.start, config, observer)
     passed = 0
 
     def train_counted(prepared: Prepared, config: Config, observer: Observer) -> tuple[FactorizationMachine, History]:
@@ -128,6 +134,16 @@ def _of_folds(prepared: Prepared, config: Config, observer: Observer) -> Trained
     return Trained(fitted.module, fitted.histories, 0.0, prepared, config, out_of_fold=fitted.out_of_fold)
 
 
+def _of_few(prepared: Prepared, start: Start, config: Config, observer: Observer) -> Trained:
+    """Return an ensemble that learns on from rows that are too few for folds: all its models learn from all of them."""
+    models = []
+    for number in range(len(start.beginnings)):
+        observer.on_model(number + 1, len(start.beginnings))
+        models.append(train_module(replace(prepared, start=start.of(number)), of_fold(config, number), observer))
+    modules, histories = zip(*models, strict=True)
+    return Trained(Ensemble(modules), tuple(histories), 0.0, prepared, config)
+
+
 def _bootstrapped(prepared: Prepared, seed: int) -> Prepared:
     """Return a bootstrap sample of the training rows; all copies of a row stay in its fold."""
     sample = prepared.data.train.bootstrap(seed)
@@ -146,6 +162,9 @@ def train_module(
     """
     encoder, target, settings = prepared.encoder, prepared.target, config.train
     choose_device(settings.device)  # where there is none of that name, or none at all, nothing is drawn from it first
+    start = None if prepared.start is None else prepared.start.one
+    if start is not None:
+        enriching = partial(enriching, start=start.machine)
     enriched = enriching(prepared.data, encoder, config)
     data = prepared.data if enriched is None else enriched.data
 
@@ -157,10 +176,13 @@ def train_module(
     generator = torch.Generator().manual_seed(settings.seed)
     with drawn_from(generator):
         module = build(config.model)
-        silence_unseen(module, data.train.statistics)
-        start_at_base_rate(module, data.train.statistics, data.task, base_rate=settings.base_rate_start)
+        if start is None:
+            silence_unseen(module, data.train.statistics)
+            start_at_base_rate(module, data.train.statistics, data.task, base_rate=settings.base_rate_start)
+        else:
+            start.set_in(module)
         first = None
-        if settings.warm_start_from == "fm" and module.has_pairs:
+        if settings.warm_start_from == "fm" and module.has_pairs and start is None:
             first = build(config.model.as_preset("fm"))
     if first is not None:
         first.load_state_dict(module.state_dict(), strict=False)
@@ -169,7 +191,7 @@ def train_module(
     rate = settings.negative_rate
     if rate < 1 and data.valid is not None:  # what stops the training counts negatives as those of the training do
         data = replace(data, valid=Reweighted(data.valid, (rate, 1.0)))
-    history = Trainer(module, data, settings, observer, generator).run()
+    history = Trainer(module, data, settings, observer, generator, learns_on=start is not None).run()
     with torch.no_grad():
         module.intercept.add_(math.log(rate))  # the odds among all rows
     if enriched is not None:
@@ -189,6 +211,11 @@ def refit_with_seeds(
     ------
     ConfigError : the rows are not those that the model was trained on; `advice` ends the message
     """
+    if model.facts.trainings is not None:
+        raise ConfigError(
+            "The model has learned on from new rows: it can't be trained again on one table, to compare. Leave out the "
+            "seeds."
+        )
     learned_all = model.facts.refit_epochs is not None
     config = model.config.model_copy(update={"train": model.config.train.model_copy(update={"refit": learned_all})})
     prepared = prepare(tables, config, fitted=model)

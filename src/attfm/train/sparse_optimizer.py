@@ -52,14 +52,17 @@ class LazyTable(Stateful):
 
     The parameter, (features, dim), is changed in place; its gradient is sparse.
 
-    `ridge` is the strength of a ridge on the whole table. A row that steps leave alone does not move, so that its
-    ridge's gradient stays the same: those of all these steps come at once when the row moves next.
+    `ridge` is the strength of a ridge on the whole table, towards `centre` or, without one, 0. A row that steps leave
+    alone does not move, so that its ridge's gradient stays the same: those of all these steps come at once when the row
+    moves next.
     """
 
     _state = ("_steps", "_mean", "_square", "_moved")
 
-    def __init__(self, parameter: nn.Parameter, config: TrainConfig, *, ridge: float = 0.0) -> None:
-        self.parameter = parameter
+    def __init__(
+        self, parameter: nn.Parameter, config: TrainConfig, *, ridge: float = 0.0, centre: Tensor | None = None
+    ) -> None:
+        self.parameter, self._centre = parameter, centre
         self.average: RowAverage | None = None
         self._method, self._rate, self._steps = config.optimizer, rate_of(config), 0
         empty = parameter.new_empty(0)
@@ -84,7 +87,8 @@ class LazyTable(Stateful):
         self._steps += 1
         if self._ridge:
             left_alone = (self._steps - self._moved[rows])[:, None]
-            values = torch.addcmul(values, self.parameter[rows], left_alone.to(values.dtype), value=noise * self._ridge)
+            away = self.parameter[rows] if self._centre is None else self.parameter[rows] - self._centre[rows]
+            values = torch.addcmul(values, away, left_alone.to(values.dtype), value=noise * self._ridge)
             self._moved[rows] = self._steps
         by_torch = self._method == "sgd"
         if self.average is not None and (by_torch or read is not None):

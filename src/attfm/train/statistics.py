@@ -50,7 +50,7 @@ class Enriched:
         return StatisticalMachine(self.composition, self.knots, self.pairs, fields, outputs, config, self.sums)
 
 
-Enriching = Callable[[TrainingData, Encoder, Config], Enriched | None]
+Enriching = Callable[..., Enriched | None]  # as `enrich`
 
 
 def enrich(

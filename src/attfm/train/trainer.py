@@ -141,7 +141,8 @@ class Trainer:
     validation loss, and the parameters of the best epoch are restored; otherwise all epochs are run and the last kept.
     What is validated and kept is the average of the parameters over the last `config.averaging` epochs.
 
-    The module is on the CPU, and there again after `run`. The generator is that of the dropout.
+    The module is on the CPU, and there again after `run`. The generator is that of the dropout. With `learns_on` the
+    module has learned before, and that is the prior of what it learns now (see `Penalties`).
     """
 
     def __init__(
@@ -151,6 +152,8 @@ class Trainer:
         config: TrainConfig,
         observer: Observer | None = None,
         generator: torch.Generator | None = None,
+        *,
+        learns_on: bool = False,
     ) -> None:
         self.device = choose_device(config.device)
         self.module = module.to(self.device)
@@ -164,10 +167,12 @@ class Trainer:
         self.dropout = torch.Generator().manual_seed(config.seed) if generator is None else generator
         self._sparse = is_lazy(module, data.train.statistics, self.batch_size)
         module.sparse_gradients(self._sparse)
-        self._penalties = Penalties(module, data.neighbours, config, len(data.train))
+        self.learns_on = learns_on
+        self._penalties = Penalties(module, data.neighbours, config, len(data.train), learns_on=learns_on)
         self.optimizer = Optimizer(
-            module, config, lazy=self._sparse, more_rows=self._penalties.smooth, ridges=self._penalties.ridges
-        )
+            module, config, lazy=self._sparse, more_rows=self._penalties.smooth, ridges=self._penalties.ridges,
+            centres=self._penalties.centres,
+        )  # fmt: skip
         steps = float(config.averaging) * batch_count(len(data.train), self.batch_size)
         self.average = ParameterAverage(module, steps, self.optimizer.lazy)
         # Relative weights of mean 1, so that the learning rate means the same whatever the unit of the weights is.
