@@ -261,6 +261,15 @@ def test_a_few_rows_are_learned_too(models: int, rows: int) -> None:
     assert model.classes_.tolist() == [False, True]
 
 
+def test_rows_of_one_class_are_learned_from() -> None:
+    frame, score = later(300)
+    model = fitted("binary")
+    before = model.predict_proba(frame)[:, 1].mean()
+    model.partial_fit(frame, np.ones(len(score), bool), as_of=LATER)
+    assert model.predict_proba(frame)[:, 1].mean() > before
+    assert model.classes_.tolist() == [False, True]
+
+
 def test_negatives_that_were_left_out_count_after_learning_on() -> None:
     frame, score = shop()
     y = labels("binary", score) & (np.random.default_rng(0).random(len(score)) < 0.4)

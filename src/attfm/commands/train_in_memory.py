@@ -14,6 +14,7 @@ from attfm.data.folds import BY_CHANCE
 from attfm.data.schema import Schema
 from attfm.data.split import Split, split_table
 from attfm.data.split_column import ColumnSplit, grouping_in, split_by
+from attfm.data.texts import PLAIN
 from attfm.data.training_table import column_of, read_training_table, weights_of
 from attfm.model.facts import RunFacts
 from attfm.report.page import render_report
@@ -67,7 +68,8 @@ def read_tables(job: Job) -> Tables:
     else:
         split = split_table(
             table.labels, name=job.target, task=config.train.task, valid=job.valid, test=job.test, seed=job.seed,
-            grouping=grouping,
+            grouping=grouping, known=None if job.continued is None else job.continued.model.target,
+            reading=source.reading or PLAIN,
         )  # fmt: skip
     own_valid = asked.valid is not None
     return Tables(table, schema, job.target, split, own_valid, valid_table, test_table, written=written)

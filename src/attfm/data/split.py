@@ -10,11 +10,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from attfm.config import TaskName
+from attfm.config import Reading, TaskName
 from attfm.data.folds import BY_CHANCE, Grouping
 from attfm.data.sources.database_uri import is_database
 from attfm.data.sources.files import table_stem
 from attfm.data.target import Label, Target
+from attfm.data.texts import PLAIN
 from attfm.errors import ConfigError, DataWarning
 
 DEFAULT_FRACTION = 0.2
@@ -79,14 +80,18 @@ def split_table(
     test: Part,
     seed: int,
     grouping: Grouping = BY_CHANCE,
+    known: Target | None = None,
+    reading: Reading = PLAIN,
 ) -> Split:
     """Return the parts that are taken from a table: the test rows first, then the validation rows.
 
     The labels are the target column; the parts of a classification are stratified, unless there is a `grouping` of the
     rows: then the test rows are the latest ones and the validation rows those before, or both are whole groups.
+
+    known : the target of a model that learns on from them, which may have classes that no label is of
     """
-    target = Target.fit(labels, task=task, name=name)
-    codes = target.encode(labels)
+    target = Target.fit(labels, task=task, name=name) if known is None else known
+    codes = target.encode(labels, reading)
     rest, parts = np.arange(len(codes)), dict[str, RowNumbers | None](valid=None, test=None)
     left, never_held_out = 1.0, [np.empty(0, np.int64)]
     for part, asked in (("test", test), ("valid", valid)):
