@@ -173,19 +173,18 @@ def _age(folder: Path) -> float:
 
 def _remove_old(cache: Path, key: str) -> None:
     """Remove what processes have left that are no more, but for the latest few, and those of one key."""
-    left = 0
     for folder in cache.glob("*.new"):  # a process ended just when it made it
         if _age(folder) > _MOST_SECONDS:
             _remove(folder)
-    for folder in sorted(cache.glob("*.part"), key=_age):
-        of = folder.name.partition(".")[0]
-        if of == key:
-            continue
-        left += 1
-        if of != _GONE and not (cache / of).is_dir() and left <= _MOST_LEFT and _age(folder) < _MOST_SECONDS:
+    left, folders = 0, [folder for folder in cache.glob("*.part") if folder.name.partition(".")[0] != key]
+    for folder in sorted(folders, key=_age):
+        of, is_old = folder.name.partition(".")[0], _age(folder) > _MOST_SECONDS
+        is_useless = is_old or of == _GONE or (cache / of).is_dir()
+        if not is_useless and len(folders) <= _MOST_LEFT:
             continue
         lock = _locked(folder)
-        if lock is not None or _age(folder) > _MOST_SECONDS:
+        left += lock is not None
+        if is_old or (lock is not None and (is_useless or left > _MOST_LEFT)):
             _remove(folder)
         if lock is not None:
             os.close(lock)

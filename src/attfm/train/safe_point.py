@@ -60,7 +60,7 @@ def _numbered(arrays: Mapping[str, Any]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """Return what a file keeps; nothing where it is not there or damaged (a zip file has checksums)."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             known = json.loads(kept["known"].tobytes())
             for number, name in enumerate(known["arrays"]):
                 *folders, last = name.split("/")[1:]
