@@ -129,6 +129,7 @@ def test_an_interrupted_encoding_goes_on_as_it_says(
     clicks: str, error: type[BaseException], code: int, checkpoints: bool, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
+    clicks = os.path.relpath(clicks)  # --resume has it absolute
     options = [clicks, *QUICK, "--stream", *([] if checkpoints else ["--checkpoint-minutes", "0"])]
     with monkeypatch.context() as patched:
         interrupt(patched, error, after=5)
