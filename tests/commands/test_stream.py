@@ -1,6 +1,8 @@
 """`attfm train --stream`: folders of files, a cache that is found again, and what is said where a file is bad."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from attfm.cli import main
+from attfm.commands.passes import Passes
+from attfm.data.rows_writer import RowsWriter
 from attfm.model.run_folder import load_model
 from attfm.train.plan import available_memory, bytes_in_memory
 from tests.shop import HEADER, shop_rows, write_csv
@@ -101,6 +105,72 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(clicks: str, capsys: pyt
     error = capsys.readouterr().err
     assert "The cache 'c' can't be written" in error
     assert error.count("\n") == 1
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, error: type[BaseException], *, after: int) -> None:
+    """Let the writing of encoded rows fail after so many batches, of 50 rows."""
+    monkeypatch.setattr("attfm.data.sources.source.MAX_BATCH_ROWS", 50)
+    monkeypatch.setattr("attfm.train.safe_point.SECONDS", 0.0)
+    add, calls = RowsWriter.add, 0
+
+    def failing(self: RowsWriter, *arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 3 * after:  # three parts
+            raise error(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        add(self, *arguments)
+
+    monkeypatch.setattr(RowsWriter, "add", failing)
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+@pytest.mark.parametrize(("error", "code"), [(OSError, 2), (KeyboardInterrupt, 130)])
+def test_an_interrupted_encoding_goes_on_as_it_says(
+    clicks: str, error: type[BaseException], code: int, checkpoints: bool, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    clicks = os.path.relpath(clicks)  # --resume has it absolute
+    options = [clicks, *QUICK, "--stream", *([] if checkpoints else ["--checkpoint-minutes", "0"])]
+    with monkeypatch.context() as patched:
+        interrupt(patched, error, after=5)
+        assert main(["train", *options, "--out", "runs/a"]) == code
+        said = capsys.readouterr()
+    again = "attfm train --resume runs/a" if checkpoints else "the same command"
+    assert f"What was done is kept in runs/.attfm-cache: {again} goes on." in said.out
+    assert code == 130 or "make room there, or choose another folder. What was done is kept there." in said.err
+    assert Path("runs/a.checkpoints/options.json").exists() == checkpoints
+    assert not Path("runs/a").exists()
+    assert main(["train", *(["--resume", "runs/a"] if checkpoints else [*options, "--out", "runs/a"])]) == 0
+    said = capsys.readouterr()
+    assert "looking at the columns" not in said.out
+    assert "encoding, from row 250 on: 350 rows in" in said.out
+    assert "250 of them encoded by a training that was interrupted; encoded into" in said.out
+    assert not Path("runs/a.checkpoints").exists()
+    assert main(["train", *options, "--out", "other/b"]) == 0
+    one, other = (Path(run, "weights.safetensors").read_bytes() for run in ("runs/a", "other/b"))
+    assert one == other
+    assert len(list(Path("runs/.attfm-cache").iterdir())) == 1
+
+
+def test_what_is_said_of_a_file_that_can_not_be_read_any_more(
+    clicks: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, passes = Path(clicks, "day=2", "part.csv"), Passes.__call__
+
+    def harming(self: Passes, batches: Any, rows: int | None, what: str) -> Any:
+        if what == "encoding":
+            file.rename("elsewhere")
+        return passes(self, batches, rows, what)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Passes, "__call__", harming)
+        assert main(["train", clicks, *QUICK, "--stream", "--out", "a"]) == 2
+    said = capsys.readouterr()
+    assert "part.csv can't be read" in said.err
+    assert "What was done is kept in .attfm-cache: attfm train --resume a goes on. A table with a changed" in said.out
+    Path("elsewhere").rename(file)
+    assert main(["train", "--resume", "a"]) == 0
+    assert "encoding, from row 400 on" in capsys.readouterr().out
 
 
 def test_small_tables_stay_in_memory_and_huge_ones_do_not() -> None:

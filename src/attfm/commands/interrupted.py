@@ -21,7 +21,7 @@ _OPTIONS = "options.json"
 class Interruptible:
     """Context manager around a training whose checkpoints lie in RUN.checkpoints; they go when it ends well.
 
-    Where it fails before there is a checkpoint, nothing stays.
+    Where it fails before there is a checkpoint, nothing stays, unless `stay` was called.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Interruptible:
 
     def __init__(self, run: Path, asked: Asked, config: Config, *, resumed: bool) -> None:
         self.run, self.folder = run, checkpoints_of(run)
-        self._asked, self._config, self._resumed = asked, config, resumed
+        self._asked, self._config, self._resumed, self._stays = asked, config, resumed, False
         self.observer = Checkpoints(self.folder, seconds=60 * asked.checkpoint_minutes, steps=asked.checkpoint_steps)
 
     def __enter__(self) -> "Interruptible":
@@ -49,8 +49,12 @@ class Interruptible:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or not self.has_checkpoint:
+        if kind is None or not (self.has_checkpoint or self._stays):
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def stay(self) -> None:
+        """Keep what was asked for where the training fails: there is something to go on from, elsewhere."""
+        self._stays = True
 
     @property
     def has_checkpoint(self) -> bool:

@@ -72,7 +72,8 @@ Stream = Annotated[
 Cache = Annotated[
     str | None,
     typer.Option(
-        metavar="FOLDER", help="where rows are encoded to, and found by the next training (default: beside the run)"
+        metavar="FOLDER",
+        help="where rows are encoded to, and found or gone on with by the next training (default: beside the run)",
     ),
 ]
 DryRun = Annotated[
@@ -82,7 +83,10 @@ SkipBadFiles = Annotated[
     bool, typer.Option("--skip-bad-files", help="leave out files of a folder that can't be read, and list them")
 ]
 Resume = Annotated[
-    str | None, typer.Option(metavar="RUN", help="go on with an interrupted training, as it was asked for; alone")
+    str | None,
+    typer.Option(
+        metavar="RUN", help="go on with an interrupted training, or encoding to disk, as it was asked for; alone"
+    ),
 ]
 _CONTINUE = "Learning on"
 From = Annotated[

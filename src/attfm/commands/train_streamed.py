@@ -1,5 +1,6 @@
 """Training on a table that is not kept in memory: its rows are encoded into a cache on disk first."""
 
+import shlex
 from pathlib import Path
 
 from attfm.commands.job import Job
@@ -10,10 +11,11 @@ from attfm.data.sources.source import Source
 from attfm.data.split import Part
 from attfm.data.split_column import split_by
 from attfm.data.survey import StreamedTable, Watch, unwatched
+from attfm.errors import SourceError
 from attfm.report.page import render_report
 from attfm.report.rows_shown import Examined
 from attfm.train.fit import Fitted, fit_prepared
-from attfm.train.streamed import Streamed, prepare_streamed
+from attfm.train.streamed import Streamed, is_begun, prepare_streamed
 
 _CACHE = ".attfm-cache"
 
@@ -22,13 +24,29 @@ def train_streamed(job: Job, run: Path) -> tuple[Fitted, str | None]:
     """Return what was fitted, and the report where it is asked for; run : the folder to be."""
     asked, config, output = job.asked, job.config, job.output
     cache = run.parent / _CACHE if asked.cache is None else Path(asked.cache).expanduser()
-    streamed = prepare_streamed(streamed_table(job, cache, Passes(output)), config)
+    streamed = _encoded(job, streamed_table(job, cache, Passes(output)))
     prepared = streamed.prepared
     job.show(prepared.schema, streamed.rows)
     output.say(_describe(job, streamed))
     facts = job.facts(streamed.rows)
     fitted = job.watched(lambda observer: fit_prepared(prepared, config, observer, facts=facts, measured=True))
     return fitted, _page(job, fitted) if asked.report else None
+
+
+def _encoded(job: Job, table: StreamedTable) -> Streamed:
+    """Encode the rows, or find them; where that ends early, say what is kept of it and how to go on."""
+    try:
+        return prepare_streamed(table, job.config)
+    except BaseException as error:
+        if is_begun(table, job.config):
+            how = "the same command" if job.kept is None else f"attfm train --resume {shlex.quote(str(job.kept.run))}"
+            told = f"What was done is kept in {table.cache}: {how} goes on."
+            if isinstance(error, SourceError):
+                told += " A table with a changed file, or without it, is another one, and is read from the start."
+            job.output.say(told)
+            if job.kept is not None:
+                job.kept.stay()
+        raise
 
 
 def streamed_table(job: Job, cache: Path, watch: Watch = unwatched) -> StreamedTable:
@@ -53,6 +71,8 @@ def _describe(job: Job, streamed: Streamed) -> str:
     texts.append(f"split {split_by(by).told}" if by is not None else f"split with seed {job.seed}")
     size = sum(file.stat().st_size for file in streamed.folder.rglob("*") if file.is_file())
     how = "found, encoded before, in" if streamed.reused else "encoded into"
+    if streamed.before:
+        how = f"{streamed.before:,} of them encoded by a training that was interrupted; {how}"
     return f"{'; '.join(texts)}; {how} {streamed.folder} ({size / 1e9:.2g} GB, kept for the next training)"
 
 

@@ -1,9 +1,10 @@
 """A column of numbers on disk: written once from the top, read in parts."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from attfm.errors import CacheError
 
 Array = NDArray[Any]
+_CHUNK = 1 << 24  # bytes
 
 
 class ColumnFile:
@@ -49,27 +51,62 @@ def smallest_type(most: int) -> np.dtype[Any]:
     return np.dtype(np.min_scalar_type(most))
 
 
-class ColumnWriter:
-    """Appends values to a column, and knows the checksum of what was written."""
+class OnDisk(NamedTuple):
+    """How far a column is written: so many bytes, with this SHA-256."""
 
-    def __init__(self, path: Path, dtype: np.dtype[Any] | type) -> None:
-        self.path, self._dtype = path, np.dtype(dtype)
-        self._stream: BinaryIO = path.open("wb")
+    size: int
+    digest: str
+
+
+class ColumnWriter:
+    """Appends values to a column, and knows the checksum of what was written.
+
+    Parameters
+    ----------
+    kept : OnDisk or None, how far the file that is there is gone on from; what comes behind that is cut off
+
+    Raises
+    ------
+    CacheError : the file is not what was kept
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any] | type, kept: OnDisk | None = None) -> None:
+        self.path, self._dtype, self._size = path, np.dtype(dtype), 0
         self._digest = hashlib.sha256()
+        self._stream: BinaryIO = path.open("wb" if kept is None else "r+b")
+        if kept is not None:
+            self._go_on(kept)
+
+    def _go_on(self, kept: OnDisk) -> None:
+        """Read what was kept, for its checksum; cut off the rest."""
+        while self._size < kept.size and (content := self._stream.read(min(_CHUNK, kept.size - self._size))):
+            self._digest.update(content)
+            self._size += len(content)
+        if self._size < kept.size or self._digest.hexdigest() != kept.digest:
+            self._stream.close()
+            raise CacheError(f"'{self.path}' is damaged: remove the folder, and train again.")
+        self._stream.truncate(kept.size)
 
     def add(self, values: Array) -> None:
         """Append values."""
         content = np.ascontiguousarray(values, self._dtype).data
         self._digest.update(content)
         self._stream.write(content)
+        self._size += content.nbytes
+
+    def flush(self) -> OnDisk:
+        """Write all so far to the disk; return how much that is."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        return OnDisk(self._size, self._digest.hexdigest())
 
     def close(self) -> str:
         """Write all to the disk; return the SHA-256 of the column."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        digest = self.flush().digest
         self._stream.close()
-        return self._digest.hexdigest()
+        return digest
 
     def abandon(self) -> None:
-        """Close the file without waiting for the disk: nobody will read it."""
-        self._stream.close()
+        """Close the file without waiting for the disk: nobody will read it, or no further than it was flushed."""
+        with contextlib.suppress(OSError):  # a full disk does not take what is left in the buffer either
+            self._stream.close()

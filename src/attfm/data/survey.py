@@ -1,5 +1,6 @@
 """A table that is not kept in memory: what one pass over it tells of its columns, labels and times."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,23 @@ class Survey:
         shares = [0.0 if isinstance(part, Source) else part for part in (table.valid, table.test)]
         dealing = Dealing.of(shares[0], shares[1], table.seed, by, times)
         return cls(schema, labels.rows, *labels.known(), written, dealing)
+
+    def to_table(self) -> pa.Table:
+        """Return all that it tells, from which `from_table` makes an equal survey."""
+        dealing = {key: value for key, value in vars(self.dealing).items() if key != "by"}
+        known = {"schema": self.schema.to_json(), "rows": self.rows, "written": self.written, "dealing": dealing}
+        table = pa.table({"label": self.labels, "count": self.counts}).unify_dictionaries()  # an IPC file takes one
+        return table.replace_schema_metadata({"attfm.survey": json.dumps(known)})
+
+    @classmethod
+    def from_table(cls, table: pa.Table, config: Config) -> Self:
+        """Return the survey that `to_table` wrote, of a table that is split as the settings say."""
+        known = json.loads(table.schema.metadata[b"attfm.survey"])
+        by = None if config.train.split is None else split_by(config.train.split)
+        of = known["dealing"] | {"cuts": tuple(known["dealing"]["cuts"]), "blocks": tuple(known["dealing"]["blocks"])}
+        schema = Schema.from_json(known["schema"])
+        return cls(schema, known["rows"], table["label"], table["count"].to_numpy(), known["written"],
+                   Dealing(by=by, **of))  # fmt: skip
 
 
 def _schema_of(source: Source, name: str) -> Schema:

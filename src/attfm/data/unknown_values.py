@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +22,26 @@ class UnknownValues:
     """Counts the unknown values of each field over the batches of a table, and warns once of those beyond chance.
 
     How many are expected is known from the training rows: what share of them was unknown, or the only one of its value.
+
+    Parameters
+    ----------
+    kept : what `state` returned of the batches before, where the table is gone on with
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, kept: Mapping[str, Any] | None = None) -> None:
         self._encoder = encoder
         self._expected = [encoder.expected_unknown(f) for f in range(len(encoder.fields))]
         self._values = np.zeros(len(encoder.fields), np.int64)
         self._unknown = np.zeros(len(encoder.fields), np.int64)
-        self._first: dict[int, tuple[object, int]] = {}  # the first unknown value of a field, and its row
+        self._first: dict[int, tuple[str, int]] = {}  # the first unknown value of a field as Python has it, and its row
+        if kept is not None:
+            self._values, self._unknown = np.array(kept["values"]), np.array(kept["unknown"])
+            self._first = {f: (value, row) for f, value, row in kept["first"]}
+
+    def state(self) -> dict[str, Any]:
+        """Return what was counted, as JSON has it."""
+        first = [[f, value, row] for f, (value, row) in self._first.items()]
+        return {"values": self._values.tolist(), "unknown": self._unknown.tolist(), "first": first}
 
     def observe(self, batch: Batch, columns: pa.RecordBatch, first_row: int) -> None:
         """Take in encoded rows beside their raw columns, the first of which is row `first_row` of the table."""
@@ -42,7 +56,8 @@ class UnknownValues:
             if f not in self._first and unknown.any():
                 place = int(unknown.argmax())
                 row = place if features.counts is None else int(np.searchsorted(np.cumsum(features.counts), place + 1))
-                self._first[f] = columns.column(field.column)[row].as_py(), first_row + row
+                value = columns.column(field.column)[row].as_py()
+                self._first[f] = f"{value!r:.60}", first_row + row
 
     def warn(self) -> None:
         """Give a DataWarning for each column whose values are nearly all unknown."""
@@ -55,7 +70,7 @@ class UnknownValues:
             value, row = self._first[f]
             warnings.warn(
                 f"Column '{field.column}': {100 * unknown / values:.3g} % of the {values:,} values were not seen in "
-                f"training, where few were unknown (first: {value!r:.60}, row {row:,}). Check that they are written as "
+                f"training, where few were unknown (first: {value}, row {row:,}). Check that they are written as "
                 "they were there.",
                 DataWarning,
                 stacklevel=2,

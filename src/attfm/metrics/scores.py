@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from attfm.config import TaskName
+from attfm.metrics.many_rows import BINS as _BINS
+from attfm.metrics.many_rows import MANY, metrics_of_many
 
 Floats = NDArray[np.floating[Any]]
 # Of target, scores, weight and threshold.
 _Metrics = Callable[[NDArray[Any], Floats, Floats | None, float], dict[str, float]]
-_BINS = 15  # of the calibration error
 
 
 def evaluate(
@@ -105,6 +106,8 @@ def auc_by_group(
 
 def _binary(target: NDArray[Any], scores: Floats, weight: Floats | None, threshold: float) -> dict[str, float]:
     probability = scores[:, 1]
+    if len(target) >= MANY:
+        return metrics_of_many(target, probability, weight, threshold)
     decided = (probability > threshold).astype(np.int64)
     return _of_decisions(target, decided, weight, average="binary") | {
         "auc": _area(sk.roc_auc_score, target, probability, weight),

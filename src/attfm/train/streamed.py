@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import os
 import shutil
-import socket
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from attfm.config import Config
+from attfm.data.batch import Batch
 from attfm.data.cache import CachedDataset, CachedRows
 from attfm.data.dealing import TEST, TRAIN, VALID, grouping_of_folds, kept_negatives
 from attfm.data.encoder import Encoder
@@ -32,11 +32,14 @@ from attfm.data.training_table import labelled_batches, weights_in
 from attfm.data.unknown_values import UnknownValues
 from attfm.errors import CacheError, DataError, RunFolderError, TargetError
 from attfm.model.task import Task, task_of
+from attfm.train.begun import KEPT, Begun, begun_of, noted, tell_again
 from attfm.train.prepare import Prepared, check_all_classes, check_negative_rate, finer
+from attfm.train.safe_point import SafePoints
 from attfm.train.trainer import TrainingData
 
 _PARTS = {TRAIN: "train", VALID: "valid", TEST: "test"}
 _FACTS, _SCHEMA, _TARGET, _VOCABULARY = "facts.json", "schema.json", "target.json", "vocabulary.arrow"
+_SURVEY = f"{KEPT}/survey.arrow"
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,23 @@ class Streamed:
     """What `prepare_streamed` returns: the rows, how many the table has, and where they lie.
 
     reused : whether they were there already
+    before : how many of them an interrupted training had encoded, which were gone on from
     """
 
     prepared: Prepared
     rows: int
     folder: Path
     reused: bool
+    before: int = 0
 
 
 def prepare_streamed(table: StreamedTable, config: Config) -> Streamed:
     """Encode a table into a folder of its cache, in three passes, or find it there.
 
     What was encoded from the same files, by the same settings and the same version of attfm, is taken again once its
-    checksums are right. Two processes that encode the same at a time do not see each other: the first to be done has
-    its folder kept.
+    checksums are right. What was begun of it, and interrupted, is gone on with (see `Begun`): each pass that had ended
+    is not made again, and the last one goes on from its latest safe point, to the same bits. Two processes that encode
+    the same at a time do not see each other: the first to be done has its folder kept.
 
     Raises
     ------
@@ -72,30 +78,23 @@ def prepare_streamed(table: StreamedTable, config: Config) -> Streamed:
             return _opened(folder, config, started, reused=True)
         except (CacheError, RunFolderError, OSError, ValueError, KeyError, pa.ArrowException):
             shutil.rmtree(folder)  # damaged, or half removed: it is made anew
+    lasting = all(part.is_lasting for part in (table.source, table.valid, table.test) if isinstance(part, Source))
     try:
-        table.cache.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(table.cache)
-        part = table.cache / f"{folder.name}.{socket.gethostname()}.{os.getpid()}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
+        with Begun(table.cache, folder.name, lasting=lasting) as begun:
+            before = _write(table, config, begun)
+            begun.finish()
     except OSError as error:
+        kept = " What was done is kept there." if is_begun(table, config) else ""
         raise RunFolderError(
-            f"The cache '{table.cache}' can't be written: {error.strerror}. Choose another."
+            f"The cache '{table.cache}' can't be written ({error.strerror or error}): make room there, or choose "
+            f"another folder.{kept}"
         ) from error
-    try:
-        _write(table, config, part)
-        try:
-            part.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    except OSError as error:
-        raise RunFolderError(
-            f"The cache '{table.cache}' can't be written ({error.strerror}): make room there, or choose another folder."
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return _opened(folder, config, started, reused=False)
+    return replace(_opened(folder, config, started, reused=False), before=before)
+
+
+def is_begun(table: StreamedTable, config: Config) -> bool:
+    """Return whether the cache has a part of the encoding, which `prepare_streamed` goes on with."""
+    return bool(begun_of(table.cache, _key(table, config)))
 
 
 def _key(table: StreamedTable, config: Config) -> str:
@@ -112,20 +111,13 @@ def _key(table: StreamedTable, config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _remove_abandoned(cache: Path) -> None:
-    """Remove what processes of this machine have begun that are no more."""
-    for part in cache.glob(f"*.{socket.gethostname()}.*.part"):
-        try:
-            os.kill(int(part.suffixes[-2][1:]), 0)
-        except (ProcessLookupError, ValueError):
-            shutil.rmtree(part, ignore_errors=True)
-        except PermissionError:
-            pass  # it is somebody else's, and alive
+def _write(table: StreamedTable, config: Config, begun: Begun) -> int:
+    """Read the table three times: for its columns, for what the encoder learns, and to encode it.
 
-
-def _write(table: StreamedTable, config: Config, part: Path) -> None:
-    """Read the table three times: for its columns, for what the encoder learns, and to encode it."""
-    survey = Survey.of(table, config)
+    What the folder has of an interrupted training is not read again; returns how many rows that had encoded.
+    """
+    folder, seed = begun.folder, config.train.seed
+    survey = Survey.from_table(begun.once(_SURVEY, lambda: Survey.of(table, config).to_table()), config)
     target = Target.fit(survey.labels, task=config.train.task, name=table.target).as_written(survey.written)
     task, schema = task_of(target), finer(survey.schema, config.data, task_of(target).name)
     per_class = None
@@ -133,31 +125,32 @@ def _write(table: StreamedTable, config: Config, part: Path) -> None:
         codes = target.encode(survey.labels, table.source.reading or PLAIN)
         per_class = task.class_weights(config.train.class_weight, codes, survey.counts.astype(np.float64))
     check_negative_rate(config, task)
-    encoder = _fitted(table, survey, schema, config.train.seed)
+    learned = begun.once(_VOCABULARY, lambda: _fitted(table, survey, schema, seed).to_table())
+    encoder = Encoder.from_table(schema, learned)
+    del learned
     pieces = _Pieces(table, survey, schema, encoder, target, task, per_class, config.train.negative_rate)
+    points = SafePoints(folder / KEPT / "rows.npz")
+    tables = [(table.source, None), *((other, number) for number, other in ((VALID, table.valid), (TEST, table.test))
+                                      if isinstance(other, Source))]  # fmt: skip
     with ExitStack() as stack:
-        writers = {
-            number: stack.enter_context(RowsWriter(
-                part / name, encoder.fields, classes=len(task.classes) if task.is_classification else None,
-                weighted=pieces.weighted, folded=number == TRAIN, numbered=number != TRAIN,
-            )) for number, name in _PARTS.items()
-        }  # fmt: skip
-        pieces.write(table.source, writers)
-        for number, other in ((VALID, table.valid), (TEST, table.test)):
-            if isinstance(other, Source):
-                pieces.write(other, {number: writers[number]}, only=number)
+        try:
+            writers = pieces.writers(folder, points, stack)
+        except (CacheError, FileNotFoundError, KeyError):
+            points.forget()  # its files are damaged: all rows are encoded anew
+            writers = pieces.writers(folder, points, stack)
+        before = sum(writer.rows for writer in writers.values())
+        for place, (source, only) in enumerate(tables):
+            pieces.write(place, source, writers, points, only)
         if not writers[TRAIN].rows:
             raise TargetError("No rows are left to train on: give more rows, or hold out fewer.")
         check_all_classes(task, writers[TRAIN].class_totals, config)
         for writer in writers.values():
             writer.close()
-    (part / _SCHEMA).write_text(schema.to_json())
-    (part / _TARGET).write_text(target.to_json())
-    vocabulary = encoder.to_table()
-    with pa.OSFile(str(part / _VOCABULARY), "wb") as sink, pa.ipc.new_file(sink, vocabulary.schema) as writer:
-        writer.write_table(vocabulary)
+    (folder / _SCHEMA).write_text(schema.to_json())
+    (folder / _TARGET).write_text(target.to_json())
     weights = None if per_class is None else per_class.tolist()
-    (part / _FACTS).write_text(json.dumps({"rows": survey.rows, "class_weights": weights}))
+    (folder / _FACTS).write_text(json.dumps({"rows": survey.rows, "class_weights": weights}))
+    return before
 
 
 def _fitted(table: StreamedTable, survey: Survey, schema: Schema, seed: int) -> Encoder:
@@ -198,37 +191,90 @@ class _Pieces:
         """Whether rows have weights."""
         return self.table.weight is not None or self.per_class is not None
 
-    def write(self, source: Source, writers: dict[int, RowsWriter], *, only: int | None = None) -> None:
-        """Encode a table, and write each row where it was dealt to, or all to one part."""
-        first, by, reading = 0, self.survey.dealing.by, source.reading
-        unknown = UnknownValues(self.encoder)
+    def writers(self, folder: Path, points: SafePoints, stack: ExitStack) -> dict[int, RowsWriter]:
+        """Open the writers of the parts, each where the latest safe point left it."""
+        classes = len(self.task.classes) if self.task.is_classification else None
+        return {
+            number: stack.enter_context(RowsWriter(
+                folder / name, self.encoder.fields, classes=classes, weighted=self.weighted, folded=number == TRAIN,
+                numbered=number != TRAIN, kept=points.latest[name] if points.latest else None,
+            )) for number, name in _PARTS.items()
+        }  # fmt: skip
+
+    def write(
+        self, place: int, source: Source, writers: dict[int, RowsWriter], points: SafePoints, only: int | None
+    ) -> None:
+        """Encode a table from the latest safe point on, and write each row where it was dealt to.
+
+        Parameters
+        ----------
+        place : int, the number of the table, of those that are encoded one after the other
+        only : int or None, the part that all its rows are in
+        """
+        latest = points.latest if points.latest.get("place") == place else {}
+        if points.latest.get("place", place) > place:
+            tell_again(points.latest["told"][place])
+            return
+        told = list(points.latest.get("told", []))
+        first: int = latest.get("first", 0)
+        unknown = UnknownValues(self.encoder, latest.get("unknown"))
+
+        def keep(place: int, **more: Any) -> None:
+            parts = {_PARTS[number]: writer.flush() for number, writer in writers.items()}
+            points.keep({"place": place, "told": told, **more, **parts})
+
+        whole = True
         rows = self.survey.rows if only is None else source.num_rows
-        for batch in self.table.watch(labelled_batches(source, self.target.name, {}), rows, "encoding"):
-            encoded = self.encoder.transform(batch, first_row=first, reading=reading)
-            unknown.observe(encoded, batch, first)
-            codes = self._targets(batch.column(self.target.name), source, first)
-            weight = np.ones(len(codes))
-            if self.table.weight is not None:
-                column = pa.chunked_array([batch.column(self.table.weight)])
-                weight = weights_in(column, self.table.weight, reading or PLAIN, first_row=first)
-            weight = weight if self.per_class is None else weight * self.per_class[codes]
-            if only is None:
-                column = None if by is None else batch.column(by.column)
-                dealt = self.survey.dealing.deal(column, source, self.survey.schema, first, batch.num_rows)
-                parts, folds = dealt.parts, dealt.folds
-            else:
-                parts, folds = np.full(len(codes), only), np.zeros(len(codes), np.uint8)
-            numbers = np.arange(first, first + batch.num_rows)
-            first += batch.num_rows
-            for number, writer in writers.items():
-                own = parts == number
-                if number == TRAIN:
-                    own &= (weight > 0) & kept_negatives(numbers, codes, self.negative_rate, self.table.seed)
-                kept = np.flatnonzero(own)
-                whole = len(kept) == len(codes)
-                own_rows = encoded if whole else encoded.take(torch.from_numpy(kept))
-                writer.add(own_rows, codes[kept], weight[kept], folds[kept], numbers[kept])
-        unknown.warn()
+        batches = _after(first, labelled_batches(source, self.target.name, {}))
+        what = "encoding" if not first else f"encoding, from row {first:,} on"
+        try:
+            for batch in self.table.watch(batches, rows if rows is None else rows - first, what):
+                whole = False
+                encoded = self.encoder.transform(batch, first_row=first, reading=source.reading)
+                unknown.observe(encoded, batch, first)
+                dealt = self._dealt(batch, source, first, only)
+                self._add(encoded, dealt, first, writers if only is None else {only: writers[only]})
+                first += batch.num_rows
+                whole = True
+                if points.is_due:
+                    keep(place, first=first, unknown=unknown.state())
+        except BaseException:
+            if whole and first > latest.get("first", 0):
+                with suppress(OSError):
+                    keep(place, first=first, unknown=unknown.state())
+            raise
+        with noted() as sentences:
+            unknown.warn()
+        told.append(sentences)
+        keep(place + 1)
+        points.latest = {"place": place + 1, "told": told}
+
+    def _dealt(self, batch: pa.RecordBatch, source: Source, first: int, only: int | None) -> "_Dealt":
+        """Return the targets and weights of some rows, and where they are dealt to."""
+        codes = self._targets(batch.column(self.target.name), source, first)
+        weight = np.ones(len(codes))
+        if self.table.weight is not None:
+            column = pa.chunked_array([batch.column(self.table.weight)])
+            weight = weights_in(column, self.table.weight, source.reading or PLAIN, first_row=first)
+        weight = weight if self.per_class is None else weight * self.per_class[codes]
+        if only is not None:
+            return _Dealt(codes, weight, np.full(len(codes), only, np.uint8), np.zeros(len(codes), np.uint8))
+        by = self.survey.dealing.by
+        column = None if by is None else batch.column(by.column)
+        dealt = self.survey.dealing.deal(column, source, self.survey.schema, first, batch.num_rows)
+        return _Dealt(codes, weight, dealt.parts, dealt.folds)
+
+    def _add(self, encoded: Batch, dealt: "_Dealt", first: int, writers: dict[int, RowsWriter]) -> None:
+        """Write some rows, of which the first has this number, each in its part."""
+        numbers = np.arange(first, first + len(encoded))
+        for number, writer in writers.items():
+            own = dealt.parts == number
+            if number == TRAIN:
+                kept = kept_negatives(numbers, dealt.codes, self.negative_rate, self.table.seed)
+                own &= (dealt.weight > 0) & kept
+            rows = np.flatnonzero(own)
+            own_rows = encoded if len(rows) == len(numbers) else encoded.take(torch.from_numpy(rows))
+            writer.add(own_rows, dealt.codes[rows], dealt.weight[rows], dealt.folds[rows], numbers[rows])
 
     def _targets(self, column: pa.Array, source: Source, first: int) -> NDArray[Any]:
         try:
@@ -237,6 +283,23 @@ class _Pieces:
             if first == 0:
                 raise
             raise TargetError(f"{error} Rows are counted from row {first:,} there.") from None
+
+
+class _Dealt(NamedTuple):
+    """Of some rows the targets, weights, parts and folds."""
+
+    codes: NDArray[Any]
+    weight: NDArray[np.float64]
+    parts: NDArray[np.uint8]
+    folds: NDArray[np.uint8]
+
+
+def _after(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Give the rows after the first so many."""
+    for batch in batches:
+        if rows < batch.num_rows:
+            yield batch.slice(rows)
+        rows = max(0, rows - batch.num_rows)
 
 
 def _opened(folder: Path, config: Config, started: float, *, reused: bool) -> Streamed:

@@ -73,7 +73,11 @@ class DataFile:
     def fingerprint(self) -> str:
         """A digest of the paths, sizes and times of the file, or of all files below the folder."""
         asked = pafs.FileSelector(self.path, recursive=True) if self.is_folder else [self.path]
-        infos = sorted((i.path, i.size, i.mtime_ns) for i in self.filesystem.get_file_info(asked) if i.is_file)
+        is_local = isinstance(self.filesystem, pafs.LocalFileSystem)  # whose paths may be those of a working directory
+        infos = sorted(
+            (str(Path(i.path).absolute()) if is_local else i.path, i.size, i.mtime_ns)
+            for i in self.filesystem.get_file_info(asked) if i.is_file
+        )  # fmt: skip
         return hashlib.sha256(repr(infos).encode()).hexdigest()
 
     @property

@@ -51,6 +51,7 @@ class Source:
     num_rows : int or None, where it is known
     reading : Reading or None, how its text is read; None: as that of the training table
     fingerprint : str, the same only of the same files with the same sizes and times; of a table in memory its own
+    is_lasting : bool, whether another process that opens the table finds the same fingerprint
     skipped : tuple of str, what is wrong with files that were left out
     """
 
@@ -68,6 +69,7 @@ class Source:
         self.num_rows = reader.num_rows
         self.reading = reading
         self.skipped = skipped
+        self.is_lasting = fingerprint is not None
         self.fingerprint = uuid.uuid4().hex if fingerprint is None else fingerprint
         self._reader = reader
         self._most_rows: int | None = None  # that are read; None: all
