@@ -64,7 +64,6 @@ def test_a_run_learns_on_and_says_what_was_new(shop: Path, capsys: pytest.Captur
         (["later.csv", "--from", "run", "--as-of", "soon"], "as_of is 'soon': give a day as 2024-03-01"),
         (["later.csv", "--from", "run", "--as-of", "2024-02-01"], "rows are of 2024-02-01, but the model has learned"),
         (["later.csv", "--from", "run", "--half-life", "0"], "half_life is 0.0: give a number of days above 0"),
-        (["later.csv", "--from", "run", "--stream"], "leave out --stream"),
         (["later.csv", "--from", "run", "--dry-run"], "leave out --from"),
         (["few.csv", "--from", "run"], "lacks 1 of the "),
         (["odd.csv", "--from", "run"], "1 of 200 labels were not seen in training"),
@@ -85,6 +84,17 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(
     assert sentence in said
     assert len(said.strip().splitlines()) == 1
     assert not (shop / "next").exists()
+
+
+def test_rows_on_disk_are_learned_from(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["train", "later.csv", "--from", "run", "--as-of", "2024-03-20", "--no-report", "--stream"]
+    assert main([*asked, "--out", "next"]) == 0
+    assert "new values: town 1" in capsys.readouterr().out
+    assert main([*asked, "--out", "again"]) == 0
+    said = capsys.readouterr()
+    assert "found, encoded before" in said.out + said.err
+    assert (shop / "next/weights.safetensors").read_bytes() == (shop / "again/weights.safetensors").read_bytes()
+    assert main(["evaluate", "next", "later.csv"]) == 0
 
 
 def test_an_interrupted_one_goes_on_to_the_same_weights(

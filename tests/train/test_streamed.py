@@ -21,6 +21,7 @@ from attfm.data.folds import Folds, Grouping
 from attfm.data.sources.source import open_source
 from attfm.data.survey import StreamedTable
 from attfm.errors import ConfigError, DataError, TargetError
+from attfm.train.continued import Continuation, day_of, day_told
 from attfm.train.fit import fit_prepared
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared
@@ -37,8 +38,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attfm.data.sources.source.MAX_BATCH_ROWS", 700)
 
 
-def table(folder: Path, task: str = "binary", *, rows: int = 3000, **more: Any) -> Path:
-    columns, score = shop(rows)
+def table(folder: Path, task: str = "binary", *, rows: int = 3000, seed: int = 0, **more: Any) -> Path:
+    columns, score = shop(rows, seed=seed)
     columns["bought"] = labels(task, score)
     columns["day"] = np.random.default_rng(4).integers(0, 50, rows)
     columns["weight"] = np.random.default_rng(5).integers(1, 4, rows).astype(float)
@@ -47,9 +48,12 @@ def table(folder: Path, task: str = "binary", *, rows: int = 3000, **more: Any) 
     return path
 
 
-def prepared(path: Path, cache: Path, config: Config | None = None, **options: Any) -> Streamed:
+def prepared(
+    path: Path, cache: Path, config: Config | None = None, *, continued: Continuation | None = None, **options: Any
+) -> Streamed:
     usual = {"target": "bought", "weight": None, "valid": 0.2, "test": 0.2, "seed": 7, **options}
-    return prepare_streamed(StreamedTable(open_source(str(path)), cache=cache, **usual), config or Config())
+    streamed = StreamedTable(open_source(str(path)), cache=cache, **usual)
+    return prepare_streamed(streamed, config or Config(), continued=continued)
 
 
 class _AsDealt(Grouping):
@@ -104,6 +108,34 @@ def test_rates_and_memory_are_those_of_rows_in_memory(tmp_path: Path, task: str,
     np.testing.assert_array_equal(wanted.pairs.known.rows, found.pairs.known.rows)
     assert (wanted.pairs.known.bins != found.pairs.known.bins).mean() < 1e-3
     assert wanted.data.train.statistics.seen.equal(found.data.train.statistics.seen)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_statistics_of_a_model_that_learns_on_are_those_of_rows_in_memory(tmp_path: Path, task: str) -> None:
+    config = Config.parse({"model": {"memory_pairs": 3}, "train": {"rate_levels": 5, "epochs": 1, "refit": False}})
+    first = prepared(table(tmp_path, task), tmp_path / "cache", config).prepared
+    model = fit_prepared(first, config, None, facts=None, measured=False).model
+    continued = Continuation.of(model, half_life=10, as_of=day_told(day_of(model.facts.as_of) + 10))
+    (tmp_path / "later").mkdir()
+    later = table(tmp_path / "later", task, rows=2000, seed=3)
+    streamed = prepared(later, tmp_path / "cache", config, continued=continued).prepared
+    assert streamed.start is not None
+    start = streamed.start.one.machine
+    wanted = enrich(in_memory(streamed), streamed.encoder, config, start=start)
+    found = enrich(streamed.data, streamed.encoder, config, start=start)
+    assert wanted is not None
+    assert found is not None
+    for part in ("train", "valid"):
+        for one, other in zip(rows_of(wanted, part), rows_of(found, part), strict=True):
+            assert one.shape == other.shape
+            assert (one != other).mean() < (2e-3 if task == "regression" else 1e-3)
+    np.testing.assert_allclose(wanted.sums.total, found.sums.total, rtol=1e-6)
+    assert wanted.sums.rates.keys() == found.sums.rates.keys() != set()
+    for f, rates in wanted.sums.rates.items():
+        np.testing.assert_allclose(rates.columns, found.sums.rates[f].columns, rtol=1e-5, atol=1e-6)
+    assert wanted.sums.pairs.keys() == found.sums.pairs.keys()
+    for pair, sums in wanted.sums.pairs.items():
+        np.testing.assert_allclose(sums.columns, found.sums.pairs[pair].columns, rtol=1e-5, atol=1e-6)
 
 
 def test_a_row_changes_nothing_of_its_own_statistics(tmp_path: Path) -> None:

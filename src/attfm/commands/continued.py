@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from attfm.commands.asked import Asked
-from attfm.errors import ConfigError
 from attfm.model.facts import RunFacts
 from attfm.model.run_folder import load_model
 from attfm.train.continued import Continuation
@@ -13,8 +12,6 @@ def continuation_of(asked: Asked) -> Continuation | None:
     """Return the model that learns on, and how; None where a new one is asked for."""
     if asked.from_run is None:
         return None
-    if asked.stream:
-        raise ConfigError("A model that learns on keeps its rows in memory: leave out --stream, or give fewer rows.")
     return Continuation.of(
         load_model(asked.from_run), half_life=asked.half_life, evict_unseen=asked.evict_unseen, as_of=asked.as_of,
         refit_bins=asked.refit_bins,

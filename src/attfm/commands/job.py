@@ -50,6 +50,10 @@ class Job:
         self.output.table(("column", "kind", "type", "values", "missing", "why"), schema.rows(), right=(4,))
         self.output.say()
 
+    def show_rows(self, rows: int) -> None:
+        """Print from which rows a run learns on."""
+        self.output.say(f"{self.source.name}: {rows:,} rows, from which {self.asked.from_run} learns on")
+
     def facts(self, rows: int, *, split: str | None = None) -> RunFacts:
         """Return what is known of the run; split : its name, where it is none by fractions."""
         asked = SplitFacts(valid=self.valid.asked, test=self.test.asked, seed=self.seed, by=self.config.train.split)

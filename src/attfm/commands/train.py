@@ -23,7 +23,7 @@ from attfm.data.split import Part
 from attfm.errors import ConfigError
 from attfm.model.bundle import Model
 from attfm.model.run_folder import REPORT, save_model
-from attfm.train.continued import Continuation
+from attfm.train.continued import Continuation, settings_of
 from attfm.train.plan import is_streamed
 
 
@@ -47,12 +47,14 @@ def train(
     valid, test, config = parts_of(asked, config)
     with NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force) as folder, ExitStack() as stack:
         continued = continuation_of(asked)
+        if continued is not None:
+            config = settings_of(continued.model, config)
         source, target = opened(asked, continued)
         kept = None
         if fit_tables is None and (asked.checkpoint_minutes or asked.checkpoint_steps):
             kept = stack.enter_context(Interruptible(folder.path, asked, config, resumed=resumed))
         job = Job(asked, config, output, source, target, valid, test, kept, continued)
-        if fit_tables is None and continued is None and is_streamed(source, config, asked.stream):
+        if fit_tables is None and is_streamed(source, config, asked.stream):
             fitted, page = train_streamed(job, folder.path)
         else:
             fitted, page = train_in_memory(job, fit_tables)

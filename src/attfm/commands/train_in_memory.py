@@ -58,7 +58,7 @@ def read_tables(job: Job) -> Tables:
         schema = job.continued.model.schema
         table = LabelledTable(source, column_of(source, job.target), weights_of(source, schema.weight))
         grouping = BY_CHANCE if by is None else grouping_in(source, schema, by)
-        job.output.say(f"{source.name}: {len(table.labels):,} rows, from which {asked.from_run} learns on")
+        job.show_rows(len(table.labels))
     valid_table, test_table = (
         None if part.data is None else labelled_table(part.data, asked.reading, schema)
         for part in (job.valid, job.test)

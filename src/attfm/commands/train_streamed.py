@@ -26,7 +26,10 @@ def train_streamed(job: Job, run: Path) -> tuple[Fitted, str | None]:
     cache = run.parent / _CACHE if asked.cache is None else Path(asked.cache).expanduser()
     streamed = _encoded(job, streamed_table(job, cache, Passes(output)))
     prepared = streamed.prepared
-    job.show(prepared.schema, streamed.rows)
+    if job.continued is None:
+        job.show(prepared.schema, streamed.rows)
+    else:
+        job.show_rows(streamed.rows)
     output.say(_describe(job, streamed))
     facts = job.facts(streamed.rows)
     fitted = job.watched(lambda observer: fit_prepared(prepared, config, observer, facts=facts, measured=True))
@@ -36,9 +39,9 @@ def train_streamed(job: Job, run: Path) -> tuple[Fitted, str | None]:
 def _encoded(job: Job, table: StreamedTable) -> Streamed:
     """Encode the rows, or find them; where that ends early, say what is kept of it and how to go on."""
     try:
-        return prepare_streamed(table, job.config)
+        return prepare_streamed(table, job.config, continued=job.continued)
     except BaseException as error:
-        if is_begun(table, job.config):
+        if is_begun(table, job.config, job.continued):
             how = "the same command" if job.kept is None else f"attfm train --resume {shlex.quote(str(job.kept.run))}"
             told = f"What was done is kept in {table.cache}: {how} goes on."
             if isinstance(error, SourceError):

@@ -1,12 +1,14 @@
 """Learning on: a trained model that knows what new rows bring, and where its machines begin."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -66,6 +68,14 @@ class Continuation:
                 "give a day that is not before it."
             )
         return cls(model, Renewal(before, today, half_life, evict_unseen, refit_bins))
+
+    @property
+    def key(self) -> list[Any]:
+        """What tells one from others, as JSON values, but for the weights, which do not matter to the encoding."""
+        table, sink = self.model.encoder.to_table(), pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return [hashlib.sha256(sink.getvalue()).hexdigest(), self.model.schema.to_json(), asdict(self.renewal)]
 
 
 def day_of(day: str | date | None) -> int:
@@ -267,14 +277,20 @@ def settings_of(model: Model, config: Config) -> Config:
 
     Raises ConfigError where settings differ that it must keep.
     """
+    before, config = _with_chosen(model.config, model), _with_chosen(config, model)
     for section, own in (("data", None), ("model", None), ("train", _FIXED)):
-        was, now = (dict(getattr(of, section)) for of in (model.config, config))
+        was, now = (dict(getattr(of, section)) for of in (before, config))
         for name in was if own is None else own:
             if was[name] != now[name]:
                 raise ConfigError(
                     f"Setting '{name}' is {now[name]!r}, but the model was trained with {was[name]!r}: a model that "
                     "learns on keeps it. Leave it out, or train anew."
                 )
+    return config
+
+
+def _with_chosen(config: Config, model: Model) -> Config:
+    """Return settings with what was chosen in place of "auto"."""
     chosen = model.facts.chosen or {}
     sections = {
         name: getattr(config, name).model_copy(update={

@@ -4,9 +4,10 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ from attfm.data.unknown_values import UnknownValues
 from attfm.errors import CacheError, DataError, RunFolderError, TargetError
 from attfm.model.task import Task, task_of
 from attfm.train.begun import KEPT, Begun, begun_of, noted, tell_again
+from attfm.train.continued import Continuation, Start, started
 from attfm.train.prepare import Prepared, check_all_classes, check_negative_rate, finer
 from attfm.train.safe_point import SafePoints
 from attfm.train.trainer import TrainingData
@@ -57,7 +59,7 @@ class Streamed:
     before: int = 0
 
 
-def prepare_streamed(table: StreamedTable, config: Config) -> Streamed:
+def prepare_streamed(table: StreamedTable, config: Config, *, continued: Continuation | None = None) -> Streamed:
     """Encode a table into a folder of its cache, in three passes, or find it there.
 
     What was encoded from the same files, by the same settings and the same version of attfm, is taken again once its
@@ -65,39 +67,44 @@ def prepare_streamed(table: StreamedTable, config: Config) -> Streamed:
     is not made again, and the last one goes on from its latest safe point, to the same bits. Two processes that encode
     the same at a time do not see each other: the first to be done has its folder kept.
 
+    Parameters
+    ----------
+    continued : Continuation or None, a model that learns on from the table: its columns, its target and its encoder,
+        with what is new in the rows, are taken
+
     Raises
     ------
     DataError, ConfigError : bad columns, labels, weights or settings, each with its sentence
     RunFolderError : the cache can't be written
     """
-    started = time.perf_counter()
-    folder = table.cache / _key(table, config)
+    began = time.perf_counter()
+    folder = table.cache / _key(table, config, continued)
     reused = folder.is_dir()
     if reused:
         try:
-            return _opened(folder, config, started, reused=True)
+            return _opened(folder, config, began, continued, reused=True)
         except (CacheError, RunFolderError, OSError, ValueError, KeyError, pa.ArrowException):
             shutil.rmtree(folder)  # damaged, or half removed: it is made anew
     lasting = all(part.is_lasting for part in (table.source, table.valid, table.test) if isinstance(part, Source))
     try:
         with Begun(table.cache, folder.name, lasting=lasting) as begun:
-            before = _write(table, config, begun)
+            before = _write(table, config, begun, continued)
             begun.finish()
     except OSError as error:
-        kept = " What was done is kept there." if is_begun(table, config) else ""
+        kept = " What was done is kept there." if is_begun(table, config, continued) else ""
         raise RunFolderError(
             f"The cache '{table.cache}' can't be written ({error.strerror or error}): make room there, or choose "
             f"another folder.{kept}"
         ) from error
-    return replace(_opened(folder, config, started, reused=False), before=before)
+    return replace(_opened(folder, config, began, continued, reused=False), before=before)
 
 
-def is_begun(table: StreamedTable, config: Config) -> bool:
+def is_begun(table: StreamedTable, config: Config, continued: Continuation | None = None) -> bool:
     """Return whether the cache has a part of the encoding, which `prepare_streamed` goes on with."""
-    return bool(begun_of(table.cache, _key(table, config)))
+    return bool(begun_of(table.cache, _key(table, config, continued)))
 
 
-def _key(table: StreamedTable, config: Config) -> str:
+def _key(table: StreamedTable, config: Config, continued: Continuation | None) -> str:
     """Return the name of the folder of what these settings make of these files."""
     asked = {
         "attfm": version("attfm"), "target": table.target, "weight": table.weight, "seed": table.seed,
@@ -106,27 +113,34 @@ def _key(table: StreamedTable, config: Config) -> str:
         "reading": None if table.source.reading is None else table.source.reading.model_dump(mode="json"),
         "train": [config.train.task, config.train.split, config.train.class_weight, config.train.seed,
                   config.train.negative_rate],
+        "continued": None if continued is None else continued.key,
     }  # fmt: skip
     text = json.dumps(asked, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _write(table: StreamedTable, config: Config, begun: Begun) -> int:
+def _write(table: StreamedTable, config: Config, begun: Begun, continued: Continuation | None) -> int:
     """Read the table three times: for its columns, for what the encoder learns, and to encode it.
 
     What the folder has of an interrupted training is not read again; returns how many rows that had encoded.
     """
     folder, seed = begun.folder, config.train.seed
     survey = Survey.from_table(begun.once(_SURVEY, lambda: Survey.of(table, config).to_table()), config)
-    target = Target.fit(survey.labels, task=config.train.task, name=table.target).as_written(survey.written)
-    task, schema = task_of(target), finer(survey.schema, config.data, task_of(target).name)
     per_class = None
-    if config.train.class_weight is not None:
+    if continued is None:
+        target = Target.fit(survey.labels, task=config.train.task, name=table.target).as_written(survey.written)
+        task, schema = task_of(target), finer(survey.schema, config.data, task_of(target).name)
+    else:
+        target, schema, task = continued.model.target, continued.model.schema, task_of(continued.model.target)
+        known = continued.model.facts.class_weights
+        per_class = None if known is None else np.array(known)
+    if continued is None and config.train.class_weight is not None:
         codes = target.encode(survey.labels, table.source.reading or PLAIN)
         per_class = task.class_weights(config.train.class_weight, codes, survey.counts.astype(np.float64))
     check_negative_rate(config, task)
-    learned = begun.once(_VOCABULARY, lambda: _fitted(table, survey, schema, seed).to_table())
-    encoder = Encoder.from_table(schema, learned)
+    fit = partial(Encoder.fit if continued is None else Encoder.counting, schema, seed=seed)
+    learned = begun.once(_VOCABULARY, lambda: _fitted(table, survey, fit).to_table())
+    encoder, _ = _encoder(schema, learned, continued)
     del learned
     pieces = _Pieces(table, survey, schema, encoder, target, task, per_class, config.train.negative_rate)
     points = SafePoints(folder / KEPT / "rows.npz")
@@ -143,7 +157,8 @@ def _write(table: StreamedTable, config: Config, begun: Begun) -> int:
             pieces.write(place, source, writers, points, only)
         if not writers[TRAIN].rows:
             raise TargetError("No rows are left to train on: give more rows, or hold out fewer.")
-        check_all_classes(task, writers[TRAIN].class_totals, config)
+        if continued is None:
+            check_all_classes(task, writers[TRAIN].class_totals, config)
         for writer in writers.values():
             writer.close()
     (folder / _SCHEMA).write_text(schema.to_json())
@@ -153,7 +168,16 @@ def _write(table: StreamedTable, config: Config, begun: Begun) -> int:
     return before
 
 
-def _fitted(table: StreamedTable, survey: Survey, schema: Schema, seed: int) -> Encoder:
+def _encoder(schema: Schema, learned: pa.Table, continued: Continuation | None) -> tuple[Encoder, Start | None]:
+    """Return the encoder, given what one has learned of the training rows, and where a model begins that learns on."""
+    encoder = Encoder.from_table(schema, learned)
+    if continued is None:
+        return encoder, None
+    start = started(continued, encoder)
+    return start.model.encoder, start
+
+
+def _fitted(table: StreamedTable, survey: Survey, fit: Callable[[Iterator[pa.RecordBatch]], Encoder]) -> Encoder:
     """Return the encoder of the training rows."""
     by = survey.dealing.by
 
@@ -167,9 +191,9 @@ def _fitted(table: StreamedTable, survey: Survey, schema: Schema, seed: int) -> 
             yield batch.filter(pa.array(dealt.parts == TRAIN)) if only_training else batch
 
     try:
-        return Encoder.fit(schema, batches(True), seed=seed)
+        return fit(batches(True))
     except DataError:
-        Encoder.fit(schema, batches(False), seed=seed)  # which numbers rows as people find them
+        fit(batches(False))  # which numbers rows as people find them
         raise
 
 
@@ -302,13 +326,13 @@ def _after(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBa
         rows = max(0, rows - batch.num_rows)
 
 
-def _opened(folder: Path, config: Config, started: float, *, reused: bool) -> Streamed:
+def _opened(folder: Path, config: Config, began: float, continued: Continuation | None, *, reused: bool) -> Streamed:
     """Return the rows of a folder, all of which is read for its checksums where it was there already."""
     schema = Schema.from_json((folder / _SCHEMA).read_text())
     target = Target.from_json((folder / _TARGET).read_text())
     facts = json.loads((folder / _FACTS).read_text())
     with pa.OSFile(str(folder / _VOCABULARY)) as file:
-        encoder = Encoder.from_table(schema, pa.ipc.open_file(file).read_all())
+        encoder, start = _encoder(schema, pa.ipc.open_file(file).read_all(), continued)
     train, valid, test = (
         CachedDataset(CachedRows.open(folder / name, encoder.fields, check=reused)) for name in _PARTS.values()
     )
@@ -319,6 +343,7 @@ def _opened(folder: Path, config: Config, started: float, *, reused: bool) -> St
     per_class = facts["class_weights"]
     prepared = Prepared(
         schema, encoder, target, data, test if len(test) else None,
-        None if per_class is None else np.array(per_class), len(train), time.perf_counter() - started,
+        None if per_class is None else np.array(per_class), len(train), time.perf_counter() - began,
+        start=start,
     )  # fmt: skip
     return Streamed(prepared, int(facts["rows"]), folder, reused)
