@@ -1,6 +1,5 @@
 """A training that is interrupted after any step ends bit for bit where it would have ended."""
 
-import errno
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from attfm.config import Config
 from attfm.data.inference import infer_schema
@@ -136,19 +137,19 @@ def test_a_full_disk_is_told_and_what_was_written_stays(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, written = CASES[case], 0
-    watch, write = Killer(), Path.write_bytes
+    watch, save = Killer(), save_file
     whole = state_of(None, settings, killer=watch)
 
-    def full(path: Path, content: bytes) -> int:
+    def full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         nonlocal written
         written += 1
+        save(tensors, path, metadata)
         if written > 4:
-            write(path, content[:100])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, content)
+            path.write_bytes(path.read_bytes()[:100])
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", full)
+        patched.setattr("attfm.train.checkpoint.save_file", full)
         with pytest.raises(RunFolderError, match=r"No space left on device.*make room"):
             state_of(tmp_path, settings, killer=Killer())
     assert len(list(tmp_path.iterdir())) == 2  # nothing half-written

@@ -23,7 +23,7 @@ from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
 from attfm.data.target import Target
 from attfm.errors import AttfmError, RunFolderError
-from attfm.files import finite, sha256
+from attfm.files import finite, sha256, system_errors
 from attfm.model.bundle import Model, build_ensemble, build_module
 from attfm.model.calibration import Calibration
 from attfm.model.card import model_card
@@ -79,7 +79,8 @@ def save_model(model: Model, folder: str | Path, *, report: str | None = None) -
     except OSError as error:
         raise RunFolderError(f"Can't write the run folder '{path}': {error.strerror}. Choose another.") from None
     try:
-        _write(model, part, report)
+        with system_errors():
+            _write(model, part, report)
         _check_readable(part, path)
         part.chmod(0o777 & ~_umask())
         if path.exists():

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from attfm.errors import ConfigError, RunFolderError
-from attfm.files import written_whole
+from attfm.files import sha256, system_errors, written_whole
 from attfm.train.observer import Observer
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Checkpoints(Observer):
         self._folder, self._seconds, self._steps, self._keep = folder, seconds, steps, keep
         self._number, self._since, self._written = 0, 0, time.monotonic()
         self._identity = ""
-        self._ended: dict[str, bytes] = {}  # results that the next checkpoint writes too
+        self._ended: dict[str, State] = {}  # results that the next checkpoint writes too
 
     def on_start(self, trainer: "Trainer") -> None:
         """Give a training that is about to begin what was kept of it."""
@@ -69,23 +69,24 @@ class Checkpoints(Observer):
         due = self._seconds and time.monotonic() - self._written >= self._seconds
         if due or (self._steps and self._since >= self._steps):
             place = trainer.place
-            self._write({f"{self._number:04d}-{place[0]:06d}-{place[1]:08d}": self._packed(trainer.state_dict())})
+            self._write({f"{self._number:04d}-{place[0]:06d}-{place[1]:08d}": self._signed(trainer.state())})
             self._forget()
 
     def on_end(self, trainer: "Trainer") -> None:
         """Keep the result of a training until the next checkpoint is written."""
-        self._ended[f"{self._number:04d}-ended"] = self._packed(trainer.result())
+        self._ended[f"{self._number:04d}-ended"] = self._signed(trainer.result())
 
-    def _packed(self, state: State) -> bytes:
-        return _pack({**state, "identity": self._identity})
+    def _signed(self, state: State) -> State:
+        return {**state, "identity": self._identity}
 
-    def _write(self, files: Mapping[str, bytes]) -> None:
+    def _write(self, states: Mapping[str, State]) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for name, content in {**self._ended, **files}.items():
-                digest = hashlib.sha256(content).hexdigest()[:16]
-                with written_whole(self._folder / f"{name}-{digest}.safetensors") as path:
-                    path.write_bytes(content)
+            for name, state in {**self._ended, **states}.items():
+                whole = self._folder / f"{name}.whole"  # no checkpoint yet: its checksum is not in its name
+                with written_whole(whole) as path:
+                    _save(state, path)
+                whole.rename(self._folder / f"{name}-{sha256(whole)[:16]}.safetensors")
         except OSError as error:
             raise RunFolderError(
                 f"A checkpoint can't be written into '{self._folder}' ({error.strerror}): make room there. Those "
@@ -128,27 +129,31 @@ def _identity(trainer: "Trainer") -> str:
     return digest.hexdigest()
 
 
-def _pack(state: State) -> bytes:
-    """Return a state of dictionaries, lists, numbers and tensors as one safetensors file."""
+def _save(state: State, path: Path) -> None:
+    """Write a state of dictionaries, lists, numbers and tensors as one safetensors file, from where the tensors lie."""
     tensors: dict[str, Tensor] = {}
+    names: dict[tuple[Any, ...], str] = {}  # what several parts of the state share is written once
 
     def plain(value: Any) -> Any:
         if isinstance(value, Tensor):
-            name = str(len(tensors))
-            tensors[name] = value.detach().cpu().clone().contiguous()
-            return _TENSOR + name
+            tensor = value.detach().cpu().contiguous()
+            place = (tensor.data_ptr(), tensor.shape, tensor.dtype) if tensor.numel() else (id(value),)
+            if place not in names:
+                names[place] = str(len(tensors))
+                tensors[names[place]] = tensor
+            return _TENSOR + names[place]
         if isinstance(value, Mapping):
             return {str(key): plain(item) for key, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
     text = json.dumps(plain(state))  # with Infinity, which Python's own reader knows
-    return save(tensors, {"state": text})
+    with system_errors():
+        save_file(tensors, path, {"state": text})
 
 
 def _read(file: Path) -> State | None:
     """Return the state in a file, or None where its bytes are not those that were written."""
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest()[:16] != file.stem.rpartition("-")[2]:
+    if sha256(file)[:16] != file.stem.rpartition("-")[2]:
         return None
     try:
         with safe_open(file, "pt") as opened:

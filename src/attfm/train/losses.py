@@ -154,7 +154,7 @@ class Penalties:
 
     def state_dict(self) -> list[Tensor]:
         """Return the strengths that fields have of their own."""
-        return [smoothness.factors.clone() for smoothness in self._smoothed]
+        return [smoothness.factors for smoothness in self._smoothed]
 
     def load_state_dict(self, state: list[Tensor]) -> None:
         """Go on from where `state_dict` was taken."""

@@ -113,7 +113,7 @@ class Optimizer:
         self._method.step(noise=noise)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the moments of all parameters."""
+        """Return the moments of all parameters, as they are: a later step changes them."""
         return {"dense": self._method.state_dict(), "lazy": [table.state_dict() for table in self.lazy]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -138,7 +138,10 @@ class ParameterAverage:
 
     def __init__(self, module: FactorizationMachine, steps: float, lazy: Sequence[LazyTable] = ()) -> None:
         # Of one step it is the parameters themselves: nothing of the old value is kept.
-        self._averaged = copy.deepcopy(module) if steps > 1 else module
+        # What a state does not hold is never changed, and may be large.
+        lasting = {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+        shared = {id(buffer): buffer for buffer in module.buffers() if id(buffer) not in lasting}
+        self._averaged = copy.deepcopy(module, shared) if steps > 1 else module
         self._source = module
         self._keep = 1 - 1 / max(steps, 1.0)
         self._updates = 0
@@ -179,10 +182,10 @@ class ParameterAverage:
             rows.keep = self._next_keep()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averages and how many steps they are of."""
+        """Return the averages, as they are (a later step changes them), and how many steps they are of."""
         # As they are: to bring rows up to date would round them.
-        averages = None if self._averaged is self._source else copy.deepcopy(self._averaged.state_dict())
-        rows = [{"log_factors": of.log_factors, "seen": of.seen.clone()} for of in self._rows]
+        averages = None if self._averaged is self._source else self._averaged.state_dict()
+        rows = [{"log_factors": of.log_factors, "seen": of.seen} for of in self._rows]
         return {"updates": self._updates, "averages": averages, "rows": rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

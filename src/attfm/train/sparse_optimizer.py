@@ -35,8 +35,8 @@ class Stateful:
     _state: tuple[str, ...] = ()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the state."""
-        return {name: copy.deepcopy(getattr(self, name)) for name in self._state}
+        """Return the state as it is: a later step changes it."""
+        return {name: getattr(self, name) for name in self._state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""

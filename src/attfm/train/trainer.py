@@ -294,22 +294,27 @@ class Trainer:
             torch.set_num_threads(threads)
 
     def result(self) -> dict[str, Any]:
-        """Return what has come of a training that is done: the history, and the parameters to keep."""
-        return {"history": self._history(), "best": {"parameters": copy.deepcopy(self._best), "loss": self._best_loss}}
+        """Return what has come of a training that is done: the history, and the parameters to keep, as they are."""
+        return {"history": self._history(), "best": {"parameters": self._best, "loss": self._best_loss}}
 
     def _history(self) -> dict[str, Any]:
         return {**asdict(self.history), "epochs": [asdict(epoch) for epoch in self.history.epochs]}
 
     def state_dict(self) -> dict[str, Any]:
+        """Return a copy of all that training goes on from, see `state`."""
+        return copy.deepcopy(self.state())
+
+    def state(self) -> dict[str, Any]:
         """Return all that training goes on from: parameters, optimiser, average, history, best epoch, random states.
 
-        Within an epoch it holds how far that has come too. Nothing is changed, not even a rounding.
+        They are as they stand: a later step changes them, and to write them takes no memory. Within an epoch it holds
+        how far that has come too. Nothing is changed, not even a rounding.
         """
         within = self._place is not None
         return {
             **self.result(),
             "place": None if self._place is None else asdict(self._place),
-            "module": copy.deepcopy(self.module.state_dict()),
+            "module": self.module.state_dict(),
             "noise": self._noise,
             "penalties": self._penalties.state_dict(),
             "optimizer": self.optimizer.state_dict(),
