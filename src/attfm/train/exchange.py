@@ -117,7 +117,7 @@ class Gathering(Exchange):
         return buffer[place].to(loss.device), int(buffer[place + 1])
 
     def _gathered_rows(self, numbers: Tensor, values: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
-        """Return the numbers and gradients of the rows that all workers have touched, one worker's after the other's."""
+        """Return the numbers and gradients of the rows that all workers have touched, worker by worker."""
         packed = torch.zeros(max(sizes), 1 + values.shape[1], dtype=torch.int32)
         packed[: len(numbers), 0] = numbers.int().cpu()
         packed[: len(numbers), 1:] = values.contiguous().cpu().view(torch.int32)
@@ -158,7 +158,7 @@ def _touched(module: FactorizationMachine, rows: Batch, tables: list[nn.Paramete
 
 def _set_gradients(tables: list[nn.Parameter], numbers: Tensor, values: Tensor, *, sparse: bool) -> None:
     """Set the gradients of w and V to the sums of the rows that workers have sent; a number may come several times."""
-    for table, own in zip(tables, values.split([table.shape[1] for table in tables], 1), strict=True):
+    for table, own in zip(tables, torch.split(values, [table.shape[1] for table in tables], 1), strict=True):
         if sparse:
             gradient = torch.sparse_coo_tensor(numbers[None], own, table.shape, check_invariants=False)
             distinct, summed = sum_rows(gradient)

@@ -6,8 +6,10 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,18 +20,19 @@ import torch
 from numpy.typing import NDArray
 
 from attfm.config import Config
+from attfm.data.batch import Batch
 from attfm.data.cache import CachedDataset, CachedRows
 from attfm.data.dealing import TEST, TRAIN, VALID, grouping_of_folds, kept_negatives
 from attfm.data.encoder import Encoder
 from attfm.data.rows_writer import RowsWriter
 from attfm.data.schema import Schema
-from attfm.data.sources.source import Source
+from attfm.data.sources.source import NumberedBatch, Source, numbered
 from attfm.data.split_column import split_by
-from attfm.data.survey import StreamedTable, Survey
+from attfm.data.survey import StreamedTable, Survey, unwatched
 from attfm.data.target import Target
 from attfm.data.texts import PLAIN
 from attfm.data.training_table import labelled_batches, weights_in
-from attfm.data.unknown_values import UnknownValues
+from attfm.data.unknown_values import UnknownCounts, UnknownValues
 from attfm.errors import CacheError, DataError, RunFolderError, TargetError
 from attfm.model.task import Task, task_of
 from attfm.train.prepare import Prepared, check_all_classes, check_negative_rate, finer
@@ -37,6 +40,11 @@ from attfm.train.trainer import TrainingData
 
 _PARTS = {TRAIN: "train", VALID: "valid", TEST: "test"}
 _FACTS, _SCHEMA, _TARGET, _VOCABULARY = "facts.json", "schema.json", "target.json", "vocabulary.arrow"
+
+# Gives what a function makes of each batch of a table, in order; None where it can't divide the table.
+OverBatches = Callable[
+    [Source, Callable[[Source], Iterator[pa.RecordBatch]], Callable[[NumberedBatch], Any]], Iterator[Any] | None
+]
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,10 @@ class Streamed:
     reused: bool
 
 
-def prepare_streamed(table: StreamedTable, config: Config) -> Streamed:
+def prepare_streamed(table: StreamedTable, config: Config, over: OverBatches | None = None) -> Streamed:
     """Encode a table into a folder of its cache, in three passes, or find it there.
+
+    over : who encodes the batches of the last pass; None: this process. What is written is the same, byte by byte.
 
     What was encoded from the same files, by the same settings and the same version of attfm, is taken again once its
     checksums are right. Two processes that encode the same at a time do not see each other: the first to be done has
@@ -83,7 +93,7 @@ def prepare_streamed(table: StreamedTable, config: Config) -> Streamed:
             f"The cache '{table.cache}' can't be written: {error.strerror}. Choose another."
         ) from error
     try:
-        _write(table, config, part)
+        _write(table, config, part, over)
         try:
             part.rename(folder)
         except OSError:
@@ -96,6 +106,11 @@ def prepare_streamed(table: StreamedTable, config: Config) -> Streamed:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return _opened(folder, config, started, reused=False)
+
+
+def open_streamed(folder: Path, config: Config) -> Streamed:
+    """Open what `prepare_streamed` has just written; its checksums are not read again."""
+    return _opened(folder, config, time.perf_counter(), reused=False)
 
 
 def _key(table: StreamedTable, config: Config) -> str:
@@ -123,7 +138,7 @@ def _remove_abandoned(cache: Path) -> None:
             pass  # it is somebody else's, and alive
 
 
-def _write(table: StreamedTable, config: Config, part: Path) -> None:
+def _write(table: StreamedTable, config: Config, part: Path, over: OverBatches | None) -> None:
     """Read the table three times: for its columns, for what the encoder learns, and to encode it."""
     survey = Survey.of(table, config)
     target = Target.fit(survey.labels, task=config.train.task, name=table.target).as_written(survey.written)
@@ -142,10 +157,10 @@ def _write(table: StreamedTable, config: Config, part: Path) -> None:
                 weighted=pieces.weighted, folded=number == TRAIN, numbered=number != TRAIN,
             )) for number, name in _PARTS.items()
         }  # fmt: skip
-        pieces.write(table.source, writers)
+        pieces.write(table.source, writers, over)
         for number, other in ((VALID, table.valid), (TEST, table.test)):
             if isinstance(other, Source):
-                pieces.write(other, {number: writers[number]}, only=number)
+                pieces.write(other, {number: writers[number]}, over, only=number)
         if not writers[TRAIN].rows:
             raise TargetError("No rows are left to train on: give more rows, or hold out fewer.")
         check_all_classes(task, writers[TRAIN].class_totals, config)
@@ -181,6 +196,18 @@ def _fitted(table: StreamedTable, survey: Survey, schema: Schema, seed: int) -> 
 
 
 @dataclass(frozen=True)
+class _Piece:
+    """A batch, encoded: of each part the rows, targets, weights, folds and numbers; and its unknown values."""
+
+    rows: dict[int, tuple[Batch, NDArray[Any], NDArray[np.float64], NDArray[np.uint8], NDArray[np.int64]]]
+    unknown: UnknownCounts
+
+
+def _labelled(target: str, source: Source) -> Iterator[pa.RecordBatch]:
+    return labelled_batches(source, target, {})
+
+
+@dataclass(frozen=True)
 class _Pieces:
     """What a batch of the table becomes: rows with their targets, weights and folds, each in its part."""
 
@@ -198,37 +225,50 @@ class _Pieces:
         """Whether rows have weights."""
         return self.table.weight is not None or self.per_class is not None
 
-    def write(self, source: Source, writers: dict[int, RowsWriter], *, only: int | None = None) -> None:
+    def write(
+        self, source: Source, writers: dict[int, RowsWriter], over: OverBatches | None, *, only: int | None = None
+    ) -> None:
         """Encode a table, and write each row where it was dealt to, or all to one part."""
-        first, by, reading = 0, self.survey.dealing.by, source.reading
         unknown = UnknownValues(self.encoder)
         rows = self.survey.rows if only is None else source.num_rows
-        for batch in self.table.watch(labelled_batches(source, self.target.name, {}), rows, "encoding"):
-            encoded = self.encoder.transform(batch, first_row=first, reading=reading)
-            unknown.observe(encoded, batch, first)
-            codes = self._targets(batch.column(self.target.name), source, first)
-            weight = np.ones(len(codes))
-            if self.table.weight is not None:
-                column = pa.chunked_array([batch.column(self.table.weight)])
-                weight = weights_in(column, self.table.weight, reading or PLAIN, first_row=first)
-            weight = weight if self.per_class is None else weight * self.per_class[codes]
-            if only is None:
-                column = None if by is None else batch.column(by.column)
-                dealt = self.survey.dealing.deal(column, source, self.survey.schema, first, batch.num_rows)
-                parts, folds = dealt.parts, dealt.folds
-            else:
-                parts, folds = np.full(len(codes), only), np.zeros(len(codes), np.uint8)
-            numbers = np.arange(first, first + batch.num_rows)
-            first += batch.num_rows
-            for number, writer in writers.items():
-                own = parts == number
-                if number == TRAIN:
-                    own &= (weight > 0) & kept_negatives(numbers, codes, self.negative_rate, self.table.seed)
-                kept = np.flatnonzero(own)
-                whole = len(kept) == len(codes)
-                own_rows = encoded if whole else encoded.take(torch.from_numpy(kept))
-                writer.add(own_rows, codes[kept], weight[kept], folds[kept], numbers[kept])
+        own = replace(self, table=replace(self.table, watch=unwatched))
+        encode = partial(own.encoded, source, None if only is None else {only})
+        read = partial(_labelled, self.target.name)
+        pieces = None if over is None else over(source, read, encode)
+        if pieces is None:
+            pieces = map(encode, numbered(self.table.watch(read(source), rows, "encoding")))
+        for piece in pieces:
+            unknown.add(piece.unknown)
+            for number, rows_of_part in piece.rows.items():
+                writers[number].add(*rows_of_part)
         unknown.warn()
+
+    def encoded(self, source: Source, only: Container[int] | None, numbered: NumberedBatch) -> "_Piece":
+        """Encode a batch; only : the part that all rows go to, or None for those that they are dealt to."""
+        first, batch = numbered
+        by, reading = self.survey.dealing.by, source.reading
+        encoded = self.encoder.transform(batch, first_row=first, reading=reading)
+        unknown = UnknownValues(self.encoder).counted(encoded, batch, first)
+        codes = self._targets(batch.column(self.target.name), source, first)
+        weight = np.ones(len(codes))
+        if self.table.weight is not None:
+            column = pa.chunked_array([batch.column(self.table.weight)])
+            weight = weights_in(column, self.table.weight, reading or PLAIN, first_row=first)
+        weight = weight if self.per_class is None else weight * self.per_class[codes]
+        column = None if by is None or only is not None else batch.column(by.column)
+        dealt = self.survey.dealing.deal(column, source, self.survey.schema, first, batch.num_rows)
+        numbers = np.arange(first, first + batch.num_rows)
+        rows = {}
+        for part in _PARTS:
+            own = dealt.parts == part if only is None else np.full(len(codes), part in only)
+            if part == TRAIN:
+                own &= (weight > 0) & kept_negatives(numbers, codes, self.negative_rate, self.table.seed)
+            kept = np.flatnonzero(own)
+            if len(kept):
+                own_rows = encoded if len(kept) == len(codes) else encoded.take(torch.from_numpy(kept))
+                folds = dealt.folds[kept] if only is None else np.zeros(len(kept), np.uint8)
+                rows[part] = own_rows, codes[kept], weight[kept], folds, numbers[kept]
+        return _Piece(rows, unknown)
 
     def _targets(self, column: pa.Array, source: Source, first: int) -> NDArray[Any]:
         try:
