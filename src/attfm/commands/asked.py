@@ -14,6 +14,7 @@ class Asked:
     cache : folder under which encoded rows are kept that do not fit in memory; None: beside the run
     skip_bad_files : whether files of a set that can't be read are left out
     query : which rows of a database, where `data` is the URI of one
+    workers, address : how many workers of Ray train, 0: this process does; and where their cluster is
     """
 
     data: str
@@ -32,3 +33,5 @@ class Asked:
     cache: str | None = None
     skip_bad_files: bool = False
     query: str | None = None
+    workers: int = 0
+    address: str | None = None

@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import threading
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from attfm.errors import AttfmError, CacheError, ConfigError, TrainingError
 from attfm.files import written_whole
 from attfm.model.bundle import Model
 from attfm.model.facts import RunFacts
+from attfm.model.modules import FactorizationMachine
 from attfm.model.run_folder import load_model, save_model
 from attfm.train.checkpoint import Checkpoints
 from attfm.train.cluster import processors_of_worker
@@ -22,7 +26,7 @@ from attfm.train.observer import Epoch, Observer, Together
 from attfm.train.refit import train
 from attfm.train.streamed import open_streamed
 
-_TRAINED, _FAILED, _TRAFFIC = "trained", "failed.json", "traffic.json"
+_TRAINED, _FAILED, _TRAFFIC, _EPOCHS = "trained", "failed.json", "traffic.json", "epochs.jsonl"
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,10 @@ class _Followed(Checkpoints):
         """Leave it to the first worker."""
 
 
-def fit_distributed(ray: Any, workers: int, fit: DistributedFit) -> Model:
+def fit_distributed(ray: Any, workers: int, fit: DistributedFit, observer: Observer | None = None) -> Model:
     """Train by so many workers of a cluster; where one is lost, all go on from the last checkpoint.
+
+    observer : is told of the epochs
 
     Raises
     ------
@@ -88,7 +94,8 @@ def fit_distributed(ray: Any, workers: int, fit: DistributedFit) -> Model:
         ),
     )  # fmt: skip
     try:
-        trainer.fit()
+        with _told(fit.folder / _EPOCHS, observer):
+            trainer.fit()
         return load_model(fit.folder / _TRAINED)
     except AttfmError:
         raise
@@ -102,7 +109,46 @@ def fit_distributed(ray: Any, workers: int, fit: DistributedFit) -> Model:
         ) from error
     finally:
         shutil.rmtree(notes, ignore_errors=True)
+        (fit.folder / _EPOCHS).unlink(missing_ok=True)
         shutil.rmtree(fit.folder / _TRAINED, ignore_errors=True)
+
+
+class _Epochs(Observer):
+    """Writes down the epochs, for the process that waits for them."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def on_epoch(self, epoch: Epoch, module: FactorizationMachine) -> bool:
+        """Append the epoch."""
+        with self._file.open("a") as stream:
+            stream.write(json.dumps(asdict(epoch)) + "\n")
+        return False
+
+
+@contextmanager
+def _told(file: Path, observer: Observer | None) -> Iterator[None]:
+    """Tell an observer of the epochs that a worker writes into a file, from another thread."""
+    file.write_text("")
+    ended, told = threading.Event(), 0
+
+    def tell() -> None:
+        nonlocal told
+        last = False
+        while observer is not None and not last:
+            last = ended.wait(0.3)
+            lines = file.read_text().split("\n")[:-1]
+            for line in lines[told:]:
+                observer.on_epoch(Epoch(**json.loads(line)), None)  # type: ignore[arg-type]
+            told = len(lines)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _first_line(error: Exception) -> str:
@@ -135,6 +181,8 @@ def _train_part(fit: DistributedFit) -> None:
     prepared = replace(open_streamed(fit.encoded, config).prepared, seconds=fit.preparing)
     kind = _Followed if exchange.rank else Checkpoints
     observers: list[Observer] = [kind(fit.folder, seconds=fit.seconds, steps=fit.steps)]
+    if exchange.rank == 0:
+        observers.append(_Epochs(fit.folder / _EPOCHS))
     if fit.observer is not None:
         observers.append(fit.observer)
     observer = Together(*observers)
@@ -154,6 +202,3 @@ def _on_processors(config: Config) -> Config:
     if config.train.device == "cuda":
         raise ConfigError("Setting 'device' is 'cuda', but workers of Ray train on processors: use 'auto' or 'cpu'.")
     return config.model_copy(update={"train": config.train.model_copy(update={"device": "cpu"})})
-
-
-__all__ = ["DistributedFit", "Epoch", "fit_distributed"]

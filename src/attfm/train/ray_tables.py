@@ -1,14 +1,16 @@
 """Tables that Ray Data reads: a task for each file, actors that work on its batches, and what they give in order."""
 
 import pickle
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from attfm.data.sources.source import NumberedBatch, Source, numbered
+from attfm.data.sources.source import MAX_BATCH_ROWS, NumberedBatch, Source, numbered
 from attfm.errors import AttfmError, TrainingError
 
 Read = Callable[[Source], Iterator[pa.RecordBatch]]
@@ -16,7 +18,9 @@ Work = Callable[[NumberedBatch], Any]
 
 
 def over_batches(ray: Any, workers: int, source: Source, read: Read, make: Callable[[], Work]) -> Iterator[Any] | None:
-    """Yield what actors make of each batch of a table, in the order of its rows; None where it is not files.
+    """Yield what actors make of each batch of a table, in the order of its rows.
+
+    None where it is not files, or so small that this process is done before an actor has begun.
 
     A batch is a row of Ray Data's, so that it stays as it was read. Few are on their way at a time: who takes them
     slowly holds up those who read.
@@ -33,17 +37,31 @@ def over_batches(ray: Any, workers: int, source: Source, read: Read, make: Calla
     TrainingError : actors were lost and could not be replaced
     """
     parts = source.parts()
-    if not parts:
+    if not parts or (source.num_rows is not None and source.num_rows <= MAX_BATCH_ROWS):
         return None
     return _results(ray, workers, parts, read, make)
 
 
-def worked_by(ray: Any, workers: int, source: Source, read: Read, work: Work) -> Iterator[Any] | None:
-    """Return what `over_batches` does, of work that is at hand."""
-    return over_batches(ray, workers, source, read, partial(_given, work))
+def worked_by(ray: Any, workers: int, folder: Path, source: Source, read: Read, work: Work) -> Iterator[Any] | None:
+    """Return what `over_batches` does, of work that is at hand.
+
+    It may be large, so actors load it from `folder`, which all machines see; an actor that takes a lost one's place too.
+    """
+    file = folder / f"work-{uuid.uuid4().hex[:8]}.part"
+    made = over_batches(ray, workers, source, read, partial(_loaded, file))
+    return None if made is None else _with_file(made, file, work)
 
 
-def _given(work: Work) -> Work:
+def _with_file(made: Iterator[Any], file: Path, work: Work) -> Iterator[Any]:
+    file.write_bytes(pickle.dumps(work, protocol=5))
+    try:
+        yield from made
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _loaded(file: Path) -> Work:
+    work: Work = pickle.loads(file.read_bytes())
     return work
 
 
@@ -56,7 +74,7 @@ def _results(
             _files(ray, parts, read), override_num_blocks=len(parts), num_cpus=0.1
         ).map_batches(
             _Actor, fn_constructor_args=(make,), batch_size=1, batch_format="pyarrow", num_cpus=0.5,
-            compute=ray.data.ActorPoolStrategy(size=workers),
+            compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=workers, max_size=workers),
         )  # fmt: skip
         rows = iter(found.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1))
         while True:
@@ -90,7 +108,7 @@ def _files(ray: Any, parts: list[Source], read: Read) -> Any:
     from ray.data import Datasource, ReadTask
     from ray.data.block import BlockMetadata
 
-    class Files(Datasource):  # type: ignore[misc]
+    class Files(Datasource):  # type: ignore[misc, unused-ignore]
         """A task for each file, in order."""
 
         def estimate_inmemory_data_size(self) -> int | None:
@@ -104,7 +122,7 @@ def _files(ray: Any, parts: list[Source], read: Read) -> Any:
                 first += part.num_rows or 0
             return tasks
 
-    return Files()
+    return Files()  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def _read_file(part: Source, first: int, read: Read) -> Iterator[pa.Table]:
