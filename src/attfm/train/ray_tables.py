@@ -45,7 +45,7 @@ def over_batches(ray: Any, workers: int, source: Source, read: Read, make: Calla
 def worked_by(ray: Any, workers: int, folder: Path, source: Source, read: Read, work: Work) -> Iterator[Any] | None:
     """Return what `over_batches` does, of work that is at hand.
 
-    It may be large, so actors load it from `folder`, which all machines see; an actor that takes a lost one's place too.
+    It may be large, so each actor, also one that takes a lost one's place, loads it from `folder`, which all see.
     """
     file = folder / f"work-{uuid.uuid4().hex[:8]}.part"
     made = over_batches(ray, workers, source, read, partial(_loaded, file))
