@@ -10,7 +10,7 @@ _Engine = Annotated[
     Literal["ray"] | None, typer.Option(rich_help_panel=_PANEL, help="ray: workers of Ray (default: this process)")
 ]
 _Workers = Annotated[
-    int | None, typer.Option(rich_help_panel=_PANEL, min=1, help="with --engine: how many workers (default: 2)")
+    int | None, typer.Option(rich_help_panel=_PANEL, help="with --engine: how many workers, from 1 (default: 2)")
 ]
 _Address = Annotated[
     str | None,
@@ -33,9 +33,11 @@ class EngineOptions:
 
         Raises ConfigError where workers are asked for without an engine, and MissingExtraError where it is absent.
         """
-        if self.engine is None:
-            from attfm.errors import ConfigError
+        from attfm.errors import ConfigError
 
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--workers {self.workers}: give a number of at least 1.")
+        if self.engine is None:
             for name in ("workers", "address"):
                 if getattr(self, name) is not None:
                     raise ConfigError(f"--{name} is of several workers: give --engine ray too.")

@@ -15,6 +15,7 @@ from attfm.commands.train_streamed import streamed_table
 from attfm.config import Config
 from attfm.data.sources.files import table_stem
 from attfm.data.split import Part
+from attfm.errors import ConfigError
 from attfm.train.estimate import (
     SAMPLE_ROWS,
     Sampled,
@@ -33,6 +34,8 @@ from attfm.train.plan import is_streamed
 
 def plan(asked: Asked, config: Config, output: Output) -> None:
     """Print what the training that is asked for will take; nothing of it is begun, and nothing stays on disk."""
+    if asked.workers:
+        raise ConfigError("--dry-run plans a training by this process: leave out --engine ray (docs/scaling.md).")
     valid, test, config = parts_of(asked, config)
     NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force)  # which says where there can be none
     source = open_table(asked.data, asked.reading, query=asked.query, skip_bad_files=asked.skip_bad_files)
