@@ -75,10 +75,10 @@ def test_nobody_at_the_address(address: str, run: str, shop: str, capsys: pytest
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
 def test_somebody_else_at_the_address(run: str, shop: str, capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        address = f"127.0.0.2:{server.getsockname()[1]}"
         assert main(["predict", run, shop, "--engine", "ray", "--address", address]) == 2
-    assert f"attfm: --address {address}: no Ray cluster answered" in capfd.readouterr().err
+    assert f"attfm: --address {address}: no Ray cluster answers" in capfd.readouterr().err
 
 
 @has_ray

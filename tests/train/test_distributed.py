@@ -31,6 +31,7 @@ from tests.train.workers import ROW, Ledger
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'attfm[ray]'")
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
+LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for the address that other machines see
 long = pytest.mark.skipif("ATTFM_LONG_TESTS" not in os.environ, reason="long: make test-ray runs it")
 
 SETTINGS: dict[str, Any] = {
@@ -101,11 +102,11 @@ def test_a_machine_is_lost_and_another_takes_its_place(streamed: Streamed, tmp_p
     from ray.cluster_utils import Cluster
 
     machines = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+        initialize_head=True, head_node_args={"num_cpus": 0, "node_ip_address": LOOPBACK, "include_dashboard": False}
     )
     try:
         for _ in range(3):
-            machines.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+            machines.add_node(num_cpus=1, node_ip_address=LOOPBACK)
         (tmp_path / "ledger").mkdir()
         ledger = Ledger(tmp_path / "ledger", at=(1, 11), machine=True)
         with cluster(2, machines.address) as joined:

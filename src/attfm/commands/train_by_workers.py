@@ -1,5 +1,6 @@
 """Training by several workers of Ray, on rows that are encoded into a cache that all of them read."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -42,13 +43,18 @@ def train_by_workers(job: Job, run: Path) -> tuple[Model, str | None]:
         job.show(streamed.prepared.schema, streamed.rows)
         output.say(describe(job, streamed))
         output.say(f"{asked.workers} workers of Ray, {'on this machine' if asked.address is None else asked.address}")
+        folder = checkpoints_of(run) if job.kept is not None else run.with_name(run.name + ".workers")
         fit = DistributedFit(
-            config, streamed.folder.absolute(), checkpoints_of(run).absolute(), 60 * asked.checkpoint_minutes,
+            config, streamed.folder.absolute(), folder.absolute(), 60 * asked.checkpoint_minutes,
             asked.checkpoint_steps, job.facts(streamed.rows), streamed.prepared.seconds,
         )  # fmt: skip
 
         def fitted(observer: Observer) -> Model:
             return fit_distributed(ray, asked.workers, fit, observer)
 
-        model = job.watched(fitted, writes=False)
+        try:
+            model = job.watched(fitted, writes=False)
+        finally:
+            if job.kept is None:
+                shutil.rmtree(folder, ignore_errors=True)
     return model, page_of(job, model, streamed.prepared) if asked.report else None

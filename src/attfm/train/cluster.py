@@ -3,16 +3,16 @@
 import logging
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from attfm.errors import ConfigError, MissingExtraError, TrainingError
 
 _PATIENCE = 10.0  # seconds for a socket at an address to open
-_JOINING = 60.0  # seconds for what answers there to take this process in
+_ANSWER = 60.0  # seconds for what listens there to show that it is a head of Ray
 
 
 def require_ray() -> Any:
@@ -67,25 +67,27 @@ def _join(ray: Any, workers: int, address: str | None) -> None:
             _node_ip_address="127.0.0.1", runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet,
         )  # fmt: skip
         return
-    unreachable = ConfigError(
-        f"--address {address}: no Ray cluster answered there within {_PATIENCE:.0f} seconds. Give HOST:PORT of its "
-        "head, as 'ray start --head' prints it."
-    )
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
+    _check_answers(ray, address)
+    ray.init(address=address, **quiet)
+
+
+def _check_answers(ray: Any, address: str) -> None:
+    """Raise ConfigError where no head of a cluster answers in time: Ray itself waits for minutes, and may exit."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
         raise ConfigError(f"--address {address} is no address: give HOST:PORT, as 'ray start --head' prints it.")
+    if host in ("localhost", "127.0.0.1", "::1"):  # which Ray takes for the address that other machines see
+        host = ray.util.get_node_ip_address()
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", f"{host}:{port}"]
     try:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
-    except (OSError, OverflowError):
-        raise unreachable from None
-    with ThreadPool(1) as pool:  # something else may listen there, which Ray would wait for
-        joining = pool.apply_async(lambda: ray.init(address=address, **quiet))
-        try:
-            joining.get(_JOINING)
-        except Exception as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            raise unreachable from None
+        # Something else may listen there. It is asked by a process that can be ended.
+        subprocess.run(command, timeout=_ANSWER, check=True, capture_output=True)
+    except (OSError, OverflowError, subprocess.SubprocessError):
+        raise ConfigError(
+            f"--address {address}: no Ray cluster answers at {host}:{port}. Give HOST:PORT of its head, as "
+            "'ray start --head' prints it."
+        ) from None
 
 
 def _quieten(ray: Any) -> None:
