@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from attfm.config import Config
+from attfm.errors import TrainingError
 from attfm.train import trainer
 from attfm.train.exchange import Gathering, exchanging
 from attfm.train.refit import train
@@ -52,6 +53,16 @@ def _work(rank: int, workers: int, folder: Path, case: dict[str, Any]) -> None:
     torch.distributed.destroy_process_group()
 
 
+def _apart(rank: int, workers: int, folder: Path) -> None:
+    store = torch.distributed.FileStore(str(folder / "store"), workers)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=workers)
+    exchange = Gathering()
+    exchange.check_place((1, 2))
+    with pytest.raises(TrainingError, match="found another checkpoint than the others"):
+        exchange.check_place((1, rank))
+    torch.distributed.destroy_process_group()
+
+
 def run(workers: int, folder: Path, case: dict[str, Any]) -> None:
     """Train by so many processes, which are forked: they don't load torch again."""
     processes = [
@@ -63,6 +74,15 @@ def run(workers: int, folder: Path, case: dict[str, Any]) -> None:
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * workers
+
+
+def test_workers_that_begin_at_other_places_are_told(tmp_path: Path) -> None:
+    processes = [multiprocessing.get_context("fork").Process(target=_apart, args=(n, 2, tmp_path)) for n in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 @pytest.mark.parametrize("case", CASES)

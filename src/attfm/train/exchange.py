@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attfm.data.batch import Batch
 from attfm.data.dataset import Examples
+from attfm.errors import TrainingError
 from attfm.model.modules import FactorizationMachine
 from attfm.ops.sparse import distinct_rows, sum_rows
 
@@ -61,6 +62,9 @@ class Exchange:
     def on_all_rows(self, rows: Batch, score: Callable[[Batch], Tensor]) -> Tensor:
         """Return what `score` gives of the rows, of which every worker scores its part: (rows, ...)."""
         return score(rows)
+
+    def check_place(self, place: tuple[int, int]) -> None:
+        """Raise TrainingError where workers would begin at other places of the rows than this one."""
 
 
 class Gathering(Exchange):
@@ -138,6 +142,16 @@ class Gathering(Exchange):
         self._group.all_gather(received, padded)
         parts = [part[: stop - start] for part, (start, stop) in zip(received, places, strict=True)]
         return torch.cat(parts).to(own.device)
+
+    def check_place(self, place: tuple[int, int]) -> None:
+        own = torch.tensor(place)
+        places = [torch.empty_like(own) for _ in range(self.workers)]
+        self._group.all_gather(places, own)
+        if any(not torch.equal(other, own) for other in places):
+            raise TrainingError(
+                f"Worker {self.rank} found another checkpoint than the others: give --out a folder that all machines "
+                "share."
+            )
 
 
 def _touched(module: FactorizationMachine, rows: Batch, tables: list[nn.Parameter]) -> tuple[Tensor, Tensor]:

@@ -277,6 +277,7 @@ class Trainer:
         TrainingError : the loss is NaN or infinite; the module then holds the last good parameters
         """
         self.observer.on_start(self)
+        self.exchange.check_place(self.place)
         try:
             while not self.done:
                 self.run_epoch()
