@@ -5,11 +5,12 @@
 A table of made-up clicks (benchmarks.make_clicks) is encoded once, and one epoch of it trained by one worker with
 small and with large batches and by two workers: to these the constants of `benchmarks.cost_model` are fitted. Two
 workers with another batch size are then compared with what the model says. All is processor time, which other programs
-change least; rows a second are wall time, with the share of the processors that others used.
+change least; rows a second are wall time, beside the machine's load when the epoch had ended.
 """
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cost_model import COPIES, CostModel, Shape, sent
-from benchmarks.machine import Neighbours
 from benchmarks.make_clicks import CATEGORICAL, FULL_ROWS, NUMERIC, Planted, make
 from benchmarks.pages import circumstances, table, write_section
 from benchmarks.worker_clock import PHASES, Clock
@@ -41,7 +41,6 @@ def measured(ray: Any, workers: int, batch: int, encoded: Path, folder: Path) ->
 
     folder.mkdir()
     config = Config.parse({**SETTINGS, "train": {**SETTINGS["train"], "batch_size": batch}})
-    others = Neighbours()
     fit_distributed(ray, workers, DistributedFit(config, encoded, folder, 0, 0, RunFacts(), observer=Clock(folder)))
     found = [json.loads(file.read_text()) for file in folder.glob("*.json") if file.stem.isdigit()]
     if len(found) != workers:
@@ -49,8 +48,8 @@ def measured(ray: Any, workers: int, batch: int, encoded: Path, folder: Path) ->
     first = next(of for of in found if of["rank"] == 0)
     slowest = {name: max(of["seconds"][name] for of in found) for name in PHASES}
     return {
-        **first, "workers": workers, "batch": batch, "seconds": slowest, "others": others.share(),
-        "memory": max(of["memory"] for of in found), "sent": float(np.mean([of["sent"] for of in found])),
+        **first, "workers": workers, "batch": batch, "seconds": slowest,
+        "load": os.getloadavg()[0], "memory": max(of["memory"] for of in found), "sent": float(np.mean([of["sent"] for of in found])),
     }  # fmt: skip
 
 
@@ -87,11 +86,11 @@ def report(found: list[dict[str, Any]], features: int, touched: Callable[[float]
     for of in found:
         wanted = sent(shape, of["batch"], of["workers"], touched)
         lines.append([
-            f"{of['workers']}", f"{of['batch']:,}", f"{of['rows_per_second']:,.0f}", f"{_percent(of['others'])}",
+            f"{of['workers']}", f"{of['batch']:,}", f"{of['rows_per_second']:,.0f}", f"{of['load']:.1f}",
             *(f"{1000 * of['seconds'][name]:.1f}" for name in PHASES),
             f"{of['sent'] / 1e6:.2f} ({wanted / 1e6:.2f})", f"{of['loopback'] / 1e6:.2f}", f"{of['memory'] / 1e6:,.0f}",
         ])  # fmt: skip
-    head = ["workers", "rows a step", "rows/s, wall", "processors used by others", *(f"{name}, ms" for name in PHASES),
+    head = ["workers", "rows a step", "rows/s, wall", "load", *(f"{name}, ms" for name in PHASES),
             "MB sent by each (model)", "MB on the loopback", "MB of memory"]  # fmt: skip
     last, said = found[-1], model.seconds(found[-1]["batch"], 2, touched)
     checks = [[name, f"{1000 * said[name]:.1f}", f"{1000 * last['seconds'][name]:.1f}",
@@ -135,10 +134,6 @@ def predictions(model: CostModel, touched: Callable[[float], float]) -> str:
         f"as that many times one; the rest on one core) and {8 * BANDWIDTH / 1e9:.0f} Gbit/s. Neither these cores nor "
         "such a network could be measured here. The vocabulary comes on top of the memory.\n\n"
     ) + table(head, lines)
-
-
-def _percent(share: float | None) -> str:
-    return "?" if share is None else f"{100 * share:.0f} %"
 
 
 def main() -> None:
