@@ -49,7 +49,8 @@ def measured(ray: Any, workers: int, batch: int, encoded: Path, folder: Path) ->
     slowest = {name: max(of["seconds"][name] for of in found) for name in PHASES}
     return {
         **first, "workers": workers, "batch": batch, "seconds": slowest,
-        "load": os.getloadavg()[0], "memory": max(of["memory"] for of in found), "sent": float(np.mean([of["sent"] for of in found])),
+        "load": os.getloadavg()[0],
+        "memory": max(of["memory"] for of in found), "sent": float(np.mean([of["sent"] for of in found])),
     }  # fmt: skip
 
 
