@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--rows", type=int, default=200_000, help="of the table that is trained on")
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--figures", type=Path, help="figures of --json of the same rows, instead of measuring")
     parser.add_argument("--docs", action="store_true", help="write the tables into docs/scaling.md")
     options = parser.parse_args()
     from attfm.config import Config
@@ -162,9 +164,9 @@ def main() -> None:
         train, features = streamed.prepared.data.train, streamed.prepared.encoder.n_features
         some = np.random.default_rng(0).choice(len(train), min(len(train), 1 << 14), replace=False)
         touched = touched_by(next(iter(train.take(some).ordered())).rows.ids.numpy())
-        found = []
-        with cluster(2) as ray:
-            for number, (workers, batch) in enumerate(RUNS):
+        found = [] if options.figures is None else json.loads(options.figures.read_text())
+        with nullcontext() if found else cluster(2) as ray:
+            for number, (workers, batch) in enumerate(() if found else RUNS):
                 found.append(measured(ray, workers, batch, streamed.folder, folder / f"run-{number}"))
                 print(json.dumps(found[-1]), flush=True)
         text = report(found, features, touched)
