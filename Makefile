@@ -1,4 +1,4 @@
-.PHONY: bench-clicks demo install test test-browser test-kill test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
+.PHONY: bench-clicks bench-distributed demo install test test-browser test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -19,6 +19,10 @@ test: install  ## the tests
 
 test-kill: install  ## a training killed at 200 random moments and gone on with, bit for bit
 	.venv/bin/python -m tests.kill 200
+
+test-ray: install  ## trainings by workers of Ray, of whom one dies, and a machine; installs Ray where it is lacking
+	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[ray]"
+	ATTFM_LONG_TESTS=1 .venv/bin/python -m pytest -m ray
 
 test-sql: install  ## queries on a PostgreSQL server that the tests start and stop; installs what is lacking
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
@@ -75,6 +79,9 @@ bench-accuracy: install  ## attfm beside trees and other models on the tables of
 bench-clicks: install  ## made-up clicks from disk and in memory, beside LightGBM and XGBoost (ROWS=20000000 takes hours)
 	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]" xgboost-cpu
 	.venv/bin/python -m benchmarks.clicks --docs --rows $${ROWS:-1000000}
+
+bench-distributed: install  ## a step of one and of two workers of Ray, and what many machines would take
+	.venv/bin/python -m benchmarks.distributed --docs
 
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring with a pair memory and without, steps on big tables
 	.venv/bin/python -m benchmarks.training --json build/training.json --docs

@@ -10,6 +10,7 @@ import typer
 
 from attfm.commands.bundles import arguments_of, signature_of
 from attfm.commands.console import Output
+from attfm.commands.engine_options import EngineOptions
 from attfm.commands.options import (
     Cache,
     CheckpointMinutes,
@@ -100,6 +101,7 @@ def train(
     cache: Cache = None,
     dry_run: DryRun = False,
     resume: Resume = None,
+    engine: EngineOptions,
     reading: Reading,
     output: Output,
 ) -> None:
@@ -121,6 +123,8 @@ def train(
 
     attfm train postgresql://ann@db.example/shop --query "select * from clicks order by id" --target clicked
 
+    attfm train clicks.parquet --target clicked --engine ray --workers 4
+
     attfm train --resume runs/clicks
 
     attfm train clicks/2024-03-02.parquet --from runs/clicks --out runs/clicks-2 --half-life 30
@@ -128,14 +132,16 @@ def train(
     if resume is not None or data is None:
         from attfm.commands.interrupted import resume_training
 
-        given = data, training, continuing, out, checkpoint_minutes, checkpoint_steps, stream, cache, dry_run, reading
-        none = None, TrainingOptions(), ContinueOptions(), None, 5.0, 0, None, None, False, Reading()
+        given = (data, training, continuing, out, checkpoint_minutes, checkpoint_steps, stream, cache, dry_run, engine,
+                 reading)  # fmt: skip
+        none = (None, TrainingOptions(), ContinueOptions(), None, 5.0, 0, None, None, False, EngineOptions(), Reading())
         resume_training(resume, output, alone=given == none)
         return
     settings = training.settings(continuing.base())
+    workers, address = engine.checked()
     asked = training.asked(
         data, out, reading, checkpoint_minutes=checkpoint_minutes, checkpoint_steps=checkpoint_steps, stream=stream,
-        cache=cache, **continuing.asked(),
+        cache=cache, workers=workers, address=address, **continuing.asked(),
     )  # fmt: skip
     if dry_run:
         from attfm.commands.plan import plan
@@ -210,6 +216,7 @@ def predict(
     threshold: Threshold = None,
     query: Query = None,
     *,
+    engine: EngineOptions,
     reading: Reading,
     output: Output,
 ) -> None:
@@ -220,10 +227,14 @@ def predict(
     attfm predict runs/adult-1 adult-test -o scores.csv
 
     attfm predict runs/clicks new.parquet --id user -o scores.parquet
+
+    attfm predict runs/clicks new/ -o scores.parquet --engine ray --workers 4
     """
+    from attfm.commands.predict import Scored
     from attfm.commands.predict import predict as run_predict
 
-    run_predict(run, data, query=query, to=out, ids=id_ or (), threshold=threshold, reading=reading, output=output)
+    scored = Scored(data, query, out, id_ or (), threshold, *engine.checked())
+    run_predict(run, scored, reading=reading, output=output)
 
 
 @_command

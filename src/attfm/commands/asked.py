@@ -16,6 +16,7 @@ class Asked:
     query : which rows of a database, where `data` is the URI of one
     from_run : the run folder of a model that learns on; half_life, evict_unseen, as_of, refit_bins : how, see
         `attfm.train.continued.Continuation.of`
+    workers, address : how many workers of Ray train, 0: this process does; and where their cluster is
     """
 
     data: str
@@ -39,3 +40,5 @@ class Asked:
     evict_unseen: float | None = None
     as_of: str | None = None
     refit_bins: bool = False
+    workers: int = 0
+    address: str | None = None

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from attfm.commands.asked import Asked
 from attfm.commands.console import Output
@@ -13,10 +14,10 @@ from attfm.data.sources.source import Source
 from attfm.data.split import Part
 from attfm.model.facts import RunFacts, SplitFacts
 from attfm.train.continued import Continuation, day_of, day_told
-from attfm.train.fit import Fitted
 from attfm.train.observer import FitProgress, Observer, Together
 
 SPLIT_SEED = 1234
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,16 @@ class Job:
         as_of = day_told(day_of(self.asked.as_of))
         return RunFacts(table=self.source.name, rows=rows, split=asked if split is None else split, as_of=as_of)
 
-    def watched(self, fit: Callable[[Observer], Fitted]) -> Fitted:
-        """Return what is fitted, and show the epochs; say how to go on where it ends early and left checkpoints."""
+    def watched(self, fit: Callable[[Observer], Result], *, writes: bool = True) -> Result:
+        """Return what is fitted, and show the epochs; say how to go on where it ends early and left checkpoints.
+
+        writes : whether this process writes the checkpoints; else its workers do
+        """
         with FitProgress(self.config.train.epochs, show=not self.output.quiet) as progress:
             if self.kept is None:
                 return fit(progress)
             try:
-                return fit(Together(self.kept.observer, progress))
+                return fit(Together(self.kept.observer, progress) if writes else progress)
             except BaseException:
                 if self.kept.has_checkpoint:
                     run = shlex.quote(str(self.kept.run))

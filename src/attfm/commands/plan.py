@@ -36,6 +36,8 @@ def plan(asked: Asked, config: Config, output: Output) -> None:
     """Print what the training that is asked for will take; nothing of it is begun, and nothing stays on disk."""
     if asked.from_run is not None:
         raise ConfigError("--dry-run can't say what a run takes that learns on: leave out --from, and plan a new one.")
+    if asked.workers:
+        raise ConfigError("--dry-run plans a training by this process: leave out --engine ray (docs/scaling.md).")
     valid, test, config = parts_of(asked, config)
     NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force)  # which says where there can be none
     source = open_table(asked.data, asked.reading, query=asked.query, skip_bad_files=asked.skip_bad_files)

@@ -4,7 +4,9 @@ import csv
 import io
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -16,19 +18,32 @@ from attfm.data.sources.source import TableWriter
 from attfm.errors import ConfigError
 from attfm.model.bundle import Model
 from attfm.model.run_folder import load_model
+from attfm.train.cluster import cluster
+from attfm.train.scoring import score_by_workers
 
 
-def predict(
-    run: str, data: str, *, query: str | None, to: str | None, ids: Sequence[str], threshold: float | None,
-    reading: Reading, output: Output,
-) -> None:  # fmt: skip
+@dataclass(frozen=True)
+class Scored:
+    """The options of `attfm.cli.predict`; workers, address : of Ray, see `attfm.commands.asked.Asked`."""
+
+    data: str
+    query: str | None
+    to: str | None
+    ids: Sequence[str]
+    threshold: float | None
+    workers: int = 0
+    address: str | None = None
+
+
+def predict(run: str, asked: Scored, *, reading: Reading, output: Output) -> None:
     """Write the scores of a table, beside its columns `ids`; see `attfm.cli.predict` for the options."""
+    data, to, ids = asked.data, asked.to, asked.ids
     to_stdout = to in (None, "-")
     if to_stdout and output.as_json:
         raise ConfigError("--json writes its object to stdout, where the scores would go: give -o FILE too.")
     model = load_model(run)
-    threshold = threshold_of(model, threshold)
-    source = open_inputs(model, data, reading, query=query)
+    threshold = threshold_of(model, asked.threshold)
+    source = open_inputs(model, data, reading, query=asked.query)
     check_columns(source, ids, why="named by --id")
     source = source.verbatim(ids)  # a column that is an input too keeps its cells as they stand
     names = model.task.score_names
@@ -37,8 +52,14 @@ def predict(
         name = clashing[0] if clashing else max(ids, key=list(ids).count)
         raise ConfigError(f"--id {name} would make two columns of that name in the scores: leave it out or rename it.")
     rows = 0
-    with nullcontext(_StdoutCsv()) if to is None or to == "-" else TableWriter(to) as writer:
-        for table in model.score_table(source, keep=ids, threshold=threshold):
+    with ExitStack() as stack:
+        tables = model.score_table(source, keep=ids, threshold=threshold)
+        if asked.workers:
+            folder = str(Path(run).expanduser().absolute())
+            ray = stack.enter_context(cluster(asked.workers, asked.address))
+            tables = score_by_workers(ray, asked.workers, folder, model, source, ids, threshold) or tables
+        writer = _StdoutCsv() if to is None or to == "-" else stack.enter_context(TableWriter(to))
+        for table in tables:
             writer.write(table)
             rows += table.num_rows
     if not to_stdout:

@@ -14,6 +14,7 @@ from attfm.commands.folders import NewFolder
 from attfm.commands.interrupted import Interruptible
 from attfm.commands.job import Job
 from attfm.commands.tables import check_columns, open_table, target_of
+from attfm.commands.train_by_workers import check_by_workers, train_by_workers
 from attfm.commands.train_in_memory import FitTables, train_in_memory
 from attfm.commands.train_streamed import train_streamed
 from attfm.config import Config
@@ -45,6 +46,8 @@ def train(
     resumed : whether the fit goes on from the checkpoints of an interrupted one
     """
     valid, test, config = parts_of(asked, config)
+    if asked.workers:
+        check_by_workers(asked, config)
     with NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force) as folder, ExitStack() as stack:
         continued = continuation_of(asked)
         if continued is not None:
@@ -54,16 +57,20 @@ def train(
         if fit_tables is None and (asked.checkpoint_minutes or asked.checkpoint_steps):
             kept = stack.enter_context(Interruptible(folder.path, asked, config, resumed=resumed))
         job = Job(asked, config, output, source, target, valid, test, kept, continued)
-        if fit_tables is None and is_streamed(source, config, asked.stream):
+        if asked.workers:
+            model, page = train_by_workers(job, folder.path)
+        elif fit_tables is None and is_streamed(source, config, asked.stream):
             fitted, page = train_streamed(job, folder.path)
+            model = fitted.model
         else:
             fitted, page = train_in_memory(job, fit_tables)
+            model = fitted.model
         with uninterrupted():
-            save_model(fitted.model, folder.path, report=page)
+            save_model(model, folder.path, report=page)
     again = "adult-test" if asked.data == "adult" else shlex.quote(asked.data)
     if asked.query is not None:
         again += f" --query {shlex.quote(asked.query)}" if asked.query.isprintable() else ' --query "..."'
-    report(fitted.model, folder.path, output, again=again, more=more)
+    report(model, folder.path, output, again=again, more=more)
 
 
 def opened(asked: Asked, continued: Continuation | None) -> tuple[Source, str]:

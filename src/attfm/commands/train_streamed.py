@@ -12,9 +12,11 @@ from attfm.data.split import Part
 from attfm.data.split_column import split_by
 from attfm.data.survey import StreamedTable, Watch, unwatched
 from attfm.errors import SourceError
+from attfm.model.bundle import Model
 from attfm.report.page import render_report
 from attfm.report.rows_shown import Examined
 from attfm.train.fit import Fitted, fit_prepared
+from attfm.train.prepare import Prepared
 from attfm.train.streamed import Streamed, is_begun, prepare_streamed
 
 _CACHE = ".attfm-cache"
@@ -23,17 +25,21 @@ _CACHE = ".attfm-cache"
 def train_streamed(job: Job, run: Path) -> tuple[Fitted, str | None]:
     """Return what was fitted, and the report where it is asked for; run : the folder to be."""
     asked, config, output = job.asked, job.config, job.output
-    cache = run.parent / _CACHE if asked.cache is None else Path(asked.cache).expanduser()
-    streamed = _encoded(job, streamed_table(job, cache, Passes(output)))
+    streamed = _encoded(job, streamed_table(job, cache_of(job, run), Passes(output)))
     prepared = streamed.prepared
     if job.continued is None:
         job.show(prepared.schema, streamed.rows)
     else:
         job.show_rows(streamed.rows)
-    output.say(_describe(job, streamed))
+    output.say(describe(job, streamed))
     facts = job.facts(streamed.rows)
     fitted = job.watched(lambda observer: fit_prepared(prepared, config, observer, facts=facts, measured=True))
-    return fitted, _page(job, fitted) if asked.report else None
+    return fitted, page_of(job, fitted.model, fitted.prepared) if asked.report else None
+
+
+def cache_of(job: Job, run: Path) -> Path:
+    """Return the folder under which encoded rows are kept."""
+    return run.parent / _CACHE if job.asked.cache is None else Path(job.asked.cache).expanduser()
 
 
 def _encoded(job: Job, table: StreamedTable) -> Streamed:
@@ -65,7 +71,7 @@ def _part(job: Job, part: Part) -> float | Source:
     return open_table(part.data, job.asked.reading, stored)
 
 
-def _describe(job: Job, streamed: Streamed) -> str:
+def describe(job: Job, streamed: Streamed) -> str:
     """Return the sentence that says how many rows each part has and where they lie."""
     data, by = streamed.prepared.data, job.config.train.split
     texts = [f"{len(data.train):,} rows to train on"]
@@ -79,11 +85,10 @@ def _describe(job: Job, streamed: Streamed) -> str:
     return f"{'; '.join(texts)}; {how} {streamed.folder} ({size / 1e9:.2g} GB, kept for the next training)"
 
 
-def _page(job: Job, fitted: Fitted) -> str:
+def page_of(job: Job, model: Model, prepared: Prepared) -> str:
     """Return the report on a sample of the test rows, or else of the validation rows, or on the model alone."""
-    prepared = fitted.prepared
     for what, rows in (("test", prepared.test), ("validation", prepared.data.valid)):
         if isinstance(rows, CachedDataset):
             name = f"{job.source.name} ({what} rows)"
-            return render_report(fitted.model, Examined.of_dataset(fitted.model, name, rows, rows.numbers))
-    return render_report(fitted.model)
+            return render_report(model, Examined.of_dataset(model, name, rows, rows.numbers))
+    return render_report(model)

@@ -3,19 +3,32 @@
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from attfm.data.batch import Batch
 from attfm.data.codecs.codec import MISSING, UNKNOWN
 from attfm.data.encoder import Encoder
 from attfm.errors import DataWarning
 
+Integers = NDArray[np.int64]
+
 _NEARLY_ALL = 0.9
 _LEAST_EXPECTED = 0.01  # a new value now and then is expected of any column
 _SURPRISE = 14.0  # nats: one in a million
+
+
+@dataclass(frozen=True)
+class UnknownCounts:
+    """Of some rows, by field: values, unknown ones, both int64 (fields,), and the first unknown value and its row."""
+
+    values: Integers
+    unknown: Integers
+    first: dict[int, tuple[str, int]]
 
 
 class UnknownValues:
@@ -45,19 +58,31 @@ class UnknownValues:
 
     def observe(self, batch: Batch, columns: pa.RecordBatch, first_row: int) -> None:
         """Take in encoded rows beside their raw columns, the first of which is row `first_row` of the table."""
+        self.add(self.counted(batch, columns, first_row))
+
+    def counted(self, batch: Batch, columns: pa.RecordBatch, first_row: int) -> UnknownCounts:
+        """Return what `observe` takes in, which another process may `add`."""
+        counts = UnknownCounts(np.zeros_like(self._values), np.zeros_like(self._unknown), {})
         for f, field in enumerate(self._encoder.fields):
             if self._expected[f] is None:
                 continue
             features = batch.field(f)
             ids = features.ids - field.start
             unknown = ids == UNKNOWN
-            self._values[f] += int((ids != MISSING).sum())
-            self._unknown[f] += int(unknown.sum())
+            counts.values[f] = (ids != MISSING).sum()
+            counts.unknown[f] = unknown.sum()
             if f not in self._first and unknown.any():
                 place = int(unknown.argmax())
                 row = place if features.counts is None else int(np.searchsorted(np.cumsum(features.counts), place + 1))
                 value = columns.column(field.column)[row].as_py()
-                self._first[f] = f"{value!r:.60}", first_row + row
+                counts.first[f] = f"{value!r:.60}", first_row + row
+        return counts
+
+    def add(self, counts: UnknownCounts) -> None:
+        """Take in the counts of the rows that follow."""
+        self._values += counts.values
+        self._unknown += counts.unknown
+        self._first = {**counts.first, **self._first}
 
     def warn(self) -> None:
         """Give a DataWarning for each column whose values are nearly all unknown."""

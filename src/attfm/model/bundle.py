@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from attfm.config import Config
+from attfm.config import Config, Reading
 from attfm.data.batch import Batch
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
@@ -99,15 +99,23 @@ class Model:
         """
         first, unknown = 0, UnknownValues(self.encoder)
         try:
-            for columns in source.batches(list(dict.fromkeys([*self.input_names, *keep]))):
-                batch = self.encoder.transform(columns, first_row=first, reading=source.reading)
-                unknown.observe(batch, columns, first)
-                yield EncodedRows(first, batch, columns)
+            for columns in source.batches(self.columns_with(keep)):
+                rows = self.encode_batch(columns, first, source.reading)
+                unknown.observe(rows.batch, columns, first)
+                yield rows
                 first += columns.num_rows
         except GeneratorExit:  # whoever reads has rows enough
             unknown.warn()
             raise
         unknown.warn()
+
+    def columns_with(self, keep: Sequence[str]) -> list[str]:
+        """Return the names of the inputs and of other columns, each once."""
+        return list(dict.fromkeys([*self.input_names, *keep]))
+
+    def encode_batch(self, columns: pa.RecordBatch, first: int, reading: Reading | None) -> EncodedRows:
+        """Return some rows of a table, encoded; the first of them has the number `first` there."""
+        return EncodedRows(first, self.encoder.transform(columns, first_row=first, reading=reading), columns)
 
     def logits_of(self, batch: Batch) -> Floats:
         """Return the logits of encoded rows, or the predictions of a regression; float64 (batch, outputs).
@@ -170,8 +178,12 @@ class Model:
         """
         threshold = self.threshold if threshold is None else threshold
         for rows in self.encode(source, keep):
-            kept = {name: rows.columns.column(name) for name in keep}
-            yield pa.table({**kept, **self.task.score_columns(self.logits_of(rows.batch), threshold)})
+            yield self.scores_of(rows, keep, threshold)
+
+    def scores_of(self, rows: EncodedRows, keep: Sequence[str], threshold: float) -> pa.Table:
+        """Return the scores of some rows, beside the columns that are kept."""
+        kept = {name: rows.columns.column(name) for name in keep}
+        return pa.table({**kept, **self.task.score_columns(self.logits_of(rows.batch), threshold)})
 
 
 def build_module(encoder: Encoder, target: Target, config: Config) -> FactorizationMachine:

@@ -9,6 +9,7 @@ from attfm.config import TrainConfig
 from attfm.data.dataset import Dataset
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
+from attfm.train.exchange import Exchange
 from attfm.train.statistical_machine import StatisticalMachine
 
 # How far the strength of a field's smoothness goes to what its bins say, 0 to 1, and how far from that of all fields.
@@ -163,13 +164,19 @@ class Penalties:
 
 
 @torch.no_grad()
-def scored(module: FactorizationMachine, dataset: Dataset) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits (rows, outputs), targets and weights (rows,) of all rows, in evaluation mode."""
+def scored(
+    module: FactorizationMachine, dataset: Dataset, exchange: Exchange | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits (rows, outputs), targets and weights (rows,) of all rows, in evaluation mode.
+
+    exchange : of workers that score a part each; None: this process scores all
+    """
+    exchange = Exchange() if exchange is None else exchange
     device, dtype = module.intercept.device, module.intercept.dtype
     logits, targets, weights = [], [], []
     for part in dataset.ordered():
         examples = part.to(device, dtype)
-        logits.append(module.predict(examples.rows))
+        logits.append(exchange.on_all_rows(examples.rows, module.predict))
         targets.append(examples.target)
         weights.append(examples.weight)
     return torch.cat(logits), torch.cat(targets), torch.cat(weights)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training rows gave: mean losses of a weighted row, and figures of the validation rows."""
+    """What one pass over the training rows gave: mean losses of a weighted row, and figures of the validation rows.
+
+    rows : training rows that its steps took, all workers' together
+    """
 
     epoch: int
     train_loss: float
@@ -24,6 +27,7 @@ class Epoch:
     seconds: float
     rows_per_second: float
     valid_metrics: Mapping[str, float] = field(default_factory=dict)
+    rows: int = 0
 
     def record(self) -> dict[str, float | int | None]:
         """Return all numbers in one flat dictionary."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +24,13 @@ from attfm.data.dealing import TEST, TRAIN, VALID, grouping_of_folds, kept_negat
 from attfm.data.encoder import Encoder
 from attfm.data.rows_writer import RowsWriter
 from attfm.data.schema import Schema
-from attfm.data.sources.source import Source
+from attfm.data.sources.source import NumberedBatch, Source, numbered
 from attfm.data.split_column import split_by
-from attfm.data.survey import StreamedTable, Survey
+from attfm.data.survey import StreamedTable, Survey, unwatched
 from attfm.data.target import Target
 from attfm.data.texts import PLAIN
 from attfm.data.training_table import labelled_batches, weights_in
-from attfm.data.unknown_values import UnknownValues
+from attfm.data.unknown_values import UnknownCounts, UnknownValues
 from attfm.errors import CacheError, DataError, RunFolderError, TargetError
 from attfm.model.task import Task, task_of
 from attfm.train.begun import KEPT, Begun, begun_of, noted, tell_again
@@ -42,6 +42,11 @@ from attfm.train.trainer import TrainingData
 _PARTS = {TRAIN: "train", VALID: "valid", TEST: "test"}
 _FACTS, _SCHEMA, _TARGET, _VOCABULARY = "facts.json", "schema.json", "target.json", "vocabulary.arrow"
 _SURVEY = f"{KEPT}/survey.arrow"
+
+# Gives what a function makes of each batch of a table, in order; None where it can't divide the table.
+OverBatches = Callable[
+    [Source, Callable[[Source], Iterator[pa.RecordBatch]], Callable[[NumberedBatch], Any]], Iterator[Any] | None
+]
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,9 @@ class Streamed:
     before: int = 0
 
 
-def prepare_streamed(table: StreamedTable, config: Config, *, continued: Continuation | None = None) -> Streamed:
+def prepare_streamed(
+    table: StreamedTable, config: Config, *, over: OverBatches | None = None, continued: Continuation | None = None
+) -> Streamed:
     """Encode a table into a folder of its cache, in three passes, or find it there.
 
     What was encoded from the same files, by the same settings and the same version of attfm, is taken again once its
@@ -69,6 +76,7 @@ def prepare_streamed(table: StreamedTable, config: Config, *, continued: Continu
 
     Parameters
     ----------
+    over : who encodes the batches of the last pass; None: this process. What is written is the same, byte by byte.
     continued : Continuation or None, a model that learns on from the table: its columns, its target and its encoder,
         with what is new in the rows, are taken
 
@@ -88,7 +96,7 @@ def prepare_streamed(table: StreamedTable, config: Config, *, continued: Continu
     lasting = all(part.is_lasting for part in (table.source, table.valid, table.test) if isinstance(part, Source))
     try:
         with Begun(table.cache, folder.name, lasting=lasting) as begun:
-            before = _write(table, config, begun, continued)
+            before = _write(table, config, begun, over, continued)
             begun.finish()
     except OSError as error:
         kept = " What was done is kept there." if is_begun(table, config, continued) else ""
@@ -97,6 +105,11 @@ def prepare_streamed(table: StreamedTable, config: Config, *, continued: Continu
             f"another folder.{kept}"
         ) from error
     return replace(_opened(folder, config, began, continued, reused=False), before=before)
+
+
+def open_streamed(folder: Path, config: Config) -> Streamed:
+    """Open what `prepare_streamed` has just written; its checksums are not read again."""
+    return _opened(folder, config, time.perf_counter(), None, reused=False)
 
 
 def is_begun(table: StreamedTable, config: Config, continued: Continuation | None = None) -> bool:
@@ -119,7 +132,9 @@ def _key(table: StreamedTable, config: Config, continued: Continuation | None) -
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _write(table: StreamedTable, config: Config, begun: Begun, continued: Continuation | None) -> int:
+def _write(
+    table: StreamedTable, config: Config, begun: Begun, over: OverBatches | None, continued: Continuation | None
+) -> int:
     """Read the table three times: for its columns, for what the encoder learns, and to encode it.
 
     What the folder has of an interrupted training is not read again; returns how many rows that had encoded.
@@ -154,7 +169,7 @@ def _write(table: StreamedTable, config: Config, begun: Begun, continued: Contin
             writers = pieces.writers(folder, points, stack)
         before = sum(writer.rows for writer in writers.values())
         for place, (source, only) in enumerate(tables):
-            pieces.write(place, source, writers, points, only)
+            pieces.write(place, source, writers, points, only, over)
         if not writers[TRAIN].rows:
             raise TargetError("No rows are left to train on: give more rows, or hold out fewer.")
         if continued is None:
@@ -198,6 +213,19 @@ def _fitted(table: StreamedTable, survey: Survey, fit: Callable[[Iterator[pa.Rec
 
 
 @dataclass(frozen=True)
+class _Piece:
+    """A batch, encoded: of each part the rows, targets, weights, folds and numbers; its unknown values and size."""
+
+    rows: dict[int, tuple[Batch, NDArray[Any], NDArray[np.float64], NDArray[np.uint8], NDArray[np.int64]]]
+    unknown: UnknownCounts
+    size: int
+
+
+def _labelled(target: str, source: Source) -> Iterator[pa.RecordBatch]:
+    return labelled_batches(source, target, {})
+
+
+@dataclass(frozen=True)
 class _Pieces:
     """What a batch of the table becomes: rows with their targets, weights and folds, each in its part."""
 
@@ -226,14 +254,16 @@ class _Pieces:
         }  # fmt: skip
 
     def write(
-        self, place: int, source: Source, writers: dict[int, RowsWriter], points: SafePoints, only: int | None
-    ) -> None:
+        self, place: int, source: Source, writers: dict[int, RowsWriter], points: SafePoints, only: int | None,
+        over: OverBatches | None,
+    ) -> None:  # fmt: skip
         """Encode a table from the latest safe point on, and write each row where it was dealt to.
 
         Parameters
         ----------
         place : int, the number of the table, of those that are encoded one after the other
         only : int or None, the part that all its rows are in
+        over : who encodes its batches; what was begun is gone on with by this process
         """
         latest = points.latest if points.latest.get("place") == place else {}
         if points.latest.get("place", place) > place:
@@ -248,17 +278,13 @@ class _Pieces:
             points.keep({"place": place, "told": told, **more, **parts})
 
         whole = True
-        rows = self.survey.rows if only is None else source.num_rows
-        batches = _after(first, labelled_batches(source, self.target.name, {}))
-        what = "encoding" if not first else f"encoding, from row {first:,} on"
         try:
-            for batch in self.table.watch(batches, rows if rows is None else rows - first, what):
+            for piece in self._encoded(source, only, over, first):
                 whole = False
-                encoded = self.encoder.transform(batch, first_row=first, reading=source.reading)
-                unknown.observe(encoded, batch, first)
-                dealt = self._dealt(batch, source, first, only)
-                self._add(encoded, dealt, first, writers if only is None else {only: writers[only]})
-                first += batch.num_rows
+                unknown.add(piece.unknown)
+                for number, of_part in piece.rows.items():
+                    writers[number].add(*of_part)
+                first += piece.size
                 whole = True
                 if points.is_due:
                     keep(place, first=first, unknown=unknown.state())
@@ -273,32 +299,44 @@ class _Pieces:
         keep(place + 1)
         points.latest = {"place": place + 1, "told": told}
 
-    def _dealt(self, batch: pa.RecordBatch, source: Source, first: int, only: int | None) -> "_Dealt":
-        """Return the targets and weights of some rows, and where they are dealt to."""
+    def _encoded(self, source: Source, only: int | None, over: OverBatches | None, first: int) -> "Iterator[_Piece]":
+        """Return the batches of a table, encoded, from a row on."""
+        own = replace(self, table=replace(self.table, watch=unwatched))  # which another process may get
+        encode, read = partial(own.encoded, source, only), partial(_labelled, self.target.name)
+        pieces = None if over is None or first else over(source, read, encode)
+        if pieces is not None:
+            return pieces
+        rows = self.survey.rows if only is None else source.num_rows
+        what = "encoding" if not first else f"encoding, from row {first:,} on"
+        batches = self.table.watch(_after(first, read(source)), rows if rows is None else rows - first, what)
+        return map(encode, numbered(batches, first))
+
+    def encoded(self, source: Source, only: int | None, numbered: NumberedBatch) -> "_Piece":
+        """Encode a batch; only : the part that all rows go to, or None for those that they are dealt to."""
+        first, batch = numbered
+        by, reading = self.survey.dealing.by, source.reading
+        encoded = self.encoder.transform(batch, first_row=first, reading=reading)
+        unknown = UnknownValues(self.encoder).counted(encoded, batch, first)
         codes = self._targets(batch.column(self.target.name), source, first)
         weight = np.ones(len(codes))
         if self.table.weight is not None:
             column = pa.chunked_array([batch.column(self.table.weight)])
-            weight = weights_in(column, self.table.weight, source.reading or PLAIN, first_row=first)
+            weight = weights_in(column, self.table.weight, reading or PLAIN, first_row=first)
         weight = weight if self.per_class is None else weight * self.per_class[codes]
-        if only is not None:
-            return _Dealt(codes, weight, np.full(len(codes), only, np.uint8), np.zeros(len(codes), np.uint8))
-        by = self.survey.dealing.by
-        column = None if by is None else batch.column(by.column)
+        column = None if by is None or only is not None else batch.column(by.column)
         dealt = self.survey.dealing.deal(column, source, self.survey.schema, first, batch.num_rows)
-        return _Dealt(codes, weight, dealt.parts, dealt.folds)
-
-    def _add(self, encoded: Batch, dealt: "_Dealt", first: int, writers: dict[int, RowsWriter]) -> None:
-        """Write some rows, of which the first has this number, each in its part."""
-        numbers = np.arange(first, first + len(encoded))
-        for number, writer in writers.items():
-            own = dealt.parts == number
-            if number == TRAIN:
-                kept = kept_negatives(numbers, dealt.codes, self.negative_rate, self.table.seed)
-                own &= (dealt.weight > 0) & kept
-            rows = np.flatnonzero(own)
-            own_rows = encoded if len(rows) == len(numbers) else encoded.take(torch.from_numpy(rows))
-            writer.add(own_rows, dealt.codes[rows], dealt.weight[rows], dealt.folds[rows], numbers[rows])
+        numbers = np.arange(first, first + batch.num_rows)
+        rows = {}
+        for part in _PARTS:
+            own = dealt.parts == part if only is None else np.full(len(codes), part == only)
+            if part == TRAIN:
+                own &= (weight > 0) & kept_negatives(numbers, codes, self.negative_rate, self.table.seed)
+            kept = np.flatnonzero(own)
+            if len(kept):
+                own_rows = encoded if len(kept) == len(codes) else encoded.take(torch.from_numpy(kept))
+                folds = dealt.folds[kept] if only is None else np.zeros(len(kept), np.uint8)
+                rows[part] = own_rows, codes[kept], weight[kept], folds, numbers[kept]
+        return _Piece(rows, unknown, batch.num_rows)
 
     def _targets(self, column: pa.Array, source: Source, first: int) -> NDArray[Any]:
         try:
@@ -307,15 +345,6 @@ class _Pieces:
             if first == 0:
                 raise
             raise TargetError(f"{error} Rows are counted from row {first:,} there.") from None
-
-
-class _Dealt(NamedTuple):
-    """Of some rows the targets, weights, parts and folds."""
-
-    codes: NDArray[Any]
-    weight: NDArray[np.float64]
-    parts: NDArray[np.uint8]
-    folds: NDArray[np.uint8]
 
 
 def _after(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -22,6 +22,7 @@ from attfm.metrics.scores import curve_metrics
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
 from attfm.ops import use_backend
+from attfm.train.exchange import current_exchange
 from attfm.train.losses import Penalties, mean_loss, scored
 from attfm.train.observer import Epoch, Observer
 from attfm.train.optimizer import Optimizer, ParameterAverage
@@ -127,11 +128,12 @@ def drawn_from(generator: torch.Generator) -> Iterator[None]:
 
 @dataclass
 class _Place:
-    """How far an epoch has come: the state that its order was drawn from, batches done and their summed loss."""
+    """How far an epoch has come: the state that its order was drawn from, batches done, their summed loss, and rows."""
 
     order: Tensor
     batches: int = 0
     loss: float = 0.0
+    rows: int = 0
 
 
 class Trainer:
@@ -165,6 +167,9 @@ class Trainer:
         # The order of the rows has a generator of its own: what the model draws, and on which device, leaves it alone.
         self.order = torch.Generator().manual_seed(config.seed)
         self.dropout = torch.Generator().manual_seed(config.seed) if generator is None else generator
+        self.exchange = current_exchange()
+        if self.exchange.rank:  # workers hold the same parameters, and each drops others of its own rows
+            self.dropout = torch.Generator().manual_seed(config.seed + self.exchange.rank)
         self._sparse = is_lazy(module, data.train.statistics, self.batch_size)
         module.sparse_gradients(self._sparse)
         self.learns_on = learns_on
@@ -198,13 +203,18 @@ class Trainer:
     def step(self, examples: Examples) -> Tensor:
         """Move the parameters by the gradient of one batch on the device; return its mean loss, a scalar."""
         self.optimizer.zero_grad()
-        losses = self.data.task.row_losses(self.module(examples.rows), examples.target)
-        loss = (losses * examples.weight).mean() / self._unit
+        share = self.exchange.share(examples)
+        own = share.examples
+        losses = self.data.task.row_losses(self.module(own.rows), own.target)
+        loss = share.part * (losses * own.weight).mean() / self._unit
         loss.backward()  # type: ignore[no-untyped-call]
+        loss, taken = self.exchange.sum_gradients(self.module, own.rows, loss.detach(), share.rows)
+        if self._place is not None:
+            self._place.rows += taken
         self._penalties.add_gradient(noise=self._noise)
         self.optimizer.step(examples.rows, noise=self._noise)
         self.average.update()
-        return loss.detach()
+        return loss
 
     def run_epoch(self) -> Epoch:
         """Pass over the training rows once, measure on the validation rows, and note whether it is the best so far."""
@@ -229,16 +239,16 @@ class Trainer:
             train_loss = float(total) * self._unit / len(self.data.train)
             if not self.data.task.is_classification and math.isfinite(train_loss):
                 self._noise = min(1.0, max(2 * train_loss / self._unit, _LEAST_NOISE))
-            epoch = self._measured(kept, train_loss, seconds)
+            epoch = self._measured(kept, train_loss, seconds, place.rows)
             self._place = None
         self.history.epochs.append(epoch)
         self._judge(epoch, kept, asked=self.observer.on_epoch(epoch, kept))
         return epoch
 
-    def _measured(self, kept: FactorizationMachine, train_loss: float, seconds: float) -> Epoch:
+    def _measured(self, kept: FactorizationMachine, train_loss: float, seconds: float, taken: int) -> Epoch:
         number, task, valid_loss, metrics = len(self.history.epochs) + 1, self.data.task, None, dict[str, float]()
         if self.data.valid is not None:
-            logits, target, weight = scored(kept, self.data.valid)
+            logits, target, weight = scored(kept, self.data.valid, self.exchange)
             valid_loss = mean_loss(task, logits, target, weight)
         if not all(math.isfinite(x) for x in (train_loss, valid_loss or 0.0)):
             raise TrainingError(
@@ -250,7 +260,7 @@ class Trainer:
             arrays = (t.double().cpu().numpy() for t in (logits, weight))
             metrics = curve_metrics(task.name, target.cpu().numpy(), *arrays, threshold=self.config.threshold)
         rows = len(self.data.train)
-        return Epoch(number, train_loss, valid_loss, seconds, rows / seconds, metrics)
+        return Epoch(number, train_loss, valid_loss, seconds, rows / seconds, metrics, taken)
 
     def _judge(self, epoch: Epoch, kept: FactorizationMachine, *, asked: bool) -> None:
         """Keep the parameters where they are the best so far, and find out whether training ends."""
@@ -272,6 +282,7 @@ class Trainer:
         TrainingError : the loss is NaN or infinite; the module then holds the last good parameters
         """
         self.observer.on_start(self)
+        self.exchange.check_place(self.place)
         try:
             while not self.done:
                 self.run_epoch()
@@ -340,4 +351,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
         self.order.set_state(state["random"]["order"])
-        self.dropout.set_state(state["random"]["dropout"])
+        if self.exchange.rank:  # the state is that of the first worker, which the others must not repeat
+            self.dropout.manual_seed(self.config.seed + self.exchange.rank + 1000 * (1 + sum(self.place)))
+        else:
+            self.dropout.set_state(state["random"]["dropout"])

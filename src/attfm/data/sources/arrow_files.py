@@ -1,5 +1,6 @@
 """Parquet and Arrow files, and folders of them, as pyarrow Datasets."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ import pyarrow.fs as pafs
 from attfm.data.sources.file_set import FileSet
 from attfm.data.sources.files import DataFile, reading
 from attfm.data.sources.in_memory import is_pandas_index, stripped
+from attfm.data.sources.plain_columns import is_ordered
 from attfm.data.sources.plain_reader import PlainReader
 from attfm.errors import SchemaError, SourceError
 
@@ -30,6 +32,24 @@ class ArrowDataset(PlainReader):
             self.num_rows = dataset.count_rows()
         if self.num_rows == 0:
             raise SourceError(f"{name} has 0 rows: a table needs at least one.")
+
+    def parts(self) -> "list[ArrowDataset]":
+        """Return the files one by one."""
+        if not isinstance(self._dataset, pads.FileSystemDataset):
+            return []
+        for name, kind in zip(self.schema.names, self.schema.types, strict=True):
+            if is_ordered(kind):
+                self._levels_of(name)  # those of all files
+        parts = []
+        for fragment in self._dataset.get_fragments():
+            part = copy.copy(self)
+            part._dataset = pads.FileSystemDataset(
+                [fragment], self._dataset.schema, self._dataset.format, self._dataset.filesystem
+            )
+            with reading(self._name):
+                part.num_rows = fragment.count_rows()
+            parts.append(part)
+        return parts
 
     def _stored_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         names = [self._stored[name].name for name in columns]

@@ -63,6 +63,10 @@ class DelimitedFile:
         }
         return other
 
+    def parts(self) -> list[Self]:
+        """Return the file, which is read from its top."""
+        return [self]
+
     @property
     def name(self) -> str:
         """The name of the file."""

@@ -2,10 +2,10 @@
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ __all__ = ["MAX_BATCH_ROWS", "Reader", "Source", "TableWriter", "open_source"]
 MAX_BATCH_ROWS = 65_536
 MOST_KEPT_BYTES = 1 << 28
 _TEXT = (DelimitedFile, TextSet)
+NumberedBatch = tuple[int, pa.RecordBatch]  # the number of its first row in the table, and some rows
 
 
 class Reader(Protocol):
@@ -39,6 +40,13 @@ class Reader(Protocol):
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows from the top, with the given columns, in batches of any size."""
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A reader whose files other processes may read, each by itself."""
+
+    def parts(self) -> Sequence[Reader]: ...
 
 
 class Source:
@@ -130,6 +138,15 @@ class Source:
         """Whether it is delimited text, whose cells have no types of their own."""
         return isinstance(self._reader, _TEXT)
 
+    def parts(self) -> "list[Source]":
+        """Return the sources of its files, in their order, whose batches are those of the whole.
+
+        They can be given to another process. Of a table that is not files there are none.
+        """
+        if self._most_rows is not None or not isinstance(self._reader, Divisible):
+            return []
+        return [Source(self.name, part, self.reading, fingerprint=self.fingerprint) for part in self._reader.parts()]
+
     def verbatim(self, names: Sequence[str]) -> "Source":
         """Return the same table, where it is text with some columns as their cells stand, but for the spaces around."""
         if not isinstance(self._reader, _TEXT):
@@ -150,6 +167,13 @@ class Source:
         """
         kept = _Kept(self, self._checked(columns), most_bytes)
         return Source(self.name, kept, self.reading, fingerprint=self.fingerprint)
+
+
+def numbered(batches: Iterable[pa.RecordBatch], first: int = 0) -> Iterator[NumberedBatch]:
+    """Yield the batches, each with the number of its first row."""
+    for batch in batches:
+        yield first, batch
+        first += batch.num_rows
 
 
 class _Kept:

@@ -51,6 +51,15 @@ class TextSet:
         other.schema = pa.schema(kept)
         return other
 
+    def parts(self) -> list[Self]:
+        """Return the files one by one."""
+        parts = []
+        for member, constants in zip(self._members, self._constants, strict=True):
+            part = copy.copy(self)
+            part._members, part._constants, part.num_rows = [member], [constants], member.num_rows
+            parts.append(part)
+        return parts
+
     def place_of(self, row: int) -> str | None:
         """Return where people find a row: "line 18 of part-2.csv"."""
         for member in self._members:
