@@ -126,10 +126,8 @@ def predictions(model: CostModel, touched: Callable[[float], float]) -> str:
         lines.append([
             f"{machines}", f"{whole * steps / 3600:,.1f} h", f"{ROWS / (whole * steps):,.0f}", parts,
             f"{bytes_sent / 1e6:,.1f}", f"{model.memory(FEATURES) / 1e9:,.0f}",
-            f"{model.memory(FEATURES, checkpoint=True) / 1e9:,.0f}",
         ])  # fmt: skip
-    head = ["machines", "an epoch", "rows/s", "where a step's time goes", "MB sent by each in a step", "GB of memory",
-            "GB while the first writes a checkpoint"]  # fmt: skip
+    head = ["machines", "an epoch", "rows/s", "where a step's time goes", "MB sent by each in a step", "GB of memory"]
     return (
         f"Predicted: {ROWS:,} rows × {FIELDS} fields × {FEATURES:,} features, {BATCH:,} rows a step "
         f"({touched(BATCH):,.0f} distinct features), machines of {CORES} such cores (compute {EFFICIENCY:.0%} as fast "
