@@ -39,7 +39,7 @@ _SETTINGS = "config.json"
 # Not in every folder: a model may have none.
 _BACKGROUND = "background.safetensors"
 _CALIBRATION = "calibration.json"
-_MEMORY = "memory.safetensors"  # mapped into memory when a model is loaded: what is not looked up is not read
+_MEMORY = "memory.safetensors"
 # Settings that folders of 0.1 don't have, as models were trained then.
 _BEFORE: dict[str, dict[str, Any]] = {
     "model": {"memory_pairs": 0},
@@ -54,7 +54,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "averaging": 1.0,
     },
 }
-_SUMS = "sums.safetensors"
+_SUMS = "sums.safetensors"  # by which a model learns on
 _FILES = ("schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json", "history.jsonl", "README.md")
 _OPTIONAL = (_BACKGROUND, _CALIBRATION, _MEMORY, _SUMS)
 
@@ -205,9 +205,9 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     if not calibration.is_in(module):
         raise ValueError(f"'{_CALIBRATION}' is of another model")
     if _MEMORY in settings["sha256"]:
-        _remember(module, load_arrays(path / _MEMORY), encoder)
+        _remember(module, _mapped(path / _MEMORY), encoder)
     if _SUMS in settings["sha256"]:
-        _know_sums(module, load_arrays(path / _SUMS))
+        _know_sums(module, _mapped(path / _SUMS))
     return Model(
         schema, encoder, target, module.eval(), config,
         facts=RunFacts.model_validate(training),
@@ -216,6 +216,11 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
         background=load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {},
         calibration=calibration,
     )  # fmt: skip
+
+
+def _mapped(file: Path) -> dict[str, Array]:
+    """Return the arrays of a file, mapped into memory: what is not looked at is not read."""
+    return {name: tensor.numpy() for name, tensor in load_file(file).items()}
 
 
 def _remembered(module: Scorer) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -48,7 +49,7 @@ class TrainingSums:
     rates : by field, of the ids that have rates
     levels : by field, float64 (levels, outputs + 2), over the rows of the levels of fields in remembered pairs
     pairs : by two fields, of the remembered pairs
-    knots : of numeric fields, or None
+    stored_knots : what `Knots.to_arrays` tells of numeric fields, or None
     learned : None before training ends
     """
 
@@ -57,8 +58,13 @@ class TrainingSums:
     rates: Mapping[int, RateSums] = field(default_factory=dict)
     levels: Mapping[int, Floats] = field(default_factory=dict)
     pairs: Mapping[tuple[int, int], PairSums] = field(default_factory=dict)
-    knots: Knots | None = None
+    stored_knots: Mapping[str, NDArray[Any]] | None = None
     learned: Learned | None = None
+
+    @cached_property
+    def knots(self) -> Knots | None:
+        """The knots of numeric fields, or None."""
+        return None if self.stored_knots is None else Knots.from_arrays(self.stored_knots)
 
     @property
     def base(self) -> Floats:
@@ -112,7 +118,7 @@ class TrainingSums:
             rates={f: replace(rates, columns=of_new(f, rates.columns)) for f, rates in self.rates.items()},
             levels={f: kept * columns if old[f].ordered else of_new(f, columns) for f, columns in self.levels.items()},
             pairs=pairs,
-            knots=None if self.knots is None or refitted else self.knots.renewed(old, new),
+            stored_knots=None if self.knots is None or refitted else self.knots.renewed(old, new).to_arrays(),
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -126,8 +132,7 @@ class TrainingSums:
             own = {"first": pair.first, "second": pair.second, "columns": pair.columns}
             arrays |= {f"pairs.{i}-{j}.{name}": array for name, array in own.items()}
             arrays |= _of_bins(f"pairs.{i}-{j}", pair.bins)
-        if self.knots is not None:
-            arrays |= {f"knots.{name}": array for name, array in self.knots.to_arrays().items()}
+        arrays |= {f"knots.{name}": array for name, array in (self.stored_knots or {}).items()}
         if self.learned is not None:
             learned = {name: getattr(self.learned, name) for name in ("linear", "embedding", "memory")}
             arrays |= {f"learned.{name}": array for name, array in learned.items() if array is not None}
@@ -153,7 +158,7 @@ class TrainingSums:
         return cls(
             arrays["total"], (mean, deviation), dict(sorted(rates.items())),
             {int(f): own["columns"] for f, own in parts["levels"].items()}, dict(sorted(pairs.items())),
-            Knots.from_arrays(of_knots) if of_knots else None,
+            of_knots or None,
             Learned(arrays["learned.linear"], arrays.get("learned.embedding"), arrays["learned.memory"]),
         )  # fmt: skip
 

@@ -90,7 +90,7 @@ def enrich(
         )  # fmt: skip
         knots = knots_of(encoder, data.train.rows.counts_of_ordered, most) if knotted and kept is None else kept
         enriched = replace(data, train=found.train, valid=found.valid)
-        sums = replace(found.sums, knots=knots)
+        sums = replace(found.sums, stored_knots=None if knots is None else knots.to_arrays())
         return Enriched(found.composition, knots, found.pairs, enriched, sums, found.straddling)
     examples = gathered(data.train)
     knots = kept
@@ -141,7 +141,7 @@ def _with_total(
 ) -> tuple[Outcomes, TrainingSums]:
     """Return outcomes whose base rate is that of all rows, earlier ones among them, and the sums over all rows."""
     total = outcomes.columns.sum(0) + (0 if earlier is None else earlier.total)
-    sums = TrainingSums(total, scale, knots=knots)
+    sums = TrainingSums(total, scale, stored_knots=None if knots is None else knots.to_arrays())
     return outcomes if earlier is None else replace(outcomes, mean=sums.base), sums
 
 
