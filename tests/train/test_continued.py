@@ -87,6 +87,7 @@ def test_sums_are_those_of_earlier_rows_as_they_fade_and_of_new_ones(task: str, 
         y = [labels(task, s) for s in (shop()[1], score)]
         clicks = kept * (y[0] & (old.person == "7")).sum() + (y[1] & (frame.person == "7")).sum()
         assert person.columns[names.index("7"), 0] == pytest.approx(clicks)
+        assert after.rows[names.index(name)] == pytest.approx(expected)
     assert list(after.pairs) == list(before.pairs) != []
     (pair,) = [pair for pair in after.pairs if pair == (0, 1)]
     people, things = (model.model_.encoder.feature_names(f) for f in pair)
@@ -195,6 +196,25 @@ def test_what_no_row_touches_stays_as_it_was(lazy: bool, monkeypatch: pytest.Mon
     for was, table in zip(tables, (after.linear, after.embedding), strict=True):
         torch.testing.assert_close(table.weight[away], was[away], rtol=0, atol=1e-7)
         assert (table.weight[here] != was[here]).any(1).all()
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_more_rows_taught_a_value_the_less_new_ones_move_it(lazy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if lazy:
+        monkeypatch.setattr("attfm.train.sparse_optimizer.BIG_TABLE", 1)
+    often, seldom = 1500, 10
+    people = np.repeat(["often", "seldom", "others"], [often, seldom, 1500])
+    y = np.arange(len(people)) % 2 == 0
+    settings = {"n_models": 1, "rates": False, "memory_pairs": 0, "early_stopping": False, "epochs": 20,
+                "batch_size": 16, "pairs": False}  # fmt: skip
+    model = AFMClassifier(**settings).fit(pd.DataFrame({"who": people, "x": np.arange(len(people)) % 7}), y)
+    rows = pd.DataFrame({"who": ["often", "seldom"], "x": 3})
+    before = model.model_.logits(rows)[:, 0]
+    new = pd.DataFrame({"who": np.repeat(["often", "seldom"], 50), "x": np.arange(100) % 7})
+    model.partial_fit(new, np.ones(100, bool))
+    moved = model.model_.logits(rows)[:, 0] - before
+    assert 0 < 3 * moved[0] < moved[1]
+    assert np.isfinite(moved).all()
 
 
 def test_learning_on_is_nearly_as_good_as_learning_from_all_rows() -> None:

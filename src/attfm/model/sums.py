@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.data.codecs.codec import UNKNOWN, Field
-from attfm.data.codecs.grouped import Floats, Integers
+from attfm.data.codecs.grouped import Floats, Integers, Totals
 from attfm.data.codecs.pairs import PairSums
 from attfm.data.codecs.rates import RateSums, StatisticBins
 from attfm.model.knots import Knots
@@ -49,6 +49,7 @@ class TrainingSums:
     rates : by field, of the ids that have rates
     levels : by field, float64 (levels, outputs + 2), over the rows of the levels of fields in remembered pairs
     pairs : by two fields, of the remembered pairs
+    rows : float64 (features,), how many training rows had each feature
     stored_knots : what `Knots.to_arrays` tells of numeric fields, or None
     learned : None before training ends
     """
@@ -58,6 +59,7 @@ class TrainingSums:
     rates: Mapping[int, RateSums] = field(default_factory=dict)
     levels: Mapping[int, Floats] = field(default_factory=dict)
     pairs: Mapping[tuple[int, int], PairSums] = field(default_factory=dict)
+    rows: Floats = field(default_factory=lambda: np.empty(0))
     stored_knots: Mapping[str, NDArray[Any]] | None = None
     learned: Learned | None = None
 
@@ -83,6 +85,20 @@ class TrainingSums:
                 return rows
             start += sum(rates.sizes)
         raise KeyError(f)
+
+    def rows_of_tables(self) -> Floats:
+        """Return how many training rows had read each row of w and V: features, then bins of rates; float64."""
+        own, features = self.rows, len(self.rows)
+        if self.knots is not None:  # bins between knots read those beside them
+            at, share = self.knots, self.knots.share
+            own = np.bincount(at.left, self.rows * (1 - share), minlength=features).astype(np.float64)
+            own = own + np.bincount(at.right, self.rows * share, minlength=features)
+        counts: list[Floats] = [own]
+        for rates in self.rates.values():
+            rows = Totals.of(rates.columns).rows
+            for bins, size in zip(rates.of_features.T, rates.sizes, strict=True):
+                counts.append(np.bincount(bins, rows, minlength=size).astype(np.float64))
+        return np.concatenate(counts)
 
     def renewed(self, old: Sequence[Field], new: Sequence[Field], origin: Integers, kept: float) -> "TrainingSums":
         """Return the sums for an encoder that was renewed (`Encoder.renewed`), each earlier row counting `kept`."""
@@ -118,12 +134,14 @@ class TrainingSums:
             rates={f: replace(rates, columns=of_new(f, rates.columns)) for f, rates in self.rates.items()},
             levels={f: kept * columns if old[f].ordered else of_new(f, columns) for f, columns in self.levels.items()},
             pairs=pairs,
+            rows=kept * self.rows[origin] * np.concatenate(there) if len(self.rows) else self.rows,
             stored_knots=None if self.knots is None or refitted else self.knots.renewed(old, new).to_arrays(),
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays by name, from which `from_arrays` makes equal sums."""
         arrays: dict[str, NDArray[Any]] = {"total": self.total, "scale": np.array(self.scale)}
+        arrays["rows"] = self.rows.astype(np.float32)
         for f, rates in self.rates.items():
             arrays |= {f"rates.{f}.columns": rates.columns, f"rates.{f}.base": rates.base}
             arrays |= _of_bins(f"rates.{f}", rates.bins)
@@ -158,8 +176,10 @@ class TrainingSums:
         return cls(
             arrays["total"], (mean, deviation), dict(sorted(rates.items())),
             {int(f): own["columns"] for f, own in parts["levels"].items()}, dict(sorted(pairs.items())),
+            arrays["rows"].astype(np.float64),
             of_knots or None,
-            Learned(arrays["learned.linear"], arrays.get("learned.embedding"), arrays["learned.memory"]),
+            Learned(arrays["learned.linear"], arrays.get("learned.embedding"), arrays["learned.memory"])
+            if "learned.linear" in arrays else None,
         )  # fmt: skip
 
 

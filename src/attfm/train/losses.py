@@ -10,10 +10,36 @@ from attfm.data.dataset import Dataset
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
 from attfm.train.exchange import Exchange
+from attfm.train.prior import EMBEDDING, LINEAR, OTHERS, Prior
 from attfm.train.statistical_machine import StatisticalMachine
 
 # How far the strength of a field's smoothness goes to what its bins say, 0 to 1, and how far from that of all fields.
 _BY_EVIDENCE, _MOST_APART = 0.5, 5.0
+
+
+Strength = float | Tensor  # of a ridge: of all rows of a table, or of each, (rows, 1)
+
+
+def _by_id(ridge: tuple[Tensor, float]) -> tuple[int, float]:
+    return id(ridge[0]), ridge[1]
+
+
+def _with_prior(
+    module: FactorizationMachine, ridges: dict[int, float], prior: Prior, rows: int
+) -> list[tuple[Tensor, Strength]]:
+    """Return the ridges of all parameters of a machine that learns on, which are stronger by what was learned."""
+    found: list[tuple[Tensor, Strength]] = []
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        own = ridges.get(id(parameter), 0.0)
+        part = {"linear.weight": LINEAR, "embedding.weight": EMBEDDING}.get(name)
+        if part is None:
+            found.append((parameter, (own + OTHERS * prior.total) / rows))
+        else:
+            each = (own + part * prior.rows[: len(parameter), None]) / rows
+            found.append((parameter, each.to(parameter)))
+    return found
 
 
 class Smoothness:
@@ -81,15 +107,15 @@ class Penalties:
     Neighbours are features i, int64 (n,), of bins whose right neighbour is i + 1; a machine with knots has its own.
     With `config.smoothness_by_field` each field has a smoothness of its own, see `Smoothness`.
 
-    Of a machine that learns on, all but the last are of what its tables differ by from where they began: what was
-    learned is the prior, and what no row touches stays as it was.
+    Of a machine that learns on, all but the last are of what its parameters differ by from where they began, and the
+    ridges are stronger by what earlier rows told: what was learned is the prior, and what no row touches stays.
 
-    learns_on : bool, whether that is so; the module is then as it began
+    prior : Prior or None, of a machine that learns on; the module is then as it began
     """
 
     def __init__(
         self, module: FactorizationMachine, neighbours: NDArray[np.int64], config: TrainConfig, rows: int,
-        *, learns_on: bool = False,
+        *, prior: Prior | None = None,
     ) -> None:  # fmt: skip
         config = config.of_task("binary")  # what is not said yet
         device = module.intercept.device
@@ -113,19 +139,24 @@ class Penalties:
             ridges.append((memory.weight, config.memory_ridge))
             of_pairs = next_ones(np.concatenate(memory.pairs.layout.neighbours))
             smoothed.append((memory.weight, of_pairs, float(config.statistic_smoothness), False))
-        tables = {id(table): table for table, _ in ridges}
-        self.centres = {key: table.detach().clone() for key, table in tables.items()} if learns_on else {}
+        kept = {id(p): p for p in module.parameters() if p.requires_grad}
+        self.centres = {} if prior is None else {key: p.detach().clone() for key, p in kept.items()}
         self._smoothed = [
             Smoothness(table, pairs, strength / rows, adaptive=adaptive, centre=self.centres.get(id(table)))
             for table, pairs, strength, adaptive in smoothed if strength and pairs.numel()
         ]  # fmt: skip
-        self._strengths = config.linear_ridge / rows, config.embedding_ridge / rows
-        self._ridges = [(table, strength / rows) for table, strength in ridges if strength]
+        self._strengths: tuple[Strength, Strength] = (config.linear_ridge / rows, config.embedding_ridge / rows)
+        self._ridges: list[tuple[Tensor, Strength]] = [(table, strength / rows) for table, strength in ridges]
+        if prior is not None:
+            self._ridges = _with_prior(module, dict(map(_by_id, ridges)), prior, rows)
+            strengths = {id(table): strength for table, strength in self._ridges}
+            self._strengths = (strengths[id(module.linear.weight)],
+                               strengths[id(module.embedding.weight)] if module.has_pairs else 0.0)  # fmt: skip
         self._attention = module.attention.W if module.has_pairs and config.attention_l2 > 0 else None
         self._attention_l2 = config.attention_l2
 
     @property
-    def ridges(self) -> tuple[float, float]:
+    def ridges(self) -> tuple[Strength, Strength]:
         """Strengths of the ridges of w and of V: of a table with a sparse gradient the optimiser adds them."""
         return self._strengths
 
@@ -140,10 +171,12 @@ class Penalties:
         for smoothness in self._smoothed:
             smoothness.add_gradient(noise)
         for table, strength in self._ridges:
-            if table.grad is not None and not table.grad.is_sparse:
-                table.grad.add_(table, alpha=noise * strength)
-                if id(table) in self.centres:
-                    table.grad.sub_(self.centres[id(table)], alpha=noise * strength)
+            if table.grad is None or table.grad.is_sparse:
+                continue
+            if id(table) in self.centres:
+                table.grad.add_(strength * (table - self.centres[id(table)]), alpha=noise)
+            elif strength:
+                table.grad.add_(table, alpha=noise * float(strength))
         if self._attention is not None and self._attention.grad is not None:
             self._attention.grad.add_(self._attention, alpha=2 * self._attention_l2)
 

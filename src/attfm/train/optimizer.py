@@ -71,7 +71,8 @@ class Optimizer:
 
     def __init__(
         self, module: FactorizationMachine, config: TrainConfig, *, lazy: bool = False, more_rows: bool = True,
-        ridges: tuple[float, float] = (0.0, 0.0), centres: Mapping[int, Tensor] = MappingProxyType({}),
+        ridges: tuple[float | Tensor, float | Tensor] = (0.0, 0.0),
+        centres: Mapping[int, Tensor] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         tables = [module.linear.weight] + ([module.embedding.weight] if module.has_pairs else [])
         self.lazy = [

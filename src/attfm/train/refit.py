@@ -24,8 +24,9 @@ from attfm.train.cross_fit import Floats, cross_fit, of_fold, without_fold
 from attfm.train.inner_choice import choose_strength
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
+from attfm.train.prior import Prior
 from attfm.train.statistical_machine import StatisticalMachine
-from attfm.train.statistics import Enriching, enrich
+from attfm.train.statistics import Enriching, enrich, with_rows
 from attfm.train.trainer import History, Trainer, choose_device, drawn_from, silence_unseen, start_at_base_rate
 
 TrainAgain = Callable[[Prepared, Config, Observer], Scorer]
@@ -191,12 +192,15 @@ def train_module(
     rate = settings.negative_rate
     if rate < 1 and data.valid is not None:  # what stops the training counts negatives as those of the training do
         data = replace(data, valid=Reweighted(data.valid, (rate, 1.0)))
-    history = Trainer(module, data, settings, observer, generator, learns_on=start is not None).run()
+    prior = None if start is None else Prior.of(start.machine, data.task)
+    history = Trainer(module, data, settings, observer, generator, prior=prior).run()
     with torch.no_grad():
         module.intercept.add_(math.log(rate))  # the odds among all rows
     if enriched is not None:
         history.straddling = [" × ".join(encoder.fields[f].name for f in pair) for pair in enriched.straddling]
-    return module.folded() if isinstance(module, StatisticalMachine) else module, history
+    machine = module.folded() if isinstance(module, StatisticalMachine) else module
+    machine.sums = with_rows(machine.sums, prepared.data, encoder, None if start is None else start.machine.sums)
+    return machine, history
 
 
 @torch.inference_mode(False)

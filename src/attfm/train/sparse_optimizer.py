@@ -52,23 +52,24 @@ class LazyTable(Stateful):
 
     The parameter, (features, dim), is changed in place; its gradient is sparse.
 
-    `ridge` is the strength of a ridge on the whole table, towards `centre` or, without one, 0. A row that steps leave
-    alone does not move, so that its ridge's gradient stays the same: those of all these steps come at once when the row
-    moves next.
+    `ridge` is the strength of a ridge on the whole table, or of each row, (rows, 1), towards `centre` or 0. A row that
+    steps leave alone does not move, so that its ridge's gradient stays the same: those of all these steps come at once
+    when the row moves next.
     """
 
     _state = ("_steps", "_mean", "_square", "_moved")
 
     def __init__(
-        self, parameter: nn.Parameter, config: TrainConfig, *, ridge: float = 0.0, centre: Tensor | None = None
+        self, parameter: nn.Parameter, config: TrainConfig, *, ridge: float | Tensor = 0.0, centre: Tensor | None = None
     ) -> None:
         self.parameter, self._centre = parameter, centre
         self.average: RowAverage | None = None
         self._method, self._rate, self._steps = config.optimizer, rate_of(config), 0
         empty = parameter.new_empty(0)
         self._eps, self._ridge = config.adam_eps, ridge
+        self._has_ridge = isinstance(ridge, Tensor) or ridge != 0
         # The last step in which each row moved.
-        self._moved = torch.zeros(len(parameter) if ridge else 0, dtype=torch.int64, device=parameter.device)
+        self._moved = torch.zeros(len(parameter) if self._has_ridge else 0, dtype=torch.int64, device=parameter.device)
         self._mean = torch.zeros_like(parameter.data) if self._method == "adam" else empty
         self._square = torch.zeros_like(parameter.data) if self._method != "sgd" else empty
 
@@ -85,10 +86,12 @@ class LazyTable(Stateful):
             return
         rows, values = sum_rows(gradient)
         self._steps += 1
-        if self._ridge:
+        if self._has_ridge:
             left_alone = (self._steps - self._moved[rows])[:, None]
             away = self.parameter[rows] if self._centre is None else self.parameter[rows] - self._centre[rows]
-            values = torch.addcmul(values, away, left_alone.to(values.dtype), value=noise * self._ridge)
+            strength = 1.0 if isinstance(self._ridge, Tensor) else self._ridge
+            away = self._ridge[rows] * away if isinstance(self._ridge, Tensor) else away
+            values = torch.addcmul(values, away, left_alone.to(values.dtype), value=noise * strength)
             self._moved[rows] = self._steps
         by_torch = self._method == "sgd"
         if self.average is not None and (by_torch or read is not None):

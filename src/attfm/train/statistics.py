@@ -21,7 +21,7 @@ from attfm.data.folds import Grouping
 from attfm.model.knots import Knots, has_knots, knots_of_rows
 from attfm.model.modules import FactorizationMachine
 from attfm.model.sums import TrainingSums, base_of
-from attfm.train.outcomes import outcome_values, relative
+from attfm.train.outcomes import outcome_values, relative, total_of
 from attfm.train.screening import screen
 from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs, StatisticalMachine
 from attfm.train.streamed_statistics import renewed_bins, statistics_of
@@ -143,6 +143,25 @@ def _with_total(
     total = outcomes.columns.sum(0) + (0 if earlier is None else earlier.total)
     sums = TrainingSums(total, scale, stored_knots=None if knots is None else knots.to_arrays())
     return outcomes if earlier is None else replace(outcomes, mean=sums.base), sums
+
+
+def with_rows(
+    sums: TrainingSums | None, data: TrainingData, encoder: Encoder, earlier: TrainingSums | None
+) -> TrainingSums:
+    """Return sums with how many training rows had each feature, and what is summed of all rows where nothing else is.
+
+    data : before it was enriched; earlier : of a machine that has learned on
+    """
+    rows = np.zeros(encoder.n_features)
+    for part in data.train.ordered():
+        rows += np.bincount(part.rows.ids.flatten().numpy(), minlength=encoder.n_features)
+    known = earlier is not None and len(earlier.rows) == len(rows)
+    rows = rows + earlier.rows if earlier is not None and known else rows
+    if sums is None:
+        mean, deviation = map(float, data.task.scale(data.train.statistics)) if earlier is None else earlier.scale
+        total = total_of(data.task, data.train.statistics, (mean, deviation))
+        sums = TrainingSums(total if earlier is None else total + earlier.total, (mean, deviation))
+    return replace(sums, rows=rows)
 
 
 def _one_fold(grouping: Grouping) -> bool:

@@ -20,7 +20,7 @@ from attfm.data.codecs.grouped import Floats, Integers, Outcomes
 from attfm.data.codecs.pairs import PairKeys, PairLevels, PairStatistics, PairSums, SingleRates
 from attfm.data.codecs.rates import Composition, FieldRates, RateSums, StatisticBins
 from attfm.data.column_file import ColumnFile, ColumnWriter
-from attfm.data.dataset import Dataset, Examples, Statistics
+from attfm.data.dataset import Dataset, Examples
 from attfm.data.dealing import FOLDS
 from attfm.data.encoder import Encoder
 from attfm.errors import RunFolderError
@@ -28,7 +28,7 @@ from attfm.model.modules import FactorizationMachine
 from attfm.model.sums import TrainingSums, base_of
 from attfm.model.task import Task
 from attfm.train.cells import Cells
-from attfm.train.outcomes import outcome_values, relative
+from attfm.train.outcomes import outcome_values, relative, total_of
 from attfm.train.screening import MOST_ROWS, screen
 from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs
 from attfm.train.trainer import TrainingData
@@ -127,12 +127,10 @@ def statistics_of(
     task, statistics = data.task, train.statistics
     earlier = None if start is None else start.sums
     mean, deviation = map(float, task.scale(statistics)) if earlier is None else earlier.scale
-    rows = _Rows(train.rows, task, (mean, deviation), _base(task, statistics), data.grouping.times is not None)
-    total = np.append(rows.base, [1.0, 1.0]) * len(train)
+    total = total_of(task, statistics, (mean, deviation))
+    rows = _Rows(train.rows, task, (mean, deviation), base_of(total), data.grouping.times is not None)
     if earlier is not None:
-        if not task.is_classification:
-            total[0] = len(train) * (float(statistics.mean) - mean) / deviation
-        total += earlier.total
+        total = total + earlier.total
         rows = replace(rows, base=base_of(total))
     before = TrainingSums(total, (mean, deviation)) if earlier is None else replace(earlier, total=total)
     columns = _Columns(train.rows.folder.parent)
@@ -159,15 +157,6 @@ def statistics_of(
     seen[torch.from_numpy(composition.parts).flatten()] = True
     enriched = CachedDataset(replace(train.rows, composed=composed, bins=bins), replace(statistics, seen=seen))
     return StreamedStatistics(composition, pairs, enriched, valid, sums, straddling)
-
-
-def _base(task: Task, statistics: Statistics) -> Floats:
-    """Return the mean outcome of the training rows."""
-    if not task.is_classification:
-        return np.zeros(1)
-    shares = np.zeros(len(task.classes))
-    shares[: len(statistics.class_totals)] = statistics.class_totals.numpy() / float(statistics.class_totals.sum())
-    return shares[1:2] if len(task.outputs) == 1 else shares
 
 
 def _composed(

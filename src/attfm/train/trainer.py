@@ -26,6 +26,7 @@ from attfm.train.exchange import current_exchange
 from attfm.train.losses import Penalties, mean_loss, scored
 from attfm.train.observer import Epoch, Observer
 from attfm.train.optimizer import Optimizer, ParameterAverage
+from attfm.train.prior import Prior
 from attfm.train.sparse_optimizer import is_lazy
 
 # Multiply-adds of a step below which a second thread gains nothing. It may cost much: each of the step's many short
@@ -143,8 +144,8 @@ class Trainer:
     validation loss, and the parameters of the best epoch are restored; otherwise all epochs are run and the last kept.
     What is validated and kept is the average of the parameters over the last `config.averaging` epochs.
 
-    The module is on the CPU, and there again after `run`. The generator is that of the dropout. With `learns_on` the
-    module has learned before, and that is the prior of what it learns now (see `Penalties`).
+    The module is on the CPU, and there again after `run`. The generator is that of the dropout. With a `prior`
+    the module has learned before, and begins where it stands (see `Penalties`).
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class Trainer:
         observer: Observer | None = None,
         generator: torch.Generator | None = None,
         *,
-        learns_on: bool = False,
+        prior: Prior | None = None,
     ) -> None:
         self.device = choose_device(config.device)
         self.module = module.to(self.device)
@@ -172,8 +173,8 @@ class Trainer:
             self.dropout = torch.Generator().manual_seed(config.seed + self.exchange.rank)
         self._sparse = is_lazy(module, data.train.statistics, self.batch_size)
         module.sparse_gradients(self._sparse)
-        self.learns_on = learns_on
-        self._penalties = Penalties(module, data.neighbours, config, len(data.train), learns_on=learns_on)
+        self.learns_on = prior is not None
+        self._penalties = Penalties(module, data.neighbours, config, len(data.train), prior=prior)
         self.optimizer = Optimizer(
             module, config, lazy=self._sparse, more_rows=self._penalties.smooth, ridges=self._penalties.ridges,
             centres=self._penalties.centres,
