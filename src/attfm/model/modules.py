@@ -1,6 +1,7 @@
 """The family of factorization machines of DESIGN section 1, as torch modules."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -237,6 +238,10 @@ class FactorizationMachine(nn.Module):
             return batch * self.fields
         hidden = self.config.attention_dim if self.config.attention else 1
         return batch * math.comb(self.fields, 2) * self.config.dim * hidden
+
+    def predictor(self) -> Callable[[Batch], Tensor]:
+        """Return `predict` of the parameters as they are, for many calls: what is made once for all of them is kept."""
+        return self.predict
 
     @torch.no_grad()
     def predict(self, rows: Batch) -> Tensor:

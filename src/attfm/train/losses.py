@@ -207,9 +207,10 @@ def scored(
     exchange = Exchange() if exchange is None else exchange
     device, dtype = module.intercept.device, module.intercept.dtype
     logits, targets, weights = [], [], []
+    predict = module.predictor()
     for part in dataset.ordered():
         examples = part.to(device, dtype)
-        logits.append(exchange.on_all_rows(examples.rows, module.predict))
+        logits.append(exchange.on_all_rows(examples.rows, predict))
         targets.append(examples.target)
         weights.append(examples.weight)
     return torch.cat(logits), torch.cat(targets), torch.cat(weights)

@@ -1,6 +1,6 @@
 """A factorization machine while it learns from rates of ids and from the memory of value pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ from attfm.model.memory import PairMemory
 from attfm.model.modules import FactorizationMachine
 from attfm.model.sums import Learned, TrainingSums
 from attfm.ops.sparse import number_rows
+
+_FOLDED_AT_ONCE = 1 << 16  # features: their rows of V, and of their bins, are gathered before they are summed
 
 
 class BinLayout:
@@ -179,13 +181,23 @@ class StatisticalMachine(FactorizationMachine):
         remembered: Tensor = self.binned(batch.bins)
         return remembered
 
-    @torch.no_grad()
+    def predictor(self) -> Callable[[Batch], Tensor]:
+        """Return what gives the logits (rows, outputs) of rows with the encoder's ids, in evaluation mode."""
+        with torch.no_grad():
+            folded = self._folded()
+
+        @torch.no_grad()
+        def predict(rows: Batch) -> Tensor:
+            self.eval()
+            logits = folded.predict(replace(rows, bins=None))
+            remembered = self.remembered(rows)
+            return logits if remembered is None else logits + self.target_std * remembered
+
+        return predict
+
     def predict(self, rows: Batch) -> Tensor:
         """Return the logits (rows, outputs) of rows with the encoder's ids, in evaluation mode."""
-        self.eval()
-        logits = self._folded().predict(replace(rows, bins=None))
-        remembered = self.remembered(rows)
-        return logits if remembered is None else logits + self.target_std * remembered
+        return self.predictor()(rows)
 
     @torch.no_grad()
     def folded(self) -> FactorizationMachine:
@@ -216,9 +228,12 @@ class StatisticalMachine(FactorizationMachine):
         for name in ("linear.weight", "embedding.weight"):
             if name in state:
                 table = state[name][:features].clone()
-                if self.knots is not None:
-                    table = torch.lerp(table[self.left], table[self.right], self.share[:, None])
-                table[folded[:, 0]] = state[name][folded].sum(1)
+                if self.knots is not None:  # knots themselves stay
+                    own = (self.left != torch.arange(features, device=device)).nonzero()[:, 0]
+                    left, right = self.left[own], self.right[own]
+                    table[own] = torch.lerp(table[left], table[right], self.share[own, None])
+                for part in torch.split(folded, _FOLDED_AT_ONCE):
+                    table[part[:, 0]] = state[name][part].sum(1)
                 state[name] = table
         machine.load_state_dict(state)
         return machine
