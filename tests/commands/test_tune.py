@@ -139,8 +139,9 @@ def test_bad_use_is_told_before_anything_is_read(capsys: pytest.CaptureFixture[s
 
 def test_tune_takes_all_options_of_train() -> None:
     train, tune = (signature_of(command).parameters for command in (cli.train, cli.tune))
-    # A study goes on by its trials, encodes its rows once, and keeps them in memory.
-    own = {"resume", "checkpoint_minutes", "checkpoint_steps", "dry_run", "stream", "cache"}
+    # A study goes on by its trials, encodes its rows once, keeps them in memory, and begins anew in one process.
+    own = {"resume", "checkpoint_minutes", "checkpoint_steps", "dry_run", "stream", "cache",
+           "from_", "half_life", "evict_unseen", "as_of", "refit_bins", "engine", "workers", "address"}  # fmt: skip
     assert set(tune) == {*train, "trials", "study"} - own
     other = {name for name in set(train) - own if train[name].annotation != tune[name].annotation}
     assert other == {"out", "data"}  # a study needs its table

@@ -131,7 +131,7 @@ def test_a_saved_model_is_the_same_bit_for_bit(fitted: AFMClassifier, tmp_path: 
     assert again.history_ == fitted.history_
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", "background.safetensors", "config.json", "history.jsonl", "memory.safetensors", "metrics.json",
-        "schema.json", "vocabulary.arrow", "weights.safetensors",
+        "schema.json", "sums.safetensors", "vocabulary.arrow", "weights.safetensors",
     ]  # fmt: skip
     with pytest.raises(SchemaError, match="lacks 1 of the 3 columns"):
         again.predict(X[["job", "town"]])

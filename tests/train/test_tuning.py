@@ -387,9 +387,9 @@ def test_the_class_tunes_from_its_defaults_and_eval_set_decides(
     seen = []
     init = Trainer.__init__
 
-    def noted(self: Trainer, module: Any, data: Any, *rest: Any) -> None:
+    def noted(self: Trainer, module: Any, data: Any, *rest: Any, **more: Any) -> None:
         seen.append((len(data.train), len(data.valid)))
-        init(self, module, data, *rest)
+        init(self, module, data, *rest, **more)
 
     monkeypatch.setattr(Trainer, "__init__", noted)
     X = data[0]

@@ -160,7 +160,18 @@ def bytes_of_run(load: Load, *, exact: bool) -> int:
     shapes = load.features * (16 + 8 * load.outputs)
     surfaces = min(STORED_SURFACES, load.fields * (load.fields - 1) // 2) if load.dim else 0
     cells = int(surfaces * load.surface * (24 + 8 * load.outputs))
-    return weights + slots * (12 + 4 * load.outputs) + load.vocabulary + 8 * load.means + shapes + cells
+    # Sums over the rows of each feature that has a rate, each level of a remembered pair's fields, and each value pair.
+    column = 8 * (load.outputs + 2)
+    sums = load.features * (4 + column * ((load.rated > 0) + (load.known > 0))) + load.known * (16 + column)
+    return (
+        weights
+        + slots * (12 + 4 * load.outputs)
+        + load.vocabulary
+        + 8 * load.means
+        + shapes
+        + cells
+        + sums * load.models
+    )
 
 
 def bytes_of_checkpoints(load: Load) -> int:
