@@ -94,6 +94,7 @@ def test_a_training_from_disk_keeps_to_its_memory_and_finds_what_is_planted(
     assert (auc - 0.5) / (planted - 0.5) > SHARE
 
 
+@pytest.mark.skipif("ATTFM_LONG_TESTS" not in os.environ, reason="long: ATTFM_LONG_TESTS=1 runs it")
 def test_encoding_to_disk_takes_less_memory_than_keeping_all_rows(clicks: tuple[Path, float], tmp_path: Path) -> None:
     disk, memory = (run(PREPARING, how, str(clicks[0]), str(tmp_path / "cache")) for how in ("disk", "memory"))
     assert disk < 0.95 * memory
