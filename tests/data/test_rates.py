@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attfm.data.codecs.codec import Field
-from attfm.data.codecs.grouped import Grouped, Outcomes
+from attfm.data.codecs.grouped import Earlier, Grouped, Outcomes
 from attfm.data.codecs.pairs import PairLevels, PairStatistics, SingleRates
 from attfm.data.codecs.rates import Composition, FieldRates, StatisticBins
 
@@ -133,3 +133,25 @@ def test_keys_tell_all_value_pairs_apart() -> None:
     every = [keys.of(p, np.array([u]), np.array([v]))[0] for p, (i, j) in enumerate(keys.pairs)
              for u in range(levels.sizes[i]) for v in range(levels.sizes[j])]  # fmt: skip
     assert sorted(every) == list(range(5 * 7 + 5 * 3 + 7 * 3))
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_earlier_rows_are_others_to_all_new_ones(ordered: bool) -> None:
+    rng = np.random.default_rng(3)
+    old, new = rng.integers(0, 9, 40), rng.integers(4, 14, 60)
+    y_old, y_new = rng.random((40, 1)), rng.random((60, 1))
+    folds = np.sort(rng.integers(0, 5, 60)) if ordered else rng.integers(0, 5, 60)
+    before = Grouped.of(old, Outcomes(y_old, np.ones(40), np.zeros(40, np.int64), is_rate=True))
+    outcomes = Outcomes(y_new, np.ones(60), folds, is_rate=True, ordered=ordered)
+    found = Grouped.of(new, outcomes).after(Earlier(before.keys, before.all_rows), new)
+    assert found.keys.tolist() == np.union1d(old, new).tolist()
+    for group, total in zip(found.keys, found.all_rows.columns, strict=True):
+        expected = y_old[old == group].sum() + y_new[new == group].sum()
+        rows = (old == group).sum() + (new == group).sum()
+        np.testing.assert_allclose(total, [expected, rows, rows])
+    for row, other in enumerate(found.others.columns):
+        apart = folds < folds[row] if ordered else folds != folds[row]
+        mine = apart & (new == new[row])
+        expected = y_old[old == new[row]].sum() + y_new[mine].sum()
+        rows = (old == new[row]).sum() + mine.sum()
+        np.testing.assert_allclose(other, [expected, rows, rows], atol=1e-12)
