@@ -85,6 +85,7 @@ def check(model: Model, streamed: Streamed, ledger: Ledger) -> None:
     assert model.metrics["test"]["auc"] == pytest.approx(alone.metrics["test"]["auc"], rel=1e-4)
 
 
+@long
 def test_a_worker_is_killed_and_the_end_is_that_of_one_process(here: Any, streamed: Streamed, tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
     ledger = Ledger(tmp_path / "ledger", at=(1, 11))
