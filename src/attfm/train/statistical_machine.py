@@ -221,19 +221,19 @@ class StatisticalMachine(FactorizationMachine):
 
     def _folded(self) -> FactorizationMachine:
         device, features = self.intercept.device, self.composition.features
-        with torch.device("meta"):  # it gets all its tensors below
-            machine = FactorizationMachine(features, self.fields, self.outputs, self.config)
+        with torch.random.fork_rng(devices=[]):  # what it draws at first is not kept; nor are its tables
+            machine = FactorizationMachine(1, self.fields, self.outputs, self.config).to(self.intercept)
         folded = torch.from_numpy(self.composition.folded).to(device)
         own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("binned.")}
         tables = {name: own.pop(name) for name in ("linear.weight", "embedding.weight") if name in own}
-        state = {name: tensor.clone() for name, tensor in own.items()}
         for name, learned in tables.items():
-            table = state[name] = learned[:features].clone()
+            table = own[name] = learned[:features].clone()
+            machine.get_submodule(name.removesuffix(".weight")).weight = nn.Parameter(table)
             if self.knots is not None:  # knots themselves stay
                 between = (self.left != torch.arange(features, device=device)).nonzero()[:, 0]
                 left, right = self.left[between], self.right[between]
                 table[between] = torch.lerp(table[left], table[right], self.share[between, None])
             for part in torch.split(folded, _FOLDED_AT_ONCE):
                 table[part[:, 0]] = learned[part].sum(1)
-        machine.load_state_dict(state, assign=True)
+        machine.load_state_dict(own)
         return machine
