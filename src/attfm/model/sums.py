@@ -23,6 +23,17 @@ def base_of(total: Floats) -> Floats:
     return mean
 
 
+def places_of(old: Field, new: Field, origin: Integers) -> Integers:
+    """Return where each level of a field is after its encoder was renewed, int64 (old size,), -1: nowhere."""
+    if old.ordered:  # its levels are coarse bins, and stay
+        return np.arange(old.size)
+    own = origin[new.start : new.stop] - old.start
+    there = np.flatnonzero((own != UNKNOWN) | (np.arange(new.size) == UNKNOWN))
+    places = np.full(old.size, -1)
+    places[own[there]] = there
+    return places
+
+
 @dataclass(frozen=True)
 class Learned:
     """What was learned of the bins of statistics, float32: rows of w and V, and scalars of the memory.
@@ -109,21 +120,14 @@ class TrainingSums:
             moved: Floats = kept * columns[own[f]] * there[f][:, None]
             return moved
 
-        def place(f: int) -> Integers:
-            """Return where each level of a field is now, -1: nowhere."""
-            if old[f].ordered:  # its levels are coarse bins, and stay
-                return np.arange(old[f].size)
-            places = np.full(old[f].size, -1)
-            places[own[f][there[f]]] = np.flatnonzero(there[f])
-            return places
-
         # Where bins were cut again, knots are chosen again.
         refitted = any(
             of.kind == "numeric" and not np.array_equal(own[f], np.arange(of.size)) for f, of in enumerate(old)
         )
         pairs = {}
         for (i, j), sums in self.pairs.items():
-            first, second = place(i)[sums.first], place(j)[sums.second]
+            places = [places_of(old[f], new[f], origin) for f in (i, j)]
+            first, second = places[0][sums.first], places[1][sums.second]
             left = np.flatnonzero((first >= 0) & (second >= 0) & (kept * sums.columns[:, -1] >= _FEWEST))
             pairs[i, j] = replace(
                 sums, first=first[left], second=second[left], columns=kept * sums.columns[left]

@@ -22,6 +22,7 @@ from attfm.model.bundle import Model
 from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.memory import PairMemory
 from attfm.model.modules import FactorizationMachine
+from attfm.model.sums import places_of
 from attfm.ops.remembered import FREE
 
 _EPOCH = date(1970, 1, 1)
@@ -175,7 +176,7 @@ def started(continuation: Continuation, new_rows: Encoder) -> Start:
     added, kept = dict[str, int](), dict[str, int]()
     for of, to in zip(old, new, strict=True):
         own = origin[to.start + FIRST_VALUE : to.stop] - of.start
-        added[to.column] = added.get(to.column, 0) + int((own == UNKNOWN).sum()) * (of.kind not in ("numeric",))
+        added[to.column] = added.get(to.column, 0) + int((own == UNKNOWN).sum()) * (of.kind != "numeric")
         kept[to.column] = kept.get(to.column, 0) + len(np.unique(own[own >= FIRST_VALUE])) - (of.size - FIRST_VALUE)
     evicted = {name: -n for name, n in kept.items() if n < 0 and not _is_refitted(old, new, name)}
     best = model.facts.refit_epochs or model.facts.best_epoch or 1
@@ -210,12 +211,8 @@ def _memory(memory: PairMemory, old: Sequence[Field], new: Sequence[Field], orig
     level, sizes = memory.levels.of_feature[origin].copy(), memory.levels.sizes.copy()
     places: dict[int, NDArray[np.int64]] = {}
     for f, (of, to) in enumerate(zip(old, new, strict=True)):
-        places[f] = np.arange(int(sizes[f]))
+        places[f] = places_of(of, to, origin)
         if sizes[f] and not of.ordered:
-            own = origin[to.start : to.stop] - of.start
-            there = (own != UNKNOWN) | (np.arange(to.size) == UNKNOWN)
-            places[f] = np.full(of.size, -1)
-            places[f][own[there]] = np.flatnonzero(there)
             level[to.start : to.stop], sizes[f] = np.arange(to.size), to.size
     levels = PairLevels(level, sizes)
     keys = levels.keys(memory.pairs)

@@ -20,10 +20,6 @@ _BY_EVIDENCE, _MOST_APART = 0.5, 5.0
 Strength = float | Tensor  # of a ridge: of all rows of a table, or of each, (rows, 1)
 
 
-def _by_id(ridge: tuple[Tensor, float]) -> tuple[int, float]:
-    return id(ridge[0]), ridge[1]
-
-
 def _with_prior(
     module: FactorizationMachine, ridges: dict[int, float], prior: Prior, rows: int
 ) -> list[tuple[Tensor, Strength]]:
@@ -148,7 +144,7 @@ class Penalties:
         self._strengths: tuple[Strength, Strength] = (config.linear_ridge / rows, config.embedding_ridge / rows)
         self._ridges: list[tuple[Tensor, Strength]] = [(table, strength / rows) for table, strength in ridges]
         if prior is not None:
-            self._ridges = _with_prior(module, dict(map(_by_id, ridges)), prior, rows)
+            self._ridges = _with_prior(module, {id(table): strength for table, strength in ridges}, prior, rows)
             strengths = {id(table): strength for table, strength in self._ridges}
             self._strengths = (strengths[id(module.linear.weight)],
                                strengths[id(module.embedding.weight)] if module.has_pairs else 0.0)  # fmt: skip
