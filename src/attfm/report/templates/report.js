@@ -85,7 +85,7 @@ function whatRows() {
 
 function summaryPart() {
   const part = section("summary", "Data", whatRows());
-  document.getElementById("subtitle").textContent = `${data.task} task${data.classes && data.classes.length <= 6 ? ` (${data.classes.join(", ")})` : ""}, preset ${data.preset}; trained on ${count(data.training.training_rows ? Number(data.training.training_rows) : null)} rows${data.training.table ? ` of ${data.training.table}` : ""}`;
+  document.getElementById("subtitle").textContent = `${data.task} task${data.classes && data.classes.length <= 6 ? ` (${data.classes.join(", ")})` : ""}, preset ${data.preset}; trained on ${count(data.training.training_rows ? Number(data.training.training_rows) : null)} rows${data.training.table ? ` of ${data.training.table}` : ""}${data.training.trainings ? `, after ${Number(data.training.trainings) - 1} earlier training${data.training.trainings === "2" ? "" : "s"} on other rows` : ""}`;
   if (data.note) part.append(node("p", { className: "note", textContent: data.note }));
   const t = data.training, number = (x) => (x === undefined || x === null ? null : count(Number(x)));
   const tiles = node("div", { className: "tiles" });
