@@ -1,4 +1,4 @@
-.PHONY: bench-clicks bench-distributed demo install test test-browser test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
+.PHONY: bench-lookup bench-clicks bench-distributed demo install test test-browser test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -79,6 +79,10 @@ bench-accuracy: install  ## attfm beside trees and other models on the tables of
 bench-clicks: install  ## made-up clicks from disk and in memory, beside LightGBM and XGBoost (ROWS=20000000 takes hours)
 	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]" xgboost-cpu
 	.venv/bin/python -m benchmarks.clicks --docs --rows $${ROWS:-1000000}
+
+bench-lookup: install  ## a row and many rows of Adult by lookup, beside LightGBM, lleaves, onnxruntime, CatBoost and EBM
+	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]" lleaves onnxruntime onnxmltools
+	.venv/bin/python -m benchmarks.serving_rows --docs
 
 bench-distributed: install  ## a step of one and of two workers of Ray, and what many machines would take
 	.venv/bin/python -m benchmarks.distributed --docs
