@@ -192,7 +192,8 @@ def ebm(adult: Adult) -> Iterator[Contender]:
 class Clock:
     """What is counted: the time of day, or the time that processors worked for this process on all its threads.
 
-    The latter is for machines that have other work meanwhile; its ticks are coarse, so several calls are timed together.
+    The latter is for machines that have other work meanwhile; asking for it takes long, so several calls are timed
+    together.
     """
 
     name: str

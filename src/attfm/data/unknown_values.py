@@ -1,6 +1,5 @@
 """Columns whose values are nearly all unknown, though few were in training: most likely they are written otherwise."""
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +12,10 @@ from numpy.typing import NDArray
 from attfm.data.batch import Batch
 from attfm.data.codecs.codec import MISSING, UNKNOWN
 from attfm.data.encoder import Encoder
+from attfm.data.surprise import unknown_sentence
 from attfm.errors import DataWarning
 
 Integers = NDArray[np.int64]
-
-_NEARLY_ALL = 0.9
-_LEAST_EXPECTED = 0.01  # a new value now and then is expected of any column
-_SURPRISE = 14.0  # nats: one in a million
 
 
 @dataclass(frozen=True)
@@ -88,23 +84,9 @@ class UnknownValues:
         """Give a DataWarning for each column whose values are nearly all unknown."""
         for f, field in enumerate(self._encoder.fields):
             values, unknown, expected = int(self._values[f]), int(self._unknown[f]), self._expected[f]
-            if expected is None or unknown < _NEARLY_ALL * values or unknown == 0:
-                continue
-            if values * _divergence(unknown / values, max(expected, _LEAST_EXPECTED)) < _SURPRISE:
-                continue
-            value, row = self._first[f]
-            warnings.warn(
-                f"Column '{field.column}': {100 * unknown / values:.3g} % of the {values:,} values were not seen in "
-                f"training, where few were unknown (first: {value}, row {row:,}). Check that they are written as "
-                "they were there.",
-                DataWarning,
-                stacklevel=2,
+            first, row = self._first.get(f, ("", 0))
+            sentence = unknown_sentence(
+                field.column, values=values, unknown=unknown, expected=expected, first=first, row=row
             )
-
-
-def _divergence(share: float, expected: float) -> float:
-    """Return the Kullback-Leibler divergence of two chances, in nats: what the surprise of many values grows with."""
-    if expected >= share:
-        return 0.0
-    rest = (1 - share) * math.log((1 - share) / (1 - expected)) if share < 1 else 0.0
-    return share * math.log(share / expected) + rest
+            if sentence is not None:
+                warnings.warn(sentence, DataWarning, stacklevel=2)
