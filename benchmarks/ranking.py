@@ -120,7 +120,7 @@ def update(seconds: float) -> str:
     removed = median(lambda: catalogue.remove([next(numbers) + 1000]), seconds)
     milliseconds = [f"{1e3 * taken:.1f}" for taken in (added, changed, removed)]
     return (
-        f"A catalogue of {len(many):,} items is prepared in {built:.2f} s. Ten items are added to it in {milliseconds[0]} "
+        f"A catalogue of {len(many):,} items is prepared in {built:.2f} s. Ten items are added in {milliseconds[0]} "
         f"ms and changed in {milliseconds[1]} ms, and one is removed in {milliseconds[2]} ms."
     )
 
