@@ -15,6 +15,7 @@
 #include "lookup_driver.h"
 #include "memory.h"
 #include "pair_index.h"
+#include "ranking_driver.h"
 #include "scoring.h"
 
 namespace {
@@ -377,6 +378,7 @@ int main() {
     }
   const Failures lookups = check_lookup(sets);
   runs += lookups.runs, failures += lookups.failures;
+  failures += ranking_differences(sets, runs);
   std::printf("%d runs on %zu instruction sets, %d differ\n", runs, sets.size(), failures);
   return failures > 0;
 }
