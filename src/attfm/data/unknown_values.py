@@ -43,7 +43,7 @@ class UnknownValues:
 
     def __init__(self, encoder: Encoder, kept: Mapping[str, Any] | None = None) -> None:
         self._encoder = encoder
-        self._expected = [encoder.expected_unknown(f) for f in range(len(encoder.fields))]
+        self._expected = encoder.expected_unknowns
         self._values = np.zeros(len(encoder.fields), np.int64)
         self._unknown = np.zeros(len(encoder.fields), np.int64)
         self._first: dict[int, tuple[str, int]] = {}  # the first unknown value of a field as Python has it, and its row
@@ -86,20 +86,26 @@ class UnknownValues:
 
     def warn(self) -> None:
         """Give a DataWarning for each column whose values are nearly all unknown."""
-        for f, field in enumerate(self._encoder.fields):
-            values, unknown, expected = int(self._values[f]), int(self._unknown[f]), self._expected[f]
-            if expected is None or unknown < _NEARLY_ALL * values or unknown == 0:
-                continue
-            if values * _divergence(unknown / values, max(expected, _LEAST_EXPECTED)) < _SURPRISE:
-                continue
-            value, row = self._first[f]
+        for f in self.surprising():
+            values, unknown, (value, row) = int(self._values[f]), int(self._unknown[f]), self._first[f]
             warnings.warn(
-                f"Column '{field.column}': {100 * unknown / values:.3g} % of the {values:,} values were not seen in "
+                f"Column '{self._encoder.fields[f].column}': {100 * unknown / values:.3g} % of the {values:,} values "
+                "were not seen in "
                 f"training, where few were unknown (first: {value}, row {row:,}). Check that they are written as "
                 "they were there.",
                 DataWarning,
                 stacklevel=2,
             )
+
+    def surprising(self) -> list[int]:
+        """Return the fields whose values are nearly all unknown, by more than chance."""
+        return [f for f in np.flatnonzero(self._unknown).tolist() if self._is_surprising(f)]
+
+    def _is_surprising(self, f: int) -> bool:
+        values, unknown, expected = int(self._values[f]), int(self._unknown[f]), self._expected[f]
+        if expected is None or unknown < _NEARLY_ALL * values:
+            return False
+        return values * _divergence(unknown / values, max(expected, _LEAST_EXPECTED)) >= _SURPRISE
 
 
 def _divergence(share: float, expected: float) -> float:

@@ -22,8 +22,10 @@ from attfm.data.codecs.codec import (
     Check,
     Codec,
     ColumnKind,
+    Cuts,
     Field,
     Renewal,
+    Scale,
     integer,
     one_of,
 )
@@ -260,6 +262,7 @@ class BinsCodec(Codec):
         self._column = column
         self._bins = bins
         self.fields = (Field(column, column, "numeric", FIRST_VALUE + bins.size, ordered=True),)
+        self.rule = Cuts(bins.edges, bins.size)
 
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
         x = read_numbers(chunk, column=self._column, row=row, bad=bad)
@@ -302,6 +305,7 @@ class ScaledCodec(Codec):
         what = "too far outside the training range"
         self._fault = Fault(f"is {what}", f"are {what}", advice)
         self.fields = (Field(column, column, "scaled", FIRST_VALUE + 1),)
+        self.rule = Scale(low, high)
 
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
         x = read_numbers(chunk, column=self._column, row=row, bad=bad)
