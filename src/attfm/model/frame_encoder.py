@@ -71,7 +71,7 @@ class FrameEncoder:
         self._weighted = any(field.kind == "scaled" for field in encoder.fields)
         self._places: dict[tuple[Any, ...], Places] = {}  # of the columns in frames with such names
         self._last: tuple[Any, Places] = None, Places([], [])  # the names of the frame before, and its places
-        self._features: dict[int, tuple[Any, NDArray[np.int32]]] = {}  # categories of a column, and their features
+        self._features: dict[int, tuple[Any, NDArray[np.int32] | None]] = {}  # categories of a column, and their features
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameEncoder, (self._encoder,)  # the tables fill again
@@ -130,9 +130,11 @@ class FrameEncoder:
             return array
         codes, categories = codes_of(array)
         kept, features = self._features.get(number, (None, None))
-        if kept is not None and (categories is kept or categories.is_(kept)):
+        is_kept = kept is not None and (categories is kept or categories.is_(kept))
+        if is_kept and features is not None:
             return codes, features
-        if rows <= _FEW:
+        if rows <= _FEW and not is_kept:  # worth the features of all categories when they come again
+            self._features[number] = categories, None
             return decoded(array)
         features = self._encoded(number, each_category(array))
         if categories is not None:
