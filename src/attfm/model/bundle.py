@@ -144,7 +144,7 @@ class Model:
         ----------
         data : object, whatever `attfm.data.sources.source.open_source` reads; columns by name, in any order
         """
-        frame = FrameColumns.of(data)
+        frame = FrameColumns.of(data, self.schema.reading.names)
         logits = None if frame is None else self.frame_logits(frame)
         if logits is not None:
             return logits
@@ -160,7 +160,7 @@ class Model:
             return None
         try:
             parts = [self.logits_of(batch) for batch in self.frames.batches(frame)]
-        except NotStanding:
+        except (NotStanding, pa.ArrowException):
             return None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

@@ -71,7 +71,9 @@ class FrameEncoder:
         self._weighted = any(field.kind == "scaled" for field in encoder.fields)
         self._places: dict[tuple[Any, ...], Places] = {}  # of the columns in frames with such names
         self._last: tuple[Any, Places] = None, Places([], [])  # the names of the frame before, and its places
-        self._features: dict[int, tuple[Any, NDArray[np.int32] | None]] = {}  # categories of a column, and their features
+        self._features: dict[
+            int, tuple[Any, NDArray[np.int32] | None]
+        ] = {}  # categories of a column, and their features
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameEncoder, (self._encoder,)  # the tables fill again
@@ -83,19 +85,21 @@ class FrameEncoder:
             return places
         key = tuple(names)
         # Texts are equal where they are the same; other names count by their text.
-        if not all(type(name) is str for name in key) or key not in self._places:
+        kept = self._places.get(key) if all(type(name) is str for name in key) else None
+        if kept is None:
             try:
                 own = {name: place for place, name in enumerate(stripped(key, "the frame"))}
             except AttfmError as error:
                 raise NotStanding from error
             if not own.keys() >= set(self._names):
                 raise NotStanding
+            known = {column.name for column in self._encoder.schema.columns}
+            kept = Places([own[name] for name in self._names], [name for name in own if name not in known])
             if len(self._places) >= _MOST_FRAMES:
                 self._places.clear()
-            known = {column.name for column in self._encoder.schema.columns}
-            self._places[key] = Places([own[name] for name in self._names], [name for name in own if name not in known])
-        self._last = names, self._places[key]
-        return self._places[key]
+            self._places[key] = kept
+        self._last = names, kept
+        return kept
 
     def batches(self, frame: FrameColumns) -> Iterator[Batch]:
         """Yield the rows, encoded, at most 65,536 in a batch; raise NotStanding, at the latest at the end."""
