@@ -90,6 +90,7 @@ bench-distributed: install  ## a step of one and of two workers of Ray, and what
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring with a pair memory and without, steps on big tables
 	.venv/bin/python -m benchmarks.training --json build/training.json --docs
 	.venv/bin/python -m benchmarks.remembered --docs
+	.venv/bin/python -m benchmarks.frames --docs
 
 bench-ranking: install  ## many items for one context, beside joined rows, on one core
 	.venv/bin/python -m benchmarks.ranking --docs

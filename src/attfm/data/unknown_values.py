@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from attfm.data.batch import Batch
 from attfm.data.codecs.codec import MISSING, UNKNOWN
 from attfm.data.encoder import Encoder
-from attfm.data.surprise import unknown_sentence
+from attfm.data.surprise import is_surprising, unknown_sentence
 from attfm.errors import DataWarning
 
 Integers = NDArray[np.int64]
@@ -39,7 +39,7 @@ class UnknownValues:
 
     def __init__(self, encoder: Encoder, kept: Mapping[str, Any] | None = None) -> None:
         self._encoder = encoder
-        self._expected = [encoder.expected_unknown(f) for f in range(len(encoder.fields))]
+        self._expected = encoder.expected_unknowns
         self._values = np.zeros(len(encoder.fields), np.int64)
         self._unknown = np.zeros(len(encoder.fields), np.int64)
         self._first: dict[int, tuple[str, int]] = {}  # the first unknown value of a field as Python has it, and its row
@@ -82,11 +82,14 @@ class UnknownValues:
 
     def warn(self) -> None:
         """Give a DataWarning for each column whose values are nearly all unknown."""
-        for f, field in enumerate(self._encoder.fields):
-            values, unknown, expected = int(self._values[f]), int(self._unknown[f]), self._expected[f]
-            first, row = self._first.get(f, ("", 0))
-            sentence = unknown_sentence(
-                field.column, values=values, unknown=unknown, expected=expected, first=first, row=row
-            )
-            if sentence is not None:
-                warnings.warn(sentence, DataWarning, stacklevel=2)
+        for f in self.surprising():
+            values, unknown, (first, row) = int(self._values[f]), int(self._unknown[f]), self._first[f]
+            sentence = unknown_sentence(self._encoder.fields[f].column, values, unknown, first=first, row=row)
+            warnings.warn(sentence, DataWarning, stacklevel=2)
+
+    def surprising(self) -> list[int]:
+        """Return the fields whose values are nearly all unknown, by more than chance."""
+        return [
+            f for f, expected in enumerate(self._expected)
+            if is_surprising(int(self._values[f]), int(self._unknown[f]), expected)
+        ]  # fmt: skip

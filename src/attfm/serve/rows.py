@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.data.bad_values import BadValues
-from attfm.data.surprise import unknown_sentence
+from attfm.data.surprise import is_surprising, unknown_sentence
 from attfm.errors import DataWarning, SchemaError, SourceError, absent
 from attfm.serve.cells import Cell, is_scalar
 from attfm.serve.columns import BagColumn, BinsColumn, CellColumn, Features, ScaledColumn
@@ -167,13 +167,11 @@ class RowEncoder:
                 continue
             own = field == f
             unknown = np.flatnonzero(own & (number == UNKNOWN))
-            row = int(of_row[unknown[0]]) if len(unknown) else 0
-            value = _value_of(rows, column.name, row) if len(unknown) else None
-            sentence = unknown_sentence(
-                column.name, values=int((own & (number != MISSING)).sum()), unknown=len(unknown),
-                expected=self._expected[f], first=f"{value!r:.60}", row=row,
-            )  # fmt: skip
-            if sentence is not None:
+            values = int((own & (number != MISSING)).sum())
+            if is_surprising(values, len(unknown), self._expected[f]):
+                row = int(of_row[unknown[0]])
+                first = f"{_value_of(rows, column.name, row)!r:.60}"
+                sentence = unknown_sentence(column.name, values, len(unknown), first=first, row=row)
                 warnings.warn(sentence, DataWarning, stacklevel=5)
 
     def _check_names(self, names: Iterable[str]) -> None:
