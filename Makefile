@@ -81,7 +81,7 @@ bench-clicks: install  ## made-up clicks from disk and in memory, beside LightGB
 	.venv/bin/python -m benchmarks.clicks --docs --rows $${ROWS:-1000000}
 
 bench-lookup: install  ## a row and many rows of Adult by lookup, beside LightGBM, lleaves, onnxruntime, CatBoost and EBM
-	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]" lleaves onnxruntime onnxmltools
+	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]" lleaves "llvmlite<0.44" onnxruntime onnxmltools
 	.venv/bin/python -m benchmarks.serving_rows --docs
 
 bench-distributed: install  ## a step of one and of two workers of Ray, and what many machines would take
