@@ -14,7 +14,7 @@ import attfm
 from attfm.errors import ConfigError, DataError, SchemaError
 from attfm.model.bundle import Model
 from attfm.model.calibration import Calibration, Curve
-from attfm.ops import native_info, use_backend
+from attfm.ops import use_backend
 from attfm.serve.ranking import Ranker, Ranking
 from tests.serve.sides import CONTEXT, ITEM, joined, random_model, rows
 
@@ -82,23 +82,6 @@ def test_random_models_sides_and_candidates(
     near = max(size_of(expected), lost)
     assert np.abs(ranking.scores - scores[ranking.positions]).max() < near
     assert np.abs(ranking.scores - best).max() < near
-
-
-@pytest.mark.isa
-@pytest.mark.skipif(not native_info()["available"], reason="attfm was installed without its compiled kernels")
-@pytest.mark.parametrize("attention_dim", [1, 5, 16])
-@pytest.mark.parametrize("dim", [1, 17])
-def test_kernel_and_numpy_agree_on_awkward_sizes(dim: int, attention_dim: int) -> None:
-    model = random_model(dim=dim, attention_dim=attention_dim, task="multiclass", remembered=8, seed=1)
-    ranker, table = Ranker(model, context=CONTEXT), rows(130, 2)
-    context = table.select(CONTEXT).slice(0, 1)
-    for n in (1, 33, 130):
-        items = table.select(ITEM).slice(0, n)
-        with use_backend("native"):
-            native = ranker.logits(context, items)
-        with use_backend("reference"):
-            plain = ranker.logits(context, items)
-        assert np.abs(native - plain).max() < size_of(plain)
 
 
 def test_attention_logits_far_apart_stay_exact(backend: str) -> None:
