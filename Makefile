@@ -1,4 +1,4 @@
-.PHONY: bench-lookup bench-ranking bench-clicks bench-distributed demo install test test-browser test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
+.PHONY: bench-lookup bench-ranking bench-clicks bench-distributed demo install test test-browser test-isa test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -19,6 +19,9 @@ test: install  ## the tests
 
 test-kill: install  ## a training killed at 200 random moments and gone on with, bit for bit
 	.venv/bin/python -m tests.kill 200
+
+test-isa: install  ## the kernels on each lower instruction set of this machine, with two threads too
+	ATTFM_LONG_TESTS=1 .venv/bin/python -m pytest tests/ops/test_instruction_sets.py
 
 test-ray: install  ## trainings by workers of Ray, of whom one dies, and a machine; installs Ray where it is lacking
 	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[ray]"

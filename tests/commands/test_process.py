@@ -1,14 +1,24 @@
 """The command as a process of its own: starting, pipes, and Ctrl-C."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.forked import command, interrupt, needs_fork
 from tests.shop import write_shop
 
-ATTFM = [sys.executable, "-m", "attfm"]
+# What would make a prediction's start slow is told at its end.
+PREDICT = """
+import atexit, os, sys
+from attfm.cli import main
+
+def tell():
+    print("loaded:", *({"sklearn", "scipy", "matplotlib"} & set(sys.modules)), file=sys.stderr)
+
+atexit.register(tell)
+sys.exit(main(["predict", *sys.argv[1:]]))
+"""
 
 
 def test_help_comes_at_once_and_loads_nothing_heavy() -> None:
@@ -23,24 +33,20 @@ def test_help_comes_at_once_and_loads_nothing_heavy() -> None:
     assert "--target" in done.stdout
 
 
+@needs_fork
 def test_ctrl_c_in_training_leaves_no_folder(tmp_path: Path) -> None:
     table = write_shop(tmp_path / "shop.csv")
-    command = [*ATTFM, "train", table, "--target", "bought", "--valid", "none", "--set", "epochs=1000000"]
-
-    def listen() -> None:  # a test run in the background of a shell inherits that Ctrl-C is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=listen
-    ) as process:
-        assert process.stderr is not None
+    with command("train", table, "--target", "bought", "--valid", "none", "--set", "epochs=1000000") as (
+        process,
+        stderr,
+    ):
         for expected in ("epoch 1:", "epoch 2:"):
-            line = process.stderr.readline()
+            line = stderr.readline()
             assert line.startswith(expected), line
         assert sorted(os.listdir("runs")) == ["shop-1", "shop-1.checkpoints"]
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-    assert process.returncode == 130
+        interrupt(process)
+        rest = stderr.read()
+    assert process.exitcode == 130
     assert "Traceback" not in rest
     assert rest.splitlines()[-1] == "attfm: interrupted, nothing half-written is left."
     assert os.listdir() == ["shop.csv"]
@@ -49,11 +55,11 @@ def test_ctrl_c_in_training_leaves_no_folder(tmp_path: Path) -> None:
 def test_a_reader_that_stops_early_is_no_failure_to_tell_of(run: str, tmp_path: Path) -> None:
     large = write_shop(tmp_path / "large.csv", 20_000)  # its scores don't fit in the pipe
     with subprocess.Popen(
-        [*ATTFM, "predict", run, large], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PREDICT, run, large], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "prediction,probability\n"
         process.stdout.close()
-        assert process.stderr.read() == ""
+        assert process.stderr.read() == "loaded:\n"
     assert process.returncode == 141

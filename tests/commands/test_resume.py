@@ -1,9 +1,6 @@
 """`attfm train --resume`: an interrupted training goes on, and nothing of it stays once it has ended."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,8 @@ from attfm.commands.asked import Asked
 from attfm.commands.interrupted import Interruptible, go_on
 from attfm.config import Config, Reading
 from attfm.train.observer import FitProgress
+from tests.forked import needs_fork, start
+from tests.kill import killed
 from tests.shop import write_shop
 
 QUICK = ("--set", "epochs=3", "--set", "dim=2", "--set", "batch_size=32", "--seed", "3", "--no-report")
@@ -143,11 +142,9 @@ def test_wrong_uses_are_told(
     assert sentence in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="its processes are forked")
-def test_killed_at_twenty_random_moments_it_ends_as_if_nobody_had(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.kill", "20"], cwd=Path(__file__).parents[2], capture_output=True, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}, timeout=500,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("10 kills") == 2
+@needs_fork
+def test_killed_at_random_moments_it_ends_as_if_nobody_had() -> None:
+    # `make test-kill` kills two hundred, of longer trainings.
+    process = start(killed, 8)
+    process.join(200)
+    assert process.exitcode == 0

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from attfm import cli
 from attfm.cli import main
 from attfm.commands.bundles import signature_of
 from attfm.model.run_folder import load_model
+from tests.forked import command, interrupt, needs_fork
 from tests.shop import FAST, HEADER, shop_rows, write_csv, write_shop
 
 FAST_TUNE = [*FAST[:-1], "--no-report"]  # not quiet
@@ -188,26 +187,20 @@ def test_interruption_says_where_the_trials_are(
     assert sorted(os.listdir("deep")) == ["run", "run.study.db"]
 
 
+@needs_fork
 @needs_optuna
 def test_after_ctrl_c_the_same_command_goes_on(tmp_path: Path) -> None:
     table = write_shop(tmp_path / "shop.csv")
-    command = [sys.executable, "-m", "attfm", "tune", table, "--target", "bought", "--trials", "1000", *FAST_TUNE]
-
-    def listen() -> None:  # a test run in the background of a shell inherits that Ctrl-C is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def tried(expected: range) -> str:
         """Run the command until these trials have ended, interrupt it, and return what it then says."""
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=listen
-        ) as process:
-            assert process.stderr is not None
+        with command("tune", table, "--target", "bought", "--trials", "1000", *FAST_TUNE) as (process, stderr):
             for number in expected:
-                line = process.stderr.readline()
+                line = stderr.readline()
                 assert line.startswith(f"trial {number}/1000: validation loss "), line
-            process.send_signal(signal.SIGINT)
-            rest = process.stderr.read()
-        assert process.returncode == 130
+            interrupt(process)
+            rest = stderr.read()
+        assert process.exitcode == 130
         assert "Traceback" not in rest
         assert rest.splitlines()[-1] == "attfm: interrupted, nothing half-written is left."
         return rest

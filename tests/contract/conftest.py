@@ -30,12 +30,6 @@ FRAMES: dict[str, Frame] = {
 }
 
 
-@pytest.fixture(params=list(FRAMES))
-def frame(request: pytest.FixtureRequest) -> Frame:
-    """Return what makes a frame of each kind from an Arrow table."""
-    return FRAMES[request.param]
-
-
 def inputs() -> pa.Table:
     """Return the golden table, with gaps in its strings and integers too, as missing values rather than as NaN."""
     data = table()

@@ -23,7 +23,7 @@ LABELS = {
 
 
 def weights_of(labels: Any, class_weight: Any) -> list[float] | None:
-    model = AFMClassifier(epochs=1, class_weight=class_weight).fit(X, labels)
+    model = AFMClassifier(epochs=1, n_models=1, class_weight=class_weight).fit(X, labels)
     weights: list[float] | None = model.model_.facts.class_weights
     return weights
 
@@ -49,7 +49,7 @@ def test_large_numbers_and_fractions_are_not_rounded() -> None:
 
 
 def test_a_loaded_estimator_keeps_them_when_it_is_fitted_again(tmp_path: Path) -> None:
-    model = AFMClassifier(epochs=2, class_weight={0: 1, 1: 5}).fit(X, LABELS["float"])
+    model = AFMClassifier(epochs=2, n_models=1, class_weight={0: 1, 1: 5}).fit(X, LABELS["float"])
     again = load(model.save(tmp_path / "run"))
     for labels in ("float", "int", "bool"):
         again.fit(X, LABELS[labels])
@@ -85,14 +85,14 @@ def test_a_class_of_one_row_is_learned_whatever_the_seed(seed: int) -> None:
     labels = np.where(CODES == 1, "b", "a").astype(object)
     labels[17] = "rare"
     with pytest.warns(DataWarning, match=r"Class 'rare' has too few rows to hold one out: its rows \(1\) are all kept"):
-        model = AFMClassifier(epochs=1, random_state=seed).fit(X, labels)
+        model = AFMClassifier(epochs=1, n_models=1, random_state=seed).fit(X, labels)
     assert model.classes_.tolist() == ["a", "b", "rare"]
     assert model.model_.facts.validation_rows == 8
 
 
 def test_an_eval_set_is_no_reason_for_that_warning() -> None:
     labels = np.append(CODES, 2)
-    model = AFMClassifier(epochs=1).fit(np.vstack([X, [[9, 9]]]), labels, eval_set=(X, CODES))
+    model = AFMClassifier(epochs=1, n_models=1).fit(np.vstack([X, [[9, 9]]]), labels, eval_set=(X, CODES))
     assert model.classes_.tolist() == [0, 1, 2]
     with pytest.raises(TargetError, match="were not seen in training"):
-        AFMClassifier(epochs=1).fit(X, CODES, eval_set=(X[:2], [0, 2]))
+        AFMClassifier(epochs=1, n_models=1).fit(X, CODES, eval_set=(X[:2], [0, 2]))

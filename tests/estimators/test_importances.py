@@ -26,10 +26,10 @@ def dated() -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("model", "y"),
     [
-        (AFMClassifier(epochs=5), LABELS),
-        (AFMClassifier(epochs=5), np.digitize(SCORE, [-1, 1])),
-        (AFMRegressor(epochs=5), SCORE),
-        (AFMClassifier(epochs=5, preset="linear"), LABELS),
+        (AFMClassifier(epochs=5, n_models=1), LABELS),
+        (AFMClassifier(epochs=5, n_models=1), np.digitize(SCORE, [-1, 1])),
+        (AFMRegressor(epochs=5, n_models=1), SCORE),
+        (AFMClassifier(epochs=5, n_models=1, preset="linear"), LABELS),
     ],
     ids=["two classes", "three classes", "regression", "linear"],
 )
@@ -49,7 +49,7 @@ def test_they_are_shares_of_the_mean_effect(model: AFMClassifier, y: np.ndarray,
 
 
 def test_the_parts_of_a_date_are_one_column_and_an_ignored_one_has_none() -> None:
-    model = AFMClassifier(epochs=3, columns={"skipped": {"kind": "ignored"}}).fit(dated(), LABELS)
+    model = AFMClassifier(epochs=3, n_models=1, columns={"skipped": {"kind": "ignored"}}).fit(dated(), LABELS)
     shares = model.feature_importances_
     assert shares.shape == (model.n_features_in_,) == (3,)
     assert shares[1] == 0
@@ -77,7 +77,9 @@ def test_before_the_fit_there_are_none() -> None:
 
 @pytest.mark.parametrize("X", [NUMBERS, FRAME], ids=["numpy", "pandas"])
 def test_scikit_learn_selects_features_by_them(X: np.ndarray | pd.DataFrame) -> None:
-    model = AFMClassifier(epochs=5, dim=2, attention_dim=2, memory_pairs=0)
+    model = AFMClassifier(
+        epochs=3, n_models=1, dim=2, attention_dim=2, memory_pairs=0, batch_size=64, learning_rate=0.1
+    )
     selected = [False, True, False, True, False]
     assert RFE(model, n_features_to_select=2).fit(X, LABELS).support_.tolist() == selected
     assert RFECV(model, cv=2, min_features_to_select=2, step=2).fit(X, LABELS).support_[1]

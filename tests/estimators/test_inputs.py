@@ -42,7 +42,7 @@ NAMES_NOW = "has feature names, but AFMClassifier was fitted without feature nam
 
 
 def fitted(X: Any, **given: Any) -> AFMClassifier:
-    return AFMClassifier(epochs=2).fit(X, LABELS, **given)
+    return AFMClassifier(epochs=2, n_models=1).fit(X, LABELS, **given)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_an_array_of_strings_with_numbers_in_it_is_told(dtype: Any) -> None:
         assert kinds(fitted(X)) == ["categorical"] * 3
     assert kinds(fitted(X[:, 1:])) == ["categorical"] * 2  # no warning: no column is all numbers
     for kind in ("numeric", "categorical"):  # nor where the kind is declared
-        assert kinds(AFMClassifier(epochs=1, columns={0: {"kind": kind}}).fit(X, LABELS))[0] == kind
+        assert kinds(AFMClassifier(epochs=1, n_models=1, columns={0: {"kind": kind}}).fit(X, LABELS))[0] == kind
 
 
 @pytest.mark.parametrize("X", [FRAME.to_numpy(dtype=object), WITHOUT_NAMES["rows"]], ids=["array", "list"])
@@ -182,7 +182,7 @@ def test_an_eval_set_of_two_rows_in_lists_is_no_two_tables() -> None:
 
 @pytest.mark.parametrize("labels", [LABELS, np.arange(ROWS) % 3])
 def test_an_eval_set_of_one_class_measures_what_it_can(labels: np.ndarray) -> None:
-    model = AFMClassifier(epochs=2).fit(FRAME, labels, eval_set=(FRAME[:10], labels[:1].repeat(10)))
+    model = AFMClassifier(epochs=2, n_models=1).fit(FRAME, labels, eval_set=(FRAME[:10], labels[:1].repeat(10)))
     assert np.isfinite(model.history_[-1]["valid_loss"])
     assert np.isnan(model.history_[-1].get("valid_auc", np.nan))
 
@@ -206,7 +206,9 @@ NUMBERS = np.random.default_rng(0).normal(size=(ROWS, 3))
 @pytest.mark.parametrize("X", [NUMBERS, NUMBERS.tolist(), pd.DataFrame(NUMBERS, columns=["x0", "x1", "x2"])])
 @pytest.mark.parametrize("place", [1, np.int64(1)])
 def test_a_number_names_a_column_by_its_place(X: Any, place: int, tmp_path: Path) -> None:
-    model = AFMClassifier(epochs=1, columns={place: {"kind": "ignored"}, "x2": {"max_bins": 3}}).fit(X, LABELS)
+    model = AFMClassifier(epochs=1, n_models=1, columns={place: {"kind": "ignored"}, "x2": {"max_bins": 3}}).fit(
+        X, LABELS
+    )
     assert kinds(model) == ["numeric", "ignored", "numeric"]
     assert model.get_params()["columns"] == {1: {"kind": "ignored"}, "x2": {"max_bins": 3}}
     assert model.predict(X).shape == (ROWS,)  # with the ignored column
@@ -216,7 +218,7 @@ def test_a_number_names_a_column_by_its_place(X: Any, place: int, tmp_path: Path
 
 
 def test_a_number_is_the_name_that_pandas_gives_a_column() -> None:
-    model = AFMClassifier(epochs=1, columns={1: {"kind": "ignored"}}).fit(pd.DataFrame(NUMBERS), LABELS)
+    model = AFMClassifier(epochs=1, n_models=1, columns={1: {"kind": "ignored"}}).fit(pd.DataFrame(NUMBERS), LABELS)
     assert model.feature_names_in_.tolist() == ["0", "1", "2"]
     assert kinds(model) == ["numeric", "ignored", "numeric"]
 

@@ -63,24 +63,24 @@ TEXTS: dict[str, Callable[[list[str]], Any]] = {
 
 @pytest.fixture(scope="module")
 def expected() -> np.ndarray:
-    return AFMClassifier(epochs=2).fit(X, CODES).decision_function(X)
+    return AFMClassifier(epochs=2, n_models=1).fit(X, CODES).decision_function(X)
 
 
 @pytest.mark.parametrize("kind", NUMBERS)
 def test_numbers_give_the_same_model_in_whatever_holds_them(kind: str, expected: np.ndarray) -> None:
     y = NUMBERS[kind](CODES.tolist())
-    model = AFMClassifier(epochs=2).fit(X, y)
+    model = AFMClassifier(epochs=2, n_models=1).fit(X, y)
     np.testing.assert_array_equal(model.decision_function(X), expected)
     assert model.classes_.tolist() == [0, 1]
     assert model.classes_.dtype.isnative
     assert model.model_.target.name == ("bought" if kind.endswith(("frame", "table", "batch")) else "target")
-    regression = AFMRegressor(epochs=1).fit(X, y).predict(X)
-    np.testing.assert_array_equal(regression, AFMRegressor(epochs=1).fit(X, CODES).predict(X))
+    regression = AFMRegressor(epochs=1, n_models=1).fit(X, y).predict(X)
+    np.testing.assert_array_equal(regression, AFMRegressor(epochs=1, n_models=1).fit(X, CODES).predict(X))
 
 
 @pytest.mark.parametrize("kind", TEXTS)
 def test_texts_give_the_same_model_in_whatever_holds_them(kind: str, expected: np.ndarray) -> None:
-    model = AFMClassifier(epochs=2).fit(X, TEXTS[kind](WORDS.tolist()))
+    model = AFMClassifier(epochs=2, n_models=1).fit(X, TEXTS[kind](WORDS.tolist()))
     np.testing.assert_array_equal(model.decision_function(X), expected)
     assert model.classes_.tolist() == ["no", "yes"]
 
@@ -187,10 +187,10 @@ def test_text_of_other_alphabets_is_text() -> None:
 )
 def test_weights_are_the_same_in_whatever_holds_them(weights: Callable[[list[float]], Any]) -> None:
     given = (1.0 + np.arange(60) % 3).tolist()
-    model = AFMClassifier(epochs=1).fit(X, CODES, sample_weight=weights(given))
-    expected = AFMClassifier(epochs=1).fit(X, CODES, sample_weight=np.array(given))
+    model = AFMClassifier(epochs=1, n_models=1).fit(X, CODES, sample_weight=weights(given))
+    expected = AFMClassifier(epochs=1, n_models=1).fit(X, CODES, sample_weight=np.array(given))
     np.testing.assert_array_equal(model.decision_function(X), expected.decision_function(X))
-    plain = AFMClassifier(epochs=1).fit(X, CODES)
+    plain = AFMClassifier(epochs=1, n_models=1).fit(X, CODES)
     assert (model.decision_function(X) != plain.decision_function(X)).any()
 
 

@@ -19,7 +19,7 @@ MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
 
 def made(target: str, **settings: Any) -> Any:
     kind = AFMRegressor if target == "regression" else AFMClassifier
-    return kind(epochs=2, **settings).fit(X, TARGETS[target])
+    return kind(**{"epochs": 2, "n_models": 1, **settings}).fit(X, TARGETS[target])
 
 
 def results(model: Any) -> list[np.ndarray]:
@@ -53,7 +53,7 @@ def test_gradients_that_are_off_stop_no_fit(mode: str, target: str, settings: di
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_model_loaded_and_used_there_is_the_same_afterwards(mode: str, tmp_path: Path) -> None:
-    model = made("binary")
+    model = made("binary", n_models=2)
     expected = results(model)
     with MODES[mode]():
         again = load(model.save(tmp_path / "run"))

@@ -20,7 +20,7 @@ from attfm.serve.tables import load as compiled_of
 from tests.meaning.routes import FILES, MEMORY
 
 ROWS = 90
-SETTINGS: dict[str, Any] = {"epochs": 4, "learning_rate": 0.05, "dim": 2, "attention_dim": 2}
+SETTINGS: dict[str, Any] = {"epochs": 4, "n_models": 1, "learning_rate": 0.05, "dim": 2, "attention_dim": 2}
 
 
 def table() -> pa.Table:

@@ -15,7 +15,7 @@ from attfm.cli import main
 from attfm.model.run_folder import load_model
 
 ROWS = 120
-QUICK = ["--set", "epochs=4", "--set", "learning_rate=0.05", "--set", "dim=2", "--set", "attention_dim=2"]
+QUICK = ["--set", "epochs=1", "--set", "learning_rate=0.05", "--set", "dim=2", "--set", "attention_dim=2"]
 NUMBERS = np.random.default_rng(0).normal(5_000, 2_500, ROWS).round(2)
 Written = Callable[[float, int], str]
 

@@ -133,7 +133,6 @@ def test_a_bad_value_spoils_its_own_row() -> None:
     assert torch.equal(torch.cat([spoiled[:row], spoiled[row + 1 :]]), torch.cat([clean[:row], clean[row + 1 :]]))
 
 
-@pytest.mark.isa
 @needs_native
 def test_operator_contract() -> None:
     ids, values, offsets = draw_entries(8, 4, 3)

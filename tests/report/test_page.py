@@ -51,7 +51,7 @@ def test_a_wide_table_stays_below_five_megabytes() -> None:
     n, fields = 300, 150
     X = pa.table({f"a rather long column name {f}": rng.normal(size=n) for f in range(fields)})
     y = rng.choice(["no", "yes"], n)
-    wide = AFMClassifier(memory_pairs=0, **QUICK).fit(X, y)
+    wide = AFMClassifier(memory_pairs=0, n_models=1, **QUICK).fit(X, y)
     examined = Examined.of_table(wide.model_, wide._source(X), wide.model_.target.encode(pa.array(y)))
     page = render_report(wide.model_, examined)
     assert len(page.encode()) < MOST_BYTES
@@ -69,7 +69,7 @@ def test_large_vocabularies_and_several_classes_stay_below_five_megabytes() -> N
         for f in range(2, fields)
     })  # fmt: skip
     ids = {f"id of something {f}": {"kind": "categorical"} for f in range(2)}
-    large = AFMClassifier(columns=ids, memory_pairs=0, n_models=1, **QUICK).fit(
+    large = AFMClassifier(columns=ids, memory_pairs=0, n_models=1, batch_size=1000, **QUICK).fit(
         X, rng.choice(["low", "middle", "high"], n)
     )
     page = render_report(large.model_, Examined.of_table(large.model_, large._source(X.slice(0, 300)), None))

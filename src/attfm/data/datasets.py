@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from attfm.errors import SourceError
 
@@ -78,6 +77,8 @@ def adult_split(labels: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np
 
     It is stratified by `labels`, the column income.
     """
+    from sklearn.model_selection import train_test_split  # a second to load, and reading a table does without
+
     rest, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=_SPLIT_SEED)
     train, valid = train_test_split(rest, test_size=0.25, stratify=labels[rest], random_state=_SPLIT_SEED)
     return train, valid, test

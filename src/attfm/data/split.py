@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from attfm.config import Reading, TaskName
 from attfm.data.folds import BY_CHANCE, Grouping
@@ -167,6 +166,8 @@ def split_rows(
 
 def _split(rows: RowNumbers, codes: NDArray[Any], cut: _Cut) -> tuple[RowNumbers, RowNumbers, RowNumbers]:
     """Return the rest, the part, and those of the rest that are all rows of their classes; see `split_rows`."""
+    from sklearn.model_selection import train_test_split  # a second to load, and prediction does without
+
     if cut.grouping.times is not None:
         later = _latest(cut.grouping.times[rows], cut)
         return rows[~later], rows[later], rows[:0]

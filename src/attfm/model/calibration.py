@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
-from sklearn.isotonic import IsotonicRegression
 
 from attfm.config import CalibrationName, CalibrationSetting
 from attfm.errors import ConfigError
@@ -255,6 +254,8 @@ def _curve_scores(logits: Floats) -> Floats:
 
 
 def _fit_curve(score: Floats, wanted: Floats, weight: Floats) -> Curve:
+    from sklearn.isotonic import IsotonicRegression  # a second to load, and prediction does without
+
     regression = IsotonicRegression(increasing=True, out_of_bounds="clip").fit(score, wanted, sample_weight=weight)
     x, p = (values.astype(np.float64) for values in (regression.X_thresholds_, regression.y_thresholds_))
     return Curve(logits=tuple(x.tolist()), probabilities=tuple(np.maximum.accumulate(p).tolist()))
