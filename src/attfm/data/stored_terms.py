@@ -53,7 +53,7 @@ class StoredTerms:
     def keeps_numbers(self) -> bool:
         """Whether a number stays as it is, but for the precision of 32 bits (`is_short`), whatever is beside it."""
         is_number = types.is_integer(self.stored) or types.is_float64(self.stored) or self.is_short
-        return is_number and not len(self._null_numbers)
+        return is_number and not len(self.null_numbers)
 
     @property
     def is_short(self) -> bool:
