@@ -11,6 +11,7 @@ import typer
 from attfm.commands.bundles import arguments_of, signature_of
 from attfm.commands.console import Output
 from attfm.commands.engine_options import EngineOptions
+from attfm.commands.export_options import ExportOptions, OnnxOut, SqlOut
 from attfm.commands.options import (
     Cache,
     CheckpointMinutes,
@@ -298,6 +299,21 @@ def report(
     from attfm.commands.report import report as run_report
 
     run_report(run, data, query=query, to=out, target=target, reading=reading, output=output)
+
+
+@_command
+def export(run: Run, onnx: OnnxOut = None, sql: SqlOut = None, *, exporting: ExportOptions, output: Output) -> None:
+    """Write a saved model as one ONNX file from raw columns to probabilities, or as a SQL query.
+
+    Examples:
+
+    attfm export runs/adult-1 --onnx adult.onnx --with-effects
+
+    attfm export runs/adult-1 --sql adult.sql --table people --id person
+    """
+    from attfm.commands.export import export as run_export
+
+    run_export(run, onnx, sql, exporting, output)
 
 
 @_command

@@ -53,7 +53,10 @@ def test_there_are_blocks() -> None:
 @pytest.mark.parametrize(("page", "number", "block"), CASES)
 def test_block(page: Path, number: int, block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pandas")
-    for name, extra in (("plot(", "matplotlib"), ("to_shap", "shap")):
+    for name, extra in (
+        ("plot(", "matplotlib"), ("to_shap", "shap"), ("onnxruntime", "onnxruntime"), ("onnxruntime", "onnx"),
+        ("mlflow", "mlflow"), ("duckdb", "duckdb"),
+    ):  # fmt: skip
         if name in block:
             pytest.importorskip(extra)
     if "plot(" in block:
