@@ -41,6 +41,7 @@ from attfm.commands.options import (
 )
 from attfm.commands.passwords import passwords_apart
 from attfm.commands.reported import DONE, FAILED, INTERRUPTED, reported
+from attfm.commands.service_options import ServiceOptions
 from attfm.commands.training_options import ContinueOptions, TrainingOptions
 from attfm.config import Reading
 
@@ -298,6 +299,22 @@ def report(
     from attfm.commands.report import report as run_report
 
     run_report(run, data, query=query, to=out, target=target, reading=reading, output=output)
+
+
+@_command
+def serve(run: Run, *, service: ServiceOptions, output: Output) -> None:
+    """Serve a saved model over HTTP: predictions, explanations, rankings, metrics, and a page to try it.
+
+    Examples:
+
+    attfm serve runs/adult-1
+
+    attfm serve runs/clicks --host 0.0.0.0 --port 8080 --api-key-file key.txt
+    """
+    settings = service.settings()
+    from attfm.commands.serve import serve as run_serve
+
+    run_serve(run, settings, output=output)
 
 
 @_command

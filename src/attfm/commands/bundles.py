@@ -6,11 +6,12 @@ from typing import Any
 
 from attfm.commands.engine_options import EngineOptions
 from attfm.commands.options import Debug, output_of, reading_of
+from attfm.commands.service_options import ServiceOptions
 from attfm.commands.training_options import ContinueOptions, TrainingOptions
 
 _BUNDLES: Mapping[str, Callable[..., object]] = {
     "reading": reading_of, "output": output_of, "training": TrainingOptions, "continuing": ContinueOptions,
-    "engine": EngineOptions,
+    "engine": EngineOptions, "service": ServiceOptions,
 }  # fmt: skip
 
 

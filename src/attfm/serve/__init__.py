@@ -1,0 +1,1 @@
+"""A trained model in production: scoring by lookup, ranking, export, and the service."""

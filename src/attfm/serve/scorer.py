@@ -1,0 +1,57 @@
+"""Rows of Python values scored: the one place where the service meets the model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import types
+
+from attfm.data.batch import Batch
+from attfm.data.sources.source import Source
+from attfm.model.bundle import Model
+
+Floats = NDArray[np.float64]
+
+
+class RowScorer(Protocol):
+    """Scores rows that are dictionaries of Python values.
+
+    is_quick : whether some rows take so little time that the loop of events may wait for them
+    """
+
+    is_quick: bool
+
+    def logits(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Floats, Batch]:
+        """Return float64 (rows, outputs) and the encoded rows; raise DataError where a value can't be read."""
+
+
+class ModelScorer:
+    """Scores by the model itself."""
+
+    is_quick = False
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def logits(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Floats, Batch]:
+        source, first, encoded = open_rows(self.model, rows), 0, list[Batch]()
+        # Not by `Model.encode`, which warns of unknown values: here they are counted.
+        for columns in source.batches(self.model.input_names):
+            encoded.append(self.model.encode_batch(columns, first, source.reading).batch)
+            first += columns.num_rows
+        batch = encoded[0] if len(encoded) == 1 else Batch.concatenate(encoded)
+        return self.model.logits_of(batch), batch
+
+
+def open_rows(model: Model, rows: Sequence[Mapping[str, Any]]) -> Source:
+    """Return rows as a table with all columns of the schema."""
+    columns = {}
+    for column in model.schema.inputs:
+        values: Any = [row.get(column.name) for row in rows]
+        if column.kind == "multi-valued" and types.is_map(column.stored_type):
+            pairs = [None if value is None else list(value.items()) for value in values]
+            values = pa.array(pairs, pa.map_(pa.string(), pa.float64()))
+        columns[column.name] = values
+    return model.open(columns)
