@@ -10,21 +10,25 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from attfm.data.arrow_types import is_list, is_number, is_scalar, is_text, plain, value_type
-from attfm.data.bad_values import BadValues, Fault
+from attfm.data.bad_values import (
+    INFINITE,
+    NO_CATEGORIES,
+    NO_DATES,
+    NO_NUMBERS,
+    NO_WEIGHTS,
+    NOT_AMOUNTS,
+    NOT_DATES,
+    NOT_NUMBERS,
+    NOT_UTF8,
+    WEIGHTS,
+    BadValues,
+    Fault,
+    no_members,
+)
 from attfm.data.batch import FieldFeatures
 from attfm.data.canonical_text import canonical_text
 from attfm.data.texts import TICKS, parse_dates, parse_numbers
 from attfm.errors import AttfmError, DataError
-
-_NOT_NUMBERS = Fault("is not a number", "are not numbers", "Clean them, or declare the column categorical.")
-_NOT_AMOUNTS = Fault("is not a number", "are not numbers", "Clean them, or leave out their rows.")
-_INFINITE = Fault("is infinite", "are infinite", "Replace them by finite numbers, or leave them empty.")
-_NOT_DATES = Fault(
-    "is not a date",
-    "are not dates",
-    "Write them as ISO 8601 (2024-03-01 or 2024-03-01T12:30:00), or declare the column categorical.",
-)
-_WEIGHTS = Fault("has a weight that is not finite", "have a weight that is not finite", "Give finite weights.")
 
 
 def chunks(column: pa.Array | pa.ChunkedArray, row: int = 0) -> Iterator[tuple[int, pa.Array]]:
@@ -46,7 +50,7 @@ def n_missing(array: pa.Array) -> int:
 
 
 def read_numbers(
-    array: pa.Array, *, column: str, row: int, bad: BadValues, fault: Fault = _NOT_NUMBERS
+    array: pa.Array, *, column: str, row: int, bad: BadValues, fault: Fault = NOT_NUMBERS
 ) -> NDArray[np.float64]:
     """Return numbers, durations, times, booleans or text as float64 (rows,), NaN where missing or not a finite number.
 
@@ -63,16 +67,13 @@ def read_numbers(
     else:
         x, unreadable = _numbers(array)
     if x is None:
-        bad.add(
-            f"Column '{column}' is of type {array.type}, not numbers. "
-            "Convert it, or declare it ignored or of another kind."
-        )
+        bad.add(NO_NUMBERS.format(column=column, type=array.type))
         return np.full(len(array), np.nan)
     if unreadable is not None:
         bad.add_values(column, unreadable, array, row=row, fault=fault)
     infinite = np.isinf(x)
     if infinite.any():
-        bad.add_values(column, infinite, array, row=row, fault=_INFINITE)
+        bad.add_values(column, infinite, array, row=row, fault=INFINITE)
         x = np.where(infinite, np.nan, x)
     return x
 
@@ -83,7 +84,7 @@ def read_column(
     """Return all numbers of a column; raise an error, whose message begins with `before`, where some can't be read."""
     bad = BadValues()
     pieces = chunks(column)
-    numbers = [read_numbers(chunk, column=name, row=row, bad=bad, fault=_NOT_AMOUNTS) for row, chunk in pieces]
+    numbers = [read_numbers(chunk, column=name, row=row, bad=bad, fault=NOT_AMOUNTS) for row, chunk in pieces]
     bad.raise_if_any(len(column), error, before=before)
     return np.concatenate(numbers)
 
@@ -95,10 +96,7 @@ def read_categories(array: pa.Array, *, column: str, bad: BadValues) -> tuple[ND
     """
     array = plain(array)
     if not is_scalar(value_type(array.type)):
-        bad.add(
-            f"Column '{column}' is of type {array.type}, whose values can't be categories. "
-            "Convert it, or declare it ignored or of another kind."
-        )
+        bad.add(NO_CATEGORIES.format(column=column, type=array.type))
         array = pa.nulls(len(array))
     codes, values = _encoded(array)
     return codes, _texts(values, column, bad)
@@ -126,8 +124,7 @@ def read_members(
     if is_list(t) and is_scalar(value_type(t.value_type)):
         return _list_members(array, column, bad)
     if not types.is_null(t):
-        need = "a separator for its strings, as {'separator': '|'}" if is_text(t) else "lists, or a map to weights"
-        bad.add(f"Column '{column}' is of type {array.type}, but a multi-valued column needs {need}.")
+        bad.add(no_members(column, array.type, is_text=is_text(t)))
     return FieldFeatures(np.empty(0, np.int32), counts=np.zeros(len(array), np.int64)), pa.array([], pa.large_string())
 
 
@@ -144,7 +141,7 @@ def read_seconds(
         codes, values = _encoded(array)
         if is_text(values.type) or types.is_null(values.type):
             seconds, missing, unreadable = parse_dates(values.cast(pa.large_string()))
-            bad.add_values(column, np.append(unreadable, False)[codes], array, row=row, fault=_NOT_DATES)
+            bad.add_values(column, np.append(unreadable, False)[codes], array, row=row, fault=NOT_DATES)
         else:
             seconds, missing = read_seconds(values, column=column, row=row, bad=bad)
         return np.append(seconds, 0)[codes], np.append(missing, True)[codes]
@@ -152,8 +149,7 @@ def read_seconds(
         array = array.cast(pa.timestamp("ms"))
     if not types.is_timestamp(array.type):
         if not types.is_null(t):
-            sentence = f"Column '{column}' is of type {t}, not dates."
-            bad.add(f"{sentence} Convert it, or declare it ignored or of another kind.")
+            bad.add(NO_DATES.format(column=column, type=t))
         return np.zeros(len(array), np.int64), np.ones(len(array), np.bool_)
     local = array if array.type.tz is None else pc.local_timestamp(array)
     ticks = pc.fill_null(local.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
@@ -196,7 +192,7 @@ def _texts(values: pa.Array, column: str, bad: BadValues) -> pa.Array:
     """Return values as canonical text."""
     if is_scalar(values.type):
         return canonical_text(values)
-    bad.add(f"Column '{column}' holds bytes that are not UTF-8 text. Decode it, or declare it ignored.")
+    bad.add(NOT_UTF8.format(column=column))
     return pa.nulls(len(values), pa.large_string())
 
 
@@ -221,12 +217,12 @@ def _map_members(array: pa.Array, column: str, row: int, bad: BadValues) -> tupl
     items = array.items.take(pa.array(entries))
     weights, _ = _numbers(items)
     if weights is None:
-        bad.add(f"Column '{column}' is of type {array.type}: the weights of its members must be numbers.")
+        bad.add(NO_WEIGHTS.format(column=column, type=array.type))
         weights = np.ones(len(entries))
     missing = items.is_null().to_numpy(zero_copy_only=False)
     bad_rows = np.zeros(len(array), np.bool_)
     bad_rows[np.repeat(np.arange(len(array)), counts)[~np.isfinite(weights) & ~missing]] = True
-    bad.add_values(column, bad_rows, array, row=row, fault=_WEIGHTS)
+    bad.add_values(column, bad_rows, array, row=row, fault=WEIGHTS)
     codes, values = _encoded(plain(array.keys.take(pa.array(entries))))
     return _bags(codes, np.where(missing, 1, weights).astype(np.float32), counts, _members(values, column, bad))
 

@@ -178,6 +178,11 @@ class Encoder:
         origin = np.concatenate([own + start for own, start in zip(origins, starts, strict=True)])
         return type(self)(self.schema, [codec for codec, _ in renewed]), origin
 
+    @property
+    def parts(self) -> tuple[Sequence[StoredTerms], Sequence[Codec]]:
+        """The terms and the codec of each input column, in their order."""
+        return tuple(self._terms), self._codecs
+
     def feature_names(self, field: int) -> list[str]:
         """Return what people call a field's features, from its start: "unknown", "missing", "cook", "[17, 23)", ..."""
         codec, f = self._places[field]

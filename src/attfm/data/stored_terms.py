@@ -116,24 +116,20 @@ class StoredTerms:
         return pa.LargeListArray.from_arrays(offsets, members.apply(flat, bad))
 
     @cached_property
-    def _null_numbers(self) -> NDArray[np.float64]:
+    def null_numbers(self) -> NDArray[np.float64]:
+        """Numbers that mean missing."""
         numbers, _ = parse_numbers(pa.array(self.reading.null_values, pa.large_string()))
         return numbers[~np.isnan(numbers)]
 
     def _without_markers(self, values: pa.Array) -> pa.Array:
         """Return numbers, null where they are among the cells that mean missing."""
-        if not len(self._null_numbers):
+        if not len(self.null_numbers):
             return values
         numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        return pc.if_else(pa.array(np.isin(numbers, self._null_numbers)), None, values)
+        return pc.if_else(pa.array(np.isin(numbers, self.null_numbers)), None, values)
 
     def _warn_of_zone(self, bad: BadValues) -> None:
-        zone = self.stored.tz
-        if zone is None:
-            what, taken = "with a time zone, but had none", "the time of day as it is written counts"
-        else:
-            what, taken = f"without a time zone, but had times of {zone}", "they are taken as local times there"
-        bad.warn(f"Column '{self.name}' holds times {what} in training: {taken}. Convert them to be sure.")
+        bad.warn_of_zone(self.name, self.stored.tz)
 
 
 def _as_truths(numbers: pa.Array) -> pa.Array:

@@ -30,16 +30,22 @@ from attfm.model.card import model_card
 from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.facts import RunFacts
 from attfm.model.memory import PairMemory
+from attfm.model.run_files import (
+    BACKGROUND,
+    CALIBRATION,
+    FILES,
+    FORMAT,
+    MEMORY,
+    OPTIONAL,
+    SETTINGS,
+    SUMS,
+    check_files,
+    read_settings,
+)
 from attfm.model.sums import TrainingSums
 
 Array = NDArray[Any]
-FORMAT = 1
 REPORT = "report.html"  # for people, like the card: it may be deleted, replaced or absent
-_SETTINGS = "config.json"
-# Not in every folder: a model may have none.
-_BACKGROUND = "background.safetensors"
-_CALIBRATION = "calibration.json"
-_MEMORY = "memory.safetensors"
 # Settings that folders of 0.1 don't have, as models were trained then.
 _BEFORE: dict[str, dict[str, Any]] = {
     "model": {"memory_pairs": 0},
@@ -54,9 +60,6 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "averaging": 1.0,
     },
 }
-_SUMS = "sums.safetensors"  # by which a model learns on
-_FILES = ("schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json", "history.jsonl", "README.md")
-_OPTIONAL = (_BACKGROUND, _CALIBRATION, _MEMORY, _SUMS)
 
 
 def save_model(model: Model, folder: str | Path, *, report: str | None = None) -> Path:
@@ -100,8 +103,8 @@ def save_model(model: Model, folder: str | Path, *, report: str | None = None) -
 def _check_readable(part: Path, path: Path) -> None:
     """Raise RunFolderError where what was written in `part`, to become `path`, is no model for the loader."""
     try:
-        settings = _read_settings(part)
-        _check_files(part, settings["sha256"])
+        settings = read_settings(part)
+        check_files(part, settings["sha256"])
         _read(part, settings)
     except Exception as error:  # whatever it is, it would come again when the folder is loaded
         reason = _one_line(error).replace(str(part), str(path))
@@ -126,13 +129,13 @@ def _write(model: Model, part: Path, report: str | None) -> None:
     (part / "README.md").write_text(model_card(model), encoding="utf-8")
     if model.background:
         arrays = {name: np.ascontiguousarray(array) for name, array in model.background.items()}
-        save_arrays(arrays, part / _BACKGROUND)
+        save_arrays(arrays, part / BACKGROUND)
     if model.calibration.kind != "none":
-        (part / _CALIBRATION).write_text(model.calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for name, of_machines in ((_MEMORY, _remembered(model.module)), (_SUMS, _summed(model.module))):
+        (part / CALIBRATION).write_text(model.calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    for name, of_machines in ((MEMORY, _remembered(model.module)), (SUMS, _summed(model.module))):
         if of_machines:
             save_arrays(of_machines, part / name)
-    files = [*_FILES, *(name for name in _OPTIONAL if (part / name).is_file())]
+    files = [*FILES, *(name for name in OPTIONAL if (part / name).is_file())]
     settings = {
         "format": FORMAT,
         "attfm": version("attfm"),
@@ -142,7 +145,7 @@ def _write(model: Model, part: Path, report: str | None) -> None:
         "training": finite(model.facts.known()),
         "sha256": {name: sha256(part / name) for name in files},
     }
-    (part / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (part / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 @torch.inference_mode(False)  # in a caller's too: what is made there can't be trained, or kept, later
@@ -154,28 +157,14 @@ def load_model(folder: str | Path) -> Model:
     RunFolderError : the folder is absent, incomplete, damaged or of a newer format
     """
     path = Path(folder)
-    settings = _read_settings(path)
-    _check_files(path, settings["sha256"])
+    settings = read_settings(path)
+    check_files(path, settings["sha256"])
     try:
         return _read(path, settings)
     except (AttfmError, LookupError, RuntimeError, ValueError, pa.ArrowInvalid, safetensors.SafetensorError) as error:
         raise RunFolderError(
             f"The run folder '{path}' is damaged ({_one_line(error)}): copy it again, or train again."
         ) from None
-
-
-def _check_files(path: Path, digests: dict[str, str]) -> None:
-    """Raise RunFolderError where a file is absent or is not what was saved."""
-    for name, digest in digests.items():
-        file = path / name
-        if not file.is_file():
-            raise RunFolderError(f"The run folder '{path}' lacks '{name}': copy it again, or train again.")
-        # The texts are for people: they may be edited, and nothing is loaded from them.
-        if name != "README.md" and sha256(file) != digest:
-            raise RunFolderError(
-                f"'{name}' in the run folder '{path}' is not what was saved (its sha256 differs): "
-                "copy the folder again, or train again."
-            )
 
 
 def _read(path: Path, settings: dict[str, Any]) -> Model:
@@ -188,7 +177,7 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
         encoder = Encoder.from_table(schema, reader.read_all())
     target = Target.from_json(json.dumps(settings["target"]))
     known = {name: {**_BEFORE[name], **values} for name, values in settings["settings"].items() if name in _BEFORE}
-    config = Config.parse({**settings["settings"], **known}, where=f"'{path / _SETTINGS}'")
+    config = Config.parse({**settings["settings"], **known}, where=f"'{path / SETTINGS}'")
     weights = load_file(path / "weights.safetensors")
     # The members of an ensemble have their numbers in the names: "members.0.intercept".
     members = {name.split(".")[1] for name in weights if name.startswith("members.")}
@@ -198,22 +187,22 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     else:
         module = build_module(encoder, target, config)
     calibration = Calibration()
-    if _CALIBRATION in settings["sha256"]:
-        calibration = Calibration.model_validate_json((path / _CALIBRATION).read_text(encoding="utf-8"))
+    if CALIBRATION in settings["sha256"]:
+        calibration = Calibration.model_validate_json((path / CALIBRATION).read_text(encoding="utf-8"))
     calibration.fold_into(module)
     module.load_state_dict(weights)
     if not calibration.is_in(module):
-        raise ValueError(f"'{_CALIBRATION}' is of another model")
-    if _MEMORY in settings["sha256"]:
-        _remember(module, _mapped(path / _MEMORY), encoder)
-    if _SUMS in settings["sha256"]:
-        _know_sums(module, _mapped(path / _SUMS))
+        raise ValueError(f"'{CALIBRATION}' is of another model")
+    if MEMORY in settings["sha256"]:
+        _remember(module, _mapped(path / MEMORY), encoder)
+    if SUMS in settings["sha256"]:
+        _know_sums(module, _mapped(path / SUMS))
     return Model(
         schema, encoder, target, module.eval(), config,
         facts=RunFacts.model_validate(training),
         metrics=json.loads((path / "metrics.json").read_text(encoding="utf-8")),
         history=[json.loads(line) for line in (path / "history.jsonl").read_text(encoding="utf-8").splitlines()],
-        background=load_arrays(path / _BACKGROUND) if _BACKGROUND in settings["sha256"] else {},
+        background=load_arrays(path / BACKGROUND) if BACKGROUND in settings["sha256"] else {},
         calibration=calibration,
     )  # fmt: skip
 
@@ -267,27 +256,8 @@ def _know_sums(module: Scorer, arrays: Mapping[str, Array]) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise RunFolderError where `path` exists and is something else than an empty or a run folder."""
-    if path.exists() and not (path.is_dir() and ((path / _SETTINGS).is_file() or not any(path.iterdir()))):
+    if path.exists() and not (path.is_dir() and ((path / SETTINGS).is_file() or not any(path.iterdir()))):
         raise RunFolderError(f"'{path}' exists and is not a run folder: choose another name, or remove it.")
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        raise RunFolderError(f"There is no run folder '{path}': give the folder that 'attfm train' printed.")
-    try:
-        settings = json.loads((path / _SETTINGS).read_text(encoding="utf-8"))
-        version, digests = settings["format"], settings["sha256"]
-    except FileNotFoundError:
-        raise RunFolderError(f"'{path}' is not a run folder: it has no '{_SETTINGS}'.") from None
-    except (ValueError, KeyError, TypeError):
-        raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.") from None
-    if not isinstance(version, int) or version > FORMAT:
-        raise RunFolderError(
-            f"The run folder '{path}' has format {version}, this attfm reads up to {FORMAT}: install a newer attfm."
-        )
-    if not isinstance(digests, dict) or set(digests) - set(_OPTIONAL) != set(_FILES):
-        raise RunFolderError(f"'{path / _SETTINGS}' is damaged: copy the run folder again, or train again.")
-    return dict(settings)
 
 
 def _one_line(error: Exception) -> str:

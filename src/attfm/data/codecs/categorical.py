@@ -52,7 +52,7 @@ class Vocabulary:
         return HashIndex(hash_strings(self.values))
 
     @cached_property
-    def _has_whole(self) -> bool:
+    def has_whole(self) -> bool:
         """Whether some values are whole numbers, and none is one with zeros behind its point."""
         whole = pc.any(pc.match_substring_regex(self.values, r"^[+-]?\d+$")).as_py()
         return bool(whole) and not pc.any(pc.match_substring_regex(self.values, _POINT_ZERO)).as_py()
@@ -62,6 +62,12 @@ class Vocabulary:
         """The position of the first known value of each folded text."""
         texts = _folded(self.values).to_pylist()
         return {text: place for place, text in reversed(list(enumerate(texts)))}
+
+    def spellings(self) -> dict[str, int]:
+        """Return the position of the first value that each folded text is another way to write, where they differ."""
+        texts = self.labels()
+        differ = {text for text, value in zip(_folded(self.values).to_pylist(), texts, strict=True) if text != value}
+        return {text: place for text, place in self._by_folded.items() if text in differ}
 
     @property
     def size(self) -> int:
@@ -75,7 +81,7 @@ class Vocabulary:
         write the value: "True" for true, "1.50" for 1.5, "00501" for 501, "2024-03-01T00:00" for that midnight.
         """
         positions = self._positions(values)
-        if not alike and self._has_whole and (positions < 0).any():
+        if not alike and self.has_whole and (positions < 0).any():
             # What a column of several types holds as 1.0 is "1" there, and "1.0" in its CSV.
             positions = np.where(positions < 0, self._positions(_without_point(values)), positions)
         if alike and (unknown := np.flatnonzero(positions < 0)).size:

@@ -44,7 +44,7 @@ class DateCodec(Codec):
 
     def __init__(self, column: Column, parts: Sequence[str]) -> None:
         self._column = column.name
-        self._parts = tuple(parts)
+        self.parts = tuple(parts)
         self.fields = tuple(
             Field(_field_name(column, part), column.name, "categorical", FIRST_VALUE + len(CALENDAR[part]))
             for part in parts
@@ -54,12 +54,11 @@ class DateCodec(Codec):
         seconds, missing = read_seconds(chunk, column=self._column, row=row, bad=bad)
         parts = _calendar_parts(seconds)
         return [
-            FieldFeatures(np.where(missing, MISSING, parts[part] + FIRST_VALUE).astype(np.int32))
-            for part in self._parts
+            FieldFeatures(np.where(missing, MISSING, parts[part] + FIRST_VALUE).astype(np.int32)) for part in self.parts
         ]
 
     def labels(self, field: int = 0) -> list[str]:
-        return list(CALENDAR[self._parts[field]])
+        return list(CALENDAR[self.parts[field]])
 
 
 class DateTime(ColumnKind):

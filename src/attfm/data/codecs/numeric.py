@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from attfm.config import DataConfig
 from attfm.data.arrow_columns import read_numbers
-from attfm.data.bad_values import BadValues, Fault
+from attfm.data.bad_values import BadValues, too_far
 from attfm.data.batch import FieldFeatures
 from attfm.data.codecs.codec import (
     FIRST_VALUE,
@@ -258,14 +258,14 @@ class BinsCodec(Codec):
 
     def __init__(self, column: str, bins: Bins) -> None:
         self._column = column
-        self._bins = bins
+        self.bins = bins
         self.fields = (Field(column, column, "numeric", FIRST_VALUE + bins.size, ordered=True),)
 
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
         x = read_numbers(chunk, column=self._column, row=row, bad=bad)
         missing = np.isnan(x)
-        if self._bins.size:
-            ids = self._bins.find(x).astype(np.int32)
+        if self.bins.size:
+            ids = self.bins.find(x).astype(np.int32)
             ids += FIRST_VALUE
         else:
             ids = np.full(len(x), UNKNOWN, np.int32)
@@ -273,22 +273,22 @@ class BinsCodec(Codec):
         return [FieldFeatures(ids)]
 
     def renewed(self, other: Codec, renewal: Renewal) -> tuple[Codec, list[NDArray[np.int64]]]:
-        if not renewal.refit_bins or not isinstance(other, BinsCodec) or not other._bins.size:
+        if not renewal.refit_bins or not isinstance(other, BinsCodec) or not other.bins.size:
             return super().renewed(other, renewal)
         # A new bin was that which held its middle.
-        edges = other._bins.outer_edges()
-        middle = np.where(np.isnan(other._bins.single), 0.5 * edges[:-1] + 0.5 * edges[1:], other._bins.single)
-        places = self._bins.find(middle) + FIRST_VALUE if self._bins.size else np.full(len(middle), UNKNOWN)
+        edges = other.bins.outer_edges()
+        middle = np.where(np.isnan(other.bins.single), 0.5 * edges[:-1] + 0.5 * edges[1:], other.bins.single)
+        places = self.bins.find(middle) + FIRST_VALUE if self.bins.size else np.full(len(middle), UNKNOWN)
         return other, [np.concatenate([[UNKNOWN, MISSING], places])]
 
     def labels(self, field: int = 0) -> list[str]:
-        return self._bins.labels()
+        return self.bins.labels()
 
     def edges(self, field: int = 0) -> Floats | None:
-        return self._bins.outer_edges() if self._bins.size else None
+        return self.bins.outer_edges() if self.bins.size else None
 
     def rows(self, field: int = 0) -> dict[str, pa.Array]:
-        return self._bins.rows()
+        return self.bins.rows()
 
 
 class ScaledCodec(Codec):
@@ -296,19 +296,17 @@ class ScaledCodec(Codec):
 
     def __init__(self, column: str, low: float, high: float) -> None:
         self._column = column
-        self._low = low
-        self._high = high
-        advice = f"It is {low:.6g} to {high:.6g}: correct or clip the values."
-        what = "too far outside the training range"
-        self._fault = Fault(f"is {what}", f"are {what}", advice)
+        self.low = low
+        self.high = high
+        self._fault = too_far(low, high)
         self.fields = (Field(column, column, "scaled", FIRST_VALUE + 1),)
 
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
         x = read_numbers(chunk, column=self._column, row=row, bad=bad)
         missing = np.isnan(x)
-        if self._low < self._high:
+        if self.low < self.high:
             with np.errstate(over="ignore"):
-                scaled = np.where(missing, 1, (x - self._low) / (self._high - self._low)).astype(np.float32)
+                scaled = np.where(missing, 1, (x - self.low) / (self.high - self.low)).astype(np.float32)
         else:  # constant, or without a value in training
             scaled = missing.astype(np.float32)
         bad.add_values(self._column, ~np.isfinite(scaled), chunk, row=row, fault=self._fault)
@@ -318,12 +316,12 @@ class ScaledCodec(Codec):
         return ["value"]
 
     def value_range(self, field: int = 0) -> tuple[float, float]:
-        return (self._low, self._high) if self._low <= self._high else (0.0, 1.0)
+        return (self.low, self.high) if self.low <= self.high else (0.0, 1.0)
 
     def rows(self, field: int = 0) -> dict[str, pa.Array]:
-        if self._low > self._high:
+        if self.low > self.high:
             return {}
-        return {"lower": pa.array([self._low]), "upper": pa.array([self._high])}
+        return {"lower": pa.array([self.low]), "upper": pa.array([self.high])}
 
     @classmethod
     def from_rows(cls, column: Column, rows: pa.Table) -> Self:

@@ -1,0 +1,285 @@
+"""What is looked up: sums and pair tables made of a model's parameters, as plain arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+BUDGET = 64_000_000  # bytes of pair tables
+# Attention logits of a table lie so near to each other that exp of none of them leaves the range of float32.
+_SPREAD = 110.0
+_CELLS = 1 << 16  # of a pair table, worked out at once
+
+
+@dataclass(frozen=True)
+class MemoryArrays:
+    """A pair memory: see `attfm.ops.remembered.PairTable`; `unit` (outputs,) multiplies its effects."""
+
+    level: Array
+    pairs: Array  # (remembered, 2)
+    width: Array
+    offset: Array
+    slots: Array
+    effects: Array
+    unknown: Array
+    unit: Floats
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The parameters of one machine as arrays, in float32; None where the formula lacks them."""
+
+    intercept: Array
+    linear: Array
+    unit: Floats  # (outputs,), what multiplies each output
+    mean: Floats
+    embedding: Array | None = None
+    projection: Array | None = None
+    W: Array | None = None
+    b: Array | None = None
+    h: Array | None = None
+    bias: Array | None = None
+    gate: Array | None = None
+    scale: float = 1.0
+    memory: MemoryArrays | None = None
+
+    @classmethod
+    def of(cls, module: Any) -> Self:
+        """Return the parameters of a FactorizationMachine."""
+
+        def array(parameter: Any) -> Any:
+            return None if parameter is None else parameter.detach().cpu().numpy()
+
+        unit, mean = (
+            np.broadcast_to(buffer.double().cpu().numpy(), module.outputs)
+            for buffer in (module.target_std, module.target_mean)
+        )
+        memory = None
+        if module.memory is not None:
+            of = module.memory
+            memory = MemoryArrays(
+                of.levels.of_feature, of.pairs, of.keys.width, of.keys.offset, of.slots, of.effects, of.unknown, unit
+            )
+        pairs: dict[str, Any] = {}
+        if module.has_pairs:
+            a = module.attention
+            pairs = {name: array(getattr(a, name)) for name in ("W", "b", "h")}
+            pairs |= {"bias": array(a.pair_bias), "gate": array(a.pair_gate), "scale": float(a.scale)}
+            pairs |= {"embedding": array(module.embedding.weight), "projection": array(module.projection)}
+        return cls(array(module.intercept), array(module.linear.weight), unit, mean, memory=memory, **pairs)
+
+
+@dataclass(frozen=True)
+class FieldRange:
+    """A field's features, from `start` to `stop`; is_single: it has one a row, with x = 1."""
+
+    start: int
+    stop: int
+    is_single: bool
+
+    @property
+    def size(self) -> int:
+        """Number of features."""
+        return self.stop - self.start
+
+
+def field_pairs(fields: int) -> list[tuple[int, int]]:
+    """Return all pairs in their order."""
+    return [(i, j) for i in range(fields) for j in range(i + 1, fields)]
+
+
+def lookup_arrays(machines: Sequence[Machine], fields: Sequence[FieldRange], budget: int) -> dict[str, Array]:
+    """Return the arrays of a `Lookup`.
+
+    Where a pair of fields fits, one cell of its table holds, for a pair of features: of each machine with attention
+    E = exp(e_ij - shift) and, for each output, N = E · scale · g_ij · (p · q_ij) / machines; and where there are sums
+    that attention does not divide (the pair memory, pairs without attention) these. So
+
+        logit = base + Σ_f x w[feature] + Σ_machines (Σ_pairs N) / (Σ_pairs E) + Σ_pairs sum
+
+    which is the formula: a_ij = E / Σ E.
+    """
+    arrays: dict[str, Array] = {
+        "machines": np.array([len(machines), machines[0].W is not None], np.int64),
+        "base": np.mean([m.mean + m.unit * m.intercept.astype(np.float64) for m in machines], axis=0),
+        "linear": np.asarray(np.mean([m.unit * m.linear for m in machines], axis=0), np.float32),
+        "field_starts": np.array([f.start for f in fields], np.int32),
+        "field_stops": np.array([f.stop for f in fields], np.int32),
+        "singles": np.array([f.is_single for f in fields], np.uint8),
+    }
+    builder = _Builder(machines, fields)
+    tables, shift = builder.tables(budget)
+    arrays.update(builder.stored(tables, shift))
+    arrays.update(builder.computed(set(tables), shift))
+    arrays.update(builder.memories(set(tables)))
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+class _Builder:
+    def __init__(self, machines: Sequence[Machine], fields: Sequence[FieldRange]) -> None:
+        self.machines, self.fields, self.outputs = machines, fields, len(machines[0].intercept)
+        self.attention = machines[0].W is not None
+        self.pairs = field_pairs(len(fields)) if machines[0].embedding is not None else []
+        self.remembered = [
+            {} if m.memory is None else {(int(i), int(j)): n for n, (i, j) in enumerate(m.memory.pairs)}
+            for m in machines
+        ]
+
+    def width(self, pair: tuple[int, int]) -> int:
+        """Return the floats of a cell, rounded up to what is added up at once."""
+        width = len(self.machines) * (1 + self.outputs) if self.attention else 0
+        if not self.attention or any(pair in own for own in self.remembered):
+            width += self.outputs
+        return width if width <= 2 else -(-width // 4) * 4
+
+    def tables(self, budget: int) -> tuple[dict[int, tuple[Floats, Floats]], Floats]:
+        """Return attention logits and pair values of the pairs whose tables fit, by pair number; and the shifts."""
+        size = {
+            n: self.fields[i].size * self.fields[j].size * self.width((i, j)) * 4
+            for n, (i, j) in enumerate(self.pairs) if self.fields[i].is_single and self.fields[j].is_single
+        }  # fmt: skip
+        chosen, left = [], budget
+        for n in sorted(size, key=lambda n: (size[n], n)):
+            if size[n] <= left:
+                chosen.append(n)
+                left -= size[n]
+        found = {n: self._cells(n) for n in sorted(chosen)}
+        if not self.attention or not found:
+            return found, np.zeros(len(self.machines))
+        low = np.array([logits.min(axis=(1, 2)) for logits, _ in found.values()])
+        most = np.max([logits.max(axis=(1, 2)) for logits, _ in found.values()], axis=0)
+        kept = (most - low <= _SPREAD).all(1)  # the table with the greatest may be dropped itself: rarer than rare
+        if not kept.any():
+            return {}, most
+        return {n: of for (n, of), keep in zip(found.items(), kept, strict=True) if keep}, (most + low[kept].min(0)) / 2
+
+    def _cells(self, number: int) -> tuple[Floats, Floats]:
+        """Return attention logits (machines, first, second) and values (machines, first, second, outputs)."""
+        i, j = self.pairs[number]
+        first, second = self.fields[i], self.fields[j]
+        shape = len(self.machines), first.size, second.size
+        logits, values = np.zeros(shape), np.empty((*shape, self.outputs))
+        step = max(1, _CELLS // second.size)
+        for m, machine in enumerate(self.machines):
+            V, P = (np.asarray(of, np.float64) for of in (machine.embedding, machine.projection))
+            right = V[second.start : second.stop]
+            factor = self.factors(machine)[number]
+            for start in range(0, first.size, step):
+                rows = slice(start, min(start + step, first.size))
+                q = (V[first.start + start : first.start + rows.stop, None] * right).reshape(-1, V.shape[1])
+                values[m, rows] = (q @ P * factor).reshape(-1, second.size, self.outputs)
+                if machine.W is not None:
+                    hidden = np.maximum(q @ machine.W.astype(np.float64) + np.asarray(machine.b), 0)
+                    bias = 0.0 if machine.bias is None else float(machine.bias[number])
+                    logits[m, rows] = (hidden @ np.asarray(machine.h, np.float64) + bias).reshape(-1, second.size)
+        return logits, values
+
+    def factors(self, machine: Machine) -> Floats:
+        """Return what multiplies p · q_ij beside the attention weight, float64 (pairs, outputs)."""
+        gate = np.ones(len(self.pairs)) if machine.gate is None else machine.gate.astype(np.float64)
+        factors: Floats = machine.scale * gate[:, None] * machine.unit / len(self.machines)
+        return factors
+
+    def stored(self, tables: Mapping[int, tuple[Floats, Floats]], shift: Floats) -> dict[str, Array]:
+        """Return the tables, those of the narrowest cells first."""
+        numbers = sorted(tables, key=lambda n: (self.width(self.pairs[n]), n))
+        pieces, origins, strides, at = [], [], [], 0
+        for n in numbers:
+            i, j = self.pairs[n]
+            first, second = self.fields[i], self.fields[j]
+            width = self.width((i, j))
+            cells = np.zeros((first.size, second.size, width), np.float32)
+            self._fill(cells, n, *tables[n], shift)
+            pieces.append(cells.ravel())
+            # A cell of ids a and b is at origin + (a · second.size + b) · width.
+            origins.append(at - (first.start * second.size + second.start) * width)
+            strides.append(second.size)
+            at += cells.size
+        pairs = np.array([self.pairs[n] for n in numbers], np.int32).reshape(-1, 2)
+        return {
+            "table_pairs": pairs.T,
+            "table_widths": np.array([self.width(self.pairs[n]) for n in numbers], np.int32),
+            "table_strides": np.array(strides, np.int64),
+            "table_origins": np.array(origins, np.int64),
+            "tables": np.concatenate(pieces) if pieces else np.empty(0, np.float32),
+        }
+
+    def _fill(self, cells: Array, number: int, logits: Floats, values: Floats, shift: Floats) -> None:
+        place = 0
+        if self.attention:
+            for m in range(len(self.machines)):
+                E = np.exp(logits[m] - shift[m])
+                cells[:, :, place] = E
+                cells[:, :, place + 1 : place + 1 + self.outputs] = E[..., None] * values[m]
+                place += 1 + self.outputs
+        else:
+            cells[:, :, : self.outputs] = values.sum(0)
+        pair = self.pairs[number]
+        for machine, own in zip(self.machines, self.remembered, strict=True):
+            if pair in own and machine.memory is not None:
+                u = self._effects(machine.memory, own[pair], pair)
+                cells[:, :, place : place + self.outputs] += u / len(self.machines)
+
+    def _effects(self, memory: MemoryArrays, number: int, pair: tuple[int, int]) -> Floats:
+        """Return what a memory holds of all pairs of features of two fields, (first, second, outputs)."""
+        first, second = (memory.level[self.fields[f].start : self.fields[f].stop].astype(np.int64) for f in pair)
+        keys = memory.offset[number] + first[:, None] * memory.width[number] + second
+        slots = find_slots(memory.slots, keys)
+        known = (slots >= 0)[..., None]
+        effects: Floats = memory.unit * np.where(known, memory.effects[np.maximum(slots, 0)], memory.unknown[number])
+        return effects
+
+    def computed(self, tabled: set[int], shift: Floats) -> dict[str, Array]:
+        """Return what the other pairs are computed from."""
+        numbers = [n for n in range(len(self.pairs)) if n not in tabled]
+        arrays = {"computed_pairs": np.array([self.pairs[n] for n in numbers], np.int32).reshape(-1, 2).T}
+        if not numbers:
+            return arrays
+        machines = self.machines
+        arrays["embeddings"] = np.stack([np.asarray(m.embedding) for m in machines])
+        arrays["projections"] = np.stack([np.asarray(m.projection) for m in machines])
+        arrays["factors"] = np.stack([self.factors(m)[numbers] for m in machines]).astype(np.float32)
+        if self.attention:
+            for name in ("W", "b", "h"):
+                arrays[name] = np.stack([np.asarray(getattr(m, name)) for m in machines])
+            bias = [np.zeros(len(self.pairs)) if m.bias is None else m.bias for m in machines]
+            arrays["biases"] = (np.stack(bias)[:, numbers] - shift[:, None]).astype(np.float32)
+        return arrays
+
+    def memories(self, tabled: set[int]) -> dict[str, Array]:
+        """Return what the memories hold of pairs without a table."""
+        arrays: dict[str, Array] = {}
+        place = {pair: n for n, pair in enumerate(self.pairs)}
+        for m, (machine, own) in enumerate(zip(self.machines, self.remembered, strict=True)):
+            memory = machine.memory
+            kept = [n for pair, n in own.items() if place.get(pair) not in tabled]
+            if memory is None or not kept:
+                continue
+            arrays.update({
+                f"memory.{m}.level": memory.level, f"memory.{m}.pairs": memory.pairs[kept].T,
+                f"memory.{m}.width": memory.width[kept], f"memory.{m}.offset": memory.offset[kept],
+                f"memory.{m}.slots": memory.slots,
+                f"memory.{m}.effects": (memory.effects * memory.unit / len(self.machines)).astype(np.float32),
+                f"memory.{m}.unknown": (memory.unknown[kept] * memory.unit / len(self.machines)).astype(np.float32),
+            })  # fmt: skip
+        return arrays
+
+
+def find_slots(slots: Array, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the slot of each key, of any shape; -1 where it is not there. The twin of `find_slots_of`."""
+    flat = keys.ravel()
+    found = np.full(len(flat), -1, np.int64)
+    shift = np.uint64(64 - (len(slots).bit_length() - 1))
+    place = ((flat.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> shift).astype(np.int64)
+    left = np.arange(len(flat))
+    while len(left):
+        there = slots[place[left]]
+        hit = there == flat[left]
+        found[left[hit]] = place[left[hit]]
+        left = left[~hit & (there != -1)]
+        place[left] = (place[left] + 1) % len(slots)
+    return found.reshape(keys.shape)

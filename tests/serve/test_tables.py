@@ -1,0 +1,27 @@
+"""Scoring by lookup gives the logits of the model: every formula, task and kind of column."""
+
+import numpy as np
+import pytest
+
+from attfm.serve import tables
+from tests.serve.models import PRESETS, TASKS, model_of, rows
+
+
+@pytest.mark.parametrize("budget", [0, 20_000, tables.BUDGET])
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_logits_are_those_of_the_model(preset: str, task: str, members: int, budget: int) -> None:
+    model = model_of(task, preset=preset, members=members)
+    compiled = tables.compile(model, budget)
+    data = rows(seed=1)
+    expected = model.logits(data)
+    np.testing.assert_allclose(compiled.logits(data.to_pylist()), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(compiled.predict_proba(data.to_pylist()), model.predict_proba(data), rtol=0, atol=1e-5)
+    assert compiled.predict(data.to_pylist()).tolist() == pytest.approx(model.predict(data).tolist(), abs=1e-5)
+
+
+def test_another_model_has_other_logits() -> None:
+    data = rows(seed=1)
+    found = tables.compile(model_of(seed=1)).logits(data.to_pylist())
+    assert np.abs(found - model_of(seed=0).logits(data)).max() > 0.1
