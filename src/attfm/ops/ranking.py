@@ -124,7 +124,7 @@ def item_pairs(network: PairNetwork, vectors: Floats, entries: Integers) -> tupl
     log_sum, effect = np.full(items, NOTHING), np.zeros((items, outputs), np.float32)
     if not items or entries.shape[1] < 2 or not network.projection.size:
         return log_sum, effect
-    if not (backends.is_compiled() and hasattr(cpu.compiled, "rank")):
+    if not backends.is_compiled():
         return _pairs_within(network, vectors[entries], network.item_bias, network.item_gate)
     cpu.compiled.rank_items(
         network.W, network.b, network.h, network.projection, network.item_bias, network.item_gate, vectors, entries,
@@ -140,14 +140,22 @@ def rank_logits(
     logits = np.zeros((len(candidates.items), network.projection.shape[1]), np.float32)
     if not len(logits):
         return logits
-    if not (backends.is_compiled() and hasattr(cpu.compiled, "rank")):
+    if not backends.is_compiled():
         return _by_numpy(network, memory, context, parts, candidates)
     cpu.compiled.rank(
         network.W, network.b, network.h, network.projection, network.context_bias, network.context_gate, network.bias,
         network.gate, network.scale, context.vectors, context.base, context.keys, *memory, *parts, *candidates,
-        cpu.thread_count(len(logits), len(logits) * candidates.entries.shape[1] * 50), logits,
+        cpu.thread_count(len(logits), _work(network, candidates)), logits,
     )  # fmt: skip
     return logits
+
+
+def _work(network: PairNetwork, candidates: Candidates) -> int:
+    """Return about how many multiply-adds a request takes."""
+    looked_up = len(candidates.items) * candidates.entries.shape[1]
+    entries = looked_up if candidates.listed is None else len(candidates.listed)
+    hidden = 1 if network.b is None else len(network.gate) * len(network.b)
+    return entries * len(network.projection) * hidden + 50 * looked_up
 
 
 def _by_numpy(
