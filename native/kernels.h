@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "ranking.h"
+
 namespace attfm {
 
 // Attentional pair pooling. A row's field vectors come from `embeddings` (batch, fields, dim) or, where `ids`
@@ -88,6 +90,8 @@ struct Kernels {
   void (*distinct_backward)(const DistinctTask&);
   void (*add_logits)(const ScoreTask&, const float* pooled, int64_t start, int64_t count);
   void (*update_rows)(const RowsTask&);
+  void (*rank_items)(const ItemsTask&);
+  void (*rank)(const RankTask&);
   double (*peak)(int64_t steps);  // multiply-adds of registers only: returns the floating-point operations done
 };
 

@@ -11,6 +11,8 @@ void distinct_forward(const DistinctTask& task);
 void distinct_backward(const DistinctTask& task);
 void add_logits(const ScoreTask& task, const float* pooled, int64_t start, int64_t count);
 void update_rows(const RowsTask& task);
+void rank_items(const ItemsTask& task);
+void rank(const RankTask& task);
 
 // The machine's peak: independent multiply-adds of registers, nothing else.
 double peak(int64_t steps) {
@@ -49,6 +51,8 @@ const Kernels ATTFM_TABLE(ATTFM_TARGET) = {
     ATTFM_TARGET::distinct_backward,
     ATTFM_TARGET::add_logits,
     ATTFM_TARGET::update_rows,
+    ATTFM_TARGET::rank_items,
+    ATTFM_TARGET::rank,
     ATTFM_TARGET::peak,
 };
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from attfm.model.bundle import Model
     from attfm.model.calibration import Calibration, Curve
     from attfm.model.facts import RunFacts, TuningFacts
+    from attfm.serve.catalogue import Catalogue
+    from attfm.serve.ranking import Ranker, Ranking
     from attfm.train.plan import Plan
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "AttfmError",
     "CacheError",
     "Calibration",
+    "Catalogue",
     "Change",
     "Changes",
     "Column",
@@ -61,6 +64,8 @@ __all__ = [
     "ModelConfig",
     "PairSurface",
     "Plan",
+    "Ranker",
+    "Ranking",
     "Reading",
     "RunFacts",
     "RunFolderError",
@@ -94,6 +99,8 @@ _HOMES = {
     "attfm.model.bundle": ("Model",),
     "attfm.model.calibration": ("Calibration", "Curve"),
     "attfm.model.facts": ("RunFacts", "TuningFacts"),
+    "attfm.serve.catalogue": ("Catalogue",),
+    "attfm.serve.ranking": ("Ranker", "Ranking"),
     "attfm.train.plan": ("Plan",),
 }
 _LAZY = {name: home for home, names in _HOMES.items() for name in names}

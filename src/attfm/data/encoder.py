@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Self
@@ -182,6 +182,15 @@ class Encoder:
     def parts(self) -> tuple[Sequence[StoredTerms], Sequence[Codec]]:
         """The terms and the codec of each input column, in their order."""
         return tuple(self._terms), self._codecs
+
+    def part(self, columns: Collection[str]) -> Self:
+        """Return the encoder of some of the input columns only; their fields own the feature ids that they own here."""
+        kept = [c for c in self.schema.columns if c.name in columns or c not in self.schema.inputs]
+        codecs = [codec for c, codec in zip(self.schema.inputs, self._codecs, strict=True) if c.name in columns]
+        part = type(self)(self.schema.model_copy(update={"columns": tuple(kept)}), codecs)
+        part.fields = tuple(field for field in self.fields if field.column in columns)
+        part.n_features = self.n_features
+        return part
 
     def feature_names(self, field: int) -> list[str]:
         """Return what people call a field's features, from its start: "unknown", "missing", "cook", "[17, 23)", ..."""

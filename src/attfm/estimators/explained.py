@@ -1,4 +1,4 @@
-"""What a fitted estimator says of itself: explanations, checks of them, and the report."""
+"""What a fitted estimator says of itself: explanations, checks of them, and the report; and how it ranks items."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from attfm.explain.what_if import Changes, what_if
 from attfm.model.terms import field_pairs
 from attfm.report.page import checked_path, write_report
 from attfm.report.rows_shown import Examined
+from attfm.serve.ranking import Ranker
 from attfm.train.observer import FitProgress
 from attfm.train.prepare import Tables
 from attfm.train.refit import refit_with_seeds
@@ -43,6 +44,19 @@ class Explained(Inputs):
         ConfigError : the centred view of a model that has no background
         """
         return Explainer(self._fitted, view=view).of_rows(self._source(X), rows)
+
+    def ranker(self, *, context: Sequence[str] | None = None, item: Sequence[str] | None = None) -> Ranker:
+        """Return what ranks many items for one context, without scoring the rows that they make; see `attfm.Ranker`.
+
+        Parameters
+        ----------
+        context, item : names of the input columns of either side; None: all that the other side lacks
+
+        Raises
+        ------
+        ConfigError : a column is in both or in neither, is no input, or a side has none
+        """
+        return Ranker(self._fitted, context=context, item=item)
 
     @property
     def feature_importances_(self) -> NDArray[np.float64]:
