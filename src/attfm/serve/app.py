@@ -15,6 +15,7 @@ from attfm.serve.answers import HTML, Answer, json_answer
 from attfm.serve.door import App, Door
 from attfm.serve.loaded_run import described
 from attfm.serve.monitoring import MEDIA_TYPE
+from attfm.serve.page import page, static
 from attfm.serve.refusals import Refused
 from attfm.serve.service import Service
 from attfm.serve.settings import ServiceSettings
@@ -51,6 +52,12 @@ class ServiceApp(FastAPI):
             self.add_api_route(path, _of_nothing(give), methods=["GET"], **about)
         docs = _of_nothing(lambda: Answer(200, openapi.page(self.openapi()), HTML))
         self.add_api_route("/docs", docs, methods=["GET"], include_in_schema=False)
+        for path, name, kind in (("/page.css", "page.css", b"text/css"), ("/page.js", "page.js", b"text/javascript")):
+            self.add_api_route(path, _of_nothing(_static(name, kind)), methods=["GET"], include_in_schema=False)
+        for path, part in (("/page/account", service.page_account), ("/page/what-if", service.page_what_if)):
+            self.add_api_route(path, _of_body(part), methods=["POST"], include_in_schema=False)
+        self.add_api_route("/page/values", _values(service), methods=["GET"], include_in_schema=False)
+        self.add_api_route("/", _page(service), methods=["GET"], include_in_schema=False)
         self.add_exception_handler(Refused, _refused)
         self._door: App = Door(
             super().__call__, settings=settings, log=log, monitoring=service.monitoring, predict=service.predict
@@ -117,6 +124,25 @@ def _of_nothing(give: Callable[[], Answer]) -> Callable[[Request], Awaitable[Res
 
     async def endpoint(request: Request) -> Response:
         return _response(request, give())
+
+    return endpoint
+
+
+def _static(name: str, media_type: bytes) -> Callable[[], Answer]:
+    return lambda: Answer(200, static(name), media_type + b"; charset=utf-8")
+
+
+def _page(service: Service) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return _response(request, Answer(200, (await service.jobs.run(page, service.run)).encode(), HTML))
+
+    return endpoint
+
+
+def _values(service: Service) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        asked = request.query_params
+        return _response(request, await service.page_values(asked.get("field", ""), asked.get("search", "")))
 
     return endpoint
 

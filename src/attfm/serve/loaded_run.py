@@ -21,9 +21,10 @@ from attfm.model.run_folder import load_model
 from attfm.serve.accounts import Accounts
 from attfm.serve.drift import Drift
 from attfm.serve.request_models import RequestModels
-from attfm.serve.scorer import ModelScorer, RowScorer
+from attfm.serve.scorer import CompiledScorer, RowScorer
 from attfm.serve.scores import Scores
 from attfm.serve.settings import ServiceSettings
+from attfm.serve.tables import compile as compile_model
 
 MOST_LISTED = 1000  # values of a field that /schema lists
 
@@ -60,7 +61,7 @@ class LoadedRun:
         version = hashlib.sha256((path / "config.json").read_bytes()).hexdigest()[:12]
         usual = usual_row(model)
         run = cls(
-            path, version, model, ModelScorer(model), Scores(model), usual,
+            path, version, model, CompiledScorer(compile_model(model)), Scores(model), usual,
             RequestModels.of(model.schema.inputs, usual, rows=settings.rows), Drift.of_model(model),
         )  # fmt: skip
         run.scores.of(run.scorer.logits([usual])[0])

@@ -118,7 +118,8 @@ def page(document: Mapping[str, Any]) -> bytes:
     parts = [
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width, initial-scale=1">',
-        f"<title>{esc(document['info']['title'])}: requests</title><link rel=stylesheet href=page.css></head><body>",
+        f"<title>{esc(document['info']['title'])}: requests</title><link rel=stylesheet href=page.css>"
+        '<link rel=icon href="data:,"></head><body>',
         f"<header><h1>{esc(document['info']['title'])}</h1><p class=note>{esc(document['info']['description'])} ",
         'The same for programs: <a href="openapi.json">openapi.json</a>. The model: <a href="./">try it</a>.</p>',
         "</header><main class=docs>",

@@ -62,7 +62,7 @@ class RequestModels:
     Attributes
     ----------
     takes : what each field takes, in words
-    predict, explain, what_if, rank : adapters of the bodies
+    predict, explain, what_if, rank, page : adapters of the bodies; the last one of what the page itself asks
     """
 
     takes: Mapping[str, str]
@@ -70,6 +70,7 @@ class RequestModels:
     explain: TypeAdapter[Any]
     what_if: TypeAdapter[Any]
     rank: TypeAdapter[Any]
+    page: TypeAdapter[Any]
 
     @classmethod
     def of(cls, columns: Sequence[Column], examples: Mapping[str, Any], *, rows: int) -> "RequestModels":
@@ -106,6 +107,7 @@ class RequestModels:
                     "Rank", {"context": part, "candidates": candidates, "top": top}, needed=("context", "candidates")
                 )
             ),
+            TypeAdapter(_object("Page", {"row": row, "output": str, "threshold": float}, needed=("row",))),
         )
 
     def read(self, adapter: TypeAdapter[Any], body: bytes) -> dict[str, Any]:

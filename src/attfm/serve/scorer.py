@@ -5,12 +5,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from pyarrow import types
 
 from attfm.data.batch import Batch
 from attfm.data.sources.source import Source
 from attfm.model.bundle import Model
+from attfm.serve.tables import CompiledModel
 
 Floats = NDArray[np.float64]
 
@@ -43,6 +45,23 @@ class ModelScorer:
             first += columns.num_rows
         batch = encoded[0] if len(encoded) == 1 else Batch.concatenate(encoded)
         return self.model.logits_of(batch), batch
+
+
+class CompiledScorer:
+    """Scores by the model's tables."""
+
+    is_quick = True
+
+    def __init__(self, compiled: CompiledModel) -> None:
+        self.compiled = compiled
+
+    def logits(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Floats, Batch]:
+        encoded = self.compiled.encode(list(rows))
+        values = None if encoded.values is None else torch.from_numpy(encoded.values)
+        offsets = None
+        if encoded.offsets is not None:
+            offsets = torch.from_numpy(encoded.offsets[:-1].reshape(len(rows), -1))
+        return self.compiled.logits_of(encoded), Batch(torch.from_numpy(encoded.ids), values, offsets)
 
 
 def open_rows(model: Model, rows: Sequence[Mapping[str, Any]]) -> Source:

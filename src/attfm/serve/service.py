@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from attfm.serve import page
 from attfm.serve.access_log import AccessLog
-from attfm.serve.answers import Answer, json_answer
+from attfm.serve.answers import HTML, Answer, json_answer
 from attfm.serve.batching import Batcher, score_rows
+from attfm.serve.form import values_like
 from attfm.serve.jobs import Jobs
 from attfm.serve.loaded_run import LoadedRun
 from attfm.serve.monitoring import Monitoring
@@ -83,6 +85,27 @@ class Service:
             raise Refused(422, "This model has several classes, and no order of its candidates: ask /predict.")
         ranked = await self.jobs.run(_ranked, run, context, candidates, content.get("top", len(candidates)))
         return json_answer({"ranking": ranked}, rows=len(candidates))
+
+    async def page_account(self, body: bytes) -> Answer:
+        """Answer the page: the prediction of a row and its account."""
+        run = self.run
+        content = run.requests.read(run.requests.page, body)
+        part = await self.jobs.run(page.account, run, content["row"], content.get("output"))
+        return Answer(200, part.encode(), HTML, rows=1)
+
+    async def page_what_if(self, body: bytes) -> Answer:
+        """Answer the page: what would change the decision about a row."""
+        run = self.run
+        content = run.requests.read(run.requests.page, body)
+        part = await self.jobs.run(page.what_if_part, run, content["row"], content.get("threshold"))
+        return Answer(200, part.encode(), HTML, rows=1)
+
+    async def page_values(self, field: str, search: str) -> Answer:
+        """Answer the page: known values of an input column, by its number, that hold some text."""
+        run = self.run
+        if not (field.isascii() and field.isdigit() and len(field) < 8 and int(field) < len(run.model.schema.inputs)):
+            raise Refused(422, "'field' is the number of an input column.")
+        return json_answer({"values": await self.jobs.run(values_like, run.model, int(field), search[:200])})
 
     def ready(self) -> Answer:
         """Answer GET /ready."""
