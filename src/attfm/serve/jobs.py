@@ -18,19 +18,23 @@ class Jobs:
     Parameters
     ----------
     most : int
+
+    Attributes
+    ----------
+    open : int, how many wait or run
     """
 
     def __init__(self, most: int, monitoring: Monitoring) -> None:
         self._most = most
-        self._open = 0
+        self.open = 0
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="attfm-job")
-        monitoring.watch("attfm_jobs", "Requests of many rows, explanations and rankings in work.", lambda: self._open)
+        monitoring.watch("attfm_jobs", "Requests of many rows, explanations and rankings in work.", lambda: self.open)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Return what a function returns; raise Refused where the queue is full, or where it raises an AttfmError."""
-        if self._open >= self._most:
+        if self.open >= self._most:
             raise busy(f"{self._most:,} longer requests are in work already")
-        self._open += 1
+        self.open += 1
         loop = asyncio.get_running_loop()
         job: Future[T] = self._threads.submit(function, *arguments)
         # It is open until it has really ended, even where who asked has given up.
@@ -41,7 +45,7 @@ class Jobs:
             raise Refused(422, str(error)) from None
 
     def _closed(self) -> None:
-        self._open -= 1
+        self.open -= 1
 
     def close(self) -> None:
         """Wait for what is in work, and end the thread."""
