@@ -15,9 +15,10 @@
 namespace attfm::ATTFM_TARGET {
 namespace {
 
-constexpr int WIDTH = LANES == 16 ? 3 : 2;  // vectors side by side
+constexpr int WIDTH = 3;  // vectors side by side: with TILE columns 24 accumulators of 32 registers, or 12 of 16
 constexpr int BLOCK = WIDTH * LANES;
 constexpr int TILE = LANES == 16 ? 8 : 4;  // columns of a register tile
+constexpr int ROUNDING = 256;              // floats that the beginnings of arrays in a workspace may cost
 constexpr float NOTHING = -1e30f;          // log of an empty sum
 
 template <int COLUMNS>
@@ -175,8 +176,8 @@ struct ItemsJob {
 
   int64_t pairs() const { return task.fields * (task.fields - 1) / 2; }
   int64_t floats() const {
-    const int64_t blocks = (task.fields + 1) * net.dim + 2 + net.outputs + pairs() * (1 + net.outputs) + 4;
-    return (blocks + 8) * BLOCK;
+    const int64_t blocks = (task.fields + 1) * net.dim + 2 + net.outputs + pairs() * (1 + net.outputs) + 8;
+    return blocks * BLOCK + ROUNDING;
   }
 };
 
@@ -461,10 +462,10 @@ void rank(const RankTask& task) {
   }
 
   const int64_t blocks = (C * (C - 1) / 2 + BLOCK - 1) / BLOCK;
-  const int64_t of_context = (dim + wide + blocks * (1 + outputs) + 8) * BLOCK;
-  const int64_t of_records = (dim + 2 * outputs + 6 + C * (1 + outputs) + 12) * BLOCK;
+  const int64_t of_context = (dim + wide + blocks * (1 + outputs)) * BLOCK;
+  const int64_t of_records = (dim + 2 * outputs + 10 + C * (1 + outputs)) * BLOCK;
   const int64_t of_items = m * job.stride * LANES;
-  job.workspace = round_up(larger(of_context, larger(of_records, of_items)) + 64, 16);
+  job.workspace = round_up(larger(of_context, larger(of_records, of_items)) + ROUNDING, 16);
   job.workspaces = static_cast<float*>(scratch(1, size_t(4 * job.workspace * task.threads)));
   job.records = static_cast<float*>(scratch(2, size_t(4 * job.stride * task.entry_count)));
   int64_t* counts = static_cast<int64_t*>(scratch(3, size_t(16 * m)));

@@ -155,7 +155,7 @@ def _work(network: PairNetwork, candidates: Candidates) -> int:
     looked_up = len(candidates.items) * candidates.entries.shape[1]
     entries = looked_up if candidates.listed is None else len(candidates.listed)
     hidden = 1 if network.b is None else len(network.gate) * len(network.b)
-    return entries * len(network.projection) * hidden + 50 * looked_up
+    return int(entries * len(network.projection) * hidden + 50 * looked_up)
 
 
 def _by_numpy(

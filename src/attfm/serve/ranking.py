@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from attfm.data.batch import Batch
+from attfm.data.batch import Batch, FieldFeatures
 from attfm.data.encoder import Encoder
 from attfm.data.sources.source import Source, open_source
 from attfm.errors import ConfigError, DataError, SchemaError, absent, listed, nearest
@@ -16,6 +16,7 @@ from attfm.model.bundle import Model
 from attfm.model.ensemble import members_of
 from attfm.ops.ranking import Candidates, ItemParts, rank_logits
 from attfm.serve.catalogue import Catalogue, is_keys
+from attfm.serve.context_reader import ContextReader, lacks
 from attfm.serve.item_table import ItemTable
 from attfm.serve.two_sided import Sides, TwoSidedMachine
 
@@ -106,10 +107,9 @@ class Ranker:
         of_context = np.array([field.column in self.context for field in fields])
         sides = Sides(np.flatnonzero(of_context).astype(np.int64), np.flatnonzero(~of_context).astype(np.int64))
         self._machines = [TwoSidedMachine(machine, sides) for machine in members_of(model.module)]
-        self._context_encoder, self._item_encoder = (model.encoder.part(side) for side in (self.context, self.item))
+        self._reader = ContextReader(model.encoder, model.schema, self.context)
+        self._item_encoder = model.encoder.part(self.item)
         self._with_values = [field.kind in ("scaled", "multi-valued") for field in self._item_encoder.fields]
-        self._bags = {column.name for column in model.schema.inputs if column.kind == "multi-valued"}
-        self._known = {column.name for column in model.schema.columns}
 
     def catalogue(self, items: object, *, key: str | Sequence[Any] | None = None) -> Catalogue:
         """Return items prepared for many requests: encoded, with all that does not depend on the context.
@@ -154,7 +154,7 @@ class Ranker:
         if top is not None and (isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1):
             raise ConfigError(f"top is {top!r}: give the number of items wanted, at least 1, or None for all.")
         output = self._output(of)
-        row = self._context_row(context)
+        row = self._reader.read(context)
         logits, keys = self._logits(row, candidates, catalogue)
         order = self._order(logits, output, top)
         return Ranking(
@@ -165,10 +165,10 @@ class Ranker:
 
     def logits(self, context: object, candidates: object, *, catalogue: Catalogue | None = None) -> Floats:
         """Return the logits of all candidates in their order, float64 (candidates, outputs); see `rank`."""
-        return self._logits(self._context_row(context), candidates, catalogue)[0]
+        return self._logits(self._reader.read(context), candidates, catalogue)[0]
 
     def _logits(
-        self, row: Batch, candidates: object, catalogue: Catalogue | None
+        self, row: Sequence[FieldFeatures], candidates: object, catalogue: Catalogue | None
     ) -> tuple[Floats, Sequence[Any] | None]:
         """Return the candidates' logits and keys; None: they have none."""
         keys: Sequence[Any] | None = None
@@ -190,7 +190,7 @@ class Ranker:
             parts, chosen = view.parts, view.candidates
         return self._scored(row, parts, chosen), keys
 
-    def _scored(self, row: Batch, parts: Sequence[ItemParts], candidates: Candidates) -> Floats:
+    def _scored(self, row: Sequence[FieldFeatures], parts: Sequence[ItemParts], candidates: Candidates) -> Floats:
         total = np.zeros((len(candidates.items), self.model.module.outputs))
         if len(parts) != len(self._machines) or not len(total):
             return total
@@ -249,46 +249,12 @@ class Ranker:
         source = self._open(items)
         lacking = absent(self.item, source.schema.names)
         if lacking:
-            raise SchemaError(_lacks("The items lack", lacking))
+            raise SchemaError(lacks("The items", lacking))
         batches = source.batches(self.item)
         return Batch.concatenate(_encoded(self._item_encoder, batches, source)), source
 
-    def _context_row(self, context: object) -> Batch:
-        """Return the context, encoded."""
-        source = self._open(self._as_rows(context))
-        names = source.schema.names
-        lacking, unknown = absent(self.context, names), absent(names, self._known)
-        if lacking:
-            raise SchemaError(_lacks("The context lacks", lacking))
-        if unknown:
-            raise SchemaError(
-                f"The context has {'column' if len(unknown) == 1 else 'columns'} {', '.join(unknown)}, which the model "
-                "does not know: leave out what is not of the context."
-            )
-        if source.num_rows not in (None, 1):
-            raise DataError(_NOT_ONE_ROW.format(rows=f"{source.num_rows:,}"))
-        batch = Batch.concatenate(_encoded(self._context_encoder, source.batches(self.context), source))
-        if len(batch) != 1:
-            raise DataError(_NOT_ONE_ROW.format(rows=f"{len(batch):,}"))
-        return batch
-
-    def _as_rows(self, context: Any) -> object:
-        """Return a context as a table; a dict is one row, unless a column other than a bag has a list."""
-        if type(context).__name__ == "Series" and type(context).__module__.partition(".")[0] == "pandas":
-            context = context.to_dict()
-        if not isinstance(context, Mapping):
-            return context
-        several = [name for name, value in context.items() if name not in self._bags and _is_list(value)]
-        return context if several else [context]
-
     def _open(self, data: object) -> Source:
         return open_source(data, self.model.schema.reading, stored=self.model.schema.stored_types)
-
-
-_NOT_ONE_ROW = (
-    "The context has {rows} rows, and a request is one: pass one row, a dict or such as df.iloc[[0]], and rank for "
-    "each of the others."
-)
 
 
 def _encoded(encoder: Encoder, batches: Any, source: Source) -> list[Batch]:
@@ -325,14 +291,3 @@ def _sides(
         if not names:
             raise ConfigError(f"No column is left for {called}=: each side needs at least one.")
     return [name for name in inputs if name in context], [name for name in inputs if name in item]
-
-
-def _lacks(who: str, lacking: Sequence[str]) -> str:
-    return (
-        f"{who} {'column' if len(lacking) == 1 else 'columns'} {', '.join(lacking)}. "
-        "Rename or add what is missing; empty cells are allowed."
-    )
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple | np.ndarray | pa.Array | pa.ChunkedArray) or hasattr(value, "to_numpy")

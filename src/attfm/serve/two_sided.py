@@ -1,5 +1,6 @@
 """A machine whose fields are told apart: those of the context of a request, and those of an item."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,7 +18,6 @@ from attfm.ops.remembered import FREE, PairTable, find_remembered, find_slots_of
 
 Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]
-_NONE = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -116,21 +116,24 @@ class TwoSidedMachine:
         self._remembered = None if machine.memory is None else RememberedSides.of(machine.memory, sides)
         self.memory = _no_memory(len(sides.item), outputs) if self._remembered is None else self._remembered.cross
 
-    def context(self, batch: Batch) -> Context:
-        """Return the context of a request, of one row of the context's fields."""
-        fields = [batch.field(f) for f in range(batch.fields)]
-        base, vectors = self._intercept, []
-        for of_field in fields:
-            base = base + self._main(of_field)[0]
-            vectors.append(self._sums(self._vectors, of_field)[0])
-        keys = np.empty(0, np.int64)
+    def context(self, features: Sequence[FieldFeatures]) -> Context:
+        """Return the context of a request, given the features of its fields in one row."""
+        base, keys = self._intercept, np.empty(0, np.int64)
+        if all(len(of.ids) == 1 and of.values is None for of in features):
+            ids = np.concatenate([of.ids for of in features])
+            base = base + self._linear[ids].sum(0)
+            vectors = self._vectors[ids] if len(self._vectors) else np.empty((len(ids), 0), np.float32)
+        else:
+            base = base + sum(self._sums(self._linear, of)[0] for of in features)
+            vectors = np.concatenate([self._sums(self._vectors, of) for of in features])
         if self._remembered is not None:
             # A field without a level, such as a bag, which may be empty, takes no part in pairs.
-            levels = np.array([self._remembered.levels(f.ids[:1])[0] if len(f.ids) else 0 for f in fields], np.int64)
+            first = np.array([of.ids[0] if len(of.ids) else 0 for of in features], np.int32)
+            levels = self._remembered.levels(first).astype(np.int64)
             base = base + self._remembered.within_context(levels)
             step = self._remembered.cross_step
             keys = self._remembered.cross_offset + step * levels[self._remembered.cross_context]
-        return Context(np.stack(vectors), base.astype(np.float32), keys)
+        return Context(vectors, base.astype(np.float32), keys)
 
     def entry_vectors(self, features: FieldFeatures) -> Floats:
         """Return the vectors of a field in some rows, (rows, dim)."""
