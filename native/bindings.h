@@ -37,3 +37,5 @@ attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const 
 
 // Adds `score` and `find_remembered` to the module.
 void bind_scoring(nb::module_& m);
+// Adds `Lookup`.
+void bind_lookup(nb::module_& m);

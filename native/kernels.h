@@ -79,6 +79,8 @@ struct RowsTask {
 // Bytes that the bits of one pair take.
 inline int64_t bit_bytes(int64_t attention_dim) { return (attention_dim + 15) / 16 * 2; }
 
+struct LookupTask;  // see lookup.h
+
 struct Kernels {
   const char* name;
   int lanes;
@@ -88,6 +90,7 @@ struct Kernels {
   void (*distinct_backward)(const DistinctTask&);
   void (*add_logits)(const ScoreTask&, const float* pooled, int64_t start, int64_t count);
   void (*update_rows)(const RowsTask&);
+  void (*lookup)(const LookupTask&, int64_t start, int64_t count);
   double (*peak)(int64_t steps);  // multiply-adds of registers only: returns the floating-point operations done
 };
 

@@ -11,6 +11,7 @@ void distinct_forward(const DistinctTask& task);
 void distinct_backward(const DistinctTask& task);
 void add_logits(const ScoreTask& task, const float* pooled, int64_t start, int64_t count);
 void update_rows(const RowsTask& task);
+void lookup(const LookupTask& task, int64_t start, int64_t count);
 
 // The machine's peak: independent multiply-adds of registers, nothing else.
 double peak(int64_t steps) {
@@ -41,15 +42,11 @@ namespace attfm {
 
 extern const Kernels ATTFM_TABLE(ATTFM_TARGET);
 const Kernels ATTFM_TABLE(ATTFM_TARGET) = {
-    ATTFM_NAME(ATTFM_TARGET),
-    ATTFM_TARGET::LANES,
-    ATTFM_TARGET::pool_forward,
-    ATTFM_TARGET::pool_backward,
-    ATTFM_TARGET::distinct_forward,
-    ATTFM_TARGET::distinct_backward,
-    ATTFM_TARGET::add_logits,
-    ATTFM_TARGET::update_rows,
-    ATTFM_TARGET::peak,
+    ATTFM_NAME(ATTFM_TARGET),       ATTFM_TARGET::LANES,
+    ATTFM_TARGET::pool_forward,     ATTFM_TARGET::pool_backward,
+    ATTFM_TARGET::distinct_forward, ATTFM_TARGET::distinct_backward,
+    ATTFM_TARGET::add_logits,       ATTFM_TARGET::update_rows,
+    ATTFM_TARGET::lookup,           ATTFM_TARGET::peak,
 };
 
 }  // namespace attfm
