@@ -39,3 +39,5 @@ attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const 
 void bind_scoring(nb::module_& m);
 // Adds `rank_items` and `rank`.
 void bind_ranking(nb::module_& m);
+// Adds `Lookup`.
+void bind_lookup(nb::module_& m);

@@ -81,6 +81,8 @@ struct RowsTask {
 // Bytes that the bits of one pair take.
 inline int64_t bit_bytes(int64_t attention_dim) { return (attention_dim + 15) / 16 * 2; }
 
+struct LookupTask;  // see lookup.h
+
 struct Kernels {
   const char* name;
   int lanes;
@@ -92,6 +94,7 @@ struct Kernels {
   void (*update_rows)(const RowsTask&);
   void (*rank_items)(const ItemsTask&);
   void (*rank)(const RankTask&);
+  void (*lookup)(const LookupTask&, int64_t start, int64_t count);
   double (*peak)(int64_t steps);  // multiply-adds of registers only: returns the floating-point operations done
 };
 

@@ -13,6 +13,7 @@ void add_logits(const ScoreTask& task, const float* pooled, int64_t start, int64
 void update_rows(const RowsTask& task);
 void rank_items(const ItemsTask& task);
 void rank(const RankTask& task);
+void lookup(const LookupTask& task, int64_t start, int64_t count);
 
 // The machine's peak: independent multiply-adds of registers, nothing else.
 double peak(int64_t steps) {
@@ -53,6 +54,7 @@ const Kernels ATTFM_TABLE(ATTFM_TARGET) = {
     ATTFM_TARGET::update_rows,
     ATTFM_TARGET::rank_items,
     ATTFM_TARGET::rank,
+    ATTFM_TARGET::lookup,
     ATTFM_TARGET::peak,
 };
 

@@ -95,7 +95,9 @@ class BinsColumn(CellColumn):
             if kind is int:
                 # Up to here an integer is the same as a float.
                 return start + bisect_right(edges, value) if -(2**53) <= value <= 2**53 else -1
-            return start - 1 if value is None else -1
+            if value is None:
+                return start - 1
+            return find(value.item()) if kind is np.float64 or kind is np.int64 else -1
 
         return find
 

@@ -1,5 +1,6 @@
 """From logits to probabilities and decisions: the twin of `attfm.model.task`, which needs torch and Arrow."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -52,6 +53,11 @@ class Link:
         if self.curves:
             return self._by_curves(logits)
         if self.task == "binary":
+            if len(logits) == 1:  # one row shall not wait for functions of arrays
+                logit = float(logits[0, 0])
+                less = math.exp(-abs(logit))
+                pair = [less / (1 + less), 1 / (1 + less)]
+                return np.array([pair if logit >= 0 else pair[::-1]])
             return np.hstack([np.exp(-np.logaddexp(0, logits)), np.exp(-np.logaddexp(0, -logits))])
         shifted = np.exp(logits - logits.max(1, keepdims=True))
         return np.asarray(shifted / shifted.sum(1, keepdims=True), np.float64)

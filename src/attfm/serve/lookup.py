@@ -1,25 +1,79 @@
 """Scoring by lookup: encoded rows to logits by the compiled kernel, or by NumPy where there is none."""
 
+import contextlib
+import importlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attfm.errors import DataError
 from attfm.serve.lookup_reference import lookup_logits
 from attfm.serve.rows import Encoded
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+compiled: Any = None
+with contextlib.suppress(ModuleNotFoundError):  # a pure-Python install: no compiler was there
+    compiled = importlib.import_module("attfm.ops._native")
+
+# Pairs of a call below which a second thread costs more than it brings.
+_PAIRS_PER_THREAD = 50_000
 
 
 class Lookup:
-    """What scores encoded rows, see `lookup_arrays`."""
+    """What scores encoded rows.
 
-    def __init__(self, arrays: Mapping[str, Array]) -> None:
+    Parameters
+    ----------
+    arrays : as `attfm.serve.lookup_arrays.lookup_arrays` gives them
+    native : bool, whether the compiled kernel is used where it is there
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], *, native: bool = True) -> None:
         self.arrays = dict(arrays)
         self.fields, self.outputs = len(arrays["singles"]), len(arrays["base"])
+        self.threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        self._kernel = compiled.Lookup(self.arrays) if native and compiled is not None else None
+        self._row_pairs = arrays["grid"].shape[1] + 20 * arrays["computed_pairs"].shape[1] + self.fields
 
     def logits(self, rows: Encoded) -> Floats:
         """Return the logits of encoded rows, float64 (rows, outputs); raise DataError for ids that are no features."""
-        return lookup_logits(self.arrays, rows.ids, rows.values, rows.offsets)
+        places = rows.ids.size if rows.offsets is None else len(rows.offsets) - 1
+        count = places // self.fields
+        if self._kernel is None:
+            self._check(rows)
+            return lookup_logits(self.arrays, rows.ids, rows.values, rows.offsets)
+        logits = np.empty((count, self.outputs))
+        threads = min(self.threads, count * self._row_pairs // _PAIRS_PER_THREAD + 1)
+        try:
+            self._kernel.logits(rows.ids, rows.values, rows.offsets, threads, logits)
+        except ValueError as error:
+            raise _no_rows(error) from None
+        return logits
+
+    def row(self, ids: list[int]) -> float | list[float]:
+        """Return the logit of a row with one feature in each field, or the list of its logits; as `logits` else."""
+        logits: Any
+        if self._kernel is None:
+            logits = self.logits(Encoded(np.array([ids], np.int32)))[0].tolist()
+            return logits[0] if self.outputs == 1 else logits  # type: ignore[no-any-return]
+        try:
+            logits = self._kernel.row(ids)
+        except ValueError as error:
+            raise _no_rows(error) from None
+        return logits  # type: ignore[no-any-return]
+
+    def _check(self, rows: Encoded) -> None:
+        fields = np.arange(self.fields) if rows.offsets is None else None
+        if fields is None and rows.offsets is not None:
+            fields = np.repeat(np.arange(len(rows.offsets) - 1) % self.fields, np.diff(rows.offsets))
+        good = (rows.ids >= self.arrays["field_starts"][fields]) & (rows.ids < self.arrays["field_stops"][fields])
+        if not good.all():
+            raise _no_rows("ids must be features of their fields")
+
+
+def _no_rows(reason: object) -> DataError:
+    return DataError(f"These are no encoded rows of this model: {reason}.")

@@ -95,13 +95,14 @@ def field_pairs(fields: int) -> list[tuple[int, int]]:
 def lookup_arrays(machines: Sequence[Machine], fields: Sequence[FieldRange], budget: int) -> dict[str, Array]:
     """Return the arrays of a `Lookup`.
 
-    Where a pair of fields fits, one cell of its table holds, for a pair of features: of each machine with attention
-    E = exp(e_ij - shift) and, for each output, N = E · scale · g_ij · (p · q_ij) / machines; and where there are sums
-    that attention does not divide (the pair memory, pairs without attention) these. So
+    Where the table of a pair of fields fits, its cell for a pair of features holds, of each machine with attention,
+    E = exp(e_ij - shift) and, for each output, N = E · scale · g_ij · (p · q_ij) / machines. What attention does not
+    divide (pairs without attention, the pair memory) is in cells of its own, so that
 
         logit = base + Σ_f x w[feature] + Σ_machines (Σ_pairs N) / (Σ_pairs E) + Σ_pairs sum
 
-    which is the formula: a_ij = E / Σ E.
+    which is the formula: a_ij = E / Σ E. The cell of features a and b is number origin + a · step + b; a pair without
+    a table has the last cell, of zeros, whatever its features are.
     """
     arrays: dict[str, Array] = {
         "machines": np.array([len(machines), machines[0].W is not None], np.int64),
@@ -113,7 +114,8 @@ def lookup_arrays(machines: Sequence[Machine], fields: Sequence[FieldRange], bud
     }
     builder = _Builder(machines, fields)
     tables, shift = builder.tables(budget)
-    arrays.update(builder.stored(tables, shift))
+    arrays.update(builder.cells(tables, shift))
+    arrays.update(builder.sums(set(tables)))
     arrays.update(builder.computed(set(tables), shift))
     arrays.update(builder.memories(set(tables)))
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -129,19 +131,22 @@ class _Builder:
             for m in machines
         ]
 
-    def width(self, pair: tuple[int, int]) -> int:
-        """Return the floats of a cell, rounded up to what is added up at once."""
-        width = len(self.machines) * (1 + self.outputs) if self.attention else 0
-        if not self.attention or any(pair in own for own in self.remembered):
-            width += self.outputs
-        return width if width <= 2 else -(-width // 4) * 4
+    @property
+    def width(self) -> int:
+        """Floats of a cell: rounded up to what is added up at once."""
+        return _padded(len(self.machines) * (1 + self.outputs) if self.attention else self.outputs)
+
+    def is_remembered(self, pair: tuple[int, int]) -> bool:
+        """Return whether some machine has a memory of a pair of fields."""
+        return any(pair in own for own in self.remembered)
 
     def tables(self, budget: int) -> tuple[dict[int, tuple[Floats, Floats]], Floats]:
         """Return attention logits and pair values of the pairs whose tables fit, by pair number; and the shifts."""
-        size = {
-            n: self.fields[i].size * self.fields[j].size * self.width((i, j)) * 4
-            for n, (i, j) in enumerate(self.pairs) if self.fields[i].is_single and self.fields[j].is_single
-        }  # fmt: skip
+        size = {}
+        for n, (i, j) in enumerate(self.pairs):
+            if self.fields[i].is_single and self.fields[j].is_single:
+                width = self.width + (_padded(self.outputs) if self.is_remembered((i, j)) else 0)
+                size[n] = 4 * width * self.fields[i].size * self.fields[j].size
         chosen, left = [], budget
         for n in sorted(size, key=lambda n: (size[n], n)):
             if size[n] <= left:
@@ -184,45 +189,57 @@ class _Builder:
         factors: Floats = machine.scale * gate[:, None] * machine.unit / len(self.machines)
         return factors
 
-    def stored(self, tables: Mapping[int, tuple[Floats, Floats]], shift: Floats) -> dict[str, Array]:
-        """Return the tables, those of the narrowest cells first."""
-        numbers = sorted(tables, key=lambda n: (self.width(self.pairs[n]), n))
-        pieces, origins, strides, at = [], [], [], 0
-        for n in numbers:
-            i, j = self.pairs[n]
-            first, second = self.fields[i], self.fields[j]
-            width = self.width((i, j))
-            cells = np.zeros((first.size, second.size, width), np.float32)
-            self._fill(cells, n, *tables[n], shift)
-            pieces.append(cells.ravel())
-            # A cell of ids a and b is at origin + (a · second.size + b) · width.
-            origins.append(at - (first.start * second.size + second.start) * width)
-            strides.append(second.size)
-            at += cells.size
-        pairs = np.array([self.pairs[n] for n in numbers], np.int32).reshape(-1, 2)
-        return {
-            "table_pairs": pairs.T,
-            "table_widths": np.array([self.width(self.pairs[n]) for n in numbers], np.int32),
-            "table_strides": np.array(strides, np.int64),
-            "table_origins": np.array(origins, np.int64),
-            "tables": np.concatenate(pieces) if pieces else np.empty(0, np.float32),
-        }
+    def cells(self, tables: Mapping[int, tuple[Floats, Floats]], shift: Floats) -> dict[str, Array]:
+        """Return the cells of all tables, one pair of fields after the other, and where those of each pair are."""
+        if not tables:
+            return {"grid": np.zeros((3, 0), np.int32), "cells": np.zeros((1, self.width), np.float32)}
+        pieces = [self._cells_of(*tables[n], shift) for n in sorted(tables)]
+        pieces.append(np.zeros((1, self.width), np.float32))
+        starts = np.cumsum([0, *(len(piece) for piece in pieces)])
+        grid = np.zeros((3, len(self.pairs)), np.int64)
+        grid[0] = starts[-2]
+        for start, n in zip(starts[:-2], sorted(tables), strict=True):
+            grid[:, n] = *self._place(int(start), self.pairs[n]), -1
+        return {"grid": grid.astype(np.int32), "cells": np.concatenate(pieces)}
 
-    def _fill(self, cells: Array, number: int, logits: Floats, values: Floats, shift: Floats) -> None:
-        place = 0
+    def _place(self, start: int, pair: tuple[int, int]) -> tuple[int, int]:
+        """Return origin and step of a pair of fields whose first cell has this number."""
+        first, second = (self.fields[f] for f in pair)
+        return start - first.start * second.size - second.start, second.size
+
+    def _cells_of(self, logits: Floats, values: Floats, shift: Floats) -> Array:
+        machines, first, second, outputs = values.shape
+        cells = np.zeros((first, second, self.width), np.float32)
         if self.attention:
-            for m in range(len(self.machines)):
-                E = np.exp(logits[m] - shift[m])
+            for m in range(machines):
+                E, place = np.exp(logits[m] - shift[m]), m * (1 + outputs)
                 cells[:, :, place] = E
-                cells[:, :, place + 1 : place + 1 + self.outputs] = E[..., None] * values[m]
-                place += 1 + self.outputs
+                cells[:, :, place + 1 : place + 1 + outputs] = E[..., None] * values[m]
         else:
-            cells[:, :, : self.outputs] = values.sum(0)
-        pair = self.pairs[number]
-        for machine, own in zip(self.machines, self.remembered, strict=True):
-            if pair in own and machine.memory is not None:
-                u = self._effects(machine.memory, own[pair], pair)
-                cells[:, :, place : place + self.outputs] += u / len(self.machines)
+            cells[:, :, :outputs] = values.sum(0)
+        return cells.reshape(first * second, -1)
+
+    def sums(self, tabled: set[int]) -> dict[str, Array]:
+        """Return the cells of what is remembered of pairs that have a table, as `cells` does."""
+        pieces, places, pairs, at = [], [], [], 0
+        for n in sorted(tabled):
+            pair = self.pairs[n]
+            if not self.is_remembered(pair):
+                continue
+            cells = np.zeros((self.fields[pair[0]].size, self.fields[pair[1]].size, _padded(self.outputs)))
+            for machine, own in zip(self.machines, self.remembered, strict=True):
+                if pair in own and machine.memory is not None:
+                    effects = self._effects(machine.memory, own[pair], pair)
+                    cells[:, :, : self.outputs] += effects / len(self.machines)
+            pieces.append(cells.reshape(-1, cells.shape[2]).astype(np.float32))
+            places.append(self._place(at, pair))
+            pairs.append(pair)
+            at += len(pieces[-1])
+        return {
+            "sum_pairs": np.array(pairs, np.int32).reshape(-1, 2).T,
+            "sum_places": np.array(places, np.int64).reshape(-1, 2).T,
+            "sum_cells": np.concatenate(pieces) if pieces else np.zeros((0, _padded(self.outputs)), np.float32),
+        }
 
     def _effects(self, memory: MemoryArrays, number: int, pair: tuple[int, int]) -> Floats:
         """Return what a memory holds of all pairs of features of two fields, (first, second, outputs)."""
@@ -283,3 +300,7 @@ def find_slots(slots: Array, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         left = left[~hit & (there != -1)]
         place[left] = (place[left] + 1) % len(slots)
     return found.reshape(keys.shape)
+
+
+def _padded(width: int) -> int:
+    return width if width <= 2 else -(-width // 4) * 4

@@ -57,22 +57,21 @@ _MEMORY = ("level", "pairs", "width", "offset", "slots", "effects", "unknown")
 
 
 def _tables(arrays: Mapping[str, Array], one: Array, logits: Floats) -> tuple[Floats, Floats, float]:
-    """Add the sums of the tables to the logits; return Σ N (machines, rows, outputs), Σ E (machines, rows)."""
-    outputs, machines = logits.shape[1], int(arrays["machines"][0])
-    attention = bool(arrays["machines"][1])
+    """Add what attention does not divide to the logits; return Σ N (machines, rows, outputs), Σ E (machines, rows)."""
+    outputs, (machines, attention) = logits.shape[1], arrays["machines"].tolist()
+    first, second = np.triu_indices(one.shape[1], 1)
+    sums = np.zeros((len(one), arrays["cells"].shape[1]))
+    for i, j, origin, step, mask in zip(first, second, *arrays["grid"].tolist(), strict=False):
+        sums += arrays["cells"][origin + one[:, i].astype(np.int64) * step + (one[:, j] & mask)]
+    for i, j, origin, step in zip(*arrays["sum_pairs"], *arrays["sum_places"].tolist(), strict=True):
+        logits += arrays["sum_cells"][origin + one[:, i].astype(np.int64) * step + one[:, j], :outputs]
     numerator, denominator = np.zeros((machines, *logits.shape)), np.zeros((machines, len(logits)))
-    parts = (arrays[f"table_{name}"] for name in ("widths", "strides", "origins"))
-    for i, j, width, stride, origin in zip(*arrays["table_pairs"], *parts, strict=True):
-        place = origin + (one[:, i].astype(np.int64) * stride + one[:, j]) * int(width)
-        cells = arrays["tables"][place[:, None] + np.arange(width)].astype(np.float64)
-        at = 0
-        for m in range(machines if attention else 0):
-            denominator[m] += cells[:, at]
-            numerator[m] += cells[:, at + 1 : at + 1 + outputs]
-            at += 1 + outputs
-        if width >= at + outputs:
-            logits += cells[:, at : at + outputs]
-    return numerator, denominator, 0.0 if arrays["table_pairs"].size else -np.inf
+    if attention:
+        parts = sums[:, : machines * (1 + outputs)].reshape(len(one), machines, 1 + outputs)
+        denominator, numerator = parts[:, :, 0].T, parts[:, :, 1:].transpose(1, 0, 2)
+    else:
+        logits += sums[:, :outputs]
+    return numerator, denominator, 0.0 if arrays["grid"].size else -np.inf
 
 
 def _computed(

@@ -61,6 +61,7 @@ class CompiledModel:
         self.fields = tuple(CompiledField(**field) for field in facts["fields"])
         starts = [field.start for field in self.fields]
         self._columns = [column_of(own, starts, facts["reading"], arrays) for own in facts["columns"]]
+        self._row_shape = (len(self.fields),)
         self._encoder = RowEncoder(self._columns, len(self.fields))
         self._lookup = Lookup({
             name.removeprefix("lookup."): array for name, array in arrays.items() if name.startswith("lookup.")
@@ -123,25 +124,33 @@ class CompiledModel:
         ----------
         rows : a dict of values (one row), a sequence of such dicts, or a dict of columns (lists or arrays)
         """
-        return self.logits_of(self.encode(rows))
+        ids = self._encoder.quick_ids(rows) if rows.__class__ is dict else None
+        return self.logits_of(self.encode(rows)) if ids is None else self._logits_of_row(ids)
 
     def logits_of(self, encoded: Encoded | NDArray[np.integer[Any]]) -> Floats:
         """Return the logits of encoded rows: what `encode` returned, or ids, (rows, fields) or (fields,)."""
-        return self._lookup.logits(self._rows(encoded))
-
-    def _rows(self, encoded: Encoded | NDArray[np.integer[Any]]) -> Encoded:
         if isinstance(encoded, Encoded):
-            return encoded
+            return self._lookup.logits(encoded)
+        if encoded.__class__ is np.ndarray and encoded.shape == self._row_shape and encoded.dtype == np.int32:
+            return self._logits_of_row(encoded.tolist())
         ids = np.atleast_2d(np.asarray(encoded))
         if ids.ndim != 2 or ids.shape[1] != len(self.fields) or ids.dtype.kind not in "iu":
             raise DataError(
                 f"Encoded rows are integers of (rows, {len(self.fields)}), and these are {ids.dtype} {ids.shape}."
             )
-        return Encoded(np.ascontiguousarray(ids, np.int32))
+        return self._lookup.logits(Encoded(np.ascontiguousarray(ids, np.int32)))
+
+    def _logits_of_row(self, ids: list[int]) -> Floats:
+        logit = self._lookup.row(ids)
+        return np.array([logit]) if logit.__class__ is list else np.array([[logit]])
 
     def predict_proba(self, rows: object) -> Floats:
         """Return probabilities, (rows, classes) in the order of `classes`; of a regression the predictions, (rows,)."""
-        return self.probabilities(self.logits(rows))
+        return self._link.scores(self.logits(rows))
+
+    def predict_proba_of(self, encoded: Encoded | NDArray[np.integer[Any]]) -> Floats:
+        """Return the probabilities of encoded rows, as `logits_of` takes them."""
+        return self._link.scores(self.logits_of(encoded))
 
     def probabilities(self, logits: Floats) -> Floats:
         """Return what `predict_proba` makes of logits."""
