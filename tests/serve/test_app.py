@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attfm.errors import ConfigError
 from attfm.model.run_folder import load_model
 from tests.serve.client import Client
-from tests.serve.conftest import ROW
+from tests.serve.conftest import ROW, Opened
 
 ROWS = [ROW, {**ROW, "age": None}, {**ROW, "job": "never seen", "town": None}, {**ROW, "age": 79.5, "job": "pilot"}]
 
@@ -66,7 +67,34 @@ def test_ranking_is_the_order_of_the_joined_rows(client: Client) -> None:
     scores = [client.post("/predict", {"row": {**context, **item}}).json()["probability"] for item in candidates]
     order = np.argsort(scores)[::-1][:3].tolist()
     assert [item["candidate"] for item in ranking] == order
-    assert [item["probability"] for item in ranking] == pytest.approx([scores[n] for n in order], abs=1e-5)
+    assert [item["score"] for item in ranking] == pytest.approx([scores[n] for n in order], abs=1e-5)
+
+
+def test_the_services_own_items_are_ranked_by_key(opened: Opened, run: str, tmp_path: Path) -> None:
+    table = tmp_path / "jobs.csv"
+    table.write_text("name,job\n" + "".join(f"{job[:2]},{job}\n" for job in ("clerk", "cook", "nurse", "pilot")))
+    client, context = opened(run, items=str(table), item_key="name"), {"age": 40, "town": "town 0"}
+    answer = client.post("/rank", {"context": context, "top": 2}).json()
+    scores = {job[:2]: client.post("/predict", {"row": {**context, "job": job}}).json()["probability"]
+              for job in ("clerk", "cook", "nurse", "pilot")}  # fmt: skip
+    assert [item["key"] for item in answer["ranking"]] == sorted(scores, key=lambda key: -scores[key])[:2]
+    assert answer["candidates"] == 4
+    assert client.post("/rank", {"context": {**context, "job": "cook"}}).fields == {"job"}
+    with pytest.raises(ConfigError, match="has none of the model's input columns"):
+        opened(run, items=_csv(tmp_path, "colour"))
+    with pytest.raises(ConfigError, match="--item-key name names a column of --items"):
+        opened(run, item_key="name")
+
+
+def _csv(folder: Path, column: str) -> str:
+    (folder / "other.csv").write_text(f"{column}\nred\nblue\n")
+    return str(folder / "other.csv")
+
+
+def test_without_items_candidates_are_asked_for(client: Client) -> None:
+    reply = client.post("/rank", {"context": {"age": 1, "job": "cook", "town": None}})
+    assert reply.status == 422
+    assert "send 'candidates', or start it with --items TABLE" in reply.json()["detail"]
 
 
 @pytest.mark.parametrize(

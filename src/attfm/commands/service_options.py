@@ -16,6 +16,10 @@ _Watch = Annotated[
 _Drain = Annotated[
     float, typer.Option(metavar="SECONDS", help="that it goes on after SIGTERM, not ready but answering")
 ]
+_Items = Annotated[
+    str | None, typer.Option(metavar="TABLE", help="items that POST /rank ranks: a file with an item's columns")
+]
+_ItemKey = Annotated[str | None, typer.Option(metavar="COLUMN", help="of --items, by which they are called")]
 _Body = Annotated[int, typer.Option("--max-body", metavar="BYTES", help="of a request", rich_help_panel=_LIMITS)]
 _Rows = Annotated[int, typer.Option("--max-rows", help="of a request", rich_help_panel=_LIMITS)]
 _Seconds = Annotated[
@@ -50,6 +54,8 @@ class ServiceOptions:
     port: _Port = ServiceSettings.port
     watch: _Watch = ServiceSettings.watch_seconds
     drain: _Drain = ServiceSettings.drain_seconds
+    items: _Items = None
+    item_key: _ItemKey = None
     body: _Body = ServiceSettings.body_bytes
     rows: _Rows = ServiceSettings.rows
     seconds: _Seconds = ServiceSettings.seconds
@@ -67,5 +73,5 @@ class ServiceOptions:
             host=self.host, port=self.port, body_bytes=self.body, rows=self.rows, seconds=self.seconds,
             queue=self.queue, connections=self.connections, api_key=read_api_key(self.api_key_file),
             cors_origins=tuple(self.cors_origin or ()), allow_hosts=tuple(self.allow_host or ()),
-            watch_seconds=self.watch, drain_seconds=self.drain,
+            watch_seconds=self.watch, drain_seconds=self.drain, items=self.items, item_key=self.item_key,
         )  # fmt: skip

@@ -20,6 +20,7 @@ from attfm.model.bundle import Model
 from attfm.model.run_folder import load_model
 from attfm.serve.accounts import Accounts
 from attfm.serve.drift import Drift
+from attfm.serve.items import Items
 from attfm.serve.request_models import RequestModels
 from attfm.serve.scorer import CompiledScorer, RowScorer
 from attfm.serve.scores import Scores
@@ -47,6 +48,7 @@ class LoadedRun:
     usual: Mapping[str, Any]
     requests: RequestModels
     drift: Drift
+    items: Items
 
     @classmethod
     def load(cls, folder: str | Path, settings: ServiceSettings) -> "LoadedRun":
@@ -55,6 +57,7 @@ class LoadedRun:
         Raises
         ------
         RunFolderError : the folder is absent, damaged or of a newer format
+        AttfmError : the table of items is not one of this model
         """
         path = Path(folder)
         model = load_model(path)
@@ -63,6 +66,7 @@ class LoadedRun:
         run = cls(
             path, version, model, CompiledScorer(compile_model(model)), Scores(model), usual,
             RequestModels.of(model.schema.inputs, usual, rows=settings.rows), Drift.of_model(model),
+            Items(model, settings.items, settings.item_key),
         )  # fmt: skip
         run.scores.of(run.scorer.logits([usual])[0])
         return run

@@ -103,9 +103,7 @@ class RequestModels:
             of_rows("Explain", min(rows, MOST_EXPLAINED), top=top),
             TypeAdapter(_object("WhatIf", {"row": row, "immutable": names, "threshold": float}, needed=("row",))),
             TypeAdapter(
-                _object(
-                    "Rank", {"context": part, "candidates": candidates, "top": top}, needed=("context", "candidates")
-                )
+                _object("Rank", {"context": part, "candidates": candidates, "top": top, "of": str}, needed=("context",))
             ),
             TypeAdapter(_object("Page", {"row": row, "output": str, "threshold": float}, needed=("row",))),
         )
@@ -124,9 +122,12 @@ class RequestModels:
             raise Refused(422, "Send either 'row', an object of fields, or 'rows', a list of such objects.")
         return content, content.get("rows") or [content["row"]], "row" in content
 
-    def checked_parts(self, context: Row, candidates: Sequence[Row]) -> None:
-        """Raise Refused unless each field stands either in the context or in every candidate."""
-        own = set(candidates[0])
+    def checked_parts(self, context: Row, candidates: Sequence[Row] | None, columns: Sequence[str]) -> None:
+        """Raise Refused unless each field stands either in the context or in every candidate.
+
+        columns : what the service's own items have, which are ranked where there are no candidates
+        """
+        own = set(columns if candidates is None else candidates[0])
         problems = [
             Problem(f"Field '{name:.60}' stands in the context and in candidates: send it in one of them.", name)
             for name in context if name in own
@@ -135,7 +136,7 @@ class RequestModels:
             Problem(f"Field '{name:.60}' is lacking: send {said}, in the context or in every candidate.", name)
             for name, said in self.takes.items() if name not in own and name not in context
         ]  # fmt: skip
-        for number, candidate in enumerate(candidates):
+        for number, candidate in enumerate(candidates or ()):
             if set(candidate) != own:
                 name = min(own ^ set(candidate))
                 problems.append(

@@ -5,8 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from attfm.serve import page
 from attfm.serve.access_log import AccessLog
 from attfm.serve.answers import HTML, Answer, json_answer
@@ -79,12 +77,16 @@ class Service:
         """Answer POST /rank: the best candidates for a context, by the score of the joined rows."""
         run = self.run
         content = run.requests.read(run.requests.rank, body)
-        context, candidates = content["context"], content["candidates"]
-        run.requests.checked_parts(context, candidates)
-        if len(run.model.task.outputs) > 1:
-            raise Refused(422, "This model has several classes, and no order of its candidates: ask /predict.")
-        ranked = await self.jobs.run(_ranked, run, context, candidates, content.get("top", len(candidates)))
-        return json_answer({"ranking": ranked}, rows=len(candidates))
+        context, candidates = content["context"], content.get("candidates")
+        run.requests.checked_parts(context, candidates, run.items.columns)
+        ranking = await self.jobs.run(
+            lambda: run.items.rank(context, candidates, top=content.get("top", 20), of=content.get("of"))
+        )
+        told = [{"candidate": item["position"], "key": item["key"], "score": item["score"], "logit": item["logit"]}
+                for item in ranking]  # fmt: skip
+        return json_answer(
+            {"ranking": told, "of": ranking.output, "candidates": ranking.candidates}, rows=ranking.candidates
+        )
 
     async def page_account(self, body: bytes) -> Answer:
         """Answer the page: the prediction of a row and its account."""
@@ -121,17 +123,3 @@ def _explained(run: LoadedRun, rows: list[dict[str, Any]], top: int | None) -> d
     told: list[Mapping[str, Any]] = accounts.pop("rows")
     both = [{**score, "accounts": account["accounts"]} for score, account in zip(scores, told, strict=True)]
     return {**accounts, "rows": both}
-
-
-def _ranked(
-    run: LoadedRun, context: dict[str, Any], candidates: list[dict[str, Any]], top: int
-) -> list[dict[str, Any]]:
-    rows = [{**context, **candidate} for candidate in candidates]
-    logits, encoded = run.scorer.logits(rows)
-    run.drift.add(encoded)
-    order = np.argsort(-logits[:, 0], kind="stable")[:top]
-    scores = run.scores.of(logits[order])
-    return [
-        {"candidate": int(number), **score, "logit": float(logits[number, 0])}
-        for number, score in zip(order, scores, strict=True)
-    ]  # fmt: skip

@@ -26,6 +26,7 @@ class ServiceSettings:
         Names by which the service may be asked for, besides those of the loopback; only those are taken where the
         service listens on the loopback, so that no web page can reach it by a name of its own (DNS rebinding).
     watch_seconds : float, how often the run folder is looked at; 0: never
+    items, item_key : str or None, a table of items that POST /rank ranks, and its column of keys
     drain_seconds : float, how long it goes on after it is asked to end: not ready, but answering
     """
 
@@ -41,6 +42,8 @@ class ServiceSettings:
     allow_hosts: tuple[str, ...] = ()
     watch_seconds: float = 2.0
     drain_seconds: float = 1.0
+    items: str | None = None
+    item_key: str | None = None
 
     def __post_init__(self) -> None:
         least = {"body_bytes": 2, "rows": 1, "queue": 1, "connections": 1}
