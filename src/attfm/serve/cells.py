@@ -96,7 +96,7 @@ def cell_of(value: Any, column: str, row: int = 0) -> Cell:
     if isinstance(value, bool):
         return Cell("bool", bool(value))
     if isinstance(value, int):
-        return Cell("int", int(value)) if -(2**63) <= value < 2**64 else Cell("text", str(int(value)))
+        return Cell("int", int(value)) if int(value) in _INT64 else Cell("text", str(int(value)))
     if isinstance(value, float):
         return Cell("float", float(value))
     if isinstance(value, decimal.Decimal):
@@ -140,7 +140,8 @@ def _of_rare(value: Any, column: str, row: int) -> Cell:
         return Cell("text", str(value))
     if isinstance(value, _LISTS):
         members = tuple(value.tolist() if isinstance(value, np.ndarray) else value)
-        if not all(is_scalar(member) for member in members):
+        nested = [not is_scalar(member) for member in members if member is not None]
+        if any(nested) and not all(nested):
             raise no_cell(value, column, row)
         return Cell("list", _alike([cell_of(member, column, row) for member in members]))
     if isinstance(value, dict):

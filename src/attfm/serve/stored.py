@@ -202,12 +202,12 @@ def localised(local: int, zone: str) -> Cell:
     there = in_zone(local - offset, zone)
     if there.local == local:
         return there
-    # The clock was put forward over it: Arrow takes the moment at which that was.
+    # The clock was put forward over it: Arrow takes the last moment before that.
     low, high = local - there.offset, local - offset
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if in_zone(middle, zone).offset == offset else (low, middle)
-    return in_zone(high, zone)
+    return in_zone(low, zone)
 
 
 def canonical_text(cell: Cell) -> str:
