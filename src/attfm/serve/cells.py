@@ -17,6 +17,8 @@ from attfm.errors import SchemaError, SourceError
 EPOCH = datetime.datetime(1970, 1, 1)
 _UTC_EPOCH = EPOCH.replace(tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
+# Arrow's clocks are not moved any more after 2037, the last year of the lists of time zones: so ours are not.
+LAST_RULE = (datetime.datetime(2037, 12, 31) - EPOCH) // _MICROSECOND
 _INT64 = range(-(2**63), 2**63)
 _MOST_DIGITS = 76  # of Arrow's decimals
 _LISTS = (list, tuple, np.ndarray, set, frozenset)
@@ -201,6 +203,8 @@ def _of_datetime(value: datetime.datetime) -> Cell:
     instant = (value - _UTC_EPOCH) // _MICROSECOND
     if zone is None:  # Arrow has no name for it
         return Cell("datetime", instant, "UTC")
+    if instant > LAST_RULE:
+        offset = (_UTC_EPOCH + LAST_RULE * _MICROSECOND).astimezone(value.tzinfo).utcoffset() or offset
     return Cell("datetime", instant, zone, offset // _MICROSECOND)
 
 
