@@ -21,6 +21,7 @@ from attfm.model.bundle import Model
 from attfm.model.run_folder import load_model
 from attfm.report.content import report_content
 from attfm.report.rows_shown import Examined
+from attfm.serve.tables import load as compiled_of
 from tests.contract.conftest import TASKS, THRESHOLDS, Frame, Run
 
 RunOf = Callable[..., Run]
@@ -76,6 +77,18 @@ def test_all_faces_give_the_same_scores_and_decisions(
     same(scores_of(estimator, rows), expected)
     np.testing.assert_array_equal(estimator.predict(rows), decided)
 
+    # By lookup the sums are taken in another order: not the same bits, and so near to the threshold anything goes.
+    compiled, dicts = compiled_of(run.folder), run.X.to_pylist()
+    np.testing.assert_allclose(compiled.logits(dicts), model.logits(run.X), rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(compiled.predict_proba(dicts), expected, rtol=1e-6, atol=1e-5)
+    assert compiled.threshold == threshold
+    if task == "regression":
+        np.testing.assert_allclose(compiled.predict(dicts), decided, rtol=1e-6, atol=1e-5)
+    else:
+        top = np.sort(expected, axis=1)
+        clear = np.abs(expected[:, 1] - threshold) > 1e-5 if task == "binary" else top[:, -1] - top[:, -2] > 1e-5
+        np.testing.assert_array_equal(compiled.predict(dicts)[clear], decided[clear])
+
     assert main(["predict", run.folder, run.file, "--id", "row", "-o", str(tmp_path / "scores.parquet"), "-q"]) == 0
     written = pq.read_table(tmp_path / "scores.parquet")
     assert written["row"].to_pylist() == list(range(len(run.X)))
@@ -91,6 +104,7 @@ def test_a_threshold_given_to_a_face_is_that_of_the_others(threshold: float, run
     written = pa.Table.from_batches(list(open_source(file).batches()))
     model = load_model(run.folder)
     decided = model.predict(run.X, threshold=threshold)
+    np.testing.assert_array_equal(compiled_of(run.folder).predict(run.X.to_pylist(), threshold=threshold), decided)
     np.testing.assert_array_equal(written["prediction"].to_numpy(zero_copy_only=False), decided)
     assert (decided != model.predict(run.X)).any()
 
@@ -132,6 +146,9 @@ def test_no_face_forgets_the_calibration(
     estimator = load(run.folder)
     tell(model.predict_proba(X), model.predict(X))
     tell(estimator.predict_proba(X), estimator.predict(X))
+    compiled = compiled_of(run.folder)
+    tell(compiled.predict_proba(X.to_pylist()), compiled.predict(X.to_pylist()))
+    tell(np.concatenate([compiled.predict_proba([row]) for row in X.to_pylist()]), compiled.predict(X.to_pylist()))
     table = pa.concat_tables(model.score_table(open_source(X)))
     tell(shares(table), table["prediction"].to_numpy())
     assert main(["predict", run.folder, run.file, "-o", str(tmp_path / "scores.parquet"), "-q"]) == 0

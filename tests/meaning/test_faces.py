@@ -16,6 +16,7 @@ from attfm import AFMClassifier, AFMRegressor, load
 from attfm.cli import main
 from attfm.data.sources.source import open_source
 from attfm.model.run_folder import load_model
+from attfm.serve.tables import load as compiled_of
 from tests.meaning.routes import FILES, MEMORY
 
 ROWS = 90
@@ -85,6 +86,20 @@ def test_frames_mean_the_same_to_a_loaded_model(labels: str, route: str, fitted:
     explained, known = again.explain(X), estimator.explain(table())
     np.testing.assert_array_equal(explained.main, known.main)
     np.testing.assert_array_equal(explained.pair, known.pair)
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_rows_mean_the_same_to_a_compiled_model(labels: str, fitted: Fitted) -> None:
+    estimator, folder = fitted(labels)
+    compiled, expected = compiled_of(folder), scores(estimator, table())
+    np.testing.assert_allclose(compiled.predict_proba(table().to_pylist()), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(compiled.predict_proba(table().to_pydict()), expected, rtol=0, atol=1e-5)
+    found, decided = compiled.predict(table().to_pylist()), estimator.predict(table())
+    assert found.dtype.kind == decided.dtype.kind
+    if labels == "numbers":
+        np.testing.assert_allclose(found, decided, rtol=0, atol=1e-5)
+    else:
+        np.testing.assert_array_equal(found, decided)
 
 
 @pytest.mark.parametrize("route", FILES)

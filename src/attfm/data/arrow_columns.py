@@ -116,7 +116,7 @@ def read_members(
     if is_text(t) and separator is not None:
         codes, values = _encoded(array)
         # A missing value has the code -1, the last text: null, and so an empty bag.
-        texts = pa.concat_arrays([values.cast(pa.large_string()), pa.nulls(1, pa.large_string())])
+        texts = pa.concat_arrays([_texts(values, column, bad), pa.nulls(1, pa.large_string())])
         bags, members = _list_members(pc.split_pattern(texts, separator), column, bad)
         return bags.take(codes), members
     if types.is_map(t) and is_scalar(value_type(t.key_type)):

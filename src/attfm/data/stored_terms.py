@@ -148,7 +148,7 @@ def _as_number(values: pa.Array, stored: pa.DataType) -> pa.Array:
     short = types.is_float32(stored) or types.is_float16(stored)
     if short and is_number(values.type):
         kind = np.float32 if types.is_float32(stored) else np.float16
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(kind)
         return pa.array(numbers.astype(np.float32), from_pandas=True)
     if types.is_decimal(stored) and types.is_floating(values.type):

@@ -257,7 +257,7 @@ def _as_spans(texts: pa.Array, t: pa.DataType) -> tuple[pa.Array, Mask]:
         total, real = np.where(some, nanoseconds, total), real | some
     if types.is_duration(t):
         seconds, unreadable = parse_numbers(texts)
-        numbers = ~np.isnan(seconds) & ~real & (True if unreadable is None else ~unreadable)
+        numbers = (np.abs(seconds) < 2**63 / 1e9) & ~real & (True if unreadable is None else ~unreadable)
         total = np.where(numbers, np.rint(np.where(numbers, seconds, 0) * 1e9).astype(np.int64), total)
         real = real | numbers
     else:

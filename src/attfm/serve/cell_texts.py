@@ -118,7 +118,7 @@ def _decimal_of(text: str, scale: int) -> decimal.Decimal | None:
         value = decimal.Decimal(text)
     except decimal.InvalidOperation:
         return None
-    if not value.is_finite() or -int(value.as_tuple().exponent) > scale:
+    if not value.is_finite() or -int(value.as_tuple().exponent) > scale or value.adjusted() + scale > 38:
         return None
     with decimal.localcontext() as context:
         context.prec = 100

@@ -17,6 +17,8 @@ from attfm.errors import SchemaError, SourceError
 EPOCH = datetime.datetime(1970, 1, 1)
 _UTC_EPOCH = EPOCH.replace(tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
+# Arrow's clocks are not moved any more after 2037, the last year of the lists of time zones: so ours are not.
+LAST_RULE = (datetime.datetime(2037, 12, 31) - EPOCH) // _MICROSECOND
 _INT64 = range(-(2**63), 2**63)
 _MOST_DIGITS = 76  # of Arrow's decimals
 _LISTS = (list, tuple, np.ndarray, set, frozenset)
@@ -96,7 +98,7 @@ def cell_of(value: Any, column: str, row: int = 0) -> Cell:
     if isinstance(value, bool):
         return Cell("bool", bool(value))
     if isinstance(value, int):
-        return Cell("int", int(value)) if -(2**63) <= value < 2**64 else Cell("text", str(int(value)))
+        return Cell("int", int(value)) if int(value) in _INT64 else Cell("text", str(int(value)))
     if isinstance(value, float):
         return Cell("float", float(value))
     if isinstance(value, decimal.Decimal):
@@ -140,7 +142,8 @@ def _of_rare(value: Any, column: str, row: int) -> Cell:
         return Cell("text", str(value))
     if isinstance(value, _LISTS):
         members = tuple(value.tolist() if isinstance(value, np.ndarray) else value)
-        if not all(is_scalar(member) for member in members):
+        nested = [not is_scalar(member) for member in members if member is not None]
+        if any(nested) and not all(nested):
             raise no_cell(value, column, row)
         return Cell("list", _alike([cell_of(member, column, row) for member in members]))
     if isinstance(value, dict):
@@ -200,6 +203,8 @@ def _of_datetime(value: datetime.datetime) -> Cell:
     instant = (value - _UTC_EPOCH) // _MICROSECOND
     if zone is None:  # Arrow has no name for it
         return Cell("datetime", instant, "UTC")
+    if instant > LAST_RULE:
+        offset = (_UTC_EPOCH + LAST_RULE * _MICROSECOND).astimezone(value.tzinfo).utcoffset() or offset
     return Cell("datetime", instant, zone, offset // _MICROSECOND)
 
 

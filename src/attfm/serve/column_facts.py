@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from attfm.serve.cell_texts import TextReading
 from attfm.serve.columns import BagColumn, BinsColumn, CategoryColumn, CellColumn, DateColumn, ScaledColumn
+from attfm.serve.rows import RowEncoder
 from attfm.serve.stored import CellTerms, StoredType
 from attfm.serve.vocabulary import LookupBuckets, LookupVocabulary, Values
 
@@ -39,6 +40,12 @@ def column_of(
     if codec == "bag":
         return BagColumn(terms, first, values, facts["separator"])
     return CategoryColumn(terms, first, values)
+
+
+def row_encoder(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> RowEncoder:
+    """Return what encodes rows, given the facts of an encoder (see `attfm.serve.compiling.encoder_facts`)."""
+    starts = [field["start"] for field in facts["fields"]]
+    return RowEncoder([column_of(own, starts, facts["reading"], arrays) for own in facts["columns"]], len(starts))
 
 
 def _values(facts: Mapping[str, Any], name: str, arrays: Mapping[str, NDArray[Any]]) -> Values:

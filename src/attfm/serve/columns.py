@@ -190,8 +190,10 @@ class BagColumn(CellColumn):
         if cell.family == "map" and self.terms.stored.family == "map":
             weights = [self._weight(weight, value, row, bad) for _, weight in cell.value]
             return [key for key, _ in cell.value], weights
-        if cell.family != "null":
-            bad.add(no_members(self.name, cell.arrow_type, is_text=cell.family == "text"))
+        if cell.family == "bytes" and self._separator is not None:
+            bad.add(NOT_UTF8.format(column=self.name))
+        elif cell.family != "null":
+            bad.add(no_members(self.name, cell.arrow_type, is_text=cell.family in ("text", "bytes")))
         return [], None
 
     def _weight(self, cell: Cell, value: Any, row: int, bad: BadValues) -> float:
@@ -271,6 +273,6 @@ def number_in(cell: Cell, column: str, row: int, bad: BadValues) -> float:
         bad.add(NO_NUMBERS.format(column=column, type=cell.arrow_type))
         return math.nan
     if math.isinf(number):
-        bad.add_value(column, value, row=row, fault=INFINITE)
+        bad.add_value(column, number if family == "float32" else value, row=row, fault=INFINITE)
         return math.nan
     return number

@@ -13,6 +13,7 @@ from attfm.data.codecs.codec import Codec
 from attfm.data.codecs.datetime import DateCodec
 from attfm.data.codecs.multi_valued import MultiValuedCodec
 from attfm.data.codecs.numeric import BinsCodec, ScaledCodec
+from attfm.data.encoder import Encoder
 from attfm.data.schema import Column
 from attfm.data.stored_terms import StoredTerms
 from attfm.data.texts import markers
@@ -31,10 +32,21 @@ _TOLD = ("name", "kind", "arrow_type", "ordered", "distinct", "minimum", "maximu
 
 def compiled_parts(model: "Model", budget: int) -> tuple[dict[str, Any], Arrays]:
     """Return the facts of a compiled model, as JSON can hold them, and its arrays."""
-    encoder, reading = model.encoder, model.schema.reading
-    arrays: Arrays = {}
+    encoder, arrays = model.encoder, Arrays()
+    ranges = [
+        FieldRange(of.start, of.stop, is_single=of.kind not in ("scaled", "multi-valued")) for of in encoder.fields
+    ]
+    machines = [Machine.of(machine) for machine in members_of(model.module)]
+    facts = {"budget": budget, "made_from": {}, "link": _link(model).facts(), **encoder_facts(encoder, arrays)}
+    arrays |= {f"lookup.{name}": array for name, array in lookup_arrays(machines, ranges, budget).items()}
+    return facts, arrays
+
+
+def encoder_facts(encoder: Encoder, arrays: Arrays) -> dict[str, Any]:
+    """Return what a compiled model knows of an encoder, and add its arrays."""
+    reading = encoder.schema.reading
     columns, field = [], 0
-    for number, (column, terms, codec) in enumerate(zip(model.schema.inputs, *encoder.parts, strict=True)):
+    for number, (column, terms, codec) in enumerate(zip(encoder.schema.inputs, *encoder.parts, strict=True)):
         own = {
             "number": number,
             "fields": list(range(field, field + len(codec.fields))),
@@ -44,23 +56,14 @@ def compiled_parts(model: "Model", budget: int) -> tuple[dict[str, Any], Arrays]
         }
         field += len(codec.fields)
         columns.append(own)
-    ranges = [
-        FieldRange(of.start, of.stop, is_single=of.kind not in ("scaled", "multi-valued")) for of in encoder.fields
-    ]
-    machines = [Machine.of(machine) for machine in members_of(model.module)]
-    arrays |= {f"lookup.{name}": array for name, array in lookup_arrays(machines, ranges, budget).items()}
-    facts = {
-        "budget": budget,
-        "made_from": {},
+    return {
         "reading": {name: getattr(reading, name) for name in ("decimal", "thousands", "signs", "day_first")},
-        "link": _link(model).facts(),
         "fields": [
             {"name": of.name, "column": of.column, "kind": of.kind, "start": of.start, "size": of.size,
              "ordered": of.ordered} for of in encoder.fields
         ],
         "columns": columns,
     }  # fmt: skip
-    return facts, arrays
 
 
 def _link(model: "Model") -> Link:

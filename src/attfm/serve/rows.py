@@ -134,7 +134,8 @@ class RowEncoder:
         bad.tell(rows)
         if self._is_plain:
             return Encoded(np.ascontiguousarray(np.column_stack(found), np.int32))
-        return _joined([list(row) for row in zip(*found, strict=True)], self.fields)
+        rows_of = [[of if isinstance(of, tuple) else ([of], None) for of in row] for row in zip(*found, strict=True)]
+        return _joined(rows_of, self.fields)
 
     def _check_names(self, names: Iterable[str]) -> None:
         names = list(names)

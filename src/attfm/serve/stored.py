@@ -14,7 +14,7 @@ import numpy as np
 
 from attfm.data.bad_values import BadValues
 from attfm.serve.cell_texts import TextReading, date_of, number_of, span_of, truth_of
-from attfm.serve.cells import EPOCH, MISSING, Cell
+from attfm.serve.cells import EPOCH, LAST_RULE, MISSING, Cell
 
 _NUMBERS = frozenset({"int", "float", "float32", "decimal"})
 _MICROSECOND = datetime.timedelta(microseconds=1)
@@ -119,7 +119,8 @@ class CellTerms:
     def _converted(self, cell: Cell, bad: BadValues) -> Cell:
         family, stored = cell.family, self.stored
         if family in _NUMBERS and self.null_numbers and float(cell.value) in self.null_numbers:
-            return MISSING
+            # Where numbers can't be, one that means missing is of the wrong type all the same.
+            return MISSING if self.kind in ("categorical", "numeric") else cell
         if family in _NUMBERS or family == "bool":
             if stored.family == "bool" and family != "bool":
                 return _as_truth(cell)
@@ -184,7 +185,7 @@ def _zone_info(zone: str) -> datetime.tzinfo:
 def in_zone(instant: int, zone: str) -> Cell:
     """Return the datetime of an instant, in microseconds since 1970, in a time zone."""
     try:
-        moment = (EPOCH + instant * _MICROSECOND).replace(tzinfo=datetime.UTC)
+        moment = (EPOCH + min(instant, LAST_RULE) * _MICROSECOND).replace(tzinfo=datetime.UTC)
         offset = moment.astimezone(_zone_info(zone)).utcoffset() or datetime.timedelta()
     except OverflowError:  # on the first or the last day of the calendar
         offset = datetime.timedelta()
@@ -195,19 +196,19 @@ def localised(local: int, zone: str) -> Cell:
     """Return the datetime of a local time of a zone: the earlier one of two, and where there is none the next."""
     try:
         # Python takes a time that the clock leaves out with the offset of before, as if it had not been moved yet.
-        moment = (EPOCH + local * _MICROSECOND).replace(tzinfo=_zone_info(zone))
+        moment = (EPOCH + min(local, LAST_RULE) * _MICROSECOND).replace(tzinfo=_zone_info(zone))
         offset = (moment.utcoffset() or datetime.timedelta()) // _MICROSECOND
     except OverflowError:
         offset = 0
     there = in_zone(local - offset, zone)
     if there.local == local:
         return there
-    # The clock was put forward over it: Arrow takes the moment at which that was.
+    # The clock was put forward over it: Arrow takes the last moment before that.
     low, high = local - there.offset, local - offset
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if in_zone(middle, zone).offset == offset else (low, middle)
-    return in_zone(high, zone)
+    return in_zone(low, zone)
 
 
 def canonical_text(cell: Cell) -> str:

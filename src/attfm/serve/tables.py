@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from attfm.errors import DataError, DataWarning, RunFolderError
 from attfm.model.run_files import check_files, read_settings
 from attfm.serve import table_file
-from attfm.serve.column_facts import column_of
+from attfm.serve.column_facts import row_encoder
 from attfm.serve.decisions import Label, Link
 from attfm.serve.lookup import Lookup
 from attfm.serve.lookup_arrays import BUDGET
-from attfm.serve.rows import Encoded, RowEncoder
+from attfm.serve.rows import Encoded
 
 if TYPE_CHECKING:
     from attfm.model.bundle import Model
@@ -59,10 +59,8 @@ class CompiledModel:
         self._link = Link.of(facts["link"])
         self.columns: tuple[dict[str, Any], ...] = tuple(column["told"] for column in facts["columns"])
         self.fields = tuple(CompiledField(**field) for field in facts["fields"])
-        starts = [field.start for field in self.fields]
-        self._columns = [column_of(own, starts, facts["reading"], arrays) for own in facts["columns"]]
         self._row_shape = (len(self.fields),)
-        self._encoder = RowEncoder(self._columns, len(self.fields))
+        self._encoder = row_encoder(facts, arrays)
         self._lookup = Lookup({
             name.removeprefix("lookup."): array for name, array in arrays.items() if name.startswith("lookup.")
         })  # fmt: skip
@@ -107,8 +105,8 @@ class CompiledModel:
         own = self.facts["columns"][self._column_number(field)]
         if "labels" in own:
             return ["unknown", "missing", *own["labels"][own["fields"].index(field)]]
-        values = self._columns[self._column_number(field)].values  # type: ignore[attr-defined]
-        return ["unknown", "missing", *(values.label(n) for n in range(values.size))]
+        values: Any = self._encoder.columns[self._column_number(field)]
+        return ["unknown", "missing", *(values.values.label(n) for n in range(values.values.size))]
 
     def _column_number(self, field: int) -> int:
         return next(n for n, own in enumerate(self.facts["columns"]) if field in own["fields"])
