@@ -1,4 +1,4 @@
-.PHONY: bench-clicks bench-distributed demo install test test-browser test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
+.PHONY: bench-ranking bench-clicks bench-distributed demo install test test-browser test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -86,6 +86,9 @@ bench-distributed: install  ## a step of one and of two workers of Ray, and what
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring with a pair memory and without, steps on big tables
 	.venv/bin/python -m benchmarks.training --json build/training.json --docs
 	.venv/bin/python -m benchmarks.remembered --docs
+
+bench-ranking: install  ## many items for one context, beside joined rows, on one core
+	.venv/bin/python -m benchmarks.ranking --docs
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
