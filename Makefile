@@ -1,4 +1,4 @@
-.PHONY: bench-clicks bench-distributed bench-serve demo install test test-browser test-fuzz test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
+.PHONY: bench-clicks bench-ranking bench-distributed bench-serve demo install test test-browser test-fuzz test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -96,6 +96,9 @@ bench-serve: install  ## single rows a second of the service by wrk, and a minut
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring with a pair memory and without, steps on big tables
 	.venv/bin/python -m benchmarks.training --json build/training.json --docs
 	.venv/bin/python -m benchmarks.remembered --docs
+
+bench-ranking: install  ## many items for one context, beside joined rows, on one core
+	.venv/bin/python -m benchmarks.ranking --docs
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

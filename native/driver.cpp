@@ -14,6 +14,7 @@
 #include "kernels.h"
 #include "memory.h"
 #include "pair_index.h"
+#include "ranking_driver.h"
 #include "scoring.h"
 
 namespace {
@@ -374,6 +375,7 @@ int main() {
       ++failures;
       std::printf("the memory of %d value pairs differs with %d rows, %d threads\n", shape.known, shape.batch, threads);
     }
+  failures += ranking_differences(sets, runs);
   std::printf("%d runs on %zu instruction sets, %d differ\n", runs, sets.size(), failures);
   return failures > 0;
 }

@@ -13,6 +13,7 @@ from attfm.data.encoder import Encoder
 from attfm.data.inference import infer_schema
 from attfm.data.schema import Schema
 from attfm.data.sources.source import open_source
+from attfm.errors import SchemaError
 from tests.data.encoding import assert_same_rows, fit, ids_of, infer, labels, table
 
 
@@ -38,6 +39,19 @@ def test_target_weight_and_ignored_columns_are_not_encoded() -> None:
     encoder = Encoder.fit(schema, data.to_batches())
     assert [f.name for f in encoder.fields] == ["x"]
     assert labels(encoder, table(x=["b"])) == ["b"]
+
+
+def test_a_part_of_the_columns_gets_the_same_ids() -> None:
+    data = table(job=["cook", "clerk"], likes=[["a"], ["b", "a"]], age=[17, 42], y=[0, 1])
+    schema = infer(data, target="y", columns={"likes": {"kind": "multi-valued"}})
+    encoder = Encoder.fit(schema, data.to_batches())
+    part = encoder.part(["age", "job"])
+    assert [field.name for field in part.fields] == ["job", "age"]
+    assert part.n_features == encoder.n_features
+    whole, some = encoder.transform(data), part.transform(data.select(["age", "job"]))
+    assert [some.field(f).ids.tolist() for f in (0, 1)] == [whole.field(f).ids.tolist() for f in (0, 2)]
+    with pytest.raises(SchemaError, match="lacks column 'age'"):
+        part.transform(data.select(["job", "likes"]))
 
 
 def test_neighbours_are_bins_of_one_field_and_never_unknown_or_missing() -> None:

@@ -48,7 +48,7 @@ def rows(n: int, seed: int = 0) -> pa.Table:
 
 def random_model(
     preset: str = "nested", *, task: str = "binary", members: int = 1, remembered: int = 0, seed: int = 0,
-    only: Sequence[str] | None = None, spread: float = 1.0,
+    only: Sequence[str] | None = None, spread: float = 1.0, dim: int = 5, attention_dim: int = 3,
 ) -> Model:  # fmt: skip
     """Return a model of drawn parameters.
 
@@ -65,11 +65,11 @@ def random_model(
     encoder = Encoder.fit(schema, table.to_batches())
     classes: Any = {"binary": ("no", "yes"), "multiclass": ("a", "b", "c"), "regression": ()}[task]
     target = Target(name="y", task=task, classes=classes or None)  # type: ignore[arg-type]
-    config = Config(
-        data=data, model=ModelConfig.parse({"preset": preset, "dim": 5, "attention_dim": 3}, where="the test"),
-        train=TrainConfig(),
-    )  # fmt: skip
+    formula = {"preset": preset, "dim": dim, "attention_dim": attention_dim}
+    config = Config(data=data, model=ModelConfig.parse(formula, where="the test"), train=TrainConfig())
     outputs = max(1, len(classes)) if len(classes) != 2 else 1
+
+    able = [field for field in encoder.fields if field.kind in ("categorical", "numeric")]
 
     def machine() -> FactorizationMachine:
         made = FactorizationMachine(encoder.n_features, len(encoder.fields), outputs, config.model)
@@ -79,7 +79,7 @@ def random_model(
             if made.has_pairs and made.attention.h is not None:
                 made.attention.h.mul_(spread)
         made.target_mean, made.target_std = torch.tensor(0.3), torch.tensor(1.7)
-        if remembered:
+        if remembered and len(able) > 1:
             made.memory = _memory(encoder, outputs, remembered, rng)
         return made
 

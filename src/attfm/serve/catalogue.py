@@ -13,6 +13,7 @@ from attfm.data.sources.source import Source
 from attfm.errors import ConfigError, DataError, SchemaError, listed, near_names, nearest
 from attfm.ops.ranking import Candidates, ItemParts
 from attfm.serve.item_table import ItemTable, ItemView
+from attfm.serve.two_sided import TwoSidedMachine
 
 _Reader = Callable[[object], tuple[Batch, Source]]
 _Chosen = tuple[Sequence[ItemParts], Candidates, Sequence[Any]]
@@ -55,6 +56,11 @@ class Catalogue:
 
     def __contains__(self, key: object) -> bool:
         return key in self._items
+
+    @property
+    def machines(self) -> Sequence[TwoSidedMachine]:
+        """Those of the ranker that made it."""
+        return self._table.machines
 
     @property
     def keys(self) -> list[Any]:

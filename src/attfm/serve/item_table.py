@@ -111,7 +111,7 @@ class ItemTable:
     """
 
     def __init__(self, machines: Sequence[TwoSidedMachine], with_values: Sequence[bool]) -> None:
-        self._machines, self._with_values = machines, with_values
+        self.machines, self._with_values = machines, with_values
         self._entries = GrowingArray((len(with_values),), np.int32)
         self._field_of_entry = GrowingArray((), np.int32)
         self._numbers: list[dict[Hashable, int]] = [{} for _ in with_values]
@@ -136,7 +136,7 @@ class ItemTable:
 
     def only(self, items: Integers) -> "ItemTable":
         """Return a table of some items, by number, that are then numbered from 0 on, and of the entries they have."""
-        table = ItemTable(self._machines, self._with_values)
+        table = ItemTable(self.machines, self._with_values)
         entries = self._entries.rows[items]
         kept, renumbered = np.unique(entries, return_inverse=True)
         place = dict(zip(kept.tolist(), range(len(kept)), strict=True))

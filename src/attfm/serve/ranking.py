@@ -172,6 +172,9 @@ class Ranker:
     ) -> tuple[Floats, Sequence[Any] | None]:
         """Return the candidates' logits and keys; None: they have none."""
         keys: Sequence[Any] | None = None
+        for given in (candidates, catalogue):
+            if isinstance(given, Catalogue) and given.machines is not self._machines:
+                raise ConfigError("The catalogue was made by another ranker: make one by this ranker's catalogue().")
         if isinstance(candidates, Catalogue):
             parts, chosen, keys = candidates.all_items()
         elif is_keys(candidates):
@@ -192,7 +195,7 @@ class Ranker:
 
     def _scored(self, row: Sequence[FieldFeatures], parts: Sequence[ItemParts], candidates: Candidates) -> Floats:
         total = np.zeros((len(candidates.items), self.model.module.outputs))
-        if len(parts) != len(self._machines) or not len(total):
+        if not len(total):
             return total
         for machine, of_machine in zip(self._machines, parts, strict=True):
             logits = rank_logits(machine.network, machine.memory, machine.context(row), of_machine, candidates)
