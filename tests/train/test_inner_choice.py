@@ -8,7 +8,8 @@ import pytest
 
 from attfm import AFMClassifier, AFMRegressor
 from attfm.config import Config
-from attfm.train import refit
+from attfm.model.ensemble import members_of
+from attfm.train import inner_choice, refit
 from attfm.train.inner_choice import SLOW_RATE, STRENGTHS, _classifying, candidates
 from attfm.train.observer import Epoch
 from attfm.train.trainer import History
@@ -85,3 +86,22 @@ def test_what_was_learned_too_fast_is_learned_again_at_a_slower_rate() -> None:
     assert after(4, 14, Config()) == ["auto"]
     assert after(2, 2, Config()) == ["auto"]  # all epochs were run: it is not known to be at its best
     assert after(1, 11, Config.parse({"train": {"learning_rate": 0.1}})) == [0.1]
+
+
+def test_the_more_rows_the_less_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.choice(list("abc"), 300), "b": rng.choice(list("xyz"), 300)})
+    y = rng.integers(0, 2, 300)
+
+    def dropout_of(model: AFMClassifier) -> float:
+        (machine,) = members_of(model.fit(frame, y, eval_set=(frame, y)).model_.module)
+        return float(machine.config.weight_dropout)
+
+    monkeypatch.setattr(inner_choice, "DROPOUT_ROWS", 120)
+    quick = {"epochs": 1, "n_models": 1, "refit": False, "memory_pairs": 0}
+    model = AFMClassifier(**quick)
+    assert dropout_of(model) == pytest.approx(0.4 * 120 / 300)
+    assert model.model_.facts.chosen["weight_dropout"] == pytest.approx(0.16)
+    assert dropout_of(AFMClassifier(**quick, weight_dropout=0.3)) == 0.3
+    monkeypatch.setattr(inner_choice, "DROPOUT_ROWS", 300)
+    assert dropout_of(AFMClassifier(**quick)) == 0.4

@@ -28,7 +28,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     pairs, attention, scale, pair_gate, pair_bias, learned_projection : None, or as in `attfm.ModelConfig`
         Factors of the formula that depart from the preset; None: the preset's.
     pair_dropout, weight_dropout, pooled_dropout : float in [0, 1)
-        Dropout on pair vectors, attention weights and pooled vector.
+        Dropout on pair vectors, attention weights and pooled vector; "auto" as `attfm.ModelConfig` says.
     embedding_std, attention_std, projection_std : float, "auto" or None
         Standard deviations of the first parameters; "auto" and None: as `attfm.ModelConfig` says.
     memory_pairs, memory_min_count, memory_entries : int

@@ -30,6 +30,20 @@ STRENGTHS: tuple[Mapping[str, Any], ...] = tuple(
 # again at a slower rate.
 FAST_EPOCHS = 3
 SLOW_RATE = 0.0005
+# Dropout pulls a pair effect towards 0 by the same share however many rows tell of it: it is as strong as so many more
+# rows that say 0. Up to this many training rows of a classification it is the usual one, of more as many rows' worth.
+DROPOUT_ROWS = 100_000
+
+
+def for_rows(prepared: Prepared, config: Config) -> Config:
+    """Return the settings with the dropout on the attention weights that suits the number of training rows."""
+    rows, model = len(prepared.data.train), config.model
+    fits = rows <= DROPOUT_ROWS or model.weight_dropout != "auto" or not model.pairs
+    if fits or not prepared.data.task.is_classification or prepared.start is not None:
+        return config
+    usual = float(model.of_task(prepared.data.task.name).weight_dropout)
+    dropout = round(usual * DROPOUT_ROWS / rows, 4)
+    return config.model_copy(update={"model": model.model_copy(update={"weight_dropout": dropout})})
 
 
 def choose_strength(

@@ -21,7 +21,7 @@ from attfm.model.modules import FactorizationMachine
 from attfm.train.all_rows import for_epochs, learns_from_all
 from attfm.train.continued import Start
 from attfm.train.cross_fit import Floats, cross_fit, of_fold, without_fold
-from attfm.train.inner_choice import choose_strength
+from attfm.train.inner_choice import choose_strength, for_rows
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.prior import Prior
@@ -69,6 +69,7 @@ def train(prepared: Prepared, config: Config, observer: Observer | None = None) 
     """Return a module trained on prepared rows, and `n_bags` refits on bootstrap samples of its rows."""
     observer = Observer() if observer is None else observer
     started = time.perf_counter()
+    config = for_rows(prepared, config)
     trained = _trained(prepared, config, observer)
     trained, again = replace(trained, seconds=time.perf_counter() - started), _whole
     if trained.before is not None:  # how many epochs there are is known
