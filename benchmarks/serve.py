@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.machine import Neighbours
 from benchmarks.pages import circumstances, table, write_section
 
 PAGE = Path(__file__).parents[1] / "docs/serving.md"
@@ -75,16 +74,21 @@ def ask(url: str, script: Path, *, connections: int, seconds: int) -> Load:
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     percentile = {share: _milliseconds(value) for share, value in re.findall(r"(\d+)%\s+([\d.]+\w+)", text)}
-    answers, took = re.search(r"(\d+) requests in ([\d.]+)s", text).groups()  # type: ignore[union-attr]
+    answers, took = re.search(r"(\d+) requests in ([\d.]+\w)", text).groups()  # type: ignore[union-attr]
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     return Load(
-        connections, float(took), int(answers), percentile["50"], percentile["99"], int(refused[1]) if refused else 0
+        connections,
+        _milliseconds(took) / 1e3,
+        int(answers),
+        percentile["50"],
+        percentile["99"],
+        int(refused[1]) if refused else 0,
     )
 
 
 def _milliseconds(text: str) -> float:
     number, unit = re.fullmatch(r"([\d.]+)(\w+)", text).groups()  # type: ignore[union-attr]
-    return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
+    return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}[unit]
 
 
 def megabytes(pid: int) -> float:
@@ -131,10 +135,8 @@ def main() -> None:
         write_script(script, bodies())
         with service(run, Path(folder, "log")) as (url, pid):
             ask(url, script, connections=CONNECTIONS, seconds=1)
-            neighbours = Neighbours()
             usual = ask(url, script, connections=CONNECTIONS, seconds=asked.seconds)
-            others = neighbours.share()
-            print(usual, f"others: {others}")
+            print(usual)
             lines = [_line("usual", usual, "")]
             holds = usual.rate >= LEAST_RATE and usual.p99 < MOST_P99 and not usual.refused
             if asked.overload:
