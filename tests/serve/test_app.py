@@ -51,6 +51,12 @@ def test_explanations_add_up_to_the_logit(client: Client) -> None:
     assert len(client.post("/explain", {"rows": ROWS}).json()["rows"]) == len(ROWS)
 
 
+def test_unknown_values_are_no_warning_which_would_show_them(client: Client) -> None:
+    rows = [{"age": 41, "job": f"secret {number}", "town": "nowhere"} for number in range(20)]
+    for path in ("/explain", "/predict"):  # a warning is an error here
+        assert client.post(path, {"rows": rows}).status == 200
+
+
 def test_what_if_names_changes_that_flip_the_decision(client: Client) -> None:
     answer = client.post("/what-if", {"row": ROW, "immutable": ["town"]}).json()
     assert answer["changes"]

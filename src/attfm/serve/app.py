@@ -12,6 +12,7 @@ from attfm.errors import ConfigError
 from attfm.serve import openapi
 from attfm.serve.access_log import AccessLog
 from attfm.serve.answers import HTML, Answer, json_answer
+from attfm.serve.batching import failed
 from attfm.serve.door import App, Door
 from attfm.serve.loaded_run import described
 from attfm.serve.monitoring import MEDIA_TYPE
@@ -59,6 +60,7 @@ class ServiceApp(FastAPI):
         self.add_api_route("/page/values", _values(service), methods=["GET"], include_in_schema=False)
         self.add_api_route("/", _page(service), methods=["GET"], include_in_schema=False)
         self.add_exception_handler(Refused, _refused)
+        self.add_exception_handler(Exception, _failed)
         self._door: App = Door(
             super().__call__, settings=settings, log=log, monitoring=service.monitoring, predict=service.predict
         )
@@ -152,6 +154,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, Refused):
         raise error
     return _response(request, error.answer)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Return what is sent where something was not foreseen; the door logs it."""
+    return _response(request, failed(error).answer)
 
 
 def _response(request: Request, answer: Answer) -> Response:

@@ -38,12 +38,7 @@ class ModelScorer:
         self.model = model
 
     def logits(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Floats, Batch]:
-        source, first, encoded = open_rows(self.model, rows), 0, list[Batch]()
-        # Not by `Model.encode`, which warns of unknown values: here they are counted.
-        for columns in source.batches(self.model.input_names):
-            encoded.append(self.model.encode_batch(columns, first, source.reading).batch)
-            first += columns.num_rows
-        batch = encoded[0] if len(encoded) == 1 else Batch.concatenate(encoded)
+        batch = encoded_rows(self.model, rows)
         return self.model.logits_of(batch), batch
 
 
@@ -74,3 +69,12 @@ def open_rows(model: Model, rows: Sequence[Mapping[str, Any]]) -> Source:
             values = pa.array(pairs, pa.map_(pa.string(), pa.float64()))
         columns[column.name] = values
     return model.open(columns)
+
+
+def encoded_rows(model: Model, rows: Sequence[Mapping[str, Any]]) -> Batch:
+    """Return rows, encoded, without a warning of unknown values."""
+    source, first, encoded = open_rows(model, rows), 0, list[Batch]()
+    for columns in source.batches(model.input_names):
+        encoded.append(model.encode_batch(columns, first, source.reading).batch)
+        first += columns.num_rows
+    return encoded[0] if len(encoded) == 1 else Batch.concatenate(encoded)
