@@ -1,4 +1,4 @@
-.PHONY: bench-clicks bench-ranking bench-distributed bench-serve demo install test test-browser test-fuzz test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
+.PHONY: bench-lookup bench-ranking bench-clicks bench-distributed bench-serve demo install test test-browser test-fuzz test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -85,6 +85,10 @@ bench-clicks: install  ## made-up clicks from disk and in memory, beside LightGB
 	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]" xgboost-cpu
 	.venv/bin/python -m benchmarks.clicks --docs --rows $${ROWS:-1000000}
 
+bench-lookup: install  ## a row and many rows of Adult by lookup, beside LightGBM, lleaves, onnxruntime, CatBoost and EBM
+	PIP_CONSTRAINT=constraints.txt $(PIP) -e ".[bench]" lleaves onnxruntime onnxmltools
+	.venv/bin/python -m benchmarks.serving_rows --docs
+
 bench-distributed: install  ## a step of one and of two workers of Ray, and what many machines would take
 	.venv/bin/python -m benchmarks.distributed --docs
 
@@ -96,6 +100,7 @@ bench-serve: install  ## single rows a second of the service by wrk, and a minut
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring with a pair memory and without, steps on big tables
 	.venv/bin/python -m benchmarks.training --json build/training.json --docs
 	.venv/bin/python -m benchmarks.remembered --docs
+	.venv/bin/python -m benchmarks.frames --docs
 
 bench-ranking: install  ## many items for one context, beside joined rows, on one core
 	.venv/bin/python -m benchmarks.ranking --docs

@@ -105,6 +105,26 @@ def request(seconds: float) -> list[list[str]]:
     return lines
 
 
+def update(seconds: float) -> str:
+    """Return a sentence: what an update of a large catalogue takes beside a new one."""
+    rng = np.random.default_rng(0)
+    X, y = ratings(films(rng), rng)
+    ranker = attfm.AFMClassifier(epochs=1).fit(X, y).ranker(item=["film", "genres", "year"])
+    many = pa.concat_tables([films(rng)] * 60).slice(0, 100_000)
+    start = time.perf_counter()
+    catalogue = ranker.catalogue(many)
+    built = time.perf_counter() - start
+    ten, numbers = many.slice(0, 10), itertools.count(50)
+    added = median(lambda: catalogue.add(ten), seconds)
+    changed = median(lambda: catalogue.change(ten, keys=range(first := next(numbers), first + 10)), seconds)
+    removed = median(lambda: catalogue.remove([next(numbers) + 1000]), seconds)
+    milliseconds = [f"{1e3 * taken:.1f}" for taken in (added, changed, removed)]
+    return (
+        f"A catalogue of {len(many):,} items is prepared in {built:.2f} s. Ten items are added in {milliseconds[0]} "
+        f"ms and changed in {milliseconds[1]} ms, and one is removed in {milliseconds[2]} ms."
+    )
+
+
 def candidate(preset: str, shared: bool, n: int, attention_dim: int, seconds: float) -> list[str]:
     """Return a line: what a candidate costs with 30 context and 10 item fields, beside a joined row."""
     rng, each = np.random.default_rng(0), 100
@@ -163,7 +183,7 @@ def main() -> int:
     ]  # fmt: skip
     peak = _peak()
     text = (
-        f"{table(head, request(options.seconds))}\n\n"
+        f"{table(head, request(options.seconds))}\n\n{update(options.seconds / 4)}\n\n"
         f"{CONTEXT} context and {ITEM} item fields, dim {DIM}:\n\n"
         f"{table(per_candidate, [candidate(*shape, options.seconds) for shape in shapes])}\n\n"
         f"This core does {peak:.0f} thousand million multiply-adds a second in registers, and the attention network of "

@@ -35,9 +35,12 @@ attfm::PoolTask task_of(const Array<const float>& embeddings, const Maybe<const 
                         const Array<const int32_t>& pairs, bool plain, double scale, double dropout,
                         double pair_dropout, uint64_t seed, int threads, bool pooled = true);
 
+// Adds `ColumnPlan` and `BoundColumns` to the module.
+void bind_columns(nb::module_& m);
+
 // Adds `score` and `find_remembered` to the module.
 void bind_scoring(nb::module_& m);
-// Adds `rank_items` and `rank`.
-void bind_ranking(nb::module_& m);
 // Adds `Lookup`.
 void bind_lookup(nb::module_& m);
+// Adds `rank_items` and `rank`.
+void bind_ranking(nb::module_& m);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "lookup_driver.h"
 #include "memory.h"
 #include "pair_index.h"
 #include "ranking_driver.h"
@@ -375,6 +376,8 @@ int main() {
       ++failures;
       std::printf("the memory of %d value pairs differs with %d rows, %d threads\n", shape.known, shape.batch, threads);
     }
+  const Failures lookups = check_lookup(sets);
+  runs += lookups.runs, failures += lookups.failures;
   failures += ranking_differences(sets, runs);
   std::printf("%d runs on %zu instruction sets, %d differ\n", runs, sets.size(), failures);
   return failures > 0;

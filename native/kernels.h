@@ -92,9 +92,9 @@ struct Kernels {
   void (*distinct_backward)(const DistinctTask&);
   void (*add_logits)(const ScoreTask&, const float* pooled, int64_t start, int64_t count);
   void (*update_rows)(const RowsTask&);
+  void (*lookup)(const LookupTask&, int64_t start, int64_t count);
   void (*rank_items)(const ItemsTask&);
   void (*rank)(const RankTask&);
-  void (*lookup)(const LookupTask&, int64_t start, int64_t count);
   double (*peak)(int64_t steps);  // multiply-adds of registers only: returns the floating-point operations done
 };
 

@@ -330,8 +330,9 @@ NB_MODULE(_native, m) {
         nb::arg("grad_weights").none(), nb::arg("grad_vectors"), nb::arg("grad_W"), nb::arg("grad_b"),
         nb::arg("grad_h"), nb::arg("grad_bias").none(), nb::arg("grad_gate").none());
   bind_scoring(m);
-  bind_ranking(m);
   bind_lookup(m);
+  bind_ranking(m);
+  bind_columns(m);
   m.def("update_rows", &update_rows, nb::arg("rows"), nb::arg("parameter"), nb::arg("first").none(), nb::arg("second"),
         nb::arg("gradient"), nb::arg("rate"), nb::arg("decay"), nb::arg("eps"), nb::arg("beta1"), nb::arg("beta2"),
         nb::arg("correction1"), nb::arg("correction2"), nb::arg("threads"), nb::arg("average").none() = nb::none(),

@@ -11,9 +11,9 @@ void distinct_forward(const DistinctTask& task);
 void distinct_backward(const DistinctTask& task);
 void add_logits(const ScoreTask& task, const float* pooled, int64_t start, int64_t count);
 void update_rows(const RowsTask& task);
+void lookup(const LookupTask& task, int64_t start, int64_t count);
 void rank_items(const ItemsTask& task);
 void rank(const RankTask& task);
-void lookup(const LookupTask& task, int64_t start, int64_t count);
 
 // The machine's peak: independent multiply-adds of registers, nothing else.
 double peak(int64_t steps) {
@@ -52,9 +52,9 @@ const Kernels ATTFM_TABLE(ATTFM_TARGET) = {
     ATTFM_TARGET::distinct_backward,
     ATTFM_TARGET::add_logits,
     ATTFM_TARGET::update_rows,
+    ATTFM_TARGET::lookup,
     ATTFM_TARGET::rank_items,
     ATTFM_TARGET::rank,
-    ATTFM_TARGET::lookup,
     ATTFM_TARGET::peak,
 };
 

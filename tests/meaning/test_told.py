@@ -16,6 +16,7 @@ from attfm.cli import main
 from attfm.data.sources.source import open_source
 from attfm.explain.pair_grid import pair_grid
 from attfm.model.run_folder import load_model
+from attfm.serve.tables import load as compiled_of
 
 SETTINGS: dict[str, Any] = {"epochs": 8, "learning_rate": 0.05, "dim": 2, "attention_dim": 2}
 ROWS = 120
@@ -54,6 +55,10 @@ def test_a_column_of_unknown_values_is_told_once_by_every_face(
         with pytest.warns(DataWarning, match=UNKNOWN) as told:
             ask(other)
         assert len(told) == 1
+    for rows in (other.to_dict("records"), other.to_dict("list"), {name: other[name] for name in other}):
+        with pytest.warns(DataWarning, match=UNKNOWN) as told:
+            compiled_of(run).predict_proba(rows)
+        assert len(told) == 1
     file = str(tmp_path / "t.csv")
     other.assign(target=y).to_csv(file, index=False)
     for command in (["predict", run, file], ["evaluate", run, file], ["explain", run, file]):
@@ -65,9 +70,12 @@ def test_a_column_of_unknown_values_is_told_once_by_every_face(
 
 def test_new_values_that_were_to_be_expected_are_not_told(run: str) -> None:
     X, _ = people()
-    estimator = load(run)
+    estimator, compiled = load(run), compiled_of(run)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        compiled.predict(X.assign(name=[f"q{k}" for k in range(ROWS)]).to_dict("records"))
+        compiled.predict(X.assign(job="pilot")[:3].to_dict("records"))
+        compiled.predict(X.assign(job=None).to_dict("records"))
         estimator.predict(X.assign(name=[f"q{k}" for k in range(ROWS)]))  # each name of the training was one row's
         estimator.predict(X.assign(job=np.where(np.arange(ROWS) % 2, X["job"], "pilot")))  # half of them
         estimator.predict(X.assign(job="pilot")[:2])  # chance, in two rows

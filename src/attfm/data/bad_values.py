@@ -78,6 +78,11 @@ class BadValues:
         """Note a whole sentence, once."""
         self._sentences[sentence] = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to tell."""
+        return not (self._found or self._sentences or self._doubts)
+
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """Return what was met in several columns, in their order."""

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -136,23 +137,38 @@ class Encoder:
         DataError : a value can't be read as its column's kind, or is infinite
         """
         arrays = self.schema.select(batch)
-        own = reading is None or reading == self.schema.reading
 
-        def encode(terms: StoredTerms, codec: Codec) -> tuple[list[FieldFeatures], BadValues]:
-            """Return the features of a column, and what is wrong with its values."""
-            terms, bad = terms if own else dataclasses.replace(terms, reading=reading or PLAIN), BadValues()
-            pieces = chunks(arrays[terms.name], first_row)
-            encoded = [codec.encode(terms.apply(chunk, bad), row=row, bad=bad) for row, chunk in pieces]
-            whole = encoded[0] if len(encoded) == 1 else map(FieldFeatures.concatenate, zip(*encoded, strict=True))
-            return list(whole), bad
+        def encode(number: int) -> tuple[list[FieldFeatures], BadValues]:
+            name = self._terms[number].name
+            return self.encode_column(number, arrays[name], first_row=first_row, reading=reading)
 
         with _side_by_side(batch.num_rows) as each:
-            columns = list(each(encode, self._terms, self._codecs))
+            columns = list(each(encode, range(len(self._codecs))))
         features = [of_field for of_column, _ in columns for of_field in of_column]
         BadValues.joined([bad for _, bad in columns]).tell(batch.num_rows)
         for field, of_field in zip(self.fields, features, strict=True):
             np.add(of_field.ids, field.start, out=of_field.ids)
         return Batch.of_fields(features)
+
+    def encode_column(
+        self, number: int, column: pa.Array | pa.ChunkedArray, *, first_row: int = 0, reading: Reading | None = None
+    ) -> tuple[list[FieldFeatures], BadValues]:
+        """Return the features of the input column of this number, of each of its fields, and what is wrong with it.
+
+        The ids count from the start of the field. `first_row` and `reading` are as in `transform`.
+        """
+        own, codec, bad = self._terms[number], self._codecs[number], BadValues()
+        foreign = reading is not None and reading != self.schema.reading
+        terms = dataclasses.replace(own, reading=reading or PLAIN) if foreign else own
+        pieces = chunks(column, first_row)
+        encoded = [codec.encode(terms.apply(chunk, bad), row=row, bad=bad) for row, chunk in pieces]
+        whole = encoded[0] if len(encoded) == 1 else map(FieldFeatures.concatenate, zip(*encoded, strict=True))
+        return list(whole), bad
+
+    @property
+    def columns(self) -> list[tuple[StoredTerms, Codec]]:
+        """The terms and the codec of each input column."""
+        return list(zip(self._terms, self._codecs, strict=True))
 
     @classmethod
     def counting(cls, schema: Schema, batches: Iterable[pa.RecordBatch], *, seed: int = 0) -> Self:
@@ -214,6 +230,11 @@ class Encoder:
         """Return the share of a field's values that is expected to be unknown in new rows; None: can't be known."""
         codec, f = self._places[field]
         return codec.expected_unknown(f)
+
+    @cached_property
+    def expected_unknowns(self) -> list[float | None]:
+        """What `expected_unknown` says of each field."""
+        return [self.expected_unknown(f) for f in range(len(self.fields))]
 
     def neighbours(self) -> NDArray[np.int64]:
         """Return the features i, int64 (n,), such that i and i + 1 are neighbouring bins of one field."""

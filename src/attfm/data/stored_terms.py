@@ -44,6 +44,22 @@ class StoredTerms:
         kept = tuple(dict.fromkeys((*column.kept, *also_kept)))
         return cls(column.name, column.stored_type, reading, kept, column.kind)
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether what a text means depends on no other text of its column: all are categories as they stand."""
+        return self.kind == "categorical" and is_text(self.stored)
+
+    @property
+    def keeps_numbers(self) -> bool:
+        """Whether a number stays as it is, but for the precision of 32 bits (`is_short`), whatever is beside it."""
+        is_number = types.is_integer(self.stored) or types.is_float64(self.stored) or self.is_short
+        return is_number and not len(self._null_numbers)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether numbers have the precision of 32 bits."""
+        return bool(types.is_float32(self.stored))
+
     def apply(self, array: pa.Array, bad: BadValues) -> pa.Array:
         """Return a piece of the column as if it had come in the stored type, as far as that can be.
 

@@ -1,6 +1,5 @@
 """Columns whose values are nearly all unknown, though few were in training: most likely they are written otherwise."""
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +12,10 @@ from numpy.typing import NDArray
 from attfm.data.batch import Batch
 from attfm.data.codecs.codec import MISSING, UNKNOWN
 from attfm.data.encoder import Encoder
+from attfm.data.surprise import is_surprising, unknown_sentence
 from attfm.errors import DataWarning
 
 Integers = NDArray[np.int64]
-
-_NEARLY_ALL = 0.9
-_LEAST_EXPECTED = 0.01  # a new value now and then is expected of any column
-_SURPRISE = 14.0  # nats: one in a million
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class UnknownValues:
 
     def __init__(self, encoder: Encoder, kept: Mapping[str, Any] | None = None) -> None:
         self._encoder = encoder
-        self._expected = [encoder.expected_unknown(f) for f in range(len(encoder.fields))]
+        self._expected = encoder.expected_unknowns
         self._values = np.zeros(len(encoder.fields), np.int64)
         self._unknown = np.zeros(len(encoder.fields), np.int64)
         self._first: dict[int, tuple[str, int]] = {}  # the first unknown value of a field as Python has it, and its row
@@ -86,25 +82,14 @@ class UnknownValues:
 
     def warn(self) -> None:
         """Give a DataWarning for each column whose values are nearly all unknown."""
-        for f, field in enumerate(self._encoder.fields):
-            values, unknown, expected = int(self._values[f]), int(self._unknown[f]), self._expected[f]
-            if expected is None or unknown < _NEARLY_ALL * values or unknown == 0:
-                continue
-            if values * _divergence(unknown / values, max(expected, _LEAST_EXPECTED)) < _SURPRISE:
-                continue
-            value, row = self._first[f]
-            warnings.warn(
-                f"Column '{field.column}': {100 * unknown / values:.3g} % of the {values:,} values were not seen in "
-                f"training, where few were unknown (first: {value}, row {row:,}). Check that they are written as "
-                "they were there.",
-                DataWarning,
-                stacklevel=2,
-            )
+        for f in self.surprising():
+            values, unknown, (first, row) = int(self._values[f]), int(self._unknown[f]), self._first[f]
+            sentence = unknown_sentence(self._encoder.fields[f].column, values, unknown, first=first, row=row)
+            warnings.warn(sentence, DataWarning, stacklevel=2)
 
-
-def _divergence(share: float, expected: float) -> float:
-    """Return the Kullback-Leibler divergence of two chances, in nats: what the surprise of many values grows with."""
-    if expected >= share:
-        return 0.0
-    rest = (1 - share) * math.log((1 - share) / (1 - expected)) if share < 1 else 0.0
-    return share * math.log(share / expected) + rest
+    def surprising(self) -> list[int]:
+        """Return the fields whose values are nearly all unknown, by more than chance."""
+        return [
+            f for f, expected in enumerate(self._expected)
+            if is_surprising(int(self._values[f]), int(self._unknown[f]), expected)
+        ]  # fmt: skip

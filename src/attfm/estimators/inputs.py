@@ -11,6 +11,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from attfm.data.schema import Schema
+from attfm.data.sources.frame_columns import FrameColumns
 from attfm.data.sources.source import Source, open_source
 from attfm.errors import ConfigError, DataWarning, SchemaError, absent, listed
 from attfm.estimators.labels import label_column, read_labels, read_weights
@@ -52,7 +53,7 @@ class Inputs:
 
         Raise SchemaError where columns are absent, or are not as many as those of the fit.
         """
-        names = [column.name for column in schema.columns if column.kind not in ("target", "weight")]
+        names = names_of_fit(schema)
         was_named = hasattr(self, "feature_names_in_")
         if not has_names(X):
             if was_named:
@@ -72,13 +73,15 @@ class Inputs:
                 "Add them, or fit again without them."
             )
         seen = {column.name for column in schema.columns}  # with ignored ones, and a file's own target
-        extra = [name for name in source.schema.names if name not in seen]
-        if extra:
-            warnings.warn(
-                f"{called} has {len(extra)} columns that the fit did not see, ignored: {', '.join(map(repr, extra))}.",
-                stacklevel=5,
-            )
+        self._warn_of_unseen([name for name in source.schema.names if name not in seen], called, stacklevel=6)
         return source
+
+    def _warn_of_unseen(self, names: Sequence[str], called: str, *, stacklevel: int) -> None:
+        if names:
+            warnings.warn(
+                f"{called} has {len(names)} columns that the fit did not see, ignored: {', '.join(map(repr, names))}.",
+                stacklevel=stacklevel,
+            )
 
     def _warn(self, what: str, of_fit: str) -> None:
         warnings.warn(
@@ -118,7 +121,28 @@ class Inputs:
         return labels
 
     def _logits(self, X: object) -> NDArray[np.float64]:
-        return self._fitted.logits(self._source(X))
+        model = self._fitted
+        logits = self._frame_logits(X, model)
+        return model.logits(self._source(X)) if logits is None else logits
+
+    def _frame_logits(self, X: object, model: Model) -> NDArray[np.float64] | None:
+        """Return the logits of a frame or array that can be read where it stands; None where it has to be opened.
+
+        What is wrong with X is said then.
+        """
+        was_named = hasattr(self, "feature_names_in_")
+        if was_named != has_names(X) or model.frames is None or is_list_of_rows(X):
+            return None
+        frame = FrameColumns.of(X) if was_named else FrameColumns.of(checked_array(X), names_of_fit(model.schema))
+        logits = None if frame is None else model.frame_logits(frame)
+        if frame is not None and logits is not None:
+            self._warn_of_unseen(model.frames.places_of(frame.names).unseen, "X", stacklevel=5)
+        return logits
+
+
+def names_of_fit(schema: Schema) -> list[str]:
+    """Return the names of the columns that X had in the fit, with those that were ignored."""
+    return [column.name for column in schema.columns if column.kind not in ("target", "weight")]
 
 
 def has_names(X: object) -> bool:

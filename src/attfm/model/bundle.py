@@ -14,14 +14,17 @@ from attfm.config import Config, Reading
 from attfm.data.batch import Batch
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
+from attfm.data.sources.frame_columns import FrameColumns
 from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
 from attfm.data.unknown_values import UnknownValues
 from attfm.model.calibration import Calibration
 from attfm.model.ensemble import Ensemble, Scorer
 from attfm.model.facts import RunFacts
+from attfm.model.frame_encoder import FrameEncoder, NotStanding
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task, task_of
+from attfm.ops import cpu
 
 Floats = NDArray[np.float64]
 
@@ -141,8 +144,30 @@ class Model:
         ----------
         data : object, whatever `attfm.data.sources.source.open_source` reads; columns by name, in any order
         """
+        frame = FrameColumns.of(data, self.schema.reading.names)
+        logits = None if frame is None else self.frame_logits(frame)
+        if logits is not None:
+            return logits
         parts = [self.logits_of(rows.batch) for rows in self.encode(self.open(data))]
         return np.concatenate(parts) if parts else np.empty((0, self.module.outputs))
+
+    def frame_logits(self, frame: FrameColumns) -> Floats | None:
+        """Return the `logits` of a frame, read where it stands in memory; None where it has to be opened.
+
+        None too where there is anything to say about its values: no error is raised here, nothing is warned of.
+        """
+        if self.frames is None:
+            return None
+        try:
+            parts = [self.logits_of(batch) for batch in self.frames.batches(frame)]
+        except (NotStanding, pa.ArrowException):
+            return None
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @cached_property
+    def frames(self) -> FrameEncoder | None:
+        """What encodes frames by the compiled kernels; None where they are not installed."""
+        return FrameEncoder(self.encoder) if cpu.compiled is not None else None
 
     def decide(self, logits: Floats, threshold: float | None = None) -> NDArray[np.int64]:
         """Return the decision about each row, (rows,) class codes; threshold : None is that of training."""

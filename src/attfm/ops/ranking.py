@@ -21,6 +21,7 @@ from attfm.ops.remembered import find_slots_of
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
 Longs = NDArray[np.int64]
+_CHUNK = 1024  # items at once in numpy: bounds the memory of their pair vectors
 NOTHING = np.float32(-1e30)  # the logarithm of a sum without terms
 
 
@@ -125,7 +126,12 @@ def item_pairs(network: PairNetwork, vectors: Floats, entries: Integers) -> tupl
     if not items or entries.shape[1] < 2 or not network.projection.size:
         return log_sum, effect
     if not backends.is_compiled():
-        return _pairs_within(network, vectors[entries], network.item_bias, network.item_gate)
+        for start in range(0, items, _CHUNK):
+            some = slice(start, start + _CHUNK)
+            log_sum[some], effect[some] = _pairs_within(
+                network, vectors[entries[some]], network.item_bias, network.item_gate
+            )
+        return log_sum, effect
     cpu.compiled.rank_items(
         network.W, network.b, network.h, network.projection, network.item_bias, network.item_gate, vectors, entries,
         cpu.thread_count(items, items * len(network.item_gate) * vectors.shape[1] * 16), log_sum, effect,
@@ -141,7 +147,10 @@ def rank_logits(
     if not len(logits):
         return logits
     if not backends.is_compiled():
-        return _by_numpy(network, memory, context, parts, candidates)
+        for start in range(0, len(logits), _CHUNK):
+            some = slice(start, start + _CHUNK)
+            logits[some] = _by_numpy(network, memory, context, parts, candidates.entries, candidates.items[some])
+        return logits
     cpu.compiled.rank(
         network.W, network.b, network.h, network.projection, network.context_bias, network.context_gate, network.bias,
         network.gate, network.scale, context.vectors, context.base, context.keys, *memory, *parts, *candidates,
@@ -159,9 +168,9 @@ def _work(network: PairNetwork, candidates: Candidates) -> int:
 
 
 def _by_numpy(
-    network: PairNetwork, memory: CrossMemory, context: Context, parts: ItemParts, candidates: Candidates
+    network: PairNetwork, memory: CrossMemory, context: Context, parts: ItemParts, entries: Integers, items: Integers
 ) -> Floats:
-    items, entries = candidates.items, candidates.entries[candidates.items]
+    entries = entries[items]
     logits = context.base + parts.plain[items]
     for field, start, stop in zip(itertools.count(), memory.starts[:-1], memory.starts[1:], strict=False):
         keys = context.keys[start:stop] + memory.step[start:stop] * parts.level[entries[:, field]][:, None]

@@ -1,1 +1,1 @@
-"""A trained model in production: scoring by lookup, ranking, export, and the service."""
+"""Trained models at work: scoring by lookup, without torch or Arrow, and ranking items for a context."""

@@ -45,7 +45,8 @@ def column_of(
 def row_encoder(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> RowEncoder:
     """Return what encodes rows, given the facts of an encoder (see `attfm.serve.compiling.encoder_facts`)."""
     starts = [field["start"] for field in facts["fields"]]
-    return RowEncoder([column_of(own, starts, facts["reading"], arrays) for own in facts["columns"]], len(starts))
+    columns = [column_of(own, starts, facts["reading"], arrays) for own in facts["columns"]]
+    return RowEncoder(columns, starts, facts["expected_unknown"])
 
 
 def _values(facts: Mapping[str, Any], name: str, arrays: Mapping[str, NDArray[Any]]) -> Values:

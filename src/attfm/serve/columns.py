@@ -84,6 +84,8 @@ class BinsColumn(CellColumn):
         return (self.first + np.where(np.isnan(x), MISSING, inside)).astype(np.int32)
 
     def quick(self) -> Quick:
+        if not self._is_empty and self.terms.stored.family == "float32" and not self.terms.null_numbers:
+            return self._quick_float32()
         if self._is_empty or not self.takes_floats:
             return super().quick()
         edges, start, least, most = self._edges, self.first + FIRST_VALUE, -math.inf, math.inf
@@ -98,6 +100,16 @@ class BinsColumn(CellColumn):
             if value is None:
                 return start - 1
             return find(value.item()) if kind is np.float64 or kind is np.int64 else -1
+
+        return find
+
+    def _quick_float32(self) -> Quick:
+        edges, start = self._edges, self.first + FIRST_VALUE
+
+        def find(value: Any) -> int:
+            if value.__class__ is float and -_LARGEST <= value <= _LARGEST:
+                return start + bisect_right(edges, float(np.float32(value)))
+            return start - 1 if value is None else -1
 
         return find
 

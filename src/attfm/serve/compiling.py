@@ -62,6 +62,9 @@ def encoder_facts(encoder: Encoder, arrays: Arrays) -> dict[str, Any]:
             {"name": of.name, "column": of.column, "kind": of.kind, "start": of.start, "size": of.size,
              "ordered": of.ordered} for of in encoder.fields
         ],
+        "expected_unknown": [
+            None if (share := encoder.expected_unknown(f)) is None else float(share) for f in range(len(encoder.fields))
+        ],
         "columns": columns,
     }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Rows of Python values as feature ids: one dict, several, or a dict of columns."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.data.bad_values import BadValues
-from attfm.errors import SchemaError, SourceError, absent
+from attfm.data.surprise import is_surprising, unknown_sentence
+from attfm.errors import DataWarning, SchemaError, SourceError, absent
 from attfm.serve.cells import Cell, is_scalar
 from attfm.serve.columns import BagColumn, BinsColumn, CellColumn, Features, ScaledColumn
+from attfm.serve.vocabulary import MISSING, UNKNOWN
 
 Row = Mapping[str, Any]
+_LEAST_ROWS = 4  # fewer unknown values are no surprise
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,16 @@ class RowEncoder:
 
     Parameters
     ----------
-    columns : sequence of CellColumn, in the order of the schema's inputs; fields : int, how many they have together
+    columns : sequence of CellColumn, in the order of the schema's inputs
+    starts : sequence of int, the first feature of each field
+    expected_unknown : sequence of float or None, share of each field's values that is expected to be unknown
     """
 
-    def __init__(self, columns: Sequence[CellColumn], fields: int) -> None:
-        self.columns, self.fields = tuple(columns), fields
+    def __init__(
+        self, columns: Sequence[CellColumn], starts: Sequence[int], expected_unknown: Sequence[float | None]
+    ) -> None:
+        self.columns, self.fields = tuple(columns), len(starts)
+        self._starts, self._expected = starts, expected_unknown
         self.names = [column.name for column in columns]
         self._quick = [(column.name, column.quick(), column) for column in columns]
         self._is_plain = not any(isinstance(column, BagColumn | ScaledColumn) for column in columns)
@@ -58,7 +67,15 @@ class RowEncoder:
         SchemaError : a column is absent; a value is no cell of a table
         DataError : a value can't be read as its column's kind, or is infinite; all of them are told
         SourceError : it is something else, or has no rows
+
+        A DataWarning is given where a column's values are nearly all unknown, though few were in training.
         """
+        encoded = self._encoded(rows)
+        if len(encoded.ids) >= _LEAST_ROWS:
+            self._tell_unknown(encoded, rows)
+        return encoded
+
+    def _encoded(self, rows: object) -> Encoded:
         if isinstance(rows, Mapping):
             if self._is_row(rows):
                 return self._of_rows([rows])
@@ -97,7 +114,7 @@ class RowEncoder:
         bags = {column.name for column in self.columns if isinstance(column, BagColumn)}
         values = [value for name, value in rows.items() if str(name).strip() in self.names]
         single = [value for name, value in rows.items() if str(name).strip() in self.names and name not in bags]
-        return any(is_scalar(value) for value in single or values) or not values
+        return any(_is_one(value) for value in single or values) or not values
 
     def _of_rows(self, rows: Sequence[Row]) -> Encoded:
         quick = [self.quick_ids(row) for row in rows]
@@ -137,6 +154,26 @@ class RowEncoder:
         rows_of = [[of if isinstance(of, tuple) else ([of], None) for of in row] for row in zip(*found, strict=True)]
         return _joined(rows_of, self.fields)
 
+    def _tell_unknown(self, encoded: Encoded, rows: Any) -> None:
+        ids, of_row = encoded.ids.ravel(), np.arange(encoded.ids.size) // self.fields
+        field = np.arange(len(ids)) % self.fields
+        if encoded.offsets is not None:
+            place = np.repeat(np.arange(len(encoded.offsets) - 1), np.diff(encoded.offsets))
+            of_row, field = place // self.fields, place % self.fields
+        number = ids - np.asarray(self._starts)[field]
+        for column in self.columns:
+            f = self._starts.index(column.first)
+            if self._expected[f] is None:
+                continue
+            own = field == f
+            unknown = np.flatnonzero(own & (number == UNKNOWN))
+            values = int((own & (number != MISSING)).sum())
+            if is_surprising(values, len(unknown), self._expected[f]):
+                row = int(of_row[unknown[0]])
+                first = f"{_value_of(rows, column.name, row)!r:.60}"
+                sentence = unknown_sentence(column.name, values, len(unknown), first=first, row=row)
+                warnings.warn(sentence, DataWarning, stacklevel=5)
+
     def _check_names(self, names: Iterable[str]) -> None:
         names = list(names)
         lacking = absent(self.names, names)
@@ -145,6 +182,21 @@ class RowEncoder:
                 f"The table lacks {'column' if len(lacking) == 1 else 'columns'} {', '.join(lacking)}. "
                 "Rename or add what is missing; empty cells are allowed."
             )
+
+
+def _is_one(value: Any) -> bool:
+    """Return whether a value in a dict is that of one row, and no column."""
+    if isinstance(value, str | bytes) or getattr(value, "ndim", None) == 0:
+        return True
+    return is_scalar(value) and not hasattr(value, "__len__")
+
+
+def _value_of(rows: Any, column: str, row: int) -> Any:
+    """Return a value of a sequence of dicts, or of a dict of columns or values."""
+    if not isinstance(rows, Mapping):
+        return _stripped(rows[row]).get(column)
+    values = _stripped(rows)[column]
+    return values if _is_one(values) else list(values)[row]
 
 
 def _stripped(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -160,7 +212,7 @@ def _stripped(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _cells(values: Any, name: str) -> Any:
     """Return a column as a list of values, or a one-dimensional array of numbers."""
-    if isinstance(values, str | bytes) or (is_scalar(values) and not hasattr(values, "__len__")):
+    if _is_one(values):
         raise SourceError(
             f"Column '{name}' of the dict is {values!r:.60}, but others hold several values: give each column a list "
             "or array of its values, or pass a list of dicts, one for each row."

@@ -15,7 +15,20 @@ from attfm.data.arrow_columns import read_categories
 from attfm.data.arrow_types import is_text, value_type
 from attfm.data.bad_values import BadValues
 from attfm.data.batch import FieldFeatures
-from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN, Check, Codec, ColumnKind, Field, Renewal, integer
+from attfm.data.codecs.codec import (
+    FIRST_VALUE,
+    MISSING,
+    UNKNOWN,
+    Check,
+    Codec,
+    ColumnKind,
+    Cuts,
+    Field,
+    Lookup,
+    Renewal,
+    Scale,
+    integer,
+)
 from attfm.data.codecs.hashing import Buckets, HashIndex, hash_strings
 from attfm.data.schema import Column, damaged
 
@@ -218,6 +231,8 @@ class Counter:
 
 class CategoricalCodec(Codec):
     """One feature for each value of a vocabulary, or for each hash bucket."""
+
+    rule: Cuts | Scale | Lookup | None = Lookup()
 
     def __init__(self, column: Column, values: Vocabulary | Buckets) -> None:
         self.column = column

@@ -73,6 +73,27 @@ class Renewal:
         return 1.0 if self.half_life is None else float(0.5 ** ((self.today - self.before) / self.half_life))
 
 
+@dataclass(frozen=True)
+class Cuts:
+    """A number's feature is its bin: `edges` are float64 (bins - 1,); `bins` is 0 where training had no value."""
+
+    edges: NDArray[np.float64]
+    bins: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A number has the one feature of its column, with the value that scales low to high to 0 to 1."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A value's feature depends on the value alone, so that it can be kept."""
+
+
 class Codec(ABC):
     """How one column becomes the features of its fields (each with the start 0), as learned from the training rows.
 
@@ -81,6 +102,8 @@ class Codec(ABC):
     """
 
     fields: tuple[Field, ...]
+    # How values that need no conversion become features, for those who read them where they stand; None: by `encode`.
+    rule: Cuts | Scale | Lookup | None = None
 
     @abstractmethod
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:

@@ -17,6 +17,8 @@ from attfm.data.codecs.codec import MISSING, Check, text
 class MultiValuedCodec(CategoricalCodec):
     """The features of a row's members, or the missing feature where it has none."""
 
+    rule = None
+
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
         name, separator = self.column.name, self.column.separator
         bags, members = read_members(chunk, column=name, separator=separator, row=row, bad=bad)

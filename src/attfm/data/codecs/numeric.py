@@ -22,8 +22,10 @@ from attfm.data.codecs.codec import (
     Check,
     Codec,
     ColumnKind,
+    Cuts,
     Field,
     Renewal,
+    Scale,
     integer,
     one_of,
 )
@@ -260,6 +262,7 @@ class BinsCodec(Codec):
         self._column = column
         self.bins = bins
         self.fields = (Field(column, column, "numeric", FIRST_VALUE + bins.size, ordered=True),)
+        self.rule = Cuts(bins.edges, bins.size)
 
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
         x = read_numbers(chunk, column=self._column, row=row, bad=bad)
@@ -300,6 +303,7 @@ class ScaledCodec(Codec):
         self.high = high
         self._fault = too_far(low, high)
         self.fields = (Field(column, column, "scaled", FIRST_VALUE + 1),)
+        self.rule = Scale(low, high)
 
     def encode(self, chunk: pa.Array, *, row: int, bad: BadValues) -> list[FieldFeatures]:
         x = read_numbers(chunk, column=self._column, row=row, bad=bad)
