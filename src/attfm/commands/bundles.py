@@ -7,11 +7,12 @@ from typing import Any
 from attfm.commands.engine_options import EngineOptions
 from attfm.commands.export_options import ExportOptions
 from attfm.commands.options import Debug, output_of, reading_of
+from attfm.commands.service_options import ServiceOptions
 from attfm.commands.training_options import ContinueOptions, TrainingOptions
 
 _BUNDLES: Mapping[str, Callable[..., object]] = {
     "reading": reading_of, "output": output_of, "training": TrainingOptions, "continuing": ContinueOptions,
-    "engine": EngineOptions, "exporting": ExportOptions,
+    "engine": EngineOptions, "exporting": ExportOptions, "service": ServiceOptions,
 }  # fmt: skip
 
 
