@@ -246,7 +246,8 @@ class FactorizationMachine(nn.Module):
     @torch.no_grad()
     def predict(self, rows: Batch) -> Tensor:
         """Return the logits (rows, outputs) in evaluation mode, chunk by chunk to bound memory."""
-        self.eval()
+        if self.training:
+            self.eval()
         if self.scores_natively:
             logit = self._score(rows)
             remembered = self.remembered(rows)

@@ -1,6 +1,9 @@
 """Scoring: encoded ids to logits without autograd, in one call, in chunks that stay in the processor's cache."""
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attfm.errors import ConfigError, DataError
@@ -9,6 +12,8 @@ from attfm.ops import distinct as by_pairs
 
 # Rows scored at once: their index of distinct pairs and what is looked up stay in L2, and pairs repeat often enough.
 CHUNK = 16_384
+# So few rows are scored by row before their distinct pairs are counted.
+_FEW = 64
 
 
 @torch.no_grad()
@@ -97,11 +102,16 @@ def score(
     elif distinct is None:
         distinct = _by_distinct_pairs(ids[:chunk], table, W, numbers)
     cpu.compiled.score(
-        ids, cpu.plain_tensor(values), cpu.ends(offsets, len(ids)), fields, *map(cpu.plain_tensor, tensors.values()),
-        numbers, pairs is None and parameters[0] is None and parameters[-1] is None, scale, distinct, chunk,
-        cpu.thread_count(rows, ids.numel() * 20), logits,
+        ids.numpy(), _array(values), _array(cpu.ends(offsets, len(ids))), fields, *map(_array, tensors.values()),
+        numbers.numpy(), pairs is None and parameters[0] is None and parameters[-1] is None, scale, distinct, chunk,
+        cpu.thread_count(rows, ids.numel() * 20), logits.numpy(),
     )  # fmt: skip
     return logits
+
+
+def _array(tensor: Tensor | None) -> NDArray[Any] | None:
+    """Return a tensor as the kernel reads it; NumPy's arrays reach it much sooner than tensors do."""
+    return None if tensor is None else tensor.detach().contiguous().numpy()
 
 
 def is_native(linear: Tensor) -> bool:
@@ -111,6 +121,8 @@ def is_native(linear: Tensor) -> bool:
 
 def _by_distinct_pairs(ids: Tensor, table: Tensor, W: Tensor, pairs: Tensor) -> bool:
     """Return whether the first chunk is scored faster by distinct pairs; the others are taken to be like it."""
+    if len(ids) < _FEW:
+        return False
     if table.shape[1] % 16 and len(table) > 2 * ids.numel():
         return False  # the path pads the whole table, chunk by chunk
     return by_pairs.is_worth_it(ids, table.shape[1], W.shape[1], pairs, backward=False)
