@@ -7,7 +7,9 @@ WORKDIR /source
 COPY pyproject.toml constraints.txt CMakeLists.txt README.md LICENSE ./
 COPY native ./native
 COPY src ./src
-ENV PIP_CONSTRAINT=/source/constraints.txt PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# Where pip finds torch's CPU builds too (--build-arg PIP_EXTRA_INDEX_URL=...); without it the image holds CUDA as well.
+ARG PIP_EXTRA_INDEX_URL
+ENV PIP_CONSTRAINT=/source/constraints.txt
 RUN python -m venv /opt/attfm && /opt/attfm/bin/pip install --no-cache-dir ".[serve]"
 
 FROM python:3.12-slim

@@ -4,6 +4,7 @@ The run folder is what is stored; the signature is read off the schema, so it ne
 """
 
 import shutil
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -113,10 +114,8 @@ def log_model(
         As `save_model` and `mlflow.models.Model.log` take them: pip_requirements, metadata, params, tags, step, ...
     """
     mlflow = _require_mlflow()
-    from attfm import mlflow as flavor
-
     return mlflow.models.Model.log(
-        artifact_path=None, name=name, flavor=flavor, registered_model_name=registered_model_name,
+        artifact_path=None, name=name, flavor=sys.modules[__name__], registered_model_name=registered_model_name,
         attfm_model=attfm_model, signature=signature, input_example=input_example, **options,
     )  # fmt: skip
 

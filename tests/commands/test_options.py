@@ -31,6 +31,7 @@ SHARED = {
     "predict": TEXT + OUTPUT,
     "explain": TEXT + OUTPUT,
     "report": TEXT + OUTPUT,
+    "export": OUTPUT,
     "serve": OUTPUT,
     "reproduce": OUTPUT,
     "datasets": ("--json", "--debug"),

@@ -55,12 +55,13 @@ class RowEncoder:
         self._quick = [(column.name, column.quick(), column) for column in columns]
         self._is_plain = not any(isinstance(column, BagColumn | ScaledColumn) for column in columns)
 
-    def encode(self, rows: object) -> Encoded:
+    def encode(self, rows: object, *, warn: bool = True) -> Encoded:
         """Return the features of some rows, each read as if it came alone.
 
         Parameters
         ----------
         rows : a dict of values (one row), a sequence of such dicts, or a dict of columns (lists or arrays)
+        warn : bool, whether a DataWarning, which shows a value, may be given
 
         Raises
         ------
@@ -71,7 +72,7 @@ class RowEncoder:
         A DataWarning is given where a column's values are nearly all unknown, though few were in training.
         """
         encoded = self._encoded(rows)
-        if len(encoded.ids) >= _LEAST_ROWS:
+        if warn and len(encoded.ids) >= _LEAST_ROWS:
             self._tell_unknown(encoded, rows)
         return encoded
 

@@ -51,7 +51,7 @@ class CompiledScorer:
         self.compiled = compiled
 
     def logits(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Floats, Batch]:
-        encoded = self.compiled.encode(list(rows))
+        encoded = self.compiled.encode(list(rows), warn=False)  # a warning would show values; they are counted here
         values = None if encoded.values is None else torch.from_numpy(encoded.values)
         offsets = None
         if encoded.offsets is not None:

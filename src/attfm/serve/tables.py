@@ -111,9 +111,9 @@ class CompiledModel:
     def _column_number(self, field: int) -> int:
         return next(n for n, own in enumerate(self.facts["columns"]) if field in own["fields"])
 
-    def encode(self, rows: object) -> Encoded:
+    def encode(self, rows: object, *, warn: bool = True) -> Encoded:
         """Return the features of some rows: see `RowEncoder.encode`."""
-        return self._encoder.encode(rows)
+        return self._encoder.encode(rows, warn=warn)
 
     def logits(self, rows: object) -> Floats:
         """Return the logits of rows, (rows, outputs), or the predictions of a regression.
