@@ -297,6 +297,8 @@ void update_rows(Array<const int64_t> rows, Array<float> parameter, Maybe<float>
 }  // namespace
 
 NB_MODULE(_native, m) {
+  // What a program still holds when it ends is no leak worth a message to its users.
+  nb::set_leak_warnings(false);
   m.def("isa", [] { return attfm::kernels().name; });
   m.def("lanes", [] { return attfm::kernels().lanes; });
   m.def("bit_bytes", &attfm::bit_bytes);
