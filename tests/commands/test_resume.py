@@ -145,6 +145,6 @@ def test_wrong_uses_are_told(
 @needs_fork
 def test_killed_at_random_moments_it_ends_as_if_nobody_had() -> None:
     # `make test-kill` kills two hundred, of longer trainings.
-    process = start(killed, 8)
+    process = start(killed, 20)
     process.join(200)
     assert process.exitcode == 0
