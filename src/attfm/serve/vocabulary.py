@@ -8,22 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from attfm.data.spellings import SPELLINGS
+
 UNKNOWN, MISSING, FIRST_VALUE = 0, 1, 2  # the numbers of a field's features, from its start
 _MOST_IN_DICT = 100_000  # values that are looked up in a dict, which takes time to fill and memory
 _POINT_ZERO = re.compile(r"([+-]?\d+)\.0+", re.ASCII)
-# The twins of `attfm.data.codecs.categorical`: ways to write numbers and times, and what stays of them.
-_SPELLINGS = tuple(
-    (re.compile(pattern, re.ASCII), plain)
-    for pattern, plain in (
-        (r"^([+-]?)0+(\d)", r"\1\2"),
-        (r"^([+-]?\d+)\.0*\Z", r"\1"),
-        (r"^([+-]?\d*\.\d*?[1-9])0+\Z", r"\1"),
-        (r"^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(\.\d*?)?0*(Z|[+-]\d\d:?\d\d)?\Z", r"\1 \2\3\4"),
-        (r"(:\d\d)\.?\Z", r"\1"),
-        (r"^(\d{4}-\d\d-\d\d \d\d:\d\d)\Z", r"\1:00"),
-        (r"^(\d{4}-\d\d-\d\d) 00:00:00\Z", r"\1"),
-    )
-)
+_SPELLINGS = tuple((re.compile(pattern.replace("$", r"\Z"), re.ASCII), plain) for pattern, plain in SPELLINGS)
 _BASE, _MASK = 0x9E3779B97F4A7C15, 2**64 - 1
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -31,18 +31,9 @@ from attfm.data.codecs.codec import (
 )
 from attfm.data.codecs.hashing import Buckets, HashIndex, hash_strings
 from attfm.data.schema import Column, damaged
+from attfm.data.spellings import SPELLINGS
 
 _POINT_ZERO = r"^([+-]?\d+)\.0+$"
-# Ways to write numbers and times, and what stays of them.
-_SPELLINGS = (
-    (r"^([+-]?)0+(\d)", r"\1\2"),
-    (r"^([+-]?\d+)\.0*$", r"\1"),
-    (r"^([+-]?\d*\.\d*?[1-9])0+$", r"\1"),
-    (r"^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(\.\d*?)?0*(Z|[+-]\d\d:?\d\d)?$", r"\1 \2\3\4"),
-    (r"(:\d\d)\.?$", r"\1"),
-    (r"^(\d{4}-\d\d-\d\d \d\d:\d\d)$", r"\1:00"),
-    (r"^(\d{4}-\d\d-\d\d) 00:00:00$", r"\1"),
-)
 
 
 @dataclass(frozen=True)
@@ -181,7 +172,7 @@ def _folded(texts: pa.Array) -> pa.Array:
     """Return texts with one way to write a truth, a number and a time."""
     lower = pc.utf8_lower(texts)
     texts = pc.if_else(pc.is_in(lower, pa.array(["true", "false"], lower.type)), lower, texts)
-    for pattern, plain in _SPELLINGS:
+    for pattern, plain in SPELLINGS:
         texts = pc.replace_substring_regex(texts, pattern, plain)
     return texts
 
