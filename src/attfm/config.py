@@ -254,6 +254,11 @@ class TrainConfig(_Settings):
         description="train one model again on training and validation rows together, for as many epochs as were best; "
         "never on validation rows that were asked for; auto: where that takes two thirds of the time or less",
     )
+    refit_seeds: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = Field(
+        "auto",
+        description="models that refit trains on all rows, each from a seed of its own, and averages; auto: up to 3 "
+        "that take half as long again as what came before",
+    )
     warm_start_from: Literal["fm"] | None = Field(None, description="train an FM first, start from its V and w")
     negative_rate: float = Field(
         1.0, gt=0, le=1, description="share of the first class's training rows that are kept; probabilities stay right"

@@ -148,9 +148,11 @@ def _epochs(model: Model) -> str:
         if facts.refit_epochs is None:
             return told
         plural = "" if facts.refit_epochs == 1 else "s"
+        seeds = "" if facts.seeds is None else f"; predictions and effects are the means of {facts.seeds} seeds"
         return (
             f"{facts.epochs} epochs ({facts.stopped}), best after {facts.best_epoch}; then trained again for "
-            f"{facts.refit_epochs} epoch{plural} on all {facts.training_rows:,} rows, those for validation among them"
+            f"{facts.refit_epochs} epoch{plural} on all {facts.training_rows:,} rows, those for validation among "
+            f"them{seeds}"
         )
     runs = Counter(record["model"] for record in model.history).values()
     rows = f"{facts.training_rows:,} rows" + ("" if facts.validation_rows else ", those for validation among them")

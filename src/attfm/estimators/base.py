@@ -97,7 +97,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         split: TimeSplit | GroupSplit | str | None = _TRAIN.split,
         validation_fraction: float = _TRAIN.validation_fraction,
         early_stopping: bool = _TRAIN.early_stopping, patience: int = _TRAIN.patience,
-        refit: bool | Literal["auto"] = _TRAIN.refit,
+        refit: bool | Literal["auto"] = _TRAIN.refit, refit_seeds: int | Literal["auto"] = _TRAIN.refit_seeds,
         warm_start_from: Literal["fm"] | None = _TRAIN.warm_start_from,
         n_models: int | Literal["auto"] = _TRAIN.n_models, n_bags: int = _TRAIN.n_bags,
         threshold: float = _TRAIN.threshold, calibrate: CalibrationSetting = _TRAIN.calibrate,

@@ -181,12 +181,12 @@ def summarise(
     """Return background and global summary of a trained module as arrays by name, to be stored beside the model.
 
     Of many training rows a random sample is taken. The refits were trained on bootstrap samples of the rows: their
-    summaries show how far figures can be trusted. So do those of the members of an ensemble.
+    summaries show how far figures can be trusted. So do those of the members of a cross-fitted ensemble.
     """
     part = rows.sample(sample_size(module))
     background, summary = averaged(module, encoder, part, surfaces=STORED_SURFACES)
     others = tuple(averaged(refit, encoder, part)[1] for refit in refits)
-    machines = members_of(module) if isinstance(module, Ensemble) else ()
+    machines = members_of(module) if isinstance(module, Ensemble) and module.cross_fitted else ()
     members = [averaged(machine, encoder, part, centred=background.centred) for machine in machines]
     background = replace(background, training_rows=len(rows), members=tuple(own for own, _ in members))
     summary = replace(summary, refits=others, members=tuple(own for _, own in members))

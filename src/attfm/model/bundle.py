@@ -219,6 +219,8 @@ def build_module(encoder: Encoder, target: Target, config: Config) -> Factorizat
     )
 
 
-def build_ensemble(encoder: Encoder, target: Target, config: Config, *, members: int) -> Ensemble:
-    """Return so many untrained modules that predict as one."""
-    return Ensemble([build_module(encoder, target, config) for _ in range(members)])
+def build_ensemble(
+    encoder: Encoder, target: Target, config: Config, *, members: int, cross_fitted: bool = True
+) -> Ensemble:
+    """Return so many untrained modules that predict as one; see `Ensemble`."""
+    return Ensemble([build_module(encoder, target, config) for _ in range(members)], cross_fitted=cross_fitted)

@@ -23,6 +23,9 @@ class Ensemble(nn.Module):
     Parameters
     ----------
     members : sequence of FactorizationMachine, at least one, all of one size and one `ModelConfig`
+    cross_fitted : bool
+        Whether each member lacks a fold of the rows, so that their spread tells a standard error (`jackknife_error`).
+        Members that were trained on the same rows differ by their seeds only: that is no error of an effect.
 
     Examples
     --------
@@ -34,8 +37,9 @@ class Ensemble(nn.Module):
     0.0
     """
 
-    def __init__(self, members: Sequence[FactorizationMachine]) -> None:
+    def __init__(self, members: Sequence[FactorizationMachine], *, cross_fitted: bool = True) -> None:
         super().__init__()
+        self.cross_fitted = cross_fitted
         self.members = nn.ModuleList(members)
 
     @property

@@ -64,12 +64,14 @@ class RunFacts(BaseModel):
     table : str, name of the table that was trained on, with `rows` rows; `test_rows` were set aside
     split : SplitFacts or "adult", how it was split; "adult": as all figures on Adult are
     training_rows, validation_rows, features, fields : int, sizes of what was trained on
-    models : int, how many were trained and are averaged; with several, each was stopped by a fold of the training rows
+    models : int, how many were cross-fitted and are averaged; with several, each was stopped by a fold of the training
+        rows
     epochs, best_epoch : int, how many passes over the rows were made, and whose parameters were kept; of several models
         their means
     stopped : str, why training ended
     refit_epochs : int, passes over training and validation rows of a model that was then trained again on both;
         `training_rows` are both, and metrics of validation rows are those of the model before
+    seeds : int, models that were trained on the same rows, each from a seed of its own, and are averaged
     seconds : float, from the labels to the trained module
     class_weights : list of float, by which rows were weighted, in the order of the target's classes
     straddling : list of str, field pairs whose groups seem to stand on both sides of the split
@@ -99,6 +101,7 @@ class RunFacts(BaseModel):
     best_epoch: int | None = None
     stopped: str | None = None
     refit_epochs: int | None = None
+    seeds: int | None = None
     seconds: float | None = None
     class_weights: list[float] | None = None
     straddling: list[str] | None = None

@@ -181,9 +181,10 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
     weights = load_file(path / "weights.safetensors")
     # The members of an ensemble have their numbers in the names: "members.0.intercept".
     members = {name.split(".")[1] for name in weights if name.startswith("members.")}
+    facts = RunFacts.model_validate(training)
     module: Scorer
     if members:
-        module = build_ensemble(encoder, target, config, members=len(members))
+        module = build_ensemble(encoder, target, config, members=len(members), cross_fitted=facts.seeds is None)
     else:
         module = build_module(encoder, target, config)
     calibration = Calibration()
@@ -199,7 +200,7 @@ def _read(path: Path, settings: dict[str, Any]) -> Model:
         _know_sums(module, _mapped(path / SUMS))
     return Model(
         schema, encoder, target, module.eval(), config,
-        facts=RunFacts.model_validate(training),
+        facts=facts,
         metrics=json.loads((path / "metrics.json").read_text(encoding="utf-8")),
         history=[json.loads(line) for line in (path / "history.jsonl").read_text(encoding="utf-8").splitlines()],
         background=load_arrays(path / BACKGROUND) if BACKGROUND in settings["sha256"] else {},

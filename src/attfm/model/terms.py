@@ -136,7 +136,7 @@ def terms_of(module: Scorer, batch: Batch) -> Terms:
         attention=np.mean(attention, axis=0) if attention else None,
         applied=np.mean([member.applied for member in members], axis=0),
         memory=_mean_memory(members),
-        members=members,
+        members=members if module.cross_fitted else (),
     )
 
 

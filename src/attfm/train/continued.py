@@ -168,7 +168,9 @@ def started(continuation: Continuation, new_rows: Encoder) -> Start:
     encoder, origin = model.encoder.renewed(new_rows, renewal)
     old, new = model.encoder.fields, encoder.fields
     machines = [_widened(machine, old, new, origin, renewal.kept) for machine in members_of(model.module)]
-    module: Scorer = Ensemble(machines) if isinstance(model.module, Ensemble) else machines[0]
+    module: Scorer = machines[0]
+    if isinstance(model.module, Ensemble):
+        module = Ensemble(machines, cross_fitted=model.module.cross_fitted)
     beginnings = tuple(
         _beginning(before, machine, old, origin, model)
         for before, machine in zip(members_of(model.module), machines, strict=True)
@@ -266,6 +268,7 @@ def _beginning(
 # What a model that learns on keeps, besides all settings of its data and of its formula.
 _FIXED = (
     "task", "rates", "rate_levels", "class_weight", "n_models", "negative_rate", "warm_start_from", "base_rate_start",
+    "refit_seeds",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from attfm.explain.summary import summarise
 from attfm.metrics.scores import evaluate
 from attfm.model.bundle import Model
 from attfm.model.calibration import Calibration
-from attfm.model.ensemble import Scorer, members_of
+from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.facts import RunFacts
 from attfm.model.task import Task
 from attfm.train.calibrate import calibrate, check_setting
@@ -88,6 +88,8 @@ def summarised(
         name: measure(trained.judged if name == "valid" else trained.module, part, task, threshold=threshold)
         for name, part in parts.items() if part is not None
     }  # fmt: skip
+    module = trained.module
+    seeds = len(members_of(module)) if isinstance(module, Ensemble) and not module.cross_fitted else None
     if measured and data.valid is None and trained.out_of_fold is not None:
         metrics = {"valid": _out_of_fold(prepared, task, trained.out_of_fold, threshold=threshold), **metrics}
     return Model(
@@ -98,7 +100,8 @@ def summarised(
             validation_rows=len(data.valid or ()),
             features=prepared.encoder.n_features,
             fields=len(prepared.encoder.fields),
-            models=len(members_of(trained.module)),
+            models=1 if seeds else len(members_of(trained.module)),
+            seeds=seeds,
             epochs=round(np.mean([len(history.epochs) for history in histories])),
             best_epoch=round(np.mean([history.best_epoch for history in histories])),
             refit_epochs=None if trained.before is None else histories[0].best_epoch,

@@ -61,8 +61,8 @@ class Observer:
     def on_model(self, number: int, models: int) -> None:
         """Take note that the epochs that follow are those of a cross-fitted model, the `number`-th of `models`."""
 
-    def on_all_rows(self, epochs: int) -> None:
-        """Take note that so many epochs follow of a model that learns from training and validation rows."""
+    def on_all_rows(self, number: int, models: int) -> None:
+        """Take note that the epochs that follow are over training and validation rows, of so many models, from 1."""
 
 
 class Together(Observer):
@@ -99,9 +99,9 @@ class Together(Observer):
         for observer in self._observers:
             observer.on_model(number, models)
 
-    def on_all_rows(self, epochs: int) -> None:
+    def on_all_rows(self, number: int, models: int) -> None:
         for observer in self._observers:
-            observer.on_all_rows(epochs)
+            observer.on_all_rows(number, models)
 
 
 class FitProgress(Observer):
@@ -150,9 +150,9 @@ class FitProgress(Observer):
         self._model = f"model {number}/{models}, "
         self._begin()
 
-    def on_all_rows(self, epochs: int) -> None:
+    def on_all_rows(self, number: int, models: int) -> None:
         """Show that the epochs that follow are over training and validation rows."""
-        self._model = "all rows, "
+        self._model = "all rows, " if models == 1 else f"all rows, model {number}/{models}, "
         self._begin()
 
     def _begin(self) -> None:

@@ -117,6 +117,10 @@ class Prepared:
         numbers = np.concatenate([self.numbers, self.spare])[kept.numpy()]
         return replace(self, data=data, training_rows=len(kept), numbers=numbers, spare=None)
 
+    def begun_at(self, number: int) -> Self:
+        """Return the same for one of the machines that learn on; those of a new model all begin anew."""
+        return self if self.start is None else replace(self, start=self.start.of(number))
+
     def trained_on(self, train: Dataset) -> Self:
         """Return the same with other training rows, of which nothing is known that folds must respect.
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,8 +18,7 @@ from attfm.explain.summary import is_of
 from attfm.model.bundle import Model, build_module
 from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.modules import FactorizationMachine
-from attfm.train.all_rows import for_epochs, learns_from_all
-from attfm.train.continued import Start
+from attfm.train.all_rows import for_epochs, learns_from_all, seeds_for
 from attfm.train.cross_fit import Floats, cross_fit, of_fold, without_fold
 from attfm.train.inner_choice import choose_strength, for_rows
 from attfm.train.observer import Observer
@@ -27,7 +26,15 @@ from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.prior import Prior
 from attfm.train.statistical_machine import StatisticalMachine
 from attfm.train.statistics import Enriching, enrich, with_rows
-from attfm.train.trainer import History, Trainer, choose_device, drawn_from, silence_unseen, start_at_base_rate
+from attfm.train.trainer import (
+    STOPPED_ON_REQUEST,
+    History,
+    Trainer,
+    choose_device,
+    drawn_from,
+    silence_unseen,
+    start_at_base_rate,
+)
 
 TrainAgain = Callable[[Prepared, Config, Observer], Scorer]
 _SHARED_WITH_FM = ("intercept", "linear.weight", "embedding.weight")
@@ -90,9 +97,32 @@ def _whole(prepared: Prepared, config: Config, observer: Observer) -> Scorer:
 
 def _last(before: Scorer, prepared: Prepared, config: Config, observer: Observer) -> FactorizationMachine:
     """Return a module trained on all rows, which remembers the field pairs that the one before does."""
+    return _again(before, prepared, config, observer)[0]
+
+
+def _again(
+    before: Scorer, prepared: Prepared, config: Config, observer: Observer
+) -> tuple[FactorizationMachine, History]:
     (machine,) = members_of(before)
     chosen = [] if machine.memory is None else [(i, j) for i, j in machine.memory.pairs.tolist()]
-    return train_module(prepared, config, observer, enriching=partial(enrich, chosen=chosen))[0]
+    return train_module(prepared, config, observer, enriching=partial(enrich, chosen=chosen))
+
+
+def _of_seeds(before: Scorer, everything: Prepared, config: Config, seeds: int, observer: Observer) -> Scorer:
+    """Return a module trained on all rows, or the mean of several, each from a seed of its own.
+
+    Where the observer asks to stop, those that were not begun are left out.
+    """
+    machines: list[FactorizationMachine] = []
+    for number in range(seeds):
+        observer.on_all_rows(number + 1, seeds)
+        seeded = of_fold(config, number) if number else config  # one alone is the first of several
+        own = everything.begun_at(number)
+        machine, history = _again(before, own, seeded, observer)
+        machines.append(machine)
+        if history.stopped == STOPPED_ON_REQUEST:
+            break
+    return machines[0] if len(machines) == 1 else Ensemble(machines, cross_fitted=False)
 
 
 def _trained(prepared: Prepared, config: Config, observer: Observer) -> Trained:
@@ -102,8 +132,10 @@ def _trained(prepared: Prepared, config: Config, observer: Observer) -> Trained:
         config = for_epochs(config, prepared.start.epochs, len(prepared.data.train))
     if prepared.folds is not None:
         return _of_folds(prepared, config, observer)
-    if prepared.start is not None and len(prepared.start.beginnings) > 1:
-        return _of_few(prepared, prepared.start, config, observer)
+    learned = None if prepared.start is None else prepared.start.model.module
+    several = isinstance(learned, Ensemble)
+    if isinstance(learned, Ensemble) and (learned.cross_fitted or prepared.data.valid is None):
+        return _of_all(prepared, config, observer)
     passed = 0
 
     def train_counted(prepared: Prepared, config: Config, observer: Observer) -> tuple[FactorizationMachine, History]:
@@ -113,13 +145,13 @@ def _trained(prepared: Prepared, config: Config, observer: Observer) -> Trained:
         return module, history
 
     config, first = choose_strength(prepared, config, observer, train_counted)
-    module, history = first or train_counted(prepared, config, observer)
+    module, history = first or train_counted(prepared.begun_at(0), config, observer)
     trained = Trained(module, (history,), 0.0, prepared, config)
     if not learns_from_all(prepared, config, history, passed):
-        return trained
-    observer.on_all_rows(history.best_epoch)
-    everything = prepared.with_spare()
-    again = _last(module, everything, _of_all_rows(trained, len(prepared.data.train)), observer)
+        return _of_all(prepared, config, observer, [(module, history)]) if several else trained
+    everything, longer = prepared.with_spare(), _of_all_rows(trained, len(prepared.data.train))
+    seeds = seeds_for(prepared, config, history, passed)
+    again = _of_seeds(module, everything, longer, seeds, observer)
     return replace(trained, module=again, taught=everything, before=module)
 
 
@@ -136,14 +168,23 @@ def _of_folds(prepared: Prepared, config: Config, observer: Observer) -> Trained
     return Trained(fitted.module, fitted.histories, 0.0, prepared, config, out_of_fold=fitted.out_of_fold)
 
 
-def _of_few(prepared: Prepared, start: Start, config: Config, observer: Observer) -> Trained:
-    """Return an ensemble that learns on from rows that are too few for folds: all its models learn from all of them."""
-    models = []
-    for number in range(len(start.beginnings)):
-        observer.on_model(number + 1, len(start.beginnings))
-        models.append(train_module(replace(prepared, start=start.of(number)), of_fold(config, number), observer))
+def _of_all(
+    prepared: Prepared, config: Config, observer: Observer,
+    known: Sequence[tuple[FactorizationMachine, History]] = (),
+) -> Trained:  # fmt: skip
+    """Return an ensemble that learns on, of which all models learn from the same rows: few, or without folds before.
+
+    known : models that have learned on already, the first ones
+    """
+    if prepared.start is None or not isinstance(prepared.start.model.module, Ensemble):
+        raise ValueError("no ensemble learns on")
+    number_of_models, models = len(prepared.start.beginnings), list(known)
+    for number in range(len(known), number_of_models):
+        observer.on_model(number + 1, number_of_models)
+        models.append(train_module(prepared.begun_at(number), of_fold(config, number), observer))
     modules, histories = zip(*models, strict=True)
-    return Trained(Ensemble(modules), tuple(histories), 0.0, prepared, config)
+    ensemble = Ensemble(modules, cross_fitted=prepared.start.model.module.cross_fitted)
+    return Trained(ensemble, tuple(histories), 0.0, prepared, config)
 
 
 def _bootstrapped(prepared: Prepared, seed: int) -> Prepared:
