@@ -254,11 +254,6 @@ class TrainConfig(_Settings):
         description="train one model again on training and validation rows together, for as many epochs as were best; "
         "never on validation rows that were asked for; auto: where that takes two thirds of the time or less",
     )
-    refit_seeds: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = Field(
-        "auto",
-        description="models that refit trains on all rows, each from a seed of its own, and averages; auto: up to 3 "
-        "that take half as long again as what came before",
-    )
     warm_start_from: Literal["fm"] | None = Field(None, description="train an FM first, start from its V and w")
     negative_rate: float = Field(
         1.0, gt=0, le=1, description="share of the first class's training rows that are kept; probabilities stay right"
@@ -266,6 +261,11 @@ class TrainConfig(_Settings):
     class_weight: Literal["balanced"] | dict[str, float] | None = None
     n_models: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = Field(
         "auto", description="models cross-fitted on folds of the rows and averaged; auto: 8 on small tables, else 1"
+    )
+    n_seeds: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = Field(
+        "auto",
+        description="models of the same rows and as many epochs as were best, each from a seed of its own, averaged; "
+        "auto: up to 3 where the best epoch is an early one, 1 above 300,000 rows or from disk",
     )
     n_bags: int = Field(
         0, ge=0, le=1000, description="refits on bootstrap samples of the training rows, for the spread of explanations"

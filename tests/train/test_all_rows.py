@@ -45,7 +45,7 @@ def tables(*, own_valid: bool = False, split: Split = SPLIT, weight: Any = None)
 
 
 def config(**settings: Any) -> Config:
-    train = {"epochs": 4, "n_models": 1, "refit": True, "refit_seeds": 1, **settings}
+    train = {"epochs": 4, "n_models": 1, "refit": True, "n_seeds": 1, **settings}
     return Config.parse({"model": {"dim": 2, "attention_dim": 2}, "train": train})
 
 

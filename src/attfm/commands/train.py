@@ -145,10 +145,10 @@ def _epochs(model: Model) -> str:
     facts = model.facts
     if facts.models == 1:
         told = f"{facts.epochs} epochs ({facts.stopped}); kept those parameters of epoch {facts.best_epoch}"
-        if facts.refit_epochs is None:
-            return told
-        plural = "" if facts.refit_epochs == 1 else "s"
         seeds = "" if facts.seeds is None else f"; predictions and effects are the means of {facts.seeds} seeds"
+        if facts.refit_epochs is None:
+            return told + seeds
+        plural = "" if facts.refit_epochs == 1 else "s"
         return (
             f"{facts.epochs} epochs ({facts.stopped}), best after {facts.best_epoch}; then trained again for "
             f"{facts.refit_epochs} epoch{plural} on all {facts.training_rows:,} rows, those for validation among "

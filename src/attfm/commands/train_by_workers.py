@@ -33,6 +33,8 @@ def check_by_workers(asked: Asked, config: Config) -> None:
         raise ConfigError("Refits on bootstrap samples (n_bags) need all rows in memory: leave out --engine ray.")
     if isinstance(config.train.n_models, int) and config.train.n_models > 1:
         raise ConfigError("Workers of Ray train one model: leave out --engine ray, or n_models.")
+    if isinstance(config.train.n_seeds, int) and config.train.n_seeds > 1:
+        raise ConfigError("Workers of Ray train one model: leave out --engine ray, or n_seeds.")
 
 
 def train_by_workers(job: Job, run: Path) -> tuple[Model, str | None]:

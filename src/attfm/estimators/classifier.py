@@ -61,11 +61,12 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         Rows held out where no eval_set is given, and when to stop.
     refit : bool or "auto", whether one model is trained again on all rows of X, for as many epochs as were best, where
         no eval_set is given; "auto": where that takes two thirds of the time or less
-    refit_seeds : int or "auto", models that `refit` trains on all rows, each from a seed of its own, and averages;
-        "auto": up to 3 that take at most half as long again as what came before, and 1 above 300,000 rows
     warm_start_from : "fm" or None, train an FM first and start from its embeddings (paper, section 3.3)
     n_models : int or "auto", models that are cross-fitted on as many folds of the rows and averaged, each stopped by
         the fold that it was not trained on; "auto": 8 on small tables, else 1
+    n_seeds : int or "auto", models that are trained on the same rows for as many epochs as were best, each from a seed
+        of its own, and averaged, where models are not cross-fitted; "auto": up to 3 where the best epoch is an early
+        one, so that they take at most half as long again as what came before; 1 above 300,000 rows
     n_bags : int, refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each
         takes as long as the fit
     threshold : float in (0, 1), probability above which `predict` gives the second of two classes

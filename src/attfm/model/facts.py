@@ -71,7 +71,8 @@ class RunFacts(BaseModel):
     stopped : str, why training ended
     refit_epochs : int, passes over training and validation rows of a model that was then trained again on both;
         `training_rows` are both, and metrics of validation rows are those of the model before
-    seeds : int, models that were trained on the same rows, each from a seed of its own, and are averaged
+    seeds : int, models that were trained on the same rows for as many epochs, each from a seed of its own, and are
+        averaged
     seconds : float, from the labels to the trained module
     class_weights : list of float, by which rows were weighted, in the order of the target's classes
     straddling : list of str, field pairs whose groups seem to stand on both sides of the split

@@ -37,8 +37,9 @@ def calibrate(trained: Trained, prepared: Prepared, config: Config) -> tuple[Tra
         return trained, Calibration()
     if logits is None:
         assert data.valid is not None
-        (machine,) = members_of(trained.judged)  # several have what is out of fold
-        own, target, weight = (tensor.cpu().numpy() for tensor in scored(machine, data.valid))
+        by_member = [scored(machine, data.valid) for machine in members_of(trained.judged)]
+        own = np.mean([logits.cpu().numpy() for logits, *_ in by_member], axis=0)
+        target, weight = (tensor.cpu().numpy() for tensor in by_member[0][1:])
     else:
         kept = np.flatnonzero(np.isfinite(logits).all(1))
         parts = list(data.train.take(kept).ordered())

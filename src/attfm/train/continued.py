@@ -268,7 +268,7 @@ def _beginning(
 # What a model that learns on keeps, besides all settings of its data and of its formula.
 _FIXED = (
     "task", "rates", "rate_levels", "class_weight", "n_models", "negative_rate", "warm_start_from", "base_rate_start",
-    "refit_seeds",
+    "n_seeds",
 )  # fmt: skip
 
 

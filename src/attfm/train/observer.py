@@ -61,8 +61,8 @@ class Observer:
     def on_model(self, number: int, models: int) -> None:
         """Take note that the epochs that follow are those of a cross-fitted model, the `number`-th of `models`."""
 
-    def on_all_rows(self, number: int, models: int) -> None:
-        """Take note that the epochs that follow are over training and validation rows, of so many models, from 1."""
+    def on_seed(self, number: int, seeds: int) -> None:
+        """Take note that the epochs that follow are of one of the models that are trained for as many as were best."""
 
 
 class Together(Observer):
@@ -99,9 +99,9 @@ class Together(Observer):
         for observer in self._observers:
             observer.on_model(number, models)
 
-    def on_all_rows(self, number: int, models: int) -> None:
+    def on_seed(self, number: int, seeds: int) -> None:
         for observer in self._observers:
-            observer.on_all_rows(number, models)
+            observer.on_seed(number, seeds)
 
 
 class FitProgress(Observer):
@@ -150,9 +150,9 @@ class FitProgress(Observer):
         self._model = f"model {number}/{models}, "
         self._begin()
 
-    def on_all_rows(self, number: int, models: int) -> None:
-        """Show that the epochs that follow are over training and validation rows."""
-        self._model = "all rows, " if models == 1 else f"all rows, model {number}/{models}, "
+    def on_seed(self, number: int, seeds: int) -> None:
+        """Show that the epochs that follow are those of a model that nothing stops."""
+        self._model = "last training, " if seeds == 1 else f"seed {number}/{seeds}, "
         self._begin()
 
     def _begin(self) -> None:

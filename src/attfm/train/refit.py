@@ -18,12 +18,13 @@ from attfm.explain.summary import is_of
 from attfm.model.bundle import Model, build_module
 from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.modules import FactorizationMachine
-from attfm.train.all_rows import for_epochs, learns_from_all, seeds_for
+from attfm.train.all_rows import for_epochs, learns_from_all
 from attfm.train.cross_fit import Floats, cross_fit, of_fold, without_fold
 from attfm.train.inner_choice import choose_strength, for_rows
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.prior import Prior
+from attfm.train.seeds import seeds_for
 from attfm.train.statistical_machine import StatisticalMachine
 from attfm.train.statistics import Enriching, enrich, with_rows
 from attfm.train.trainer import (
@@ -108,17 +109,22 @@ def _again(
     return train_module(prepared, config, observer, enriching=partial(enrich, chosen=chosen))
 
 
-def _of_seeds(before: Scorer, everything: Prepared, config: Config, seeds: int, observer: Observer) -> Scorer:
-    """Return a module trained on all rows, or the mean of several, each from a seed of its own.
+def _of_seeds(
+    before: FactorizationMachine, prepared: Prepared, config: Config, seeds: int, observer: Observer,
+    known: Sequence[FactorizationMachine] = (),
+) -> Scorer:  # fmt: skip
+    """Return a module trained on all rows given, or the mean of several, each from a seed of its own.
 
     Where the observer asks to stop, those that were not begun are left out.
+
+    before : the module whose field pairs are remembered
+    known : modules that are trained already, the first ones
     """
-    machines: list[FactorizationMachine] = []
-    for number in range(seeds):
-        observer.on_all_rows(number + 1, seeds)
+    machines = list(known)
+    for number in range(len(known), seeds):
+        observer.on_seed(number + 1, seeds)
         seeded = of_fold(config, number) if number else config  # one alone is the first of several
-        own = everything.begun_at(number)
-        machine, history = _again(before, own, seeded, observer)
+        machine, history = _again(before, prepared.begun_at(number), seeded, observer)
         machines.append(machine)
         if history.stopped == STOPPED_ON_REQUEST:
             break
@@ -147,12 +153,18 @@ def _trained(prepared: Prepared, config: Config, observer: Observer) -> Trained:
     config, first = choose_strength(prepared, config, observer, train_counted)
     module, history = first or train_counted(prepared.begun_at(0), config, observer)
     trained = Trained(module, (history,), 0.0, prepared, config)
-    if not learns_from_all(prepared, config, history, passed):
-        return _of_all(prepared, config, observer, [(module, history)]) if several else trained
-    everything, longer = prepared.with_spare(), _of_all_rows(trained, len(prepared.data.train))
-    seeds = seeds_for(prepared, config, history, passed)
-    again = _of_seeds(module, everything, longer, seeds, observer)
-    return replace(trained, module=again, taught=everything, before=module)
+    all_rows, best = learns_from_all(prepared, config, history, passed), _of_all_rows(trained, len(prepared.data.train))
+    if several and not all_rows:
+        return _of_all(prepared, config, observer, [(module, history)])
+    seeds = seeds_for(prepared, config, history, passed, all_rows=all_rows)
+    if all_rows:
+        everything = prepared.with_spare()
+        again = _of_seeds(module, everything, best, seeds, observer)
+        return replace(trained, module=again, taught=everything, before=module)
+    if seeds == 1:
+        return trained
+    unjudged = replace(prepared, data=replace(prepared.data, valid=None))
+    return replace(trained, module=_of_seeds(module, unjudged, best, seeds, observer, [module]))
 
 
 def _of_folds(prepared: Prepared, config: Config, observer: Observer) -> Trained:

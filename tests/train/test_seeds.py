@@ -1,6 +1,7 @@
 """Several models trained on all rows, each from a seed of its own: how many, their mean, and what it does not say."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,18 @@ import pytest
 import torch
 
 from attfm import AFMClassifier, AFMRegressor, load
+from attfm.config import Config
+from attfm.data.cache import CachedDataset
 from attfm.errors import ConfigError
 from attfm.model.ensemble import Ensemble, members_of
 from attfm.model.modules import FactorizationMachine
 from attfm.train import refit
-from attfm.train.all_rows import seeds_for
 from attfm.train.fit import Fitted, fit
 from attfm.train.observer import Epoch, Observer
+from attfm.train.prepare import Prepared
+from attfm.train.seeds import seeds_for
 from attfm.train.trainer import History
-from tests.train.test_all_rows import config, parts_of, run, tables
+from tests.train.test_all_rows import config, parts, parts_of, run, tables  # noqa: F401
 from tests.train.test_statistics import estimator, labels, shop
 
 
@@ -40,7 +44,7 @@ def began_at(machines: Sequence[FactorizationMachine], before: Sequence[torch.Te
 
 
 def test_the_model_is_the_mean_of_the_seeds_and_the_first_is_that_of_one_seed() -> None:
-    one, three = run(config()), run(config(refit_seeds=3))
+    one, three = run(config()), run(config(n_seeds=3))
     module, rows = three.model.module, first_rows(three)
     assert isinstance(module, Ensemble)
     first, second, third = (machine.predict(rows) for machine in module.machines)
@@ -57,18 +61,50 @@ def test_auto_asks_what_they_cost() -> None:
     prepared = parts_of()
 
     def seeds(best: int, epochs: int, setting: object = "auto") -> int:
-        return seeds_for(prepared, config(refit_seeds=setting), History(best_epoch=best), epochs * 120)
+        return seeds_for(prepared, config(n_seeds=setting), History(best_epoch=best), epochs * 120, all_rows=all_rows)
 
+    all_rows = True
     # 160 rows for `best` epochs as often as they fit into one and a half times 120 rows for `epochs` epochs
-    assert [seeds(best, 10) for best in (3, 4, 5, 6)] == [3, 2, 2, 1]
-    assert seeds(1, 10) == 3
+    assert [seeds(best, 10) for best in (1, 3, 4, 5, 6)] == [3, 3, 2, 2, 1]
     assert seeds(12, 10) == 1
     assert seeds(12, 10, 5) == 5
+    all_rows = False  # and 120 rows after the first, which is there
+    assert [seeds(best, 10) for best in (1, 5, 6, 7, 9)] == [3, 3, 3, 1, 1]
+    assert seeds(9, 10, 5) == 5
+
+
+def test_rows_from_disk_get_one(tmp_path: Path) -> None:
+    prepared = parts_of()
+    from_disk = CachedDataset.__new__(CachedDataset)
+    history = History(best_epoch=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CachedDataset, "__len__", lambda _: 120)
+        cached = replace(prepared, data=replace(prepared.data, train=from_disk))
+        assert seeds_for(cached, config(n_seeds="auto"), history, 1200, all_rows=False) == 1
+        assert seeds_for(cached, config(n_seeds=2), history, 1200, all_rows=False) == 2
+
+
+def test_validation_rows_that_were_given_teach_no_seed(parts: list[tuple[Prepared, Config]]) -> None:  # noqa: F811
+    one = run(config(refit="auto", n_seeds=1), own_valid=True)
+    parts.clear()
+    two = run(config(refit="auto", n_seeds=2), own_valid=True)
+    (first, _), (second, settings) = parts
+    assert first.data.valid is not None
+    assert second.data.valid is None
+    assert len(second.data.train) == len(first.data.train) == 120
+    assert settings.train.epochs == two.trained.histories[0].best_epoch
+    rows = first_rows(two)
+    machines = members_of(two.model.module)
+    torch.testing.assert_close(machines[0].predict(rows), one.model.module.predict(rows), rtol=0, atol=0)
+    assert two.trained.before is None  # all of them may be judged by the validation rows
+    assert (two.model.facts.seeds, two.model.facts.refit_epochs, two.model.facts.training_rows) == (2, None, 120)
 
 
 def test_rows_by_the_million_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attfm.train.all_rows._MOST_ROWS_OF_SEEDS", 159)
-    assert seeds_for(parts_of(), config(refit_seeds="auto"), History(best_epoch=1), 10 * 120) == 1
+    monkeypatch.setattr("attfm.train.seeds.MOST_ROWS", 159)
+    prepared, history = parts_of(), History(best_epoch=1)
+    assert seeds_for(prepared, config(n_seeds="auto"), history, 10 * 120, all_rows=True) == 1
+    assert seeds_for(prepared, config(n_seeds="auto"), history, 10 * 120, all_rows=False) == 3
 
 
 def test_the_seeds_are_told_of_and_may_be_stopped() -> None:
@@ -76,14 +112,14 @@ def test_the_seeds_are_told_of_and_may_be_stopped() -> None:
         def __init__(self) -> None:
             self.told: list[tuple[int, int]] = []
 
-        def on_all_rows(self, number: int, models: int) -> None:
-            self.told.append((number, models))
+        def on_seed(self, number: int, seeds: int) -> None:
+            self.told.append((number, seeds))
 
         def on_epoch(self, epoch: Epoch, module: FactorizationMachine) -> bool:
             return len(self.told) == 2
 
     watcher = Watcher()
-    fitted = run(config(refit_seeds=4), watcher)
+    fitted = run(config(n_seeds=4), watcher)
     assert watcher.told == [(1, 4), (2, 4)]
     assert fitted.model.facts.seeds == len(members_of(fitted.model.module)) == 2
 
@@ -91,7 +127,7 @@ def test_the_seeds_are_told_of_and_may_be_stopped() -> None:
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_effects_add_up_and_seeds_are_no_standard_error(task: str, tmp_path: Path) -> None:
     frame, score = shop(900)
-    settings = {"n_models": 1, "refit": True, "refit_seeds": 2, "epochs": 3}
+    settings = {"n_models": 1, "refit": True, "n_seeds": 2, "epochs": 3}
     model = estimator(task, **settings).fit(frame, labels(task, score))
     model.save(tmp_path / "run")
     saved = load(tmp_path / "run")
@@ -107,7 +143,7 @@ def test_effects_add_up_and_seeds_are_no_standard_error(task: str, tmp_path: Pat
 def test_a_model_of_seeds_learns_on_as_one() -> None:
     frame, score = shop(1200)
     y = labels("binary", score)
-    settings = {"n_models": 1, "refit": True, "refit_seeds": 2, "epochs": 3}
+    settings = {"n_models": 1, "refit": True, "n_seeds": 2, "epochs": 3}
     model = AFMClassifier(**settings).fit(frame[:900], y[:900])
     before = [machine.embedding.weight.clone() for machine in members_of(model.model_.module)]
     for rows in (slice(900, 1200), slice(900, 905)):  # by validation rows of their own, and too few for that
@@ -121,15 +157,15 @@ def test_a_model_of_seeds_learns_on_as_one() -> None:
         assert began_at(module.machines, before) == [0, 1]
         explanation = again.explain(frame[:20])
         np.testing.assert_allclose(explanation.logits, again.model_.logits(frame[:20]), atol=1e-5)
-    with pytest.raises(ConfigError, match="'refit_seeds' is 1, but the model was trained with 2"):
-        model.set_params(refit_seeds=1).partial_fit(frame[900:], y[900:])
+    with pytest.raises(ConfigError, match="'n_seeds' is 1, but the model was trained with 2"):
+        model.set_params(n_seeds=1).partial_fit(frame[900:], y[900:])
 
 
 def test_where_all_rows_are_not_learned_in_the_end_each_learns_on_by_the_validation_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     frame, score = shop(1200)
-    settings = {"n_models": 1, "refit": True, "refit_seeds": 2, "epochs": 3}
+    settings = {"n_models": 1, "refit": True, "n_seeds": 2, "epochs": 3}
     model = AFMRegressor(**settings).fit(frame[:900], score[:900])
     before = members_of(model.model_.module)
     monkeypatch.setattr(refit, "learns_from_all", lambda *_: False)
@@ -142,7 +178,7 @@ def test_where_all_rows_are_not_learned_in_the_end_each_learns_on_by_the_validat
 
 
 def test_calibration_reaches_all_seeds() -> None:
-    settings = config(refit_seeds=2, calibrate="temperature")
+    settings = config(n_seeds=2, calibrate="temperature")
     fitted = fit(tables(), settings, None, measured=True)
     calibration = fitted.model.calibration
     assert calibration.kind == "temperature"
