@@ -151,6 +151,8 @@ def test_schemathesis_finds_no_fault_by_the_document(client: Client, tmp_path: A
     )
     for operation in (result.ok() for result in schema.get_all_operations()):
         for mode in schemathesis.GenerationMode:
+            if operation.method == "get" and mode is schemathesis.GenerationMode.NEGATIVE:
+                continue  # takes nothing, so there is nothing that it could be sent wrongly
             cases = operation.as_strategy(generation_mode=mode)
             limits(given(case=cases, mode=just(mode.value))(ask))()
     assert any("/predict positive 200" in name for name in asked), asked
