@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--load", choices=("usual", "overload", "both"), default="both")
     parser.add_argument("--seconds", type=int, default=10, help="of each load that is to be met")
     parser.add_argument("--overload", type=int, default=60, help="seconds of the load that is too much")
+    parser.add_argument("--asked", type=int, help="a second, in that load (default: three times what it can do now)")
     parser.add_argument("--docs", action="store_true", help="write the figures into docs/serving.md")
     asked = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -154,7 +155,7 @@ def main() -> None:
                 continue
             neighbours = Neighbours()
             with service(run, Path(folder, "log")) as (url, pid):
-                lines, does_hold = measure(url, pid, Path(folder), seconds)
+                lines, does_hold = measure(url, pid, Path(folder), seconds, asked.asked)
             holds &= does_hold
             took = f"{seconds} seconds each, service and what asks it on two cores"
             share = neighbours.share()
@@ -167,7 +168,7 @@ def main() -> None:
     raise SystemExit(0 if holds else 1)
 
 
-def measure_usual(url: str, pid: int, folder: Path, seconds: int) -> tuple[list[list[str]], bool]:
+def measure_usual(url: str, pid: int, folder: Path, seconds: int, _: int | None) -> tuple[list[list[str]], bool]:
     """Return the lines of the loads that must be met, and whether they were."""
     script, texts = folder / "rows.lua", bodies()
     write_script(script, texts)
@@ -180,13 +181,15 @@ def measure_usual(url: str, pid: int, folder: Path, seconds: int) -> tuple[list[
     return [_line_of_wrk("as fast as it answers", busy), _line(f"{LEAST_RATE:,} a second", timed, "")], holds
 
 
-def measure_overload(url: str, pid: int, folder: Path, seconds: int) -> tuple[list[list[str]], bool]:
+def measure_overload(
+    url: str, pid: int, folder: Path, seconds: int, wanted: int | None
+) -> tuple[list[list[str]], bool]:
     """Return the line of the load that is too much, and whether the service shed it and was none the worse."""
     script, texts = folder / "rows.lua", bodies()
     write_script(script, texts)
     ask(url, script, connections=CONNECTIONS, seconds=1)
     can_do = ask(url, script, connections=CONNECTIONS, seconds=3).rate
-    asked, rate = requests(url, texts), round(TIMES * max(LEAST_RATE, can_do), -2)
+    asked, rate = requests(url, texts), wanted or round(TIMES * max(LEAST_RATE, can_do), -2)
     print(f"answers {can_do:,.0f} a second; asked for {rate:,.0f}")
     load, memory = overload(url, pid, asked, rate, seconds)
     start, end = memory[min(2, len(memory) - 1)], max(memory[-3:])

@@ -65,7 +65,8 @@ class Watched:
 
 
 # Contrast of a text with what lies behind it, as WCAG 2 defines it.
-CONTRAST = """node => {
+CONTRAST = """what => {
+  const node = document.querySelector(what);
   const light = (colour) => {
     const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
@@ -84,7 +85,7 @@ CUT_OFF = """() => [...document.querySelectorAll("main svg text")].filter((text)
 
 def contrast(page: Any, what: str) -> float:
     """Return the contrast of the first such node; 4.5 is the least of readable text."""
-    return float(page.locator(what).first.evaluate(CONTRAST))
+    return float(page.evaluate(CONTRAST, what))  # in one go: a picture that is drawn anew takes its nodes away
 
 
 def cut_off(page: Any) -> list[str]:

@@ -189,3 +189,43 @@ def test_what_is_not_foreseen_is_told_without_its_values(
     assert "secret" not in logged
     assert logged.count('"error": "RuntimeError"') == 2
     assert Path(__file__).name in logged
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "said"),
+    [
+        ("GET", "/predicts", 404, "There is no path '/predicts' (did you mean '/predict'?): see /docs"),
+        ("GET", "/" + "x" * 5000, 404, "There is no path '/xxx"),
+        ("GET", "/predict", 405, "'/predict' is asked by POST, not by GET: see /docs for how."),
+        ("POST", "/health", 405, "'/health' is asked by GET, not by POST"),
+    ],
+)
+def test_a_wrong_path_or_method_is_told(client: Client, method: str, path: str, status: int, said: str) -> None:
+    reply = client.ask(method, path)
+    assert reply.status == status
+    assert reply.json()["detail"].startswith(said)
+    assert reply.json()["problems"] == []
+    assert len(reply.body) < 400
+    assert (reply.headers.get("allow") is not None) == (status == 405)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+def test_a_compressed_body_is_told(client: Client, path: str) -> None:
+    reply = client.post(path, b"\x1f\x8b\x08", content_encoding="gzip")
+    assert reply.status == 415
+    assert "encoded ('gzip'): send plain JSON" in reply.json()["detail"]
+    assert client.post(path, {"row": ROW}, content_encoding="identity").status == 200
+
+
+def test_the_head_alone_can_be_asked_for(client: Client) -> None:
+    for path in ("/health", "/ready", "/schema", "/metrics"):
+        assert client.ask("HEAD", path).status == 200
+    assert all("head" not in operations for operations in client.get("/openapi.json").json()["paths"].values())
+
+
+def test_what_is_sent_wrongly_is_told_in_words(client: Client) -> None:
+    assert "'top' is 0: send a number greater than or equal to 1." in client.post(
+        "/explain", {"row": ROW, "top": 0}).json()["detail"]  # fmt: skip
+    row = {"ages" if name == "age" else name: value for name, value in ROW.items()}
+    assert "There is no field 'ages' (did you mean 'age'?): rename it, or leave it out." in client.post(
+        "/predict", {"row": row}).json()["detail"]  # fmt: skip

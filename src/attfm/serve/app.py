@@ -13,11 +13,11 @@ from attfm.serve import openapi
 from attfm.serve.access_log import AccessLog
 from attfm.serve.answers import HTML, Answer, json_answer
 from attfm.serve.batching import failed
-from attfm.serve.door import App, Door
+from attfm.serve.door import PATHS, App, Door
 from attfm.serve.loaded_run import described
 from attfm.serve.monitoring import MEDIA_TYPE
 from attfm.serve.page import page, static
-from attfm.serve.refusals import Refused
+from attfm.serve.refusals import Refused, check_json, no_path, wrong_method
 from attfm.serve.service import Service
 from attfm.serve.settings import ServiceSettings
 
@@ -51,6 +51,7 @@ class ServiceApp(FastAPI):
             ("/metrics", lambda: Answer(200, service.monitoring.text(), MEDIA_TYPE), openapi.METRICS),
         ):
             self.add_api_route(path, _of_nothing(give), methods=["GET"], **about)
+            self.add_api_route(path, _of_nothing(give), methods=["HEAD"], include_in_schema=False)
         docs = _of_nothing(lambda: Answer(200, openapi.page(self.openapi()), HTML))
         self.add_api_route("/docs", docs, methods=["GET"], include_in_schema=False)
         for path, name, kind in (("/page.css", "page.css", b"text/css"), ("/page.js", "page.js", b"text/javascript")):
@@ -60,6 +61,8 @@ class ServiceApp(FastAPI):
         self.add_api_route("/page/values", _values(service), methods=["GET"], include_in_schema=False)
         self.add_api_route("/", _page(service), methods=["GET"], include_in_schema=False)
         self.add_exception_handler(Refused, _refused)
+        self.add_exception_handler(404, _not_there)
+        self.add_exception_handler(405, _not_so)
         self.add_exception_handler(Exception, _failed)
         self._door: App = Door(
             super().__call__, settings=settings, log=log, monitoring=service.monitoring, predict=service.predict
@@ -113,9 +116,8 @@ def _of_body(give: _Body) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint that answers a body of JSON."""
 
     async def endpoint(request: Request) -> Response:
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
-            raise Refused(415, "The body is not said to be JSON: send the header 'Content-Type: application/json'.")
+        headers = request.headers
+        check_json(headers.get("content-type", "").encode(), headers.get("content-encoding", "").encode())
         return _response(request, await give(await request.body()))
 
     return endpoint
@@ -154,6 +156,16 @@ async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, Refused):
         raise error
     return _response(request, error.answer)
+
+
+async def _not_there(request: Request, error: Exception) -> Response:
+    return _response(request, no_path(request.url.path, PATHS).answer)
+
+
+async def _not_so(request: Request, error: Exception) -> Response:
+    """Return what is sent for a method that a path does not take."""
+    allowed = getattr(error, "headers", None) or {}
+    return _response(request, wrong_method(request.method, request.url.path, allowed.get("Allow", "GET")).answer)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -12,7 +12,7 @@ from attfm.serve.answers import Answer
 from attfm.serve.api_key import OPEN_PATHS, ApiKey
 from attfm.serve.batching import failed
 from attfm.serve.monitoring import Monitoring
-from attfm.serve.refusals import Refused
+from attfm.serve.refusals import Refused, check_json
 from attfm.serve.settings import ServiceSettings
 
 Message = MutableMapping[str, Any]
@@ -145,9 +145,7 @@ class _Request:
 
     def check_json(self) -> None:
         """Raise Refused where the body is said to be something else than JSON."""
-        media_type = self.headers.get(b"content-type", b"")
-        if media_type != b"application/json" and media_type.partition(b";")[0].strip().lower() != b"application/json":
-            raise Refused(415, "The body is not said to be JSON: send the header 'Content-Type: application/json'.")
+        check_json(self.headers.get(b"content-type", b""), self.headers.get(b"content-encoding", b""))
 
     def too_late(self, seconds: float) -> Refused:
         """Return the refusal of a request whose time is over."""

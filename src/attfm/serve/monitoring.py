@@ -51,13 +51,13 @@ class Monitoring:
         )
         self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
 
-    def answered(self, path: str, status: int, seconds: float, rows: int) -> None:
-        """Count a request; path : one of the service's own, or "other"; 0 seconds : it was refused unread."""
+    def answered(self, path: str, status: int, seconds: float, rows: int, *, count: int = 1) -> None:
+        """Count a request; path : one of the service's own, or "other"; 0 seconds : `count` were refused unread."""
         children = self._children.get((path, status))
         if children is None:
             children = self._requests.labels(path, str(status)), self._seconds.labels(path)
             self._children[path, status] = children
-        children[0].inc()
+        children[0].inc(count)
         if seconds:
             children[1].observe(seconds)
         if rows:

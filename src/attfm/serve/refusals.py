@@ -1,6 +1,6 @@
 """What a service answers instead of a result: a status, a sentence, and what is wrong with which field."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,30 @@ class Refused(Exception):
         return json_answer(body, status=self.status, headers=self.headers)
 
 
+def check_json(media_type: bytes, encoding: bytes) -> None:
+    """Raise Refused where a body is said to be something else than JSON, or compressed.
+
+    media_type, encoding : the headers Content-Type and Content-Encoding
+    """
+    if media_type != b"application/json" and media_type.partition(b";")[0].strip().lower() != b"application/json":
+        raise Refused(415, "The body is not said to be JSON: send the header 'Content-Type: application/json'.")
+    if encoding and encoding.strip().lower() != b"identity":
+        said = encoding.decode("latin-1")[:60]
+        raise Refused(415, f"The body is said to be encoded ('{said}'): send plain JSON, without 'Content-Encoding'.")
+
+
+def no_path(path: str, known: Iterable[str]) -> Refused:
+    """Return the refusal of a path that there is not."""
+    near = "".join(f" (did you mean '{other}'?)" for other in near_names(path[:200], known))
+    return Refused(404, f"There is no path '{path:.60}'{near}: see /docs for what there is.")
+
+
+def wrong_method(method: str, path: str, allowed: str) -> Refused:
+    """Return the refusal of a path that is asked by another method than it takes; allowed : as the header has it."""
+    said = f"'{path:.60}' is asked by {allowed}, not by {method:.20}: see /docs for how."
+    return Refused(405, said, headers={"allow": allowed})
+
+
 def busy(what: str) -> Refused:
     """Return the refusal of a request that finds the queue full."""
     return Refused(503, f"The service is busy: {what}. Ask again in a second.", headers={"retry-after": "1"})
@@ -97,7 +121,9 @@ def _problem(found: ErrorDetails, takes: Mapping[str, str]) -> Problem:
             return Problem(f"Field {shown}{where} is lacking: send {takes.get(name, 'a value')}.", name, number)
         if kind == "extra_forbidden":
             near = "".join(f" (did you mean '{other}'?)" for other in near_names(name[:200], takes))
-            return Problem(f"There is no field {shown}{near}: leave it out.", name[:200], number)
+            return Problem(
+                f"There is no field {shown}{near}: {'rename it, or ' if near else ''}leave it out.", name[:200], number
+            )
         return Problem(f"Field {shown}{where} is {_shown(value)}: send {takes.get(name, 'a value')}.", name, number)
     named = None if outer is None else str(outer)[:200]
     if kind == "extra_forbidden":
@@ -121,7 +147,10 @@ def _problem(found: ErrorDetails, takes: Mapping[str, str]) -> Problem:
 def _expected(found: ErrorDetails) -> str:
     """Return what pydantic asks for, as a request: "Input should be a valid number" is "send a valid number"."""
     message = found["msg"]
-    return "send " + message.removeprefix("Input should be ") if message.startswith("Input should be ") else message
+    if not message.startswith("Input should be "):
+        return message
+    what = message.removeprefix("Input should be ")
+    return f"send a number {what}" if what.startswith(("greater ", "less ")) else f"send {what}"
 
 
 def _shown(value: object) -> str:

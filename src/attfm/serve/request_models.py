@@ -140,7 +140,11 @@ class RequestModels:
             if set(candidate) != own:
                 name = min(own ^ set(candidate))
                 problems.append(
-                    Problem(f"Candidate {number} has other fields than the first ('{name:.60}').", name, number)
+                    Problem(
+                        f"Candidate {number} has other fields than the first ('{name:.60}'): send the same in each.",
+                        name,
+                        number,
+                    )
                 )
                 break
         if problems:

@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from attfm.errors import ConfigError, MissingExtraError
 from attfm.serve.access_log import AccessLog, ServerMessages
 from attfm.serve.door import PATHS
+from attfm.serve.monitoring import Monitoring
 from attfm.serve.settings import ServiceSettings
 
 _KEEP_ALIVE = 30  # seconds that a connection may be idle
@@ -91,16 +93,31 @@ def _protocol(settings: ServiceSettings, service: Any) -> Any:
     except ImportError:  # httptools is not there: h11 has bounds of its own on a head
         return "h11"
 
-    def shed(client: str | None, method: str, path: str) -> None:
-        """Note a request that was refused before it was read."""
-        path = path if path in PATHS else "other"
-        service.monitoring.answered(path, 503, 0.0, 0)
-        service.log.write(client=client, method=method, path=path, status=503, ms=0.0, rows=0, bytes=0)
-
     return bounded(
-        seconds=settings.seconds, most=settings.connections, queue=settings.queue + settings.jobs, shed=shed,
-        is_closing=lambda: service.is_closing,
+        seconds=settings.seconds, most=settings.connections, queue=settings.queue + settings.jobs,
+        shed=Refusals(service.monitoring, service.log).add, is_closing=lambda: service.is_closing,
     )  # fmt: skip
+
+
+class Refusals:
+    """Requests that were refused before they were read: counted, and in the log one line a second for each path."""
+
+    def __init__(self, monitoring: Monitoring, log: AccessLog) -> None:
+        self._monitoring, self._log = monitoring, log
+        self._untold = Counter[str]()
+
+    def add(self, path: str, count: int) -> None:
+        """Note some requests of one path."""
+        path = path if path in PATHS else "other"
+        self._monitoring.answered(path, 503, 0.0, 0, count=count)
+        if not self._untold:
+            asyncio.get_running_loop().call_later(1.0, self._tell)
+        self._untold[path] += count
+
+    def _tell(self) -> None:
+        untold, self._untold = self._untold, Counter()
+        for path, count in untold.items():
+            self._log.write(method="POST", path=path, status=503, requests=count)
 
 
 @contextlib.contextmanager

@@ -106,7 +106,8 @@ class Service:
         """Answer the page: known values of an input column, by its number, that hold some text."""
         run = self.run
         if not (field.isascii() and field.isdigit() and len(field) < 8 and int(field) < len(run.model.schema.inputs)):
-            raise Refused(422, "'field' is the number of an input column.")
+            most = len(run.model.schema.inputs) - 1
+            raise Refused(422, f"'field' is '{field:.20}': send the number of an input column, 0 to {most}.")
         return json_answer({"values": await self.jobs.run(values_like, run.model, int(field), search[:200])})
 
     def ready(self) -> Answer:
