@@ -191,8 +191,10 @@ def measure_overload(
     can_do = ask(url, script, connections=CONNECTIONS, seconds=3).rate
     asked, rate = requests(url, texts), wanted or round(TIMES * max(LEAST_RATE, can_do), -2)
     print(f"answers {can_do:,.0f} a second; asked for {rate:,.0f}")
+    # First so much that every connection has had all that it may hold, then the minute over which nothing may be added.
+    overload(url, pid, asked, rate, max(seconds // 6, 1))
     load, memory = overload(url, pid, asked, rate, seconds)
-    start, end = memory[min(2, len(memory) - 1)], max(memory[-3:])
+    start, end = memory[0], max(memory[-3:])
     after = offer(url, asked, rate=LEAST_RATE // 4, seconds=1, connections=CONNECTIONS)
     print(load, after, [round(size) for size in memory], sep="\n")
     holds = load.asked > 0.95 * rate and not load.others and load.answers[503] > 0 and load.answers[200] > 0
@@ -211,7 +213,7 @@ def overload(url: str, pid: int, asked: list[bytes], rate: float, seconds: int) 
     watching = threading.Thread(target=watch)
     watching.start()
     try:
-        load = offer(url, asked, rate=rate, seconds=seconds, connections=OVERLOAD_CONNECTIONS)
+        load = offer(url, asked, rate=rate, seconds=seconds, connections=OVERLOAD_CONNECTIONS, patience=60)
     finally:
         time.sleep(0.1)
         over.set()

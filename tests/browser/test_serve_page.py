@@ -95,6 +95,8 @@ def test_the_account_follows_the_row(browser: Any, service: Running) -> None:
     assert watched.share() == _share(service, age=None, job=None)
     watched.changed(lambda: page.click("#reset"))
     assert page.locator("#account .waterfall tbody tr").count() > 4
+    widths = page.evaluate("[...document.querySelector('#account tbody tr').children].map(c => c.offsetWidth)")
+    assert widths[1] > 1.2 * widths[2]  # the bars have the room that the numbers do not need
     assert all(url.startswith((service.url, "data:")) for url in watched.requests)
     assert not watched.problems
 

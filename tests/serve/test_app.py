@@ -152,3 +152,13 @@ def test_the_run_folder_is_not_touched(client: Client, run: str) -> None:
 def _count(client: Client, name: str) -> float:
     lines = client.get("/metrics").body.decode().splitlines()
     return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " ")), 0.0)
+
+
+def test_rankings_are_counted_once_a_context_and_once_a_candidate(opened: Opened, run: str) -> None:
+    client = opened(run)
+    context, candidates = {"age": 41, "town": "nowhere"}, [{"job": job} for job in ("cook", "pilot", "king")]
+    assert client.post("/rank", {"context": context, "candidates": candidates}).status == 200
+    metrics = client.get("/metrics").body.decode()
+    for name, values, unknown in (("age", 1, 0), ("town", 1, 1), ("job", 3, 1)):
+        assert f'attfm_values_total{{field="{name}"}} {values}.0' in metrics
+        assert f'attfm_unknown_values_total{{field="{name}"}} {unknown}.0' in metrics

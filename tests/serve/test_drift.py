@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from attfm import AFMClassifier
+from attfm.explain.background import Background
 from attfm.model.bundle import Model
 from attfm.serve.drift import Drift, FieldDrift, stability_index
 from attfm.serve.scorer import ModelScorer
@@ -21,8 +22,6 @@ def model() -> Model:
 
 
 def _drift(model: Model, ages: list[object], jobs: list[object], **options: int) -> dict[str, FieldDrift]:
-    from attfm.explain.background import Background
-
     background = Background.of_model(model)
     drift = Drift(background.levels, background.counts, **options)
     rows = [{"age": age, "job": job, "tags": ["b", "new"]} for age, job in zip(ages, jobs, strict=True)]
@@ -87,3 +86,23 @@ def test_without_a_background_values_are_counted_all_the_same(model: Model) -> N
     drift.add(ModelScorer(model).logits([{"age": 3, "job": "king", "tags": None}])[1])
     of = {field.field: field for field in drift.fields()}
     assert (of["job"].unknown, of["tags"].missing, of["age"].psi) == (1, 1, None)
+
+
+def test_fields_alone_are_counted_for_themselves(model: Model) -> None:
+    drift = Drift.of_model(model)
+    _, whole = ModelScorer(model).logits([{"age": 30, "job": "cook", "tags": ["b", "new"]}] * 3)
+    drift.add(whole)
+    drift.add_fields({f: whole.field(f) for f in (1, 2)})
+    assert [(of.field, of.values, of.unknown) for of in drift.fields()] == [
+        ("age", 3, 0), ("job", 6, 0), ("tags", 12, 6)]  # fmt: skip
+
+
+def test_many_values_of_one_field_do_not_push_out_those_of_another(model: Model) -> None:
+    drift = Drift(*(lambda b: (b.levels, b.counts))(Background.of_model(model)), window=100)
+    _, king = ModelScorer(model).logits([{"age": 30, "job": "king", "tags": ["b"]}] * 50)
+    drift.add_fields({1: king.field(1)})
+    before = drift.fields()[1].psi
+    for _ in range(9):
+        drift.add_fields({0: king.field(0)})
+    assert drift.fields()[1].psi == before
+    assert drift.fields()[0].values == 450

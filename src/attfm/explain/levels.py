@@ -58,19 +58,19 @@ class Levels:
 
     def of(self, rows: Batch) -> Batch:
         """Return the levels of each row as ids, from 0 in each field; each once a row, with the summed x of a bag."""
-        fields = []
-        for f, field in enumerate(self.encoder.fields):
-            features = rows.field(f)
-            level = features.ids - np.int32(field.start)
-            if f in self.cuts and features.values is not None:
-                known = level == FIRST_VALUE
-                x = features.values[known].astype(np.float64)
-                level[known] += np.searchsorted(self.cuts[f], x, side="right").astype(np.int32)
-            if features.counts is None and field.kind != "multi-valued":
-                fields.append(FieldFeatures(level))
-            else:
-                fields.append(_once(FieldFeatures(level, features.values, features.counts), len(rows)))
-        return Batch.of_fields(fields)
+        return Batch.of_fields([self.of_field(f, rows.field(f)) for f in range(rows.fields)])
+
+    def of_field(self, f: int, features: FieldFeatures) -> FieldFeatures:
+        """Return the levels of one field in some rows, as `of` does."""
+        level = features.ids - np.int32(self.encoder.fields[f].start)
+        if f in self.cuts and features.values is not None:
+            known = level == FIRST_VALUE
+            x = features.values[known].astype(np.float64)
+            level[known] += np.searchsorted(self.cuts[f], x, side="right").astype(np.int32)
+        if features.counts is None and self.encoder.fields[f].kind != "multi-valued":
+            return FieldFeatures(level)
+        rows = len(features.ids if features.counts is None else features.counts)
+        return _once(FieldFeatures(level, features.values, features.counts), rows)
 
     def features(self, f: int) -> NDArray[np.object_]:
         """Return what a field's features are called, from its start, as an array of strings."""

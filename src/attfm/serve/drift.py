@@ -1,13 +1,14 @@
 """How far the values that a service is asked about are from those of training, field by field."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.data.batch import Batch
+from attfm.data.batch import Batch, FieldFeatures
 from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN
 from attfm.errors import ConfigError
 from attfm.explain.background import Background
@@ -15,7 +16,7 @@ from attfm.explain.levels import Levels
 from attfm.model.bundle import Model
 
 Counts = NDArray[np.int64]
-WINDOW = 10_000  # rows: drift is that of the last one to two times as many
+WINDOW = 10_000  # rows: a field's drift is that of its last one to two times as many
 _GROUPS = 10  # of a field's levels, besides unknown and missing
 _PENDING = 512  # rows, or so, that are counted together
 
@@ -57,7 +58,7 @@ class Drift:
         self._groups = None if training is None else _groups(levels, training)
         size = int(levels.sizes.sum())
         self._total, self._current, self._previous = (np.zeros(size, np.int64) for _ in range(3))
-        self._rows_in_current = 0
+        self._rows_in_current = np.zeros(len(levels.sizes), np.int64)  # of each field
         self._pending: list[Batch] = []
         self._pending_rows = 0
         self._lock = threading.Lock()
@@ -78,6 +79,12 @@ class Drift:
             self._pending_rows += len(rows)
             if self._pending_rows >= _PENDING or len(self._pending) >= _PENDING:
                 self._count()
+
+    def add_fields(self, features: Mapping[int, FieldFeatures]) -> None:
+        """Take in some fields only, by number, of some rows: a context that is ranked for, or candidates."""
+        levels = {f: self._levels.of_field(f, of) for f, of in features.items()}
+        with self._lock:
+            self._count_levels(levels)
 
     def fields(self) -> list[FieldDrift]:
         """Return what is known of each field."""
@@ -105,14 +112,18 @@ class Drift:
         rows = self._pending[0] if len(self._pending) == 1 else Batch.concatenate(self._pending)
         self._pending, self._pending_rows = [], 0
         levels = self._levels.of(rows)
-        counts = np.concatenate([
-            np.bincount(levels.field(f).ids, minlength=int(size)) for f, size in enumerate(self._levels.sizes)
-        ])  # fmt: skip
-        self._total += counts
-        self._current += counts
-        self._rows_in_current += len(rows)
-        if self._rows_in_current >= self._window:
-            self._previous, self._current, self._rows_in_current = self._current, np.zeros_like(self._current), 0
+        self._count_levels({f: levels.field(f) for f in range(len(self._levels.sizes))})
+
+    def _count_levels(self, levels: Mapping[int, FieldFeatures]) -> None:
+        for f, of in levels.items():
+            start, size = int(self._levels.offsets[f]), int(self._levels.sizes[f])
+            place = slice(start, start + size)
+            counts = np.bincount(of.ids, minlength=size)
+            self._total[place] += counts
+            self._current[place] += counts
+            self._rows_in_current[f] += len(of.ids if of.counts is None else of.counts)
+            if self._rows_in_current[f] >= self._window:
+                self._previous[place], self._current[place], self._rows_in_current[f] = self._current[place], 0, 0
 
 
 def stability_index(before: NDArray[Any], now: NDArray[Any]) -> tuple[float, float]:

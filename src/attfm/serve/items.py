@@ -1,8 +1,9 @@
 """Items that are ranked: those of a request, or those of a table that the service was started with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from attfm.data.batch import FieldFeatures
 from attfm.data.sources.source import open_source
 from attfm.errors import ConfigError
 from attfm.model.bundle import Model
@@ -20,14 +21,18 @@ class Items:
     model : attfm.Model
     table : str or None, a table of items; its columns that are inputs are those of an item
     key : str or None, its column by which items are called; None: they are called by their numbers
+    observe : callable or None, gets the features that requests bring, as `Ranker` has it
 
     Raises
     ------
     SourceError, ConfigError, DataError : the table can't be read, has no input columns, or has all of them
     """
 
-    def __init__(self, model: Model, table: str | None = None, key: str | None = None) -> None:
-        self._model = model
+    def __init__(
+        self, model: Model, table: str | None = None, key: str | None = None, *,
+        observe: Callable[[Mapping[int, FieldFeatures]], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._model, self._observe = model, observe
         self._rankers = dict[frozenset[str], Ranker]()
         self.columns: tuple[str, ...] = ()
         self._catalogue: Catalogue | None = None
@@ -54,7 +59,8 @@ class Items:
         if chosen not in self._rankers:
             if len(self._rankers) >= _MOST_RANKERS:
                 self._rankers.pop(next(iter(self._rankers)))
-            self._rankers[chosen] = Ranker(self._model, item=[n for n in self._model.input_names if n in chosen])
+            item = [name for name in self._model.input_names if name in chosen]
+            self._rankers[chosen] = Ranker(self._model, item=item, observe=self._observe)
         return self._rankers[chosen]
 
     def rank(

@@ -62,11 +62,11 @@ class LoadedRun:
         path = Path(folder)
         model = load_model(path)
         version = hashlib.sha256((path / "config.json").read_bytes()).hexdigest()[:12]
-        usual = usual_row(model)
+        usual, drift = usual_row(model), Drift.of_model(model)
         run = cls(
             path, version, model, CompiledScorer(compile_model(model)), Scores(model), usual,
-            RequestModels.of(model.schema.inputs, usual, rows=settings.rows), Drift.of_model(model),
-            Items(model, settings.items, settings.item_key),
+            RequestModels.of(model.schema.inputs, usual, rows=settings.rows), drift,
+            Items(model, settings.items, settings.item_key, observe=drift.add_fields),
         )  # fmt: skip
         run.scores.of(run.scorer.logits([usual])[0])
         return run

@@ -1,6 +1,6 @@
 """Ranking: which of many items suit one context best, by a trained model, exactly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,8 @@ class Ranker:
     ----------
     model : attfm.Model
     context, item : sequence of str or None, names of the input columns of either side; None: all that the other lacks
+    observe : callable or None
+        Gets the features of each context, and of candidates that are rows, by number of the model's field: for counts.
 
     Raises
     ------
@@ -99,13 +101,16 @@ class Ranker:
     """
 
     def __init__(
-        self, model: Model, *, context: Sequence[str] | None = None, item: Sequence[str] | None = None
-    ) -> None:
+        self, model: Model, *, context: Sequence[str] | None = None, item: Sequence[str] | None = None,
+        observe: Callable[[Mapping[int, FieldFeatures]], None] | None = None,
+    ) -> None:  # fmt: skip
         self.model = model
+        self._observe = observe
         self.context, self.item = _sides(model.input_names, context, item)
         fields = model.encoder.fields
         of_context = np.array([field.column in self.context for field in fields])
         sides = Sides(np.flatnonzero(of_context).astype(np.int64), np.flatnonzero(~of_context).astype(np.int64))
+        self._sides = sides
         self._machines = [TwoSidedMachine(machine, sides) for machine in members_of(model.module)]
         self._reader = ContextReader(model.encoder, model.schema, self.context)
         self._item_encoder = model.encoder.part(self.item)
@@ -155,6 +160,7 @@ class Ranker:
             raise ConfigError(f"top is {top!r}: give the number of items wanted, at least 1, or None for all.")
         output = self._output(of)
         row = self._reader.read(context)
+        self._tell(self._sides.context, row)
         logits, keys = self._logits(row, candidates, catalogue)
         order = self._order(logits, output, top)
         return Ranking(
@@ -189,9 +195,14 @@ class Ranker:
         else:
             table = ItemTable(self._machines, self._with_values)
             batch = self._items(candidates)[0]
+            self._tell(self._sides.item, [batch.field(f) for f in range(batch.fields)])
             view = table.view(table.append(batch))
             parts, chosen = view.parts, view.candidates
         return self._scored(row, parts, chosen), keys
+
+    def _tell(self, numbers: NDArray[np.int64], features: Sequence[FieldFeatures]) -> None:
+        if self._observe is not None:
+            self._observe(dict(zip(numbers.tolist(), features, strict=True)))
 
     def _scored(self, row: Sequence[FieldFeatures], parts: Sequence[ItemParts], candidates: Candidates) -> Floats:
         total = np.zeros((len(candidates.items), self.model.module.outputs))

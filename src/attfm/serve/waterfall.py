@@ -59,6 +59,10 @@ def _meter(share: float, mark: str = "") -> str:
     )
 
 
+# Their widths are said here, as the style of cells is not asked where a head that is not seen comes first.
+_COLUMNS = "<colgroup><col><col><col></colgroup>"
+
+
 def waterfall(account: Explanation, output: int) -> str:
     """Return the account of its first row: base, the largest effects, the rest, and their sum."""
     effects = account.top(len(account.names), output=output)[0]
@@ -82,8 +86,8 @@ def waterfall(account: Explanation, output: int) -> str:
         f"<tr class=end><th scope=row>{html.escape(unit)}<td>{scale.dot(total)}<td class=number>{number(total)}"
     )
     return (
-        "<table class=waterfall><thead class=away><tr><th scope=col>effect<th scope=col>from, to<th scope=col>"
-        f"{html.escape(unit)}</thead><tbody>{''.join(rows)}</tbody></table>"
+        f"<table class=waterfall>{_COLUMNS}<thead class=away><tr><th scope=col>effect<th scope=col>from, to"
+        f"<th scope=col>{html.escape(unit)}</thead><tbody>{''.join(rows)}</tbody></table>"
     )
 
 
@@ -143,4 +147,4 @@ def importance(overview: GlobalExplanation | None, columns: Sequence[str]) -> st
             f"aria-hidden=true><rect class=f-green y=3 width={_WIDTH * effect.importance / largest:.1f} height=14 />"
             f"</svg><td class=number>{100 * effect.share:.1f} %"
         )
-    return f"<table class=waterfall><tbody>{''.join(rows)}</tbody></table>"
+    return f"<table class=waterfall>{_COLUMNS}<tbody>{''.join(rows)}</tbody></table>"
