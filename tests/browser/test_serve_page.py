@@ -93,7 +93,7 @@ def test_the_account_follows_the_row(browser: Any, service: Running) -> None:
     assert watched.share() == _share(service, age=None)
     watched.changed(lambda: page.select_option("#c1", label="(not known)"))
     assert watched.share() == _share(service, age=None, job=None)
-    watched.changed(lambda: page.click("#reset"))
+    watched.changed(lambda: page.click("#again"))
     assert page.locator("#account .waterfall tbody tr").count() > 4
     widths = page.evaluate("[...document.querySelector('#account tbody tr').children].map(c => c.offsetWidth)")
     assert widths[1] > 1.2 * widths[2]  # the bars have the room that the numbers do not need
@@ -109,7 +109,7 @@ def test_what_would_change_it_is_tried_by_a_click(browser: Any, service: Running
     page.wait_for_selector("#changes li")
     for place in range(page.locator("#changes .try").count()):
         if place:
-            watched.changed(lambda: page.click("#reset"))
+            watched.changed(lambda: page.click("#again"))
             page.click("#ask")
             page.wait_for_selector("#changes li")
         watched.changed(lambda place=place: page.locator("#changes .try").nth(place).click())
@@ -124,7 +124,7 @@ def test_every_control_is_reached_and_used_by_keys(browser: Any, service: Runnin
     for _ in range(12):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
-    assert {"Skip to the prediction", "reset", "c0", "c1", "c2", "ask"} <= set(reached)
+    assert {"Skip to the prediction", "again", "c0", "c1", "c2", "ask"} <= set(reached)
     page.focus("#c0")
     watched.changed(lambda: page.keyboard.press("ArrowUp"))
     page.focus("#c1")

@@ -175,3 +175,16 @@ def test_every_kind_of_column_and_task(opened: Opened, tmp_path: Path, task: str
     wrong = {"age": "4", "job": 4, "tags": "a", "words": 3, "weights": ["p"], "when": 3, "is_new": [True], "zip": {}}
     assert client.post("/predict", {"row": {**row, **wrong}}).fields == set(wrong)
     assert "when" in client.post("/predict", {"row": {**row, "when": "no date"}}).json()["detail"]
+
+
+def test_no_control_hides_what_a_form_can_do(client: Client, evil: Client) -> None:
+    # In a browser `form.reset` is the control with that id or name, if there is one, and no function any more.
+    properties = {
+        "reset", "submit", "requestSubmit", "elements", "length", "name", "action", "method", "target", "querySelector",
+        "querySelectorAll", "addEventListener", "children", "parentElement", "classList", "dataset",
+    }  # fmt: skip
+    for asked in (client, evil):
+        tags = Parsed(asked.get("/").body).tags
+        named = {attributes.get(key) for _, attributes in tags for key in ("id", "name")}
+        assert "again" in named
+        assert not named & properties

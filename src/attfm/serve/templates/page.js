@@ -89,7 +89,7 @@ form.addEventListener("submit", (event) => { event.preventDefault(); update(); }
 document.getElementById("answer").addEventListener("change", (event) => {
   if (event.target.id === "output") update(event.target.value);
 });
-document.getElementById("reset").addEventListener("click", () => {
+document.getElementById("again").addEventListener("click", () => {
   form.reset();
   boxes().forEach((box) => { const slider = sliderOf(controlOf(box)); if (slider) slider.value = controlOf(box).value; });
   update();
