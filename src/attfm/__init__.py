@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from attfm.model.bundle import Model
     from attfm.model.calibration import Calibration, Curve
     from attfm.model.facts import RunFacts, TuningFacts
-    from attfm.serve.catalogue import Catalogue
-    from attfm.serve.ranking import Ranker, Ranking
+    from attfm.serve.ranking.catalogue import Catalogue
+    from attfm.serve.ranking.ranker import Ranker, Ranking
     from attfm.train.plan import Plan
 
 __all__ = [
@@ -99,8 +99,8 @@ _HOMES = {
     "attfm.model.bundle": ("Model",),
     "attfm.model.calibration": ("Calibration", "Curve"),
     "attfm.model.facts": ("RunFacts", "TuningFacts"),
-    "attfm.serve.catalogue": ("Catalogue",),
-    "attfm.serve.ranking": ("Ranker", "Ranking"),
+    "attfm.serve.ranking.catalogue": ("Catalogue",),
+    "attfm.serve.ranking.ranker": ("Ranker", "Ranking"),
     "attfm.train.plan": ("Plan",),
 }
 _LAZY = {name: home for home, names in _HOMES.items() for name in names}

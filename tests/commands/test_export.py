@@ -21,7 +21,7 @@ def test_one_command_writes_both(run: str, shop: str, tmp_path: Path, capsys: py
         pytest.importorskip(package)
     import duckdb
 
-    from attfm.serve.onnx_check import Session
+    from attfm.serve.onnx.check import Session
     from attfm.serve.raw_inputs import tensors_of
 
     capsys.readouterr()

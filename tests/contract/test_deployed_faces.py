@@ -45,8 +45,8 @@ def same_decisions(found: Any, run: Run) -> None:
 def test_the_service_says_what_the_run_says(task: str, threshold: float, origin: str, run_of: RunOf) -> None:
     pytest.importorskip("fastapi", reason="attfm[serve] is not installed")
     pytest.importorskip("prometheus_client", reason="attfm[serve] is not installed")
-    from attfm.serve.access_log import AccessLog
-    from attfm.serve.app import create_app
+    from attfm.serve.http.access_log import AccessLog
+    from attfm.serve.http.app import create_app
 
     run = run_of(task, threshold, origin)
     log = io.StringIO()
@@ -76,7 +76,7 @@ def test_the_exported_graph_says_what_the_run_says(
 ) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="attfm[onnx] is not installed")
     pytest.importorskip("onnx", reason="attfm[onnx] is not installed")
-    from attfm.serve.onnx import export_onnx
+    from attfm.serve.onnx.graph import export_onnx
     from attfm.serve.raw_inputs import tensors_of
 
     run = run_of(task, threshold, origin)

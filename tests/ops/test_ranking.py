@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attfm.ops import use_backend
-from attfm.serve.ranking import Ranker
+from attfm.serve.ranking.ranker import Ranker
 from tests.ops.pool_cases import needs_native
 from tests.serve.sides import CONTEXT, ITEM, random_model, rows
 

@@ -14,8 +14,8 @@ import pytest
 
 from attfm import load_dataset
 from attfm.cli import main
-from attfm.serve.door import PATHS
-from attfm.serve.settings import ServiceSettings
+from attfm.serve.http.door import PATHS
+from attfm.serve.http.settings import ServiceSettings
 from tests.serve.client import running
 from tests.serve.conftest import Opened
 
@@ -51,7 +51,7 @@ def test_the_commands_run(tmp_path: Path, opened: Opened) -> None:
                 options = shlex.split(line)[2:]
                 if ran:  # the others are opened in this process: another would take seconds to start
                     script = _ran(script, environment)
-                    patch.setattr("attfm.serve.server.serve", lambda run, settings, **_: asked.append(settings))
+                    patch.setattr("attfm.serve.http.server.serve", lambda run, settings, **_: asked.append(settings))
                     assert main(["serve", *options]) == 0
                     assert opened(options[0], **vars(asked[-1])).get("/health").status == 200
                 else:

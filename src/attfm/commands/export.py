@@ -38,7 +38,7 @@ def _check_needed(file: str | None, options: ExportOptions, names: tuple[str, ..
 
 
 def _export_onnx(model: Model, file: str, options: ExportOptions, output: Output) -> dict[str, Any]:
-    from attfm.serve.onnx import export_onnx
+    from attfm.serve.onnx.graph import export_onnx
 
     path, agreement = export_onnx(model, file, effects=options.with_effects, ids=options.ids, check=options.check)
     told = "not compared with the model"
@@ -52,7 +52,7 @@ def _export_onnx(model: Model, file: str, options: ExportOptions, output: Output
 
 
 def _export_sql(model: Model, file: str, options: ExportOptions, output: Output) -> dict[str, Any]:
-    from attfm.serve.sql import export_sql
+    from attfm.serve.sql.query import export_sql
 
     path = export_sql(model, file, table=options.table, ids=options.id_ or (), limit=options.limit)
     output.result_lines(f"sql: {path} ({_size(path)}), {duration(output.seconds)}")

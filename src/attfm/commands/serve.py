@@ -6,14 +6,14 @@ from pathlib import Path
 
 from attfm.commands.console import Output
 from attfm.errors import ConfigError, DataWarning
-from attfm.serve.settings import ServiceSettings
+from attfm.serve.http.settings import ServiceSettings
 
 KEY_VARIABLE = "ATTFM_API_KEY"
 
 
 def serve(run: str, settings: ServiceSettings, *, output: Output) -> None:
     """Serve a run folder until the process is asked to end; see `attfm.cli.serve` for the options."""
-    from attfm.serve.server import serve as run_service
+    from attfm.serve.http.server import serve as run_service
 
     def started(url: str) -> None:
         output.result_json({"run": run, "url": url, "pid": os.getpid(), "seconds": output.seconds})

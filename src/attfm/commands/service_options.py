@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from attfm.serve.settings import ServiceSettings
+from attfm.serve.http.settings import ServiceSettings
 
 _LIMITS, _ACCESS = "Limits", "Who may ask"
 _Host = Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 is every one of this machine")]

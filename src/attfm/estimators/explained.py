@@ -18,7 +18,7 @@ from attfm.explain.what_if import Changes, what_if
 from attfm.model.terms import field_pairs
 from attfm.report.page import checked_path, write_report
 from attfm.report.rows_shown import Examined
-from attfm.serve.ranking import Ranker
+from attfm.serve.ranking.ranker import Ranker
 from attfm.train.observer import FitProgress
 from attfm.train.prepare import Tables
 from attfm.train.refit import refit_with_seeds

@@ -1,1 +1,1 @@
-"""Trained models at work: scoring by lookup, without torch or Arrow, and ranking items for a context."""
+"""Trained models at work: by lookup, as a service (http), as a file elsewhere (onnx, sql), and ranking items."""
