@@ -157,7 +157,7 @@ def main() -> None:
             with service(run, Path(folder, "log")) as (url, pid):
                 lines, does_hold = measure(url, pid, Path(folder), seconds, asked.asked)
             holds &= does_hold
-            took = f"{seconds} seconds each, service and what asks it on two cores"
+            took = f"{seconds} seconds{' each' if name == 'usual' else ''}, service and what asks it on two cores"
             share = neighbours.share()
             beside = "" if share is None else f" Other processes used {100 * share:.0f} % of them."
             text = f"{table(HEAD, lines)}\n\n`make bench-serve`; {took}.{beside} {circumstances(1)}"
