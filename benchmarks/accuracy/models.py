@@ -211,7 +211,9 @@ MODELS: Mapping[str, Model] = MappingProxyType(
             "models, or one that is trained again on all rows, as the defaults choose",
         ),
         "attfm_tuned": Model(tuned, (*_OURS, "optuna"), "attfm after 30 trials of `tune`"),
-        "attfm_one": Model(attfm(needs=("n_models",), n_models=1, n_seeds=1), _OURS, "the defaults as one model on any table"),
+        "attfm_one": Model(
+            attfm(needs=("n_models",), n_models=1, n_seeds=1), _OURS, "the defaults as one model on any table"
+        ),
         "attfm_no_memory": Model(
             attfm(needs=("memory_pairs",), memory_pairs=0), _OURS, "the defaults without pair memory"
         ),
