@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -100,6 +101,16 @@ def test_the_same_command_goes_on_and_replaces_its_own_run_alone(shop: str, caps
     assert load_model("run").facts.tuning.trials == 1  # type: ignore[union-attr]
 
 
+@pytest.fixture(scope="module")
+def tried(shop: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a study of one trial and its run, for tests that work on a copy."""
+    pytest.importorskip("optuna")
+    folder = tmp_path_factory.mktemp("tried")
+    command = ["tune", shop, "--target", "bought", "--out", str(folder / "run"), "--trials", "1", *FAST]
+    assert main([*command, "--no-report"]) == 0
+    return folder
+
+
 @needs_optuna
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -111,9 +122,9 @@ def test_the_same_command_goes_on_and_replaces_its_own_run_alone(shop: str, caps
     ],
 )
 def test_a_study_of_something_else_is_refused(
-    arguments: list[str], message: str, shop: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, shop: str, tried: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tune_json(capsys, shop, "--target", "bought", "--out", "run", "--trials", "1")
+    copytree(tried, ".", dirs_exist_ok=True)
     before = Path("run/config.json").read_bytes()
     assert main(["tune", shop, *arguments, "--out", "run", "--trials", "2", *FAST]) == 2
     err = capsys.readouterr().err

@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import numpy as np
@@ -243,6 +244,14 @@ def shuffled_at(labels: pa.ChunkedArray, rows: Any) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(values.tolist())])
 
 
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of a study of one trial, for tests that work on a copy."""
+    path = tmp_path_factory.mktemp("tried") / "s.db"
+    run(1, path)
+    return path
+
+
 @needs_optuna
 @pytest.mark.parametrize(
     ("changed", "message"),
@@ -255,9 +264,10 @@ def shuffled_at(labels: pa.ChunkedArray, rows: Any) -> pa.ChunkedArray:
         ({"given": ("dim",)}, "was made to tune 'batch_size', .* not 'learning_rate', "),
     ],
 )
-def test_a_study_of_something_else_is_refused(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
-    run(1, path)
+def test_a_study_of_something_else_is_refused(
+    changed: dict[str, Any], message: str, tried: Path, tmp_path: Path
+) -> None:
+    path = Path(copy(tried, tmp_path))
     options = dict(changed)
     given, train = options.pop("given", GIVEN), options.pop("train", {})
     with pytest.raises(ConfigError, match=rf"The study '.*s\.db' {message}"):
@@ -266,9 +276,9 @@ def test_a_study_of_something_else_is_refused(changed: dict[str, Any], message: 
 
 
 @needs_optuna
-def test_settings_that_change_no_loss_may_differ(tmp_path: Path) -> None:
-    run(1, tmp_path / "s.db")
-    assert facts_of(run(2, tmp_path / "s.db", threshold=0.3, device="cpu")).trials == 2
+def test_settings_that_change_no_loss_may_differ(tried: Path, tmp_path: Path) -> None:
+    path = Path(copy(tried, tmp_path))
+    assert facts_of(run(2, path, threshold=0.3, device="cpu")).trials == 2
 
 
 @needs_optuna
