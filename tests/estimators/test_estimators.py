@@ -38,7 +38,7 @@ KINDS = {
 QUICK = {"epochs": 8, "learning_rate": 0.1, "n_models": 1, "weight_dropout": 0.0, "smoothness": 1000.0}
 
 
-@parametrize_with_checks([AFMClassifier(epochs=8, n_models=1, learning_rate=0.1), AFMRegressor(**QUICK)])
+@parametrize_with_checks([AFMClassifier(epochs=8, n_models=1, learning_rate=0.1, batch_size=32), AFMRegressor(**QUICK)])
 def test_scikit_learn_conformance(estimator: Any, check: Any) -> None:
     check(estimator)
 
