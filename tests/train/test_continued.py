@@ -1,6 +1,8 @@
 """Learning on from new rows: what stays, what is added, what fades, what is forgotten."""
 
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,12 @@ def later(rows: int = 2000, *, seed: int = 1) -> tuple[pd.DataFrame, np.ndarray]
 
 
 def fitted(task: str, **settings: Any) -> AFMClassifier | AFMRegressor:
+    """Return a copy, to be taught more, of a model that is trained once for all tests."""
+    return deepcopy(_fitted(task, **settings))
+
+
+@cache
+def _fitted(task: str, **settings: Any) -> AFMClassifier | AFMRegressor:
     frame, score = shop()
     model = estimator(task, **settings).fit(frame, labels(task, score))
     dated = replace(model.model_, facts=model.model_.facts.with_facts(as_of=FIRST))
@@ -182,6 +190,7 @@ def test_bins_stay_unless_they_shall_be_cut_again() -> None:
 def test_what_no_row_touches_stays_as_it_was(lazy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if lazy:
         monkeypatch.setattr("attfm.train.sparse_optimizer.BIG_TABLE", 1)
+    _fitted.cache_clear()  # how its tables are trained is no setting
     model = fitted("binary", rates=False, memory_pairs=0, knots=0, batch_size=64, refit=False)
     frame, score = shop(800, seed=3)
     half = frame.person.astype(int).to_numpy() < 30

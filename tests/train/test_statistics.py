@@ -1,5 +1,6 @@
 """Rates and pair memory from raw rows to scores: no leak, an honest choice of pairs, exact accounts."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,12 @@ ROWS = 3000
 
 def shop(rows: int = ROWS, *, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
     """Return people and things, some numbers and tags, and the strength of what ties a person to a thing."""
+    table, score = _shop(rows, seed)
+    return table.copy(), score.copy()
+
+
+@cache  # its tags take as long as a short training
+def _shop(rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     rng = np.random.default_rng(seed)
     table = pd.DataFrame(
         {
@@ -51,7 +58,7 @@ def labels(task: str, score: np.ndarray) -> np.ndarray:
 
 
 def estimator(task: str, **settings: object) -> AFMClassifier | AFMRegressor:
-    usual = {"epochs": 3, "memory_pairs": 60, "n_models": 1, "random_state": 0, **settings}
+    usual = {"epochs": 3, "memory_pairs": 60, "n_models": 1, "random_state": 0, "batch_size": 256, **settings}
     if task == "regression":
         return AFMRegressor(
             **{"weight_dropout": 0.4, "smoothness": 300.0, "knots": 16, **usual}
