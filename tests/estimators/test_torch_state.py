@@ -1,6 +1,7 @@
 """What a caller has set in torch (gradients off, another default type) changes no result."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ def results(model: Any) -> list[np.ndarray]:
     return [model.predict(X), account.base, account.main, account.pair, model.explain_global().summary.pair_importance]
 
 
+@cache
+def expected_of(target: str, **settings: Any) -> list[np.ndarray]:
+    """Return the results of a fit where torch is as it comes; each is asked for by several tests."""
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+    return results(made(target, **settings))
+
+
 def assert_same(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -44,7 +53,7 @@ def float64_by_default() -> Iterator[None]:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_that_are_off_stop_no_fit(mode: str, target: str, settings: dict[str, Any]) -> None:
-    expected = results(made(target, **settings))
+    expected = expected_of(target, **settings)
     with MODES[mode]():
         assert_same(results(made(target, **settings)), expected)
         assert not torch.is_grad_enabled()
@@ -76,7 +85,7 @@ def test_predicting_without_gradients_first_leaves_a_later_fit_its_gradients() -
 def test_the_default_type_of_torch_changes_no_bit(
     target: str, settings: dict[str, Any], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    expected = results(made(target, **settings))
+    expected = expected_of(target, **settings)
     request.getfixturevalue("float64_by_default")
     model = made(target, **settings)
     assert model.model_.module.intercept.dtype == torch.float32
