@@ -66,16 +66,22 @@ def expected() -> np.ndarray:
     return AFMClassifier(epochs=2, n_models=1).fit(X, CODES).decision_function(X)
 
 
+@pytest.fixture(scope="module")
+def regression() -> np.ndarray:
+    return AFMRegressor(epochs=1, n_models=1).fit(X, CODES).predict(X)
+
+
 @pytest.mark.parametrize("kind", NUMBERS)
-def test_numbers_give_the_same_model_in_whatever_holds_them(kind: str, expected: np.ndarray) -> None:
+def test_numbers_give_the_same_model_in_whatever_holds_them(
+    kind: str, expected: np.ndarray, regression: np.ndarray
+) -> None:
     y = NUMBERS[kind](CODES.tolist())
     model = AFMClassifier(epochs=2, n_models=1).fit(X, y)
     np.testing.assert_array_equal(model.decision_function(X), expected)
     assert model.classes_.tolist() == [0, 1]
     assert model.classes_.dtype.isnative
     assert model.model_.target.name == ("bought" if kind.endswith(("frame", "table", "batch")) else "target")
-    regression = AFMRegressor(epochs=1, n_models=1).fit(X, y).predict(X)
-    np.testing.assert_array_equal(regression, AFMRegressor(epochs=1, n_models=1).fit(X, CODES).predict(X))
+    np.testing.assert_array_equal(AFMRegressor(epochs=1, n_models=1).fit(X, y).predict(X), regression)
 
 
 @pytest.mark.parametrize("kind", TEXTS)
