@@ -93,7 +93,7 @@ def test_sgd_is_equal_to_dense_whatever_features_a_batch_has(averaging: float, m
     # decay of the batch's features only, and the penalty on bins that a batch lacks.
     off = {"embedding_ridge": 0.0, "linear_ridge": 0.0}
     settings = {"optimizer": "sgd", "averaging": averaging, "embedding_decay": 2.0, **off}
-    dense, rows = both(monkeypatch, "ids", 2, rows=150, **settings)
+    dense, rows = both(monkeypatch, "ids", 2, rows=60, **settings)
     assert difference(dense, rows) < 1e-4
 
 
@@ -118,7 +118,7 @@ def test_the_ridge_of_the_steps_that_left_a_row_alone_comes_when_it_moves() -> N
 
 
 def test_the_tests_tolerance_tells_a_wrong_decay(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"rows": 150, "optimizer": "sgd", "embedding_decay": 2.0, "embedding_ridge": 0.0, "linear_ridge": 0.0}
+    settings = {"rows": 60, "optimizer": "sgd", "embedding_decay": 2.0, "embedding_ridge": 0.0, "linear_ridge": 0.0}
     dense, rows = both(monkeypatch, "ids", 2, **settings)
     assert difference(dense, rows) < 1e-4
     monkeypatch.setattr(lazy, "distinct_rows", lambda rows, features: torch.arange(features))
