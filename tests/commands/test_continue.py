@@ -1,7 +1,9 @@
 """`attfm train --from RUN`: learns on, says what was new, and refuses in one sentence what does not fit."""
 
 import json
+from contextlib import chdir
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -13,20 +15,28 @@ from tests.shop import write_shop
 QUICK = ("--set", "epochs=2", "--set", "dim=2", "--set", "n_models=1", "--seed", "3", "--no-report")
 
 
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 300 rows, and a file of others, some of another town."""
-    monkeypatch.chdir(tmp_path)
-    write_shop(tmp_path / "shop.csv", 300)
-    write_shop(tmp_path / "later.csv", 400)
-    lines = (tmp_path / "later.csv").read_text().splitlines()
+    folder = tmp_path_factory.mktemp("made")
+    write_shop(folder / "shop.csv", 300)
+    write_shop(folder / "later.csv", 400)
+    lines = (folder / "later.csv").read_text().splitlines()
     place = lines[0].split(",").index("town")
     for n in range(301, 401):
         cells = lines[n].split(",")
         cells[place] = "Utopia"
         lines[n] = ",".join(cells)
-    (tmp_path / "later.csv").write_text("\n".join([lines[0], *lines[201:401]]) + "\n")
-    assert main(["train", "shop.csv", "--target", "bought", *QUICK, "--as-of", "2024-03-01", "--out", "run"]) == 0
+    (folder / "later.csv").write_text("\n".join([lines[0], *lines[201:401]]) + "\n")
+    with chdir(folder):
+        assert main(["train", "shop.csv", "--target", "bought", *QUICK, "--as-of", "2024-03-01", "--out", "run"]) == 0
+    return folder
+
+
+@pytest.fixture
+def shop(made: Path, tmp_path: Path) -> Path:
+    """A copy of these, in the folder where the test is."""
+    copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
