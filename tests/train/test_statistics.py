@@ -58,7 +58,15 @@ def labels(task: str, score: np.ndarray) -> np.ndarray:
 
 
 def estimator(task: str, **settings: object) -> AFMClassifier | AFMRegressor:
-    usual = {"epochs": 3, "memory_pairs": 60, "n_models": 1, "random_state": 0, "batch_size": 256, **settings}
+    usual = {
+        "epochs": 3,
+        "memory_pairs": 60,
+        "n_models": 1,
+        "n_seeds": 1,
+        "random_state": 0,
+        "batch_size": 256,
+        **settings,
+    }
     if task == "regression":
         return AFMRegressor(
             **{"weight_dropout": 0.4, "smoothness": 300.0, "knots": 16, **usual}
@@ -128,7 +136,9 @@ def test_random_labels_teach_nothing_and_hardly_a_pair_is_chosen() -> None:
         rng = np.random.default_rng(seed)
         frame = pd.DataFrame({f"f{i}": rng.integers(0, 400, 6000).astype(str) for i in range(4)})
         y = rng.random(6000) < 0.3
-        fitted = fit(tables(frame, y, 2000), Config.parse({"train": {"epochs": 3, "seed": seed, "n_models": 1}}))
+        fitted = fit(
+            tables(frame, y, 2000), Config.parse({"train": {"epochs": 3, "seed": seed, "n_models": 1, "n_seeds": 1}})
+        )
         chosen += 0 if fitted.model.module.memory is None else len(fitted.model.module.memory.pairs)
         valid = fitted.prepared.data.valid
         assert isinstance(valid, InMemoryDataset)
