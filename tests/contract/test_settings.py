@@ -73,6 +73,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "negative_rate": 0.6,
         "class_weight": "balanced",
         "n_models": 2,
+        "n_seeds": 2,
         "n_bags": 1,
         "threshold": 0.9,
         "calibrate": "sigmoid",

@@ -61,7 +61,13 @@ def test_auto_asks_what_they_cost() -> None:
     prepared = parts_of()
 
     def seeds(best: int, epochs: int, setting: object = "auto") -> int:
-        return seeds_for(prepared, config(n_seeds=setting), History(best_epoch=best), epochs * 120, all_rows=all_rows)
+        return seeds_for(
+            prepared,
+            config(n_seeds=setting, n_models="auto"),
+            History(best_epoch=best),
+            epochs * 120,
+            all_rows=all_rows,
+        )
 
     all_rows = True
     # 160 rows for `best` epochs as often as they fit into one and a half times 120 rows for `epochs` epochs
@@ -71,6 +77,8 @@ def test_auto_asks_what_they_cost() -> None:
     all_rows = False  # and 120 rows after the first, which is there
     assert [seeds(best, 10) for best in (1, 5, 6, 7, 9)] == [3, 3, 3, 1, 1]
     assert seeds(9, 10, 5) == 5
+    asked = Config.parse({"train": {"n_models": 1}})
+    assert seeds_for(prepared, asked, History(best_epoch=1), 1200, all_rows=False) == 1
 
 
 def test_rows_from_disk_get_one(tmp_path: Path) -> None:
@@ -80,7 +88,7 @@ def test_rows_from_disk_get_one(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CachedDataset, "__len__", lambda _: 120)
         cached = replace(prepared, data=replace(prepared.data, train=from_disk))
-        assert seeds_for(cached, config(n_seeds="auto"), history, 1200, all_rows=False) == 1
+        assert seeds_for(cached, config(n_seeds="auto", n_models="auto"), history, 1200, all_rows=False) == 1
         assert seeds_for(cached, config(n_seeds=2), history, 1200, all_rows=False) == 2
 
 
@@ -103,8 +111,8 @@ def test_validation_rows_that_were_given_teach_no_seed(parts: list[tuple[Prepare
 def test_rows_by_the_million_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attfm.train.seeds.MOST_ROWS", 159)
     prepared, history = parts_of(), History(best_epoch=1)
-    assert seeds_for(prepared, config(n_seeds="auto"), history, 10 * 120, all_rows=True) == 1
-    assert seeds_for(prepared, config(n_seeds="auto"), history, 10 * 120, all_rows=False) == 3
+    assert seeds_for(prepared, config(n_seeds="auto", n_models="auto"), history, 10 * 120, all_rows=True) == 1
+    assert seeds_for(prepared, config(n_seeds="auto", n_models="auto"), history, 10 * 120, all_rows=False) == 3
 
 
 def test_the_seeds_are_told_of_and_may_be_stopped() -> None:

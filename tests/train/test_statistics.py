@@ -58,15 +58,7 @@ def labels(task: str, score: np.ndarray) -> np.ndarray:
 
 
 def estimator(task: str, **settings: object) -> AFMClassifier | AFMRegressor:
-    usual = {
-        "epochs": 3,
-        "memory_pairs": 60,
-        "n_models": 1,
-        "n_seeds": 1,
-        "random_state": 0,
-        "batch_size": 256,
-        **settings,
-    }
+    usual = {"epochs": 3, "memory_pairs": 60, "n_models": 1, "random_state": 0, "batch_size": 256, **settings}
     if task == "regression":
         return AFMRegressor(
             **{"weight_dropout": 0.4, "smoothness": 300.0, "knots": 16, **usual}

@@ -31,6 +31,8 @@ def seeds_for(prepared: Prepared, config: Config, history: History, passed: int,
         return 1
     if config.train.n_seeds != "auto":
         return config.train.n_seeds
+    if config.train.n_models != "auto":
+        return 1  # somebody said how many
     rows = len(prepared.data.train) + (len(prepared.data.valid or ()) if all_rows else 0)
     of_one = history.best_epoch * rows
     if rows > MOST_ROWS or isinstance(prepared.data.train, CachedDataset) or of_one > _MOST_TIME_OF_ONE * passed:
