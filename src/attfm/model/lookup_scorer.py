@@ -16,7 +16,7 @@ from attfm.ops.lookup import Lookup
 
 Floats = NDArray[np.float64]
 
-# Tables are made when the first row is scored, which then waits for them: some 20 ms on Adult, at most 0.3 s.
+# Tables are made when the first row is scored, which then waits for them: 25 ms a machine on Adult, at most some 0.3 s.
 MOST_WORK = 600_000_000  # multiply-adds
 # So much more memory a model takes; and tables that are far larger than the cache are no faster than the kernels.
 MOST_BYTES = 32_000_000
