@@ -22,38 +22,43 @@ ATTFM_INLINE V load_as(const float* p) {
 
 // The sums of some cells by their numbers; each has PARTS vectors.
 template <class V, int PARTS>
-void add_cells(const float* cells, const uint32_t* at, int64_t count, float* sums) {
-  constexpr int SIZE = int(sizeof(V) / 4), CHAINS = 4 / PARTS > 1 ? 4 / PARTS : 2;
-  // Several chains of additions, so that none waits for another.
-  V totals[CHAINS][PARTS] = {};
-  int64_t n = 0;
-  for (; n + CHAINS <= count; n += CHAINS) {
+void add_cells(const float* cells, const uint32_t* at, int64_t count, double* sums) {
+  constexpr int SIZE = int(sizeof(V) / 4), WIDTH = PARTS * SIZE, CHAINS = 4 / PARTS > 1 ? 4 / PARTS : 2;
+  // Cells of either sign leave little of a long sum, of which a float has lost as much as of its largest part: only a
+  // few are added up in floats.
+  constexpr int64_t FEW = 64;
+  for (int l = 0; l < WIDTH; ++l) sums[l] = 0;
+  for (int64_t n = 0; n < count;) {
+    const int64_t stop = n + FEW < count ? n + FEW : count;
+    // Several chains of additions, so that none waits for another.
+    V totals[CHAINS][PARTS] = {};
+    for (; n + CHAINS <= stop; n += CHAINS) {
 #pragma GCC unroll 4
-    for (int c = 0; c < CHAINS; ++c) {
-      const float* cell = cells + size_t(at[n + c]) * (PARTS * SIZE);
+      for (int c = 0; c < CHAINS; ++c) {
+        const float* cell = cells + size_t(at[n + c]) * WIDTH;
 #pragma GCC unroll 4
-      for (int p = 0; p < PARTS; ++p) totals[c][p] += load_as<V>(cell + p * SIZE);
+        for (int p = 0; p < PARTS; ++p) totals[c][p] += load_as<V>(cell + p * SIZE);
+      }
     }
+    for (; n < stop; ++n)
+      for (int p = 0; p < PARTS; ++p) totals[0][p] += load_as<V>(cells + size_t(at[n]) * WIDTH + p * SIZE);
+    for (int c = 1; c < CHAINS; ++c)
+      for (int p = 0; p < PARTS; ++p) totals[0][p] += totals[c][p];
+    float few[WIDTH];
+    memcpy(few, totals[0], sizeof few);
+    for (int l = 0; l < WIDTH; ++l) sums[l] += double(few[l]);
   }
-  for (; n < count; ++n)
-    for (int p = 0; p < PARTS; ++p) totals[0][p] += load_as<V>(cells + size_t(at[n]) * (PARTS * SIZE) + p * SIZE);
-  for (int c = 1; c < CHAINS; ++c)
-    for (int p = 0; p < PARTS; ++p) totals[0][p] += totals[c][p];
-  memcpy(sums, totals[0], PARTS * sizeof(V));
 }
 
-void add_wide(const float* cells, const uint32_t* at, int64_t count, int64_t width, float* sums) {
-  for (int64_t n = 0; n < width; ++n) sums[n] = 0;
+void add_wide(const float* cells, const uint32_t* at, int64_t count, int64_t width, double* sums) {
+  for (int64_t l = 0; l < width; ++l) sums[l] = 0;
   for (int64_t n = 0; n < count; ++n) {
     const float* cell = cells + size_t(at[n]) * size_t(width);
-    for (int64_t l = 0; l < width; l += 4) {
-      const Four total = load_as<Four>(sums + l) + load_as<Four>(cell + l);
-      memcpy(sums + l, &total, sizeof total);
-    }
+    for (int64_t l = 0; l < width; ++l) sums[l] += double(cell[l]);
   }
 }
 
-void add_tables(const LookupTask& task, const uint32_t* at, float* sums) {
+void add_tables(const LookupTask& task, const uint32_t* at, double* sums) {
   typedef float One __attribute__((vector_size(4)));
   switch (task.width) {
     case 1:
@@ -98,7 +103,7 @@ void add_sums(const LookupTask& task, const int32_t* one, double* logits) {
 struct Room {
   uint32_t* at;    // (2, pairs)
   int32_t* one;    // (2, fields)
-  float* sums;     // (width)
+  double* sums;    // (width)
   float* vectors;  // (fields, dim)
   float *e, *pq;   // (computed), (computed, outputs)
 };
@@ -206,13 +211,11 @@ void lookup(const LookupTask& task, int64_t start, int64_t count) {
   Room room{};
   room.at = static_cast<uint32_t*>(scratch(0, size_t(2 * task.pairs + 1) * 4));
   room.one = static_cast<int32_t*>(scratch(1, size_t(2 * task.fields) * 4));
-  float* floats =
-      static_cast<float*>(scratch(2, size_t(task.width + task.fields * task.dim + task.computed * (1 + O)) * 4));
-  room.sums = floats;
-  room.vectors = room.sums + task.width;
+  room.vectors = static_cast<float*>(scratch(2, size_t(task.fields * task.dim + task.computed * (1 + O)) * 4));
   room.e = room.vectors + task.fields * task.dim;
   room.pq = room.e + task.computed;
-  double* N = static_cast<double*>(scratch(3, size_t(O) * 8));
+  double* N = static_cast<double*>(scratch(3, size_t(O + task.width) * 8));
+  room.sums = N + O;
 
   const int32_t* one = count > 0 ? ids_of(task, start, room.one) : nullptr;
   if (count > 0) find_cells(task, one, room.at);
@@ -230,11 +233,11 @@ void lookup(const LookupTask& task, int64_t start, int64_t count) {
     }
     if (task.pairs > 0) add_tables(task, at, room.sums);
     double* logits = task.logits + row * O;
-    for (int64_t c = 0; c < O; ++c) logits[c] = task.base[c] + (task.attention ? 0.0 : double(room.sums[c]));
+    for (int64_t c = 0; c < O; ++c) logits[c] = task.base[c] + (task.attention ? 0.0 : room.sums[c]);
     add_linear(task, row, logits);
     add_sums(task, own, logits);
     for (int64_t m = 0; m < M; ++m) {
-      const float* sums = room.sums + m * (1 + O);
+      const double* sums = room.sums + m * (1 + O);
       double E = task.attention ? sums[0] : 0.0;
       for (int64_t c = 0; c < O; ++c) N[c] = task.attention ? sums[1 + c] : 0.0;
       if (task.computed > 0) add_computed(task, row, m, room, &E, N, logits);

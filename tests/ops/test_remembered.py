@@ -8,7 +8,7 @@ from attfm.data.batch import Batch, FieldFeatures
 from attfm.data.codecs.pairs import PairLevels
 from attfm.model.memory import PairMemory
 from attfm.ops import native_info, use_backend
-from attfm.ops.remembered import FREE, home
+from attfm.ops.slots import FREE, home
 
 FIELDS, EACH = 5, 50
 

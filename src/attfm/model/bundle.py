@@ -22,6 +22,7 @@ from attfm.model.calibration import Calibration
 from attfm.model.ensemble import Ensemble, Scorer
 from attfm.model.facts import RunFacts
 from attfm.model.frame_encoder import FrameEncoder, NotStanding
+from attfm.model.lookup_scorer import LookupScorer, field_ranges
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task, task_of
 from attfm.ops import cpu
@@ -125,10 +126,18 @@ class Model:
 
         Accounts add up to them. `task` makes probabilities and decisions of them.
         """
-        # The compiled kernels give a row the same bits whatever rows are beside it.
-        scorer = self.module if self.module.scores_natively else self.scorer
-        logits: Floats = scorer.predict(batch).numpy().astype(np.float64)
+        # Tables and compiled kernels give a row the same bits whatever rows are beside it.
+        is_native = self.module.scores_natively
+        looked_up = self.lookup.logits(batch) if is_native else None
+        if looked_up is not None:
+            return looked_up
+        logits: Floats = (self.module if is_native else self.scorer).predict(batch).numpy().astype(np.float64)
         return logits
+
+    @cached_property
+    def lookup(self) -> LookupScorer:
+        """What scores by tables of the module's pairs, where the model is worth them."""
+        return LookupScorer(self.module, field_ranges(self.encoder))
 
     @cached_property
     def scorer(self) -> Scorer:

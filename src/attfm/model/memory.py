@@ -11,7 +11,8 @@ from torch import Tensor
 
 from attfm.data.batch import Batch
 from attfm.data.codecs.pairs import PairKeys, PairLevels
-from attfm.ops.remembered import FREE, PairTable, find_remembered, home
+from attfm.ops.remembered import PairTable, find_remembered
+from attfm.ops.slots import FREE, home
 
 _MOST_FULL = 0.5  # share of the slots that are taken: a search then looks at 1.5 slots on average, at 2.5 in vain
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.ops import backends, cpu
-from attfm.ops.remembered import find_slots_of
+from attfm.ops.slots import find_slots
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
@@ -174,7 +174,7 @@ def _by_numpy(
     logits = context.base + parts.plain[items]
     for field, start, stop in zip(itertools.count(), memory.starts[:-1], memory.starts[1:], strict=False):
         keys = context.keys[start:stop] + memory.step[start:stop] * parts.level[entries[:, field]][:, None]
-        slots = find_slots_of(memory.slots, keys)
+        slots = find_slots(memory.slots, keys)
         known = np.where(slots[..., None] >= 0, memory.effects[slots], memory.unknown[start:stop])
         logits = logits + known.sum(1, dtype=np.float32)
     if not network.projection.size:

@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attfm.ops import backends, cpu
-
-FREE = -1  # the key of a free slot
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+from attfm.ops.slots import find_slots
 
 
 class PairTable(NamedTuple):
@@ -24,7 +22,7 @@ class PairTable(NamedTuple):
     level : int32 (features,), level of each feature within its field
     pairs : int64 (2, pairs), fields
     width, offset : int64 (pairs,)
-    slots : int64 (slots,), keys, `FREE` where there is none; a power of two, with one free at least
+    slots : int64 (slots,), keys, `slots.FREE` where there is none; a power of two, with one free at least
     effects : float32 (slots, outputs); rows : int32 (slots,), of each key
     unknown : float32 (pairs, outputs), effect of a pair of values that is not there
     """
@@ -37,26 +35,6 @@ class PairTable(NamedTuple):
     effects: NDArray[np.float32]
     rows: NDArray[np.int32]
     unknown: NDArray[np.float32]
-
-
-def home(keys: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Return where the search for each key begins in so many slots (Fibonacci hashing, Knuth 1973, section 6.4)."""
-    shift = np.uint64(64 - (size.bit_length() - 1))
-    return ((keys.astype(np.uint64) * _GOLDEN) >> shift).astype(np.int64)
-
-
-def find_slots_of(slots: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the slot of each key, of any shape; -1 where it is not there."""
-    flat = keys.ravel()
-    found = np.full(len(flat), -1, np.int64)
-    place, left = home(flat, len(slots)), np.arange(len(flat))
-    while len(left):
-        there = slots[place[left]]
-        hit = there == flat[left]
-        found[left[hit]] = place[left[hit]]
-        left = left[~hit & (there != FREE)]
-        place[left] = (place[left] + 1) % len(slots)
-    return found.reshape(keys.shape)
 
 
 def find_remembered(
@@ -99,7 +77,7 @@ def _by_numpy(
         table.level[(ids[:, fields] if offsets is None else ids[offsets[:, fields]]).numpy()].astype(np.int64)
         for fields in map(torch.from_numpy, table.pairs)
     )
-    slots = find_slots_of(table.slots, table.offset + first * table.width + second)
+    slots = find_slots(table.slots, table.offset + first * table.width + second)
     known, at = slots >= 0, np.maximum(slots, 0)
     effects = np.where(known[..., None], table.effects[at], table.unknown)
     if summed:

@@ -18,8 +18,9 @@ from attfm.data.schema import Column
 from attfm.data.stored_terms import StoredTerms
 from attfm.data.texts import markers
 from attfm.model.ensemble import members_of
+from attfm.model.lookup_arrays import Machine, lookup_arrays
+from attfm.model.lookup_scorer import field_ranges
 from attfm.serve.decisions import Link
-from attfm.serve.lookup_arrays import FieldRange, Machine, lookup_arrays
 from attfm.serve.stored import StoredType
 from attfm.serve.vocabulary import packed
 
@@ -33,12 +34,11 @@ _TOLD = ("name", "kind", "arrow_type", "ordered", "distinct", "minimum", "maximu
 def compiled_parts(model: "Model", budget: int) -> tuple[dict[str, Any], Arrays]:
     """Return the facts of a compiled model, as JSON can hold them, and its arrays."""
     encoder, arrays = model.encoder, Arrays()
-    ranges = [
-        FieldRange(of.start, of.stop, is_single=of.kind not in ("scaled", "multi-valued")) for of in encoder.fields
-    ]
     machines = [Machine.of(machine) for machine in members_of(model.module)]
     facts = {"budget": budget, "made_from": {}, "link": _link(model).facts(), **encoder_facts(encoder, arrays)}
-    arrays |= {f"lookup.{name}": array for name, array in lookup_arrays(machines, ranges, budget).items()}
+    arrays |= {
+        f"lookup.{name}": array for name, array in lookup_arrays(machines, field_ranges(encoder), budget).items()
+    }
     return facts, arrays
 
 

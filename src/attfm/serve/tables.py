@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.errors import DataError, DataWarning, RunFolderError
+from attfm.model.lookup_arrays import BUDGET
 from attfm.model.run_files import check_files, read_settings
+from attfm.ops.lookup import Lookup
 from attfm.serve import table_file
 from attfm.serve.column_facts import row_encoder
 from attfm.serve.decisions import Label, Link
-from attfm.serve.lookup import Lookup
-from attfm.serve.lookup_arrays import BUDGET
 from attfm.serve.rows import Encoded
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class CompiledModel:
     def logits_of(self, encoded: Encoded | NDArray[np.integer[Any]]) -> Floats:
         """Return the logits of encoded rows: what `encode` returned, or ids, (rows, fields) or (fields,)."""
         if isinstance(encoded, Encoded):
-            return self._lookup.logits(encoded)
+            return self._lookup.logits(encoded.ids, encoded.values, encoded.offsets)
         if encoded.__class__ is np.ndarray and encoded.shape == self._row_shape and encoded.dtype == np.int32:
             return self._logits_of_row(encoded.tolist())
         ids = np.atleast_2d(np.asarray(encoded))
@@ -136,7 +136,7 @@ class CompiledModel:
             raise DataError(
                 f"Encoded rows are integers of (rows, {len(self.fields)}), and these are {ids.dtype} {ids.shape}."
             )
-        return self._lookup.logits(Encoded(np.ascontiguousarray(ids, np.int32)))
+        return self._lookup.logits(np.ascontiguousarray(ids, np.int32))
 
     def _logits_of_row(self, ids: list[int]) -> Floats:
         logit = self._lookup.row(ids)

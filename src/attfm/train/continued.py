@@ -23,7 +23,7 @@ from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.memory import PairMemory
 from attfm.model.modules import FactorizationMachine
 from attfm.model.sums import places_of
-from attfm.ops.remembered import FREE
+from attfm.ops.slots import FREE
 
 _EPOCH = date(1970, 1, 1)
 

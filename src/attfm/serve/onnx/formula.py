@@ -12,7 +12,7 @@ from attfm.model.ensemble import Scorer, members_of
 from attfm.model.memory import PairMemory
 from attfm.model.modules import FactorizationMachine
 from attfm.ops import all_pairs
-from attfm.ops.remembered import FREE
+from attfm.ops.slots import FREE
 from attfm.serve.onnx.columns import PAD, FieldIds
 from attfm.serve.onnx.nodes import Nodes
 

@@ -14,7 +14,8 @@ from attfm.data.codecs.pairs import PairKeys
 from attfm.model.memory import PairMemory
 from attfm.model.modules import FactorizationMachine
 from attfm.ops.ranking import Context, CrossMemory, PairNetwork
-from attfm.ops.remembered import FREE, PairTable, find_remembered, find_slots_of
+from attfm.ops.remembered import PairTable, find_remembered
+from attfm.ops.slots import FREE, find_slots
 
 Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]
@@ -89,7 +90,7 @@ class RememberedSides:
     def within_context(self, levels: Longs) -> Floats:
         """Return the sum of what is remembered of the pairs within a context, given its levels, (outputs,)."""
         first, second = levels[self.context.pairs].T
-        slots = find_slots_of(self.memory.slots, self.context.offset + first * self.context.width + second)
+        slots = find_slots(self.memory.slots, self.context.offset + first * self.context.width + second)
         known = np.where(slots[:, None] >= 0, self.memory.effects[slots], self.context_unknown)
         return np.asarray(known.sum(0, dtype=np.float32))
 

@@ -13,7 +13,7 @@ from attfm.model.bundle import Model
 from attfm.model.ensemble import members_of
 from attfm.model.modules import FactorizationMachine
 from attfm.model.terms import all_field_pairs, field_pairs
-from attfm.ops.remembered import find_slots_of
+from attfm.ops.slots import find_slots
 
 Floats = NDArray[np.float64]
 NO_FEATURE = -1  # the second feature of a main effect
@@ -170,5 +170,5 @@ def _remembered(
         return np.zeros((len(first), machine.outputs))
     level = memory.levels.of_feature.astype(np.int64)
     keys = memory.keys.of(places[0], level[first], level[second])
-    slots = find_slots_of(memory.slots, keys)
+    slots = find_slots(memory.slots, keys)
     return np.where(slots[:, None] >= 0, memory.effects[np.maximum(slots, 0)], memory.unknown[places[0]]).astype(float)

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfm.errors import DataError
-from attfm.serve.lookup_reference import lookup_logits
-from attfm.serve.rows import Encoded
+from attfm.ops.lookup_reference import lookup_logits
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -28,7 +27,7 @@ class Lookup:
 
     Parameters
     ----------
-    arrays : as `attfm.serve.lookup_arrays.lookup_arrays` gives them
+    arrays : as `attfm.model.lookup_arrays.lookup_arrays` gives them
     native : bool, whether the compiled kernel is used where it is there
     """
 
@@ -39,17 +38,28 @@ class Lookup:
         self._kernel = compiled.Lookup(self.arrays) if native and compiled is not None else None
         self._row_pairs = arrays["grid"].shape[1] + 20 * arrays["computed_pairs"].shape[1] + self.fields
 
-    def logits(self, rows: Encoded) -> Floats:
-        """Return the logits of encoded rows, float64 (rows, outputs); raise DataError for ids that are no features."""
-        places = rows.ids.size if rows.offsets is None else len(rows.offsets) - 1
+    def logits(
+        self, ids: Array, values: Array | None = None, offsets: Array | None = None, *, threads: int | None = None
+    ) -> Floats:
+        """Return the logits of encoded rows, float64 (rows, outputs); raise DataError for ids that are no features.
+
+        Parameters
+        ----------
+        ids : int32 (rows, fields), or (entries,) with offsets
+        values : float32, as ids, what multiplies each feature, or None: 1
+        offsets : int64 (rows · fields + 1,) or None
+            Where the entries of each field of each row start, and the end; None: each has one.
+        threads : int or None, at most so many; None: OMP_NUM_THREADS, or all cores
+        """
+        places = ids.size if offsets is None else len(offsets) - 1
         count = places // self.fields
         if self._kernel is None:
-            self._check(rows)
-            return lookup_logits(self.arrays, rows.ids, rows.values, rows.offsets)
+            self._check(ids, offsets)
+            return lookup_logits(self.arrays, ids, values, offsets)
         logits = np.empty((count, self.outputs))
-        threads = min(self.threads, count * self._row_pairs // _PAIRS_PER_THREAD + 1)
+        threads = min(threads or self.threads, count * self._row_pairs // _PAIRS_PER_THREAD + 1)
         try:
-            self._kernel.logits(rows.ids, rows.values, rows.offsets, threads, logits)
+            self._kernel.logits(ids, values, offsets, threads, logits)
         except ValueError as error:
             raise _no_rows(error) from None
         return logits
@@ -58,7 +68,7 @@ class Lookup:
         """Return the logit of a row with one feature in each field, or the list of its logits; as `logits` else."""
         logits: Any
         if self._kernel is None:
-            logits = self.logits(Encoded(np.array([ids], np.int32)))[0].tolist()
+            logits = self.logits(np.array([ids], np.int32))[0].tolist()
             return logits[0] if self.outputs == 1 else logits  # type: ignore[no-any-return]
         try:
             logits = self._kernel.row(ids)
@@ -66,11 +76,11 @@ class Lookup:
             raise _no_rows(error) from None
         return logits  # type: ignore[no-any-return]
 
-    def _check(self, rows: Encoded) -> None:
-        fields = np.arange(self.fields) if rows.offsets is None else None
-        if fields is None and rows.offsets is not None:
-            fields = np.repeat(np.arange(len(rows.offsets) - 1) % self.fields, np.diff(rows.offsets))
-        good = (rows.ids >= self.arrays["field_starts"][fields]) & (rows.ids < self.arrays["field_stops"][fields])
+    def _check(self, ids: Array, offsets: Array | None) -> None:
+        fields = np.arange(self.fields)
+        if offsets is not None:
+            fields = np.repeat(np.arange(len(offsets) - 1) % self.fields, np.diff(offsets))
+        good = (ids >= self.arrays["field_starts"][fields]) & (ids < self.arrays["field_stops"][fields])
         if not good.all():
             raise _no_rows("ids must be features of their fields")
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.serve.lookup_arrays import find_slots
+from attfm.ops.slots import find_slots
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

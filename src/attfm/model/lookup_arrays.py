@@ -1,18 +1,24 @@
 """What is looked up: sums and pair tables made of a model's parameters, as plain arrays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from itertools import combinations
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from attfm.ops.slots import find_slots
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 BUDGET = 64_000_000  # bytes of pair tables
 # Attention logits of a table lie so near to each other that exp of none of them leaves the range of float32.
 _SPREAD = 110.0
-_CELLS = 1 << 16  # of a pair table, worked out at once
+# Sizes of products below which a BLAS takes one thread: a table has the same bits whatever number of threads it may
+# take, and what is worked out at once stays in the cache. Of two matrices (multiply-adds), of a matrix and a vector.
+_MATRICES, _MATRIX_AND_VECTOR = 1 << 18, 9_000
+_SEARCH = 200  # multiply-adds that take as long as to look one pair of values up in a memory
 
 
 @dataclass(frozen=True)
@@ -87,9 +93,23 @@ class FieldRange:
         return self.stop - self.start
 
 
-def field_pairs(fields: int) -> list[tuple[int, int]]:
-    """Return all pairs in their order."""
-    return [(i, j) for i in range(fields) for j in range(i + 1, fields)]
+class TableCost(NamedTuple):
+    """What the tables of all pairs of a model's fields take: bytes, and about how many multiply-adds to make them."""
+
+    bytes: int
+    work: int
+
+
+def table_cost(machines: Sequence[Machine], fields: Sequence[FieldRange]) -> TableCost:
+    """Return what tables of all pairs would take; only of fields with one feature a row."""
+    builder, machine = _Builder(machines, fields), machines[0]
+    hidden = 0 if machine.W is None else machine.W.shape[1]
+    each = 0 if machine.embedding is None else machine.embedding.shape[1] * (hidden + builder.outputs + 1)
+    work = 0
+    for n, pair in enumerate(builder.pairs):
+        remembering = sum(pair in own for own in builder.remembered)
+        work += builder.cell_count(n) * (len(machines) * each + remembering * _SEARCH)
+    return TableCost(sum(builder.table_bytes(n) for n in range(len(builder.pairs))), work)
 
 
 def lookup_arrays(machines: Sequence[Machine], fields: Sequence[FieldRange], budget: int) -> dict[str, Array]:
@@ -125,7 +145,7 @@ class _Builder:
     def __init__(self, machines: Sequence[Machine], fields: Sequence[FieldRange]) -> None:
         self.machines, self.fields, self.outputs = machines, fields, len(machines[0].intercept)
         self.attention = machines[0].W is not None
-        self.pairs = field_pairs(len(fields)) if machines[0].embedding is not None else []
+        self.pairs = list(combinations(range(len(fields)), 2)) if machines[0].embedding is not None else []
         self.remembered = [
             {} if m.memory is None else {(int(i), int(j)): n for n, (i, j) in enumerate(m.memory.pairs)}
             for m in machines
@@ -140,13 +160,22 @@ class _Builder:
         """Return whether some machine has a memory of a pair of fields."""
         return any(pair in own for own in self.remembered)
 
+    def cell_count(self, number: int) -> int:
+        """Return how many cells the table of a pair of fields has."""
+        i, j = self.pairs[number]
+        return self.fields[i].size * self.fields[j].size
+
+    def table_bytes(self, number: int) -> int:
+        """Return how many bytes the table of a pair of fields takes, with that of what is remembered of it."""
+        remembered = _padded(self.outputs) if self.is_remembered(self.pairs[number]) else 0
+        return 4 * (self.width + remembered) * self.cell_count(number)
+
     def tables(self, budget: int) -> tuple[dict[int, tuple[Floats, Floats]], Floats]:
         """Return attention logits and pair values of the pairs whose tables fit, by pair number; and the shifts."""
-        size = {}
-        for n, (i, j) in enumerate(self.pairs):
-            if self.fields[i].is_single and self.fields[j].is_single:
-                width = self.width + (_padded(self.outputs) if self.is_remembered((i, j)) else 0)
-                size[n] = 4 * width * self.fields[i].size * self.fields[j].size
+        size = {
+            n: self.table_bytes(n) for n, (i, j) in enumerate(self.pairs)
+            if self.fields[i].is_single and self.fields[j].is_single
+        }  # fmt: skip
         chosen, left = [], budget
         for n in sorted(size, key=lambda n: (size[n], n)):
             if size[n] <= left:
@@ -168,20 +197,30 @@ class _Builder:
         first, second = self.fields[i], self.fields[j]
         shape = len(self.machines), first.size, second.size
         logits, values = np.zeros(shape), np.empty((*shape, self.outputs))
-        step = max(1, _CELLS // second.size)
         for m, machine in enumerate(self.machines):
             V, P = (np.asarray(of, np.float64) for of in (machine.embedding, machine.projection))
-            right = V[second.start : second.stop]
+            left, right = V[first.start : first.stop], V[second.start : second.stop]
             factor = self.factors(machine)[number]
-            for start in range(0, first.size, step):
-                rows = slice(start, min(start + step, first.size))
-                q = (V[first.start + start : first.start + rows.stop, None] * right).reshape(-1, V.shape[1])
-                values[m, rows] = (q @ P * factor).reshape(-1, second.size, self.outputs)
+            for rows, columns in self._blocks(machine, first.size, second.size):
+                q = (left[rows, None] * right[columns]).reshape(-1, V.shape[1])
+                values[m, rows, columns] = (q @ P * factor).reshape(*values[m, rows, columns].shape)
                 if machine.W is not None:
                     hidden = np.maximum(q @ machine.W.astype(np.float64) + np.asarray(machine.b), 0)
                     bias = 0.0 if machine.bias is None else float(machine.bias[number])
-                    logits[m, rows] = (hidden @ np.asarray(machine.h, np.float64) + bias).reshape(-1, second.size)
+                    e = hidden @ np.asarray(machine.h, np.float64) + bias
+                    logits[m, rows, columns] = e.reshape(logits[m, rows, columns].shape)
         return logits, values
+
+    def _blocks(self, machine: Machine, rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
+        """Yield the blocks of a table that are worked out at once."""
+        dim, hidden = len(np.asarray(machine.projection)), 0 if machine.W is None else machine.W.shape[1]
+        widest = max(hidden, self.outputs)
+        cells = max(1, min(_MATRICES // (dim * widest), _MATRIX_AND_VECTOR // max(dim, hidden)))
+        width = min(columns, cells)
+        height = cells // width
+        for row in range(0, rows, height):
+            for column in range(0, columns, width):
+                yield slice(row, row + height), slice(column, column + width)
 
     def factors(self, machine: Machine) -> Floats:
         """Return what multiplies p · q_ij beside the attention weight, float64 (pairs, outputs)."""
@@ -284,22 +323,6 @@ class _Builder:
                 f"memory.{m}.unknown": (memory.unknown[kept] * memory.unit / len(self.machines)).astype(np.float32),
             })  # fmt: skip
         return arrays
-
-
-def find_slots(slots: Array, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the slot of each key, of any shape; -1 where it is not there. The twin of `find_slots_of`."""
-    flat = keys.ravel()
-    found = np.full(len(flat), -1, np.int64)
-    shift = np.uint64(64 - (len(slots).bit_length() - 1))
-    place = ((flat.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> shift).astype(np.int64)
-    left = np.arange(len(flat))
-    while len(left):
-        there = slots[place[left]]
-        hit = there == flat[left]
-        found[left[hit]] = place[left[hit]]
-        left = left[~hit & (there != -1)]
-        place[left] = (place[left] + 1) % len(slots)
-    return found.reshape(keys.shape)
 
 
 def _padded(width: int) -> int:
