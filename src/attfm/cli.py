@@ -12,6 +12,7 @@ from attfm.commands.bundles import arguments_of, signature_of
 from attfm.commands.console import Output
 from attfm.commands.engine_options import EngineOptions
 from attfm.commands.export_options import ExportOptions, OnnxOut, SqlOut
+from attfm.commands.loading import loading
 from attfm.commands.options import (
     Cache,
     CheckpointMinutes,
@@ -132,7 +133,8 @@ def train(
     attfm train clicks/2024-03-02.parquet --from runs/clicks --out runs/clicks-2 --half-life 30
     """
     if resume is not None or data is None:
-        from attfm.commands.interrupted import resume_training
+        with loading():
+            from attfm.commands.interrupted import resume_training
 
         given = (data, training, continuing, out, checkpoint_minutes, checkpoint_steps, stream, cache, dry_run, engine,
                  reading)  # fmt: skip
@@ -146,11 +148,13 @@ def train(
         cache=cache, workers=workers, address=address, **continuing.asked(),
     )  # fmt: skip
     if dry_run:
-        from attfm.commands.plan import plan
+        with loading():
+            from attfm.commands.plan import plan
 
         plan(asked, settings, output)
         return
-    from attfm.commands.train import train
+    with loading():
+        from attfm.commands.train import train
 
     train(asked, settings, output)
 
@@ -177,7 +181,8 @@ def tune(
     attfm tune clicks.parquet --target clicked --trials 50 --out runs/tuned --set dim=16
     """
     settings = training.settings()
-    from attfm.commands import tune as command
+    with loading():
+        from attfm.commands import tune as command
 
     command.tune(training.asked(data, out, reading), command.Trials(trials, study), settings, output)
 
@@ -202,7 +207,8 @@ def evaluate(
 
     attfm evaluate runs/clicks new.parquet --group-by user
     """
-    from attfm.commands.evaluate import evaluate as run_evaluate
+    with loading():
+        from attfm.commands.evaluate import evaluate as run_evaluate
 
     run_evaluate(
         run, data, query=query, threshold=threshold, target=target, group_by=group_by, reading=reading, output=output
@@ -232,8 +238,9 @@ def predict(
 
     attfm predict runs/clicks new/ -o scores.parquet --engine ray --workers 4
     """
-    from attfm.commands.predict import Scored
-    from attfm.commands.predict import predict as run_predict
+    with loading():
+        from attfm.commands.predict import Scored
+        from attfm.commands.predict import predict as run_predict
 
     scored = Scored(data, query, out, id_ or (), threshold, *engine.checked())
     run_predict(run, scored, reading=reading, output=output)
@@ -267,7 +274,8 @@ def explain(
 
     attfm explain runs/clicks new.parquet --output effects.parquet
     """
-    from attfm.commands import explain as command
+    with loading():
+        from attfm.commands import explain as command
 
     asked = command.Asked(
         data, reading, rows, row or (), top, raw=raw, to=to, overall=global_, check=check, seeds=seeds,
@@ -297,7 +305,8 @@ def report(
 
     attfm report runs/adult-1
     """
-    from attfm.commands.report import report as run_report
+    with loading():
+        from attfm.commands.report import report as run_report
 
     run_report(run, data, query=query, to=out, target=target, reading=reading, output=output)
 
@@ -312,7 +321,8 @@ def export(run: Run, onnx: OnnxOut = None, sql: SqlOut = None, *, exporting: Exp
 
     attfm export runs/adult-1 --sql adult.sql --table people --id person
     """
-    from attfm.commands.export import export as run_export
+    with loading():
+        from attfm.commands.export import export as run_export
 
     run_export(run, onnx, sql, exporting, output)
 
@@ -328,7 +338,8 @@ def serve(run: Run, *, service: ServiceOptions, output: Output) -> None:
     attfm serve runs/clicks --host 0.0.0.0 --port 8080 --api-key-file key.txt
     """
     settings = service.settings()
-    from attfm.commands.serve import serve as run_serve
+    with loading():
+        from attfm.commands.serve import serve as run_serve
 
     run_serve(run, settings, output=output)
 
@@ -354,7 +365,8 @@ def reproduce(
 
     attfm reproduce adult --epochs 5 --numeric scaled --json
     """
-    from attfm.commands.reproduce import reproduce as run
+    with loading():
+        from attfm.commands.reproduce import reproduce as run
 
     run(epochs=epochs, numeric=numeric, seed=seed, out=out, output=output)
 

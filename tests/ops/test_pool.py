@@ -2,12 +2,14 @@
 
 import os
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attfm.ops import all_pairs, cpu, pair_attention_pool, reference, schema
 from attfm.ops.schema import PoolCall
@@ -265,6 +267,50 @@ def test_operator_contract() -> None:
         torch.library.opcheck(torch.ops.attfm.pool.default, (*call, True, True))
     call = PoolCall(v, numbers, *[None] * 5, fields=4, all_pairs=True)
     torch.library.opcheck(torch.ops.attfm.pool.default, (*call, False, True))
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes the operators that torch is told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = set[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_short_way_to_the_kernels_gives_the_bits_of_the_operator() -> None:
+    def results() -> list[Tensor]:
+        leaves = [t.float().requires_grad_() for t in arguments(33, 4, 6, 5) if t is not None]
+        vector, weights = pool(*leaves, scale=2.0)
+        (vector.sin().sum() + weights.square().sum()).backward()
+        return [vector, weights, *(torch.as_tensor(leaf.grad) for leaf in leaves)]
+
+    short = results()
+    with _Recorder() as recorder:
+        by_operator = results()
+    assert "attfm::pool" in recorder.names
+    assert all(torch.equal(one, other) for one, other in zip(short, by_operator, strict=True))
+
+
+def test_transforms_of_torch_get_the_operator() -> None:
+    embeddings = torch.randn(5, 3, 4)
+
+    def vectors(rows: Tensor) -> Tensor:
+        return pair_attention_pool(rows, *[None] * 5, scale=1.0).vector
+
+    mapped = torch.func.vmap(lambda row: vectors(row[None])[0])(embeddings)
+    torch.testing.assert_close(mapped, vectors(embeddings))
+
+
+def test_a_second_derivative_is_not_silently_wrong() -> None:
+    v, *network = [t.float().requires_grad_() for t in arguments(6, 4, 5, 3) if t is not None]
+    vector = pool(v, *network, scale=1.0).vector
+    (gradient,) = torch.autograd.grad(vector.square().sum(), v, create_graph=True)
+    with pytest.warns(UserWarning, match="attfm::pool_backward: an autograd kernel was not registered"):
+        gradient.sum().backward()
 
 
 def test_compiled_graph_has_no_break() -> None:

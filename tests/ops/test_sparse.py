@@ -3,10 +3,11 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from attfm.errors import DataError
 from attfm.ops import RowAverage
-from attfm.ops.sparse import adagrad_rows, adam_rows, sum_rows
+from attfm.ops.sparse import adagrad_rows, adam_rows, read_rows, sum_rows
 
 FEATURES = 50
 
@@ -105,3 +106,20 @@ def test_the_average_is_that_of_every_step_also_for_rows_that_rest(dim: int, opt
     average.settle()
     assert torch.allclose(average.average.double(), expected, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(average.average, table, atol=0.05)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (6,), (5, 4), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("dim", [1, 3])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_rows_are_read_as_an_embedding_reads_them(shape: tuple[int, ...], dim: int, sparse: bool) -> None:
+    table, rows = torch.randn(9, dim, requires_grad=True), torch.randint(0, 9, shape, dtype=torch.int32)
+    results = []
+    for read in (read_rows, lambda table, rows, sparse: F.embedding(rows, table, sparse=sparse)):
+        vectors = read(table, rows, sparse=sparse)
+        upstream = torch.arange(float(vectors.numel())).view(vectors.shape)
+        (gradient,) = torch.autograd.grad((vectors * upstream).sum(), table)
+        assert gradient.is_sparse == sparse
+        results.append((vectors, gradient.to_dense()))
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.shape == theirs.shape
+        assert torch.equal(ours, theirs)

@@ -168,9 +168,10 @@ def test_the_folded_machine_scores_as_the_trained_one(task: str) -> None:
     same = [row for row in composition.folded.tolist() if tuple(row) in parts]
     assert same
     ids = torch.tensor([composition.rows + composition.parts.tolist().index(row) for row in same])
-    _, w, V = machine.tables(Batch(ids[:, None].int()))
-    torch.testing.assert_close(w, folded.linear.weight[[row[0] for row in same]])
-    torch.testing.assert_close(V, folded.embedding.weight[[row[0] for row in same]])
+    batch, w, V = machine.tables(Batch(ids[:, None].int()))
+    own, features = batch.ids[:, 0].long(), [row[0] for row in same]
+    torch.testing.assert_close(w[own], folded.linear.weight[features])
+    torch.testing.assert_close(V[own], folded.embedding.weight[features])
 
 
 def test_gradients_reach_an_id_and_its_bins_dense_and_sparse() -> None:

@@ -73,7 +73,7 @@ class Batch:
     bins: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.ids if self.offsets is None else self.offsets)
+        return (self.ids if self.offsets is None else self.offsets).shape[0]  # torch's len() takes 15 times as long
 
     @property
     def fields(self) -> int:
@@ -142,9 +142,10 @@ class Batch:
 
     def take(self, rows: Tensor) -> Self:
         """Return the given rows, by int64 row numbers, in their order."""
-        bins = None if self.bins is None else self.bins[rows]
+        bins = None if self.bins is None else self.bins.index_select(0, rows)
         if self.offsets is None:
-            return type(self)(self.ids[rows], None if self.values is None else self.values[rows], bins=bins)
+            values = None if self.values is None else self.values.index_select(0, rows)
+            return type(self)(self.ids.index_select(0, rows), values, bins=bins)
         starts = self.offsets[:, 0]
         counts = self.counts.sum(1)[rows]
         shift = starts[rows] - (counts.cumsum(0) - counts)

@@ -26,7 +26,7 @@ class Examples:
 
     def take(self, rows: Tensor) -> Self:
         """Return the given rows, by int64 row numbers, in their order."""
-        return type(self)(self.rows.take(rows), self.target[rows], self.weight[rows])
+        return type(self)(self.rows.take(rows), self.target.index_select(0, rows), self.weight.index_select(0, rows))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:

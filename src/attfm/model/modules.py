@@ -16,7 +16,7 @@ from attfm.model.memory import PairMemory
 from attfm.model.sums import TrainingSums
 from attfm.ops import Pooled, pair_attention_pool_ids, score
 from attfm.ops.scoring import is_native
-from attfm.ops.sparse import number_rows, take_rows
+from attfm.ops.sparse import number_rows, read_rows, take_rows
 
 _DTYPE = torch.float32  # whatever torch's default is: the kernels take it, and equal seeds give equal models
 _SCORING_ROWS = 4096  # rows scored at once: bounds the memory of the pair vectors
@@ -47,7 +47,7 @@ class FeatureEmbedding(nn.Module):
         weight = self.weight if table is None else table
         values = None if batch.values is None else batch.values.to(weight.dtype)
         if batch.offsets is None:
-            vectors = F.embedding(batch.ids, weight, sparse=sparse)
+            vectors = read_rows(weight, batch.ids, sparse=sparse)
             return vectors if values is None else vectors * values[..., None]
         # Each field's first feature at once, as if it had no other; then the sums of the fields that have several.
         first = batch.offsets.clamp(max=max(len(batch.ids) - 1, 0))  # a field without features may be the last

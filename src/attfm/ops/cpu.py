@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attfm.errors import DataError
 from attfm.ops.reference import all_pairs
-from attfm.ops.schema import PoolCall, library, new_gradients, new_outputs
+from attfm.ops.schema import PoolCall, differentiate, keep_for_backward, library, new_gradients, new_outputs
 
 compiled: Any = None
 with contextlib.suppress(ModuleNotFoundError):  # a pure-Python install: no compiler was there
@@ -102,9 +103,9 @@ def pair_numbers(pairs: Tensor | None, fields: int) -> Tensor:
     return pairs.to(torch.int32).contiguous()
 
 
-def plain_tensor(t: Tensor | None) -> Tensor | None:
-    """Return what a kernel reads: without autograd, contiguous."""
-    return None if t is None else t.detach().contiguous()
+def array_of(t: Tensor | None) -> NDArray[Any] | None:
+    """Return what a kernel reads: without autograd, contiguous; NumPy's arrays reach it sooner than tensors do."""
+    return None if t is None else t.detach().contiguous().numpy()
 
 
 def ends(offsets: Tensor | None, entries: int) -> Tensor | None:
@@ -124,8 +125,34 @@ def pool(call: PoolCall, *, return_weights: bool) -> tuple[Tensor, Tensor]:
         call = call._replace(pair_bias=None)
     learned = (call.embeddings, *call.network)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in learned)
-    pooled, weights, _, _ = torch.ops.attfm.pool(*call, return_weights, save)
+    pool: Any = torch.ops.attfm.pool if _torch_looks_on() else _Pooling.apply
+    pooled, weights, _, _ = pool(*call, return_weights, save)
     return pooled, weights
+
+
+def _torch_looks_on() -> bool:
+    """Return whether torch must be told of operators, because it compiles, transforms or records them."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
+class _Pooling(torch.autograd.Function):
+    """The operator `pool` without torch's way to it, which for small batches takes longer than the operator."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        outputs = _pool(*arguments)
+        keep_for_backward(ctx, arguments, outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, grad_pooled: Tensor | None, grad_weights: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        # Whoever differentiates once more is told by torch that this can't be.
+        backward = torch.ops.attfm.pool_backward if torch.is_grad_enabled() else _pool_backward
+        return differentiate(ctx, grad_pooled, grad_weights, backward)
 
 
 def _pool(*arguments: Any) -> tuple[Tensor, ...]:
@@ -134,7 +161,7 @@ def _pool(*arguments: Any) -> tuple[Tensor, ...]:
     outputs = new_outputs(call, want_weights, save)
     if len(outputs[0]):
         forward = compiled.pool_forward if call.pair_index is None else compiled.distinct_forward
-        forward(*_kernel_arguments(call), outputs[0], *map(_or_none, outputs[1:]))
+        forward(*_kernel_arguments(call), *map(_or_none, outputs))
     return outputs
 
 
@@ -146,25 +173,25 @@ def _pool_backward(*arguments: Any) -> tuple[Tensor, ...]:
         return tuple(gradient.zero_() for gradient in gradients)
     backward = compiled.pool_backward if call.pair_index is None else compiled.distinct_backward
     backward(
-        *_kernel_arguments(call), *map(_or_none, (attention, bits)), *map(plain_tensor, (grad_pooled, grad_weights)),
-        *(() if call.pair_index is not None else (call.by_entry,)), gradients[0], *map(_or_none, gradients[1:]),
+        *_kernel_arguments(call), *map(_or_none, (attention, bits)), *map(array_of, (grad_pooled, grad_weights)),
+        *(() if call.pair_index is not None else (call.by_entry,)), gradients[0].numpy(), *map(_or_none, gradients[1:]),
     )  # fmt: skip
     return gradients
 
 
-def _or_none(t: Tensor) -> Tensor | None:
-    return t.detach() if t.numel() else None
+def _or_none(t: Tensor) -> NDArray[Any] | None:
+    return t.detach().numpy() if t.numel() else None
 
 
 def _kernel_arguments(call: PoolCall) -> tuple[Any, ...]:
     """Return what the kernels of one path, by row or by distinct pairs, take in both directions."""
-    embeddings, *network = map(plain_tensor, (call.embeddings, *call.network))
-    pairs, seed = call.pairs.contiguous(), 0 if call.seed is None else int(call.seed)
+    embeddings, *network = map(array_of, (call.embeddings, *call.network))
+    pairs, seed = array_of(call.pairs), 0 if call.seed is None else int(call.seed)
     threads = thread_count(call.batch, call.work)
     if call.pair_index is not None:
-        by_pair = call.ids, call.pair_index, call.starts, call.members
+        by_pair = map(array_of, (call.ids, call.pair_index, call.starts, call.members))
         return embeddings, *by_pair, *network, pairs, call.scale, call.weight_dropout, seed, threads
-    rows = *map(plain_tensor, (call.ids, call.values, call.offsets)), call.fields
+    rows = *map(array_of, (call.ids, call.values, call.offsets)), call.fields
     dropout = call.weight_dropout, call.pair_dropout
     plain = call.all_pairs and call.W is None and call.pair_gate is None and dropout == (0, 0)
     return embeddings, *rows, *network, pairs, plain, call.scale, *dropout, seed, threads
@@ -172,7 +199,7 @@ def _kernel_arguments(call: PoolCall) -> tuple[Any, ...]:
 
 def _find_slots(ids: Tensor, features: int) -> tuple[Tensor, Tensor]:
     slots = torch.empty_like(ids, memory_format=torch.contiguous_format)
-    return slots, compiled.find_slots(ids.contiguous(), features, slots)
+    return slots, compiled.find_slots(array_of(ids), features, slots.numpy())
 
 
 def _find_pairs(slots: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The operators as torch knows them, whatever device computes them: arguments, shapes, derivatives."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
@@ -124,7 +125,8 @@ def new_gradients(call: PoolCall) -> tuple[Tensor, ...]:
     return tuple(embeddings.new_empty(shape) for shape in (first, *others))
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Keep what `differentiate` needs of the arguments of `pool` and of what it returned."""
     *call, want_weights, _ = inputs
     _, _, attention, bits = output
     ctx.save_for_backward(*call[:_TENSORS], attention, bits)
@@ -133,14 +135,15 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad_pooled: Tensor | None, grad_weights: Tensor | None, *_: Any) -> tuple[Any, ...]:
+def differentiate(
+    ctx: Any, grad_pooled: Tensor | None, grad_weights: Tensor | None, backward: Callable[..., tuple[Tensor, ...]]
+) -> tuple[Any, ...]:
+    """Return the gradients of all arguments of `pool`, of which `backward` computes those of what is learned."""
     *tensors, attention, bits = ctx.saved_tensors
     call = PoolCall(*tensors, *ctx.settings)
     if grad_pooled is None:
         grad_pooled = call.embeddings.new_zeros((call.batch, call.embeddings.shape[-1]))
-    found = torch.ops.attfm.pool_backward(
-        *call, attention, bits, grad_pooled, grad_weights if ctx.want_weights else None
-    )
+    found = backward(*call, attention, bits, grad_pooled, grad_weights if ctx.want_weights else None)
     needed = {
         name: gradient
         for name, gradient in zip(_LEARNED, found, strict=True)
@@ -154,6 +157,10 @@ def _differentiate(ctx: Any, grad_pooled: Tensor | None, grad_weights: Tensor | 
             where, needed["embeddings"], call.embeddings.shape, check_invariants=False
         )
     return (*(needed.get(name) for name in PoolCall._fields), None, None)
+
+
+def _differentiate(ctx: Any, grad_pooled: Tensor | None, grad_weights: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    return differentiate(ctx, grad_pooled, grad_weights, torch.ops.attfm.pool_backward)
 
 
 def _pool_shapes(*arguments: Any) -> tuple[Tensor, ...]:
@@ -183,4 +190,4 @@ for _name, _shapes in (
     ("find_pairs", _find_pairs_shapes),
 ):
     torch.library.register_fake(f"attfm::{_name}", _shapes, lib=library)
-torch.library.register_autograd("attfm::pool", _differentiate, setup_context=_keep_for_backward, lib=library)
+torch.library.register_autograd("attfm::pool", _differentiate, setup_context=keep_for_backward, lib=library)

@@ -67,10 +67,12 @@ class Smoothness:
     def add_gradient(self, noise: float) -> None:
         """Add the gradient of the penalty, times `noise`, to that of the table, which may be sparse."""
         table, left, right = self.table, self._left, self._right
-        apart = table[right] - table[left]
-        slope = (2 * noise * self._strength) * (apart if self._start is None else apart - self._start)
+        slope = table.index_select(0, right).sub_(table.index_select(0, left))
+        if self._start is not None:
+            slope.sub_(self._start)
+        slope.mul_(2 * noise * self._strength)
         if self._adaptive:
-            slope *= self.factors[self._run, None]
+            slope.mul_(self.factors.index_select(0, self._run)[:, None])
         if table.grad is not None and table.grad.is_sparse:
             places = torch.cat([table.grad._indices()[0], right, left])
             slopes = torch.cat([table.grad._values(), slope, -slope])

@@ -41,19 +41,25 @@ class DenseMethod(Stateful):
         rate, root = self._rate, 1.0
         if self._method == "adam":
             rate, root = rate / (1 - betas[0] ** self._steps), (1 - betas[1] ** self._steps) ** 0.5
-        for n, parameter in enumerate(self._parameters):
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            if self._method == "sgd":
-                parameter.add_(gradient, alpha=-rate)
-                continue
-            mean, square = gradient, self._squares[n]
-            if self._method == "adam":
-                mean = self._means[n].lerp_(gradient, 1 - betas[0])
-                square.mul_(betas[1])
-            square.addcmul_(gradient, gradient, value=1 - betas[1] if self._method == "adam" else 1.0)
-            parameter.addcdiv_(mean, square.sqrt().div_(root).add_(eps), value=-rate)
+        moving = [n for n, parameter in enumerate(self._parameters) if parameter.grad is not None]
+        parameters: list[Tensor] = [self._parameters[n] for n in moving]
+        gradients: list[Any] = [parameter.grad for parameter in parameters]
+        if not moving:
+            return
+        # Each call does to all tensors what the method of that name does to one.
+        if self._method == "sgd":
+            torch._foreach_add_(parameters, gradients, alpha=-rate)
+            return
+        means, squares = gradients, [self._squares[n] for n in moving]
+        if self._method == "adam":
+            means = [self._means[n] for n in moving]
+            torch._foreach_lerp_(means, gradients, 1 - betas[0])
+            torch._foreach_mul_(squares, betas[1])
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - betas[1] if self._method == "adam" else 1.0)
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_div_(roots, root)
+        torch._foreach_add_(roots, eps)
+        torch._foreach_addcdiv_(parameters, means, roots, value=-rate)
 
 
 class Optimizer:
@@ -81,7 +87,7 @@ class Optimizer:
         ]  # fmt: skip
         apart = {id(table) for table in tables} if lazy else set()
         parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
-        self._module, self._more_rows = module, more_rows
+        self._module, self._more_rows, self._learned = module, more_rows, list(module.parameters())
         self._method = DenseMethod(parameters, config)
         self._learning_rate = rate_of(config)
         self._decays: list[tuple[nn.Parameter, float]] = [(module.linear.weight, config.linear_decay)]
@@ -90,7 +96,8 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        self._module.zero_grad(set_to_none=True)
+        for parameter in self._learned:
+            parameter.grad = None
 
     @torch.no_grad()
     def step(self, rows: Batch, *, noise: float = 1.0) -> None:
@@ -147,7 +154,7 @@ class ParameterAverage:
         self._keep = 1 - 1 / max(steps, 1.0)
         self._updates = 0
         self._rows: list[RowAverage] = []
-        self._dense: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._dense: tuple[list[Tensor], list[Tensor]] = ([], [])  # averages, and of what
         tables = {id(table.parameter): table for table in lazy}
         for average, parameter in zip(self._averaged.parameters(), module.parameters(), strict=True):
             if average is parameter:
@@ -158,7 +165,8 @@ class ParameterAverage:
                 tables[id(parameter)].average = rows
                 self._rows.append(rows)
             else:
-                self._dense.append((average, parameter))
+                self._dense[0].append(average)
+                self._dense[1].append(parameter)
 
     @property
     def averaged(self) -> FactorizationMachine:
@@ -176,8 +184,8 @@ class ParameterAverage:
         """Take in the module's parameters after a step."""
         keep = self._next_keep()
         self._updates += 1
-        for average, parameter in self._dense:
-            average.lerp_(parameter, 1 - keep)
+        if self._dense[0]:
+            torch._foreach_lerp_(*self._dense, 1 - keep)
         for rows in self._rows:
             rows.pass_step()
             rows.keep = self._next_keep()

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attfm.config import ModelConfig
 from attfm.data.batch import Batch
@@ -22,6 +21,8 @@ from attfm.model.sums import Learned, TrainingSums
 from attfm.ops.sparse import number_rows
 
 _FOLDED_AT_ONCE = 1 << 16  # features: their rows of V, and of their bins, are gathered before they are summed
+# Ids up to which all are put together in each step: to find those of a batch, and their parts, takes longer.
+_FEW_IDS = 2048
 
 
 class BinLayout:
@@ -103,12 +104,71 @@ class BinnedMemory(nn.Module):
 
     def forward(self, bins: Tensor) -> Tensor:
         """Return the summed effects, (batch, outputs), of bins, uint8 (batch, outputs + 1, pairs)."""
-        numbers = bins.long()
-        # gather, not an embedding: the gradient is then a plain sum, which is faster for single numbers.
-        rates = (numbers[:, :-1] + self.rates).flatten()
-        counts = (numbers[:, -1:] + self.counts).flatten()
-        scalars = self.weight.gather(0, torch.cat([rates, counts]))
+        # By number, not as an embedding: the gradient is then a plain sum, which is faster for single numbers.
+        rates, counts = (bins[:, :-1] + self.rates).flatten(), (bins[:, -1:] + self.counts).flatten()
+        scalars = self.weight.index_select(0, torch.cat([rates, counts]))
         return scalars.view(2, len(bins), -1, bins.shape[2]).sum((0, 3))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Which rows of a table are put together, for n features.
+
+    Attributes
+    ----------
+    rows : int64, of each feature's own row (n of them), then right knots, then the bins of each with statistics
+    between, share : int64 and floating (features, 1), the features that stand between two knots, and how far
+    composed : int64 (features,), those with statistics
+    statistics : int, bins of each of these
+    """
+
+    rows: Tensor
+    between: Tensor
+    share: Tensor
+    composed: Tensor
+    statistics: int
+
+    def split(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what was read of own rows, right knots, and bins."""
+        right, bins = len(self.between), len(self.composed) * self.statistics
+        own, right_knots, of_bins = read.split_with_sizes([len(read) - right - bins, right, bins])
+        return own, right_knots, of_bins
+
+
+class _Composed(torch.autograd.Function):
+    """Rows of a table as a reading puts them together: own + share · (right − own) + Σ bins."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, reading: _Reading, sparse: bool) -> Tensor:
+        ctx.reading, ctx.shape, ctx.sparse = reading, table.shape, sparse
+        own, right, bins = reading.split(table.index_select(0, reading.rows))
+        if len(reading.between):
+            own.index_add_(0, reading.between, right.sub_(own.index_select(0, reading.between)).mul_(reading.share))
+        if len(reading.composed):
+            own.index_add_(0, reading.composed, bins.view(-1, reading.statistics, table.shape[1]).sum(1))
+        return own
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        reading: _Reading = ctx.reading
+        slopes = gradient.new_empty((len(reading.rows), gradient.shape[1]))
+        own, right, bins = reading.split(slopes)
+        own.copy_(gradient)
+        if len(reading.between):
+            torch.mul(gradient.index_select(0, reading.between), reading.share, out=right)
+            own.index_add_(0, reading.between, right, alpha=-1)
+        if len(reading.composed):
+            of_bins = gradient.index_select(0, reading.composed)
+            bins.view(-1, reading.statistics, gradient.shape[1]).copy_(of_bins[:, None])
+        if ctx.sparse:
+            return torch.sparse_coo_tensor(reading.rows[None], slopes, ctx.shape, check_invariants=False), None, None
+        if slopes.device.type != "cpu":  # sums of one order, whatever runs beside
+            summed = torch.ops.aten.embedding_dense_backward(slopes, reading.rows, ctx.shape[0], -1, False)
+        elif slopes.shape[1] == 1:  # single numbers are summed faster than rows of one
+            summed = slopes.new_zeros(ctx.shape[0]).index_add_(0, reading.rows, slopes[:, 0])[:, None]
+        else:
+            summed = slopes.new_zeros(ctx.shape).index_add_(0, reading.rows, slopes)
+        return summed, None, None
 
 
 class StatisticalMachine(FactorizationMachine):
@@ -122,6 +182,10 @@ class StatisticalMachine(FactorizationMachine):
     left: Tensor
     right: Tensor
     share: Tensor
+    all_rows: Tensor
+    all_between: Tensor
+    all_share: Tensor
+    all_composed: Tensor
 
     def __init__(
         self, composition: Composition, knots: Knots | None, pairs: BinnedPairs | None, fields: int, outputs: int,
@@ -131,39 +195,53 @@ class StatisticalMachine(FactorizationMachine):
         self.composition, self.sums = composition, sums
         self.knots = knots if knots is not None and knots.interpolates else None
         if self.knots is not None:
-            for name in ("left", "right", "share"):
-                self.register_buffer(name, torch.from_numpy(getattr(self.knots, name)), persistent=False)
+            # All rows of the tables have them, so that none is asked what it is; those of bins of rates are knots.
+            own = np.arange(composition.rows)
+            for name, rest in (("left", own), ("right", own), ("share", np.zeros(len(own), np.float32))):
+                of_features = getattr(self.knots, name)
+                of_all = np.concatenate([of_features, rest[len(of_features) :]])
+                self.register_buffer(name, torch.from_numpy(of_all), persistent=False)
         self.binned = None if pairs is None else BinnedMemory(pairs)
         self.register_buffer("parts", torch.from_numpy(composition.parts), persistent=False)
+        self._statistics = self.parts.shape[1] - 1
+        ids = composition.rows + len(self.parts)
+        self._has_few = ids <= _FEW_IDS
+        if self._has_few:
+            reading = self._reading(torch.arange(ids))
+            for name in ("rows", "between", "share", "composed"):
+                self.register_buffer(f"all_{name}", getattr(reading, name), persistent=False)
 
     def tables(self, batch: Batch) -> tuple[Batch, Tensor | None, Tensor | None]:
         if not len(self.parts) and self.knots is None:
             return super().tables(batch)
-        ids = batch.ids if batch.offsets is None else batch.ids[:, None]
-        slots, numbers = number_rows(ids, self.composition.rows + len(self.parts))
         sparse = self.linear.sparse_gradient
-        where = (numbers >= self.composition.rows).nonzero()[:, 0]
-        parts = self.parts[numbers[where] - self.composition.rows]
-        first = numbers.index_copy(0, where, parts[:, 0])
-        between, right = where[:0], where[:0]
+        if self._has_few and not sparse:
+            slots, reading = batch.ids, self._reading_of_all
+        else:
+            ids = batch.ids if batch.offsets is None else batch.ids[:, None]
+            slots, numbers = number_rows(ids, self.composition.rows + len(self.parts))
+            slots, reading = slots.view(batch.ids.shape), self._reading(numbers)
+        w = _Composed.apply(self.linear.weight, reading, sparse)  # type: ignore[no-untyped-call]
+        V = _Composed.apply(self.embedding.weight, reading, sparse) if self.has_pairs else None  # type: ignore[no-untyped-call]
+        return Batch(slots, batch.values, batch.offsets), w, V
+
+    @property
+    def _reading_of_all(self) -> _Reading:
+        return _Reading(self.all_rows, self.all_between, self.all_share, self.all_composed, self._statistics)
+
+    def _reading(self, numbers: Tensor) -> _Reading:
+        """Return which rows of a table are put together for ids, int64 (n,), none of them twice."""
+        composed = (numbers >= self.composition.rows).nonzero()[:, 0]
+        parts = self.parts.index_select(0, numbers.index_select(0, composed) - self.composition.rows)
+        first = numbers.index_copy(0, composed, parts[:, 0])
+        between, right, share = composed[:0], composed[:0], self.linear.weight.new_empty((0, 1))
         if self.knots is not None:
-            binned = first.clamp(max=len(self.left) - 1)  # rows of rates lie beyond the features
-            between = ((self.share[binned] > 0) & (first < len(self.left))).nonzero()[:, 0]
-            share, right = self.share[first[between], None], self.right[first[between]]
-            first = torch.where(first < len(self.left), self.left[binned], first)
-        n = len(first)
+            shares = self.share.index_select(0, first)
+            between = shares.nonzero()[:, 0]
+            share, right = shares.index_select(0, between)[:, None], self.right[first.index_select(0, between)]
+            first = self.left.index_select(0, first)
         rows = torch.cat([first, right, parts[:, 1:].flatten()])
-
-        def composed(weight: Tensor) -> Tensor:
-            read = F.embedding(rows, weight, sparse=sparse)
-            own = read[:n]
-            if len(between):
-                own = own.index_add(0, between, share * (read[n : n + len(between)] - own[between]))
-            bins = read[n + len(between) :].view(len(where), parts.shape[1] - 1, weight.shape[1]).sum(1)
-            return own.index_add(0, where, bins)
-
-        V = composed(self.embedding.weight) if self.has_pairs else None
-        return Batch(slots.view(batch.ids.shape), batch.values, batch.offsets), composed(self.linear.weight), V
+        return _Reading(rows, between, share, composed, self._statistics)
 
     def features_of(self, batch: Batch) -> Tensor:
         ids = batch.ids.flatten().long()
@@ -230,7 +308,7 @@ class StatisticalMachine(FactorizationMachine):
             table = own[name] = learned[:features].clone()
             machine.get_submodule(name.removesuffix(".weight")).weight = nn.Parameter(table)
             if self.knots is not None:  # knots themselves stay
-                between = (self.left != torch.arange(features, device=device)).nonzero()[:, 0]
+                between = (self.left[:features] != torch.arange(features, device=device)).nonzero()[:, 0]
                 left, right = self.left[between], self.right[between]
                 table[between] = torch.lerp(table[left], table[right], self.share[between, None])
             for part in torch.split(folded, _FOLDED_AT_ONCE):

@@ -127,6 +127,11 @@ def drawn_from(generator: torch.Generator) -> Iterator[None]:
             generator.set_state(torch.get_rng_state())
 
 
+def _copied(module: FactorizationMachine) -> dict[str, Tensor]:
+    """Return a copy of a module's parameters; copy.deepcopy copies bytes, and small tensors on several threads too."""
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
 @dataclass
 class _Place:
     """How far an epoch has come: the state that its order was drawn from, batches done, their summed loss, and rows."""
@@ -189,7 +194,7 @@ class Trainer:
         self._noise = 1.0
         self.history = History()
         self._place: _Place | None = None  # within an epoch only
-        self._best, self._best_loss = copy.deepcopy(module.state_dict()), math.inf
+        self._best, self._best_loss = _copied(module), math.inf
 
     @property
     def done(self) -> bool:
@@ -268,7 +273,7 @@ class Trainer:
         stopping = self.config.early_stopping and epoch.valid_loss is not None
         loss = epoch.train_loss if epoch.valid_loss is None else epoch.valid_loss
         if not stopping or loss < self._best_loss * (1 - _LEAST_GAIN):
-            self._best, self._best_loss = copy.deepcopy(kept.state_dict()), loss
+            self._best, self._best_loss = _copied(kept), loss
             self.history.best_epoch = epoch.epoch
         elif epoch.epoch - self.history.best_epoch >= self.config.patience:
             self.history.stopped = f"no better validation loss for {self.config.patience} epochs"
