@@ -265,7 +265,8 @@ class TrainConfig(_Settings):
     n_seeds: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = Field(
         "auto",
         description="models of the same rows and as many epochs as were best, each from a seed of its own, averaged; "
-        "auto: up to 3 where the best epoch is an early one; 1 above 300,000 rows, from disk, or with n_models given",
+        "auto: up to 3 (of a regression 5) where the best epoch is an early one; 1 above 300,000 rows, from disk, or "
+        "with n_models given",
     )
     n_bags: int = Field(
         0, ge=0, le=1000, description="refits on bootstrap samples of the training rows, for the spread of explanations"

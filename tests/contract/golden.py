@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ SETTINGS = {"epochs": 6, "learning_rate": 0.03, "dim": 5, "attention_dim": 3, "r
 FIRST = {
     "embedding_decay": 3.0, "linear_decay": 0.1, "embedding_ridge": 0.0, "linear_ridge": 0.0, "adam_eps": 1e-8,
     "embedding_std": 0.1, "rates": False, "memory_pairs": 0, "smoothness_by_field": False,
-    "knots": 0, "max_bins": 255,
+    "knots": 0, "max_bins": 255, "n_seeds": 1,
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
     "binary": FIRST, "multiclass": FIRST, "regression": FIRST, "bags and dates": FIRST,
@@ -78,7 +79,17 @@ def facts() -> dict[str, Any]:
         "torch": torch.__version__,
         "isa": native_info()["isa"],
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "processor": processor(),
     }
+
+
+def processor() -> str:
+    """Return maker, family and model of the processor, by which BLAS chooses its sums; empty where it is not told."""
+    told = Path("/proc/cpuinfo")
+    if not told.exists():
+        return ""
+    values = dict(re.findall(r"^(vendor_id|cpu family|model)\s*: (.*)$", told.read_text(), re.MULTILINE))
+    return " ".join(values.get(name, "") for name in ("vendor_id", "cpu family", "model"))
 
 
 def main() -> None:

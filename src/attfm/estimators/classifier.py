@@ -65,9 +65,9 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     n_models : int or "auto", models that are cross-fitted on as many folds of the rows and averaged, each stopped by
         the fold that it was not trained on; "auto": 8 on small tables, else 1
     n_seeds : int or "auto", models that are trained on the same rows for as many epochs as were best, each from a seed
-        of its own, and averaged, where models are not cross-fitted; "auto": up to 3 where the best epoch is an early
-        one, so that they take at most half as long again as what came before; 1 above 300,000 rows, and where n_models
-        is given
+        of its own, and averaged, where models are not cross-fitted; "auto": up to 3, of a regression 5, where the best
+        epoch is an early one, so that they take at most half as long again as what came before; 1 above 300,000 rows,
+        and where n_models is given
     n_bags : int, refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each
         takes as long as the fit
     threshold : float in (0, 1), probability above which `predict` gives the second of two classes

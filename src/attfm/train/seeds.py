@@ -5,10 +5,11 @@ from attfm.data.cache import CachedDataset
 from attfm.train.prepare import Prepared
 from attfm.train.trainer import STOPPED_ON_REQUEST, History
 
-# Models of several seeds are more accurate than one, most of it with the second and the third (docs/defaults.md). Where
-# the best epoch is an early one, another seed is short beside what it took to find its length; a table that needs many
-# epochs would take several times as long. Rows by the million teach too much for seeds to matter.
-MOST_SEEDS, MOST_ROWS = 3, 300_000
+# Models of several seeds are more accurate than one, most of it with the second and the third, of a regression with two
+# more (docs/defaults.md). Where the best epoch is an early one, another seed is short beside what it took to find its
+# length; a table that needs many epochs would take several times as long. Rows by the million teach too much for seeds
+# to matter.
+MOST_SEEDS, MOST_SEEDS_OF_REGRESSION, MOST_ROWS = 3, 5, 300_000
 _MOST_TIME_OF_ONE, _MOST_TIME = 2 / 3, 1.5  # of what it took to find the number of epochs
 
 
@@ -38,4 +39,5 @@ def seeds_for(prepared: Prepared, config: Config, history: History, passed: int,
     if rows > MOST_ROWS or isinstance(prepared.data.train, CachedDataset) or of_one > _MOST_TIME_OF_ONE * passed:
         return 1
     affordable = int(_MOST_TIME * passed / max(of_one, 1)) + (not all_rows)
-    return min(max(affordable, 1), MOST_SEEDS)
+    most = MOST_SEEDS if prepared.data.task.is_classification else MOST_SEEDS_OF_REGRESSION
+    return min(max(affordable, 1), most)
