@@ -133,7 +133,10 @@ def test_a_calibration_is_fitted_to_the_weighted_validation_rows_and_measured_wi
     valid = examples(plain.prepared.data.valid)
     logits = plain.model.logits_of(valid.rows)
     expected = Calibration.fit("sigmoid", plain.model.task, logits, valid.target.numpy(), valid.weight.numpy())
-    assert made.model.calibration == expected
+    found = made.model.calibration
+    assert (found.kind, found.rows, found.curves) == (expected.kind, expected.rows, expected.curves)
+    # Fitted to the logits of the kernels, which a model that scores by lookup adds up in another order.
+    np.testing.assert_allclose([found.slope, found.offset], [expected.slope, expected.offset], rtol=1e-5)
     assert expected != Calibration.fit("sigmoid", plain.model.task, logits, valid.target.numpy())
     assert made.model.facts.calibration == str(expected)
     np.testing.assert_allclose(
