@@ -15,6 +15,7 @@ from attfm.data.cache import CachedDataset
 from attfm.errors import ConfigError
 from attfm.model.ensemble import Ensemble, members_of
 from attfm.model.modules import FactorizationMachine
+from attfm.model.task import Regression
 from attfm.train import refit
 from attfm.train.fit import Fitted, fit
 from attfm.train.observer import Epoch, Observer
@@ -59,24 +60,19 @@ def test_the_model_is_the_mean_of_the_seeds_and_the_first_is_that_of_one_seed() 
 
 def test_auto_asks_what_they_cost() -> None:
     prepared = parts_of()
+    regression = replace(prepared, data=replace(prepared.data, task=Regression("y")))
 
-    def seeds(best: int, epochs: int, setting: object = "auto") -> int:
-        return seeds_for(
-            prepared,
-            config(n_seeds=setting, n_models="auto"),
-            History(best_epoch=best),
-            epochs * 120,
-            all_rows=all_rows,
-        )
+    def seeds(best: int, epochs: int, *, all_rows: bool, of: Prepared = prepared, setting: object = "auto") -> int:
+        asked, history = config(n_seeds=setting, n_models="auto"), History(best_epoch=best)
+        return seeds_for(of, asked, history, epochs * 120, all_rows=all_rows)
 
-    all_rows = True
-    # 160 rows for `best` epochs as often as they fit into one and a half times 120 rows for `epochs` epochs
-    assert [seeds(best, 10) for best in (1, 3, 4, 5, 6)] == [3, 3, 2, 2, 1]
-    assert seeds(12, 10) == 1
-    assert seeds(12, 10, 5) == 5
-    all_rows = False  # and 120 rows after the first, which is there
-    assert [seeds(best, 10) for best in (1, 5, 6, 7, 9)] == [3, 3, 3, 1, 1]
-    assert seeds(9, 10, 5) == 5
+    # 160 rows for `best` epochs, once in two thirds of 120 rows for `epochs` epochs, and all in twice these
+    assert [seeds(best, 10, all_rows=True) for best in (1, 5, 6, 12)] == [3, 3, 1, 1]
+    assert [seeds(best, 10, all_rows=True, of=regression) for best in (1, 3, 4, 5, 6)] == [5, 5, 3, 3, 1]
+    # 120 rows, and the first is there
+    assert [seeds(best, 10, all_rows=False) for best in (1, 6, 7, 9)] == [3, 3, 1, 1]
+    assert [seeds(best, 10, all_rows=False, of=regression) for best in (5, 6, 7)] == [5, 4, 1]
+    assert seeds(12, 10, all_rows=True, setting=5) == seeds(9, 10, all_rows=False, setting=5) == 5
     asked = Config.parse({"train": {"n_models": 1}})
     assert seeds_for(prepared, asked, History(best_epoch=1), 1200, all_rows=False) == 1
 

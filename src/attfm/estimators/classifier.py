@@ -66,7 +66,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         the fold that it was not trained on; "auto": 8 on small tables, else 1
     n_seeds : int or "auto", models that are trained on the same rows for as many epochs as were best, each from a seed
         of its own, and averaged, where models are not cross-fitted; "auto": up to 3, of a regression 5, where the best
-        epoch is an early one, so that they take at most half as long again as what came before; 1 above 300,000 rows,
+        epoch is an early one, so that they take at most twice as long as what came before; 1 above 300,000 rows,
         and where n_models is given
     n_bags : int, refits on bootstrap samples of the training rows, which show how far explanations can be trusted; each
         takes as long as the fit

@@ -10,7 +10,7 @@ from attfm.train.trainer import STOPPED_ON_REQUEST, History
 # length; a table that needs many epochs would take several times as long. Rows by the million teach too much for seeds
 # to matter.
 MOST_SEEDS, MOST_SEEDS_OF_REGRESSION, MOST_ROWS = 3, 5, 300_000
-_MOST_TIME_OF_ONE, _MOST_TIME = 2 / 3, 1.5  # of what it took to find the number of epochs
+_MOST_TIME_OF_ONE, _MOST_TIME = 2 / 3, 2.0  # of what it took to find the number of epochs
 
 
 def seeds_for(prepared: Prepared, config: Config, history: History, passed: int, *, all_rows: bool) -> int:
