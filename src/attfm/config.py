@@ -32,6 +32,7 @@ _AUTO: Mapping[str, tuple[float, float]] = MappingProxyType(
         "weight_dropout": (0.4, 0.0),
         "learning_rate": (0.01, 0.02),
         "averaging": (1.0, 4.0),
+        "patience": (10, 25),
         "smoothness": (100.0, 1000.0),
         "statistic_smoothness": (300.0, 1000.0),
     }
@@ -248,7 +249,10 @@ class TrainConfig(_Settings):
         "auto", description="epochs over which the kept parameters are averaged, 0: none; auto: 1, of a regression 4"
     )
     early_stopping: bool = True
-    patience: int = Field(10, ge=1, description="epochs without a better validation loss before training stops")
+    patience: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="epochs without a better validation loss before training stops; auto: 10, of a regression 25",
+    )
     refit: Literal["auto"] | bool = Field(
         "auto",
         description="train one model again on training and validation rows together, for as many epochs as were best; "

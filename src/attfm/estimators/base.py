@@ -96,7 +96,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         base_rate_start: bool = _TRAIN.base_rate_start, averaging: float | Literal["auto"] = _TRAIN.averaging,
         split: TimeSplit | GroupSplit | str | None = _TRAIN.split,
         validation_fraction: float = _TRAIN.validation_fraction,
-        early_stopping: bool = _TRAIN.early_stopping, patience: int = _TRAIN.patience,
+        early_stopping: bool = _TRAIN.early_stopping, patience: int | Literal["auto"] = _TRAIN.patience,
         refit: bool | Literal["auto"] = _TRAIN.refit,
         warm_start_from: Literal["fm"] | None = _TRAIN.warm_start_from,
         n_models: int | Literal["auto"] = _TRAIN.n_models, n_seeds: int | Literal["auto"] = _TRAIN.n_seeds,

@@ -57,8 +57,9 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     split : TimeSplit, GroupSplit, "time:COLUMN", "group:COLUMN" or None
         Which rows are held out where no eval_set is given: the latest, or whole groups, by a column of X (an input too,
         unless it is declared ignored); None: by chance.
-    validation_fraction, early_stopping, patience : float, bool, int
-        Rows held out where no eval_set is given, and when to stop.
+    validation_fraction, early_stopping, patience : float, bool, int or "auto"
+        Rows held out where no eval_set is given, and after how many epochs without a better loss to stop; "auto": 10,
+        of a regression 25.
     refit : bool or "auto", whether one model is trained again on all rows of X, for as many epochs as were best, where
         no eval_set is given; "auto": where that takes two thirds of the time or less
     warm_start_from : "fm" or None, train an FM first and start from its embeddings (paper, section 3.3)

@@ -97,7 +97,7 @@ def _classifying(config: Config, tried: list[History]) -> Iterator[Config]:
     if config.train.learning_rate != "auto" or not tried:
         return
     worse = len(tried[0].epochs) - tried[0].best_epoch
-    if tried[0].best_epoch <= FAST_EPOCHS and worse >= config.train.patience:
+    if tried[0].best_epoch <= FAST_EPOCHS and worse >= int(config.train.of_task("binary").patience):
         yield config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": SLOW_RATE})})
 
 

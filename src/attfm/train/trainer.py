@@ -275,7 +275,7 @@ class Trainer:
         if not stopping or loss < self._best_loss * (1 - _LEAST_GAIN):
             self._best, self._best_loss = _copied(kept), loss
             self.history.best_epoch = epoch.epoch
-        elif epoch.epoch - self.history.best_epoch >= self.config.patience:
+        elif epoch.epoch - self.history.best_epoch >= int(self.config.patience):
             self.history.stopped = f"no better validation loss for {self.config.patience} epochs"
         if asked and not self.done:
             self.history.stopped = STOPPED_ON_REQUEST
