@@ -105,3 +105,14 @@ def test_the_more_rows_the_less_dropout(monkeypatch: pytest.MonkeyPatch) -> None
     assert dropout_of(AFMClassifier(**quick, weight_dropout=0.3)) == 0.3
     monkeypatch.setattr(inner_choice, "DROPOUT_ROWS", 300)
     assert dropout_of(AFMClassifier(**quick)) == 0.4
+
+
+@pytest.mark.parametrize(("kind", "patience"), [(AFMClassifier, 10), (AFMRegressor, 25)])
+def test_a_regression_is_given_more_epochs_to_get_better(kind: type, patience: int) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.choice(list("uvwxyz"), 300), "b": rng.choice(list("uvwxyz"), 300)})
+    y = rng.random(300) if kind is AFMRegressor else rng.random(300) < 0.5  # nothing to learn
+    quick = {"epochs": 150, "n_models": 1, "refit": False, "weight_dropout": 0.0, "smoothness": 9.0, "knots": 16}
+    facts = kind(learning_rate=0.05, **quick).fit(frame, y).model_.facts
+    assert facts.stopped == f"no better validation loss for {patience} epochs"
+    assert facts.epochs - facts.best_epoch == patience

@@ -12,7 +12,7 @@ import torch
 from attfm import AFMClassifier, AFMRegressor, load
 from attfm.config import Config
 from attfm.data.cache import CachedDataset
-from attfm.errors import ConfigError
+from attfm.errors import ConfigError, DataWarning
 from attfm.model.ensemble import Ensemble, members_of
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Regression
@@ -187,3 +187,11 @@ def test_calibration_reaches_all_seeds() -> None:
     calibration = fitted.model.calibration
     assert calibration.kind == "temperature"
     assert all(calibration.is_in(machine) for machine in members_of(fitted.model.module))
+
+
+def test_seeds_that_are_asked_for_beside_folds_are_told_to_be_left_out() -> None:
+    frame, score = shop(600)
+    settings = {"n_models": 2, "n_seeds": 3, "epochs": 2}
+    with pytest.warns(DataWarning, match="n_seeds=3 is left out: 2 models are cross-fitted"):
+        model = AFMClassifier(**settings).fit(frame, labels("binary", score))
+    assert (model.model_.facts.models, model.model_.facts.seeds) == (2, None)

@@ -6,7 +6,7 @@ from attfm.train.trainer import STOPPED_ON_REQUEST, History, choose_batch_size
 
 # Of the time that was spent to find the number of epochs. Where ids are rare, the best epoch is an early one, each new
 # row teaches most, and all rows take about half as long again; a table that needs many epochs would take twice as long.
-_MOST_TIME = 2 / 3
+MOST_TIME = 2 / 3
 
 
 def learns_from_all(prepared: Prepared, config: Config, history: History, passed: int) -> bool:
@@ -20,7 +20,7 @@ def learns_from_all(prepared: Prepared, config: Config, history: History, passed
     if setting is False or not found or prepared.data.valid is None or history.stopped == STOPPED_ON_REQUEST:
         return False
     rows = len(prepared.data.train) + len(prepared.data.valid)
-    return setting is True or history.best_epoch * rows <= _MOST_TIME * passed
+    return setting is True or history.best_epoch * rows <= MOST_TIME * passed
 
 
 def for_epochs(config: Config, epochs: int, rows: int) -> Config:

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ import torch
 from attfm.config import Config, ModelConfig
 from attfm.data.dataset import Reweighted, bootstrap_draws
 from attfm.data.folds import Folds
-from attfm.errors import ConfigError
+from attfm.errors import ConfigError, DataWarning
 from attfm.explain.background import sample_size
 from attfm.explain.faithfulness import Refits
 from attfm.explain.summary import is_of
@@ -171,6 +172,10 @@ def _of_folds(prepared: Prepared, config: Config, observer: Observer) -> Trained
     """Return an ensemble of which each model was trained without one of the folds."""
     if prepared.folds is None:
         raise ValueError("the rows are not cut into folds")
+    if config.train.n_seeds not in ("auto", 1):
+        why = f"{prepared.folds.count} models are cross-fitted, each from a seed of its own"
+        warnings.warn(f"n_seeds={config.train.n_seeds} is left out: {why}. With n_models=1 it counts.", DataWarning,
+                      stacklevel=2)  # fmt: skip
     fold = prepared.folds.count - 1 if prepared.folds.ordered else 0  # by the latest rows, where they are in time
     observer.on_model(1, prepared.folds.count)
     chosen, first = choose_strength(without_fold(prepared, fold), of_fold(config, fold), observer, train_module)

@@ -2,6 +2,7 @@
 
 from attfm.config import Config
 from attfm.data.cache import CachedDataset
+from attfm.train.all_rows import MOST_TIME
 from attfm.train.prepare import Prepared
 from attfm.train.trainer import STOPPED_ON_REQUEST, History
 
@@ -10,7 +11,7 @@ from attfm.train.trainer import STOPPED_ON_REQUEST, History
 # length; a table that needs many epochs would take several times as long. Rows by the million teach too much for seeds
 # to matter.
 MOST_SEEDS, MOST_SEEDS_OF_REGRESSION, MOST_ROWS = 3, 5, 300_000
-_MOST_TIME_OF_ONE, _MOST_TIME = 2 / 3, 2.0  # of what it took to find the number of epochs
+_MOST_TIME = 2.0  # of what it took to find the number of epochs
 
 
 def seeds_for(prepared: Prepared, config: Config, history: History, passed: int, *, all_rows: bool) -> int:
@@ -36,7 +37,7 @@ def seeds_for(prepared: Prepared, config: Config, history: History, passed: int,
         return 1  # somebody said how many
     rows = len(prepared.data.train) + (len(prepared.data.valid or ()) if all_rows else 0)
     of_one = history.best_epoch * rows
-    if rows > MOST_ROWS or isinstance(prepared.data.train, CachedDataset) or of_one > _MOST_TIME_OF_ONE * passed:
+    if rows > MOST_ROWS or isinstance(prepared.data.train, CachedDataset) or of_one > MOST_TIME * passed:
         return 1
     affordable = int(_MOST_TIME * passed / max(of_one, 1)) + (not all_rows)
     most = MOST_SEEDS if prepared.data.task.is_classification else MOST_SEEDS_OF_REGRESSION
