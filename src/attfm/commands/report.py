@@ -5,7 +5,7 @@ from attfm.commands.tables import labelled, open_inputs
 from attfm.config import Reading
 from attfm.errors import ConfigError
 from attfm.model.run_folder import load_model
-from attfm.report.page import checked_path, write_report
+from attfm.report.page import REPORT_FILE, write_report
 from attfm.report.rows_shown import Examined
 
 
@@ -13,7 +13,7 @@ def report(
     run: str, data: str | None, *, query: str | None, to: str, target: str | None, reading: Reading, output: Output
 ) -> None:
     """Write the report of a run, on a table's rows where one is given; see `attfm.cli.report` for the options."""
-    checked_path(to)
+    REPORT_FILE.checked(to)
     if data is None and target is not None:
         raise ConfigError(f"--target {target} names a column of --data TABLE: add that, or leave --target out.")
     if data is None and query is not None:

@@ -16,7 +16,7 @@ from attfm.explain.faithfulness import Faithfulness, check
 from attfm.explain.global_explanation import GlobalExplanation
 from attfm.explain.what_if import Changes, what_if
 from attfm.model.terms import field_pairs
-from attfm.report.page import checked_path, write_report
+from attfm.report.page import REPORT_FILE, write_report
 from attfm.report.rows_shown import Examined
 from attfm.serve.ranking.ranker import Ranker
 from attfm.train.observer import FitProgress
@@ -159,7 +159,7 @@ class Explained(Inputs):
         TargetError : y has labels that the fit did not see
         """
         model = self._fitted
-        checked_path(path)
+        REPORT_FILE.checked(path)
         if X is None:
             if y is not None or sample_weight is not None:
                 raise ConfigError("report() has y or sample_weight, but no X: give the rows that they belong to.")

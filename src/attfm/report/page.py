@@ -6,12 +6,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from attfm.errors import ConfigError
-from attfm.files import written_whole
 from attfm.model.bundle import Model
+from attfm.output_file import OutputFile
 from attfm.report.content import report_content
 from attfm.report.rows_shown import Examined
 
+REPORT_FILE = OutputFile("report", "an HTML file", (".html", ".htm"))
 MOST_BYTES = 5_000_000
 _DETAILS = (1.0, 0.3, 0.1, 0.03)
 # In JSON inside a <script> these would end it, open another or break a line of old JavaScript; escaped they are
@@ -34,25 +34,10 @@ def render_report(model: Model, examined: Examined | None = None) -> str:
 
 def write_report(model: Model, path: str | Path, examined: Examined | None = None) -> Path:
     """Write the page of `render_report` and return its path; a failed write leaves no half of it."""
-    file = checked_path(path)
+    file = REPORT_FILE.checked(path)
     text = render_report(model, examined)
-    try:
-        with written_whole(file) as part:
-            part.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"Can't write the report '{file}': {error.strerror}. Choose another path.") from None
-    return file
-
-
-def checked_path(path: str | Path) -> Path:
-    """Return the path of a report to be; raise ConfigError where it is a folder, lies in none, or is no HTML file."""
-    file = Path(path).expanduser()
-    if file.is_dir():
-        raise ConfigError(f"'{path}' is a folder: give the report's file, such as '{file / 'report.html'}'.")
-    if file.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"The report '{path}' is an HTML file: end its name in .html.")
-    if not file.parent.is_dir():
-        raise ConfigError(f"The report '{path}' can't be written: there is no folder '{file.parent}'.")
+    with REPORT_FILE.written(file) as part:
+        part.write_text(text, encoding="utf-8")
     return file
 
 

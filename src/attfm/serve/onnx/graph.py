@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from attfm.errors import AttfmError, ConfigError, RunFolderError
-from attfm.files import written_whole
 from attfm.model.bundle import Model
 from attfm.model.ensemble import members_of
 from attfm.model.terms import field_pairs
+from attfm.output_file import OutputFile
 from attfm.serve.onnx.check import Agreement, compare
 from attfm.serve.onnx.columns import FieldIds, encode
 from attfm.serve.onnx.formula import Rows, rows_of, scores_of, sums_of
 from attfm.serve.onnx.nodes import IR_VERSION, OPSETS, Nodes, require_onnx
 from attfm.serve.raw_inputs import RawInput, raw_inputs
 
+_MODEL_FILE = OutputFile("model", "an ONNX file", (".onnx",))
 FORMAT = 1
 CARD = "attfm"  # the key of the card among the metadata
 _MOST_BYTES = 2**31 - 2**20  # one protobuf message holds less than 2 GiB
@@ -62,35 +63,20 @@ def export_onnx(
     ConfigError : a column can't be expressed, the model is larger than a protobuf file may be, or it can't be written
     MissingExtraError : onnx is not installed
     """
-    file = checked_path(path)
+    file = _MODEL_FILE.checked(path)
     proto = onnx_model(model, Asked(effects, ids))
     require_onnx().checker.check_model(proto, full_check=True)
     agreement = None
-    try:
-        with written_whole(file) as part:
-            part.write_bytes(proto.SerializeToString(deterministic=True))
-            if check:
-                agreement = compare(model, part, _card_of(proto))
-                if not agreement.good:
-                    raise AttfmError(
-                        f"The export differs from the model by {agreement.difference:.2g} in {agreement.rows:,} "
-                        "made-up rows, so it was not written: report this as a fault of attfm."
-                    )
-    except OSError as error:
-        raise ConfigError(f"Can't write the model '{file}': {error.strerror}. Choose another path.") from None
+    with _MODEL_FILE.written(file) as part:
+        part.write_bytes(proto.SerializeToString(deterministic=True))
+        if check:
+            agreement = compare(model, part, _card_of(proto))
+            if not agreement.good:
+                raise AttfmError(
+                    f"The export differs from the model by {agreement.difference:.2g} in {agreement.rows:,} "
+                    "made-up rows, so it was not written: report this as a fault of attfm."
+                )
     return file, agreement
-
-
-def checked_path(path: str | Path) -> Path:
-    """Return the path of a file to be; raise ConfigError where it is a folder, lies in none, or is no ONNX file."""
-    file = Path(path).expanduser()
-    if file.is_dir():
-        raise ConfigError(f"'{path}' is a folder: give the file, such as '{file / 'model.onnx'}'.")
-    if file.suffix.lower() != ".onnx":
-        raise ConfigError(f"The model '{path}' is an ONNX file: end its name in .onnx.")
-    if not file.parent.is_dir():
-        raise ConfigError(f"The model '{path}' can't be written: there is no folder '{file.parent}'.")
-    return file
 
 
 def onnx_model(model: Model, asked: Asked) -> Any:

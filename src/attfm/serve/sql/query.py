@@ -10,13 +10,14 @@ from pyarrow import types
 
 from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN, Field
 from attfm.errors import ConfigError
-from attfm.files import written_whole
 from attfm.model.bundle import Model
 from attfm.model.calibration import Curve
+from attfm.output_file import OutputFile
 from attfm.serve.onnx.columns import missing_texts, null_numbers, thresholds_of
 from attfm.serve.raw_inputs import RawInput, raw_inputs
 from attfm.serve.sql.tables import NO_FEATURE, TermTable, check_fits, term_table
 
+_QUERY_FILE = OutputFile("query", "a text of SQL", (".sql",))
 LIMIT = 300_000  # numbers in the query's tables
 _MOST_ROWS = 20_000
 _STEEPEST = "700e0"  # whose exponential a double still holds
@@ -26,13 +27,10 @@ def export_sql(
     model: Model, path: str | Path, *, table: str = "data", ids: Sequence[str] = (), limit: int = LIMIT
 ) -> Path:
     """Write the query of `sql_query` and return its path; a failed write leaves nothing behind."""
-    file = _checked_path(path)
+    file = _QUERY_FILE.checked(path)
     text = sql_query(model, table=table, ids=ids, limit=limit)
-    try:
-        with written_whole(file) as part:
-            part.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"Can't write the query '{file}': {error.strerror}. Choose another path.") from None
+    with _QUERY_FILE.written(file) as part:
+        part.write_text(text, encoding="utf-8")
     return file
 
 
@@ -65,17 +63,6 @@ def sql_query(model: Model, *, table: str = "data", ids: Sequence[str] = (), lim
     check_fits(model, limit)
     terms = term_table(model)
     return _text(model, inputs, terms, table, [_name(name) for name in names], scores)
-
-
-def _checked_path(path: str | Path) -> Path:
-    file = Path(path).expanduser()
-    if file.is_dir():
-        raise ConfigError(f"'{path}' is a folder: give the file, such as '{file / 'model.sql'}'.")
-    if file.suffix.lower() != ".sql":
-        raise ConfigError(f"The query '{path}' is a text of SQL: end its name in .sql.")
-    if not file.parent.is_dir():
-        raise ConfigError(f"The query '{path}' can't be written: there is no folder '{file.parent}'.")
-    return file
 
 
 def _obstacle(model: Model, raw: RawInput) -> str | None:
