@@ -1,5 +1,6 @@
 """The report in a real browser: what is drawn, clicks and keys, widths, and that nothing is fetched."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -346,3 +347,23 @@ def test_it_prints_without_controls_and_on_white(watched: Watched) -> None:
     page.set_viewport_size({"width": 720, "height": 1000})
     assert page.evaluate("document.documentElement.scrollWidth") <= 720
     assert contrast(page, "figure svg text") > 4.5
+
+
+@pytest.mark.parametrize(
+    ("refit", "seeds", "kept", "rows"),
+    [
+        (False, 1, "the parameters of epoch", "40 more for validation"),
+        (True, 1, "the model is one trained for .* on all rows", "40 of them for validation at first"),
+        (True, 2, "the model is the mean of 2 seeds trained for .* on all rows", "40 of them for validation at first"),
+        (False, 2, "the model is the mean of 2 seeds trained for .* on the training rows", "40 more for validation"),
+    ],
+)
+def test_what_was_kept_is_told(browser: Any, tmp_path: Path, *, refit: bool, seeds: int, kept: str, rows: str) -> None:
+    rng = np.random.default_rng(0)
+    X = pa.table({"job": rng.choice(["cook", "clerk"], 200), "age": rng.integers(18, 80, 200)})
+    y = X["age"].to_numpy() > 50
+    settings = {"n_models": 1, "refit": refit, "n_seeds": seeds, "validation_fraction": 0.2}
+    model = AFMClassifier(epochs=3, dim=2, attention_dim=2, verbose=False, **settings).fit(X, y)
+    page = Watched(browser, model.report(tmp_path / "page.html", X, y)).page
+    assert re.search(kept, page.locator("#curves").inner_text())
+    assert rows in page.locator("#summary").inner_text()

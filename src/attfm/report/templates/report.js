@@ -90,7 +90,7 @@ function summaryPart() {
   const t = data.training, number = (x) => (x === undefined || x === null ? null : count(Number(x)));
   const tiles = node("div", { className: "tiles" });
   for (const [title, text, more] of [
-    ["training rows", number(t.training_rows), t.validation_rows && Number(t.validation_rows) ? `${number(t.validation_rows)} more for validation` : ""],
+    ["training rows", number(t.training_rows), t.validation_rows && Number(t.validation_rows) ? `${number(t.validation_rows)} ${t.refit_epochs ? "of them for validation at first" : "more for validation"}` : ""],
     ["fields", number(t.fields), t.features ? `with ${number(t.features)} features` : ""],
     ["rows here", data.data ? count(data.data.rows) : null, data.data && data.data.labelled ? "" : "without the target"],
   ]) if (text !== null) tiles.append(tile(title, text, more));
@@ -141,6 +141,15 @@ function metricsPart() {
   part.append(plainTable(header, rows, header.map((_, i) => i).slice(1)));
 }
 
+// Whose parameters the model has, from the facts of its training, which are texts.
+function whatWasKept({ best_epoch: best, refit_epochs: again, seeds, models }) {
+  if (best === undefined) return "";
+  if (models > 1) return `the mean of ${models} models, over the epochs that all of them ran`;
+  if (!again && !seeds) return `the parameters of epoch ${best} were kept`;
+  const length = `${best} epoch${Number(best) === 1 ? "" : "s"} on ${again ? "all rows, those for validation among them" : "the training rows"}`;
+  return `epoch ${best} was the best; the model is ${seeds ? `the mean of ${seeds} seeds` : "one"} trained for ${length}`;
+}
+
 function curvesPart() {
   const c = data.curves;
   const history = data.history.filter((h) => h.train_loss !== null);
@@ -164,10 +173,8 @@ function curvesPart() {
   if (history.length) {
     const series = [{ name: "training rows", points: history.map((h) => [h.epoch, h.train_loss]) }];
     if (history.every((h) => h.valid_loss !== null)) series.push({ name: "validation rows", points: history.map((h) => [h.epoch, h.valid_loss]) });
-    const best = data.training.best_epoch, models = data.training.models || 1;
-    const kept = models > 1 ? `the mean of ${models} models, over the epochs that all of them ran` : `the parameters of epoch ${best} were kept`;
     picture(grid, {
-      title: "Learning curve", caption: best === undefined ? "" : kept,
+      title: "Learning curve", caption: whatWasKept(data.training),
       paint: (w) => lineChart(w, { series, x: extent(history.map((h) => h.epoch), 0.02), y: extent(series.flatMap((s) => s.points.map((p) => p[1]))), xLabel: "epoch", yLabel: "loss", label: `learning curve over ${history.length} epochs` }),
       table: () => plainTable(["epoch", "training loss", "validation loss"], history.map((h) => [h.epoch, figure4(h.train_loss), figure4(h.valid_loss)]), [0, 1, 2]),
     });
