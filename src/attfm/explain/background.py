@@ -24,6 +24,7 @@ _LEAST_ROWS, _MOST_ROWS = 1_000, 50_000
 _MOST_MEANS = 1 << 22  # conditional means kept in all: 32 MiB
 _MOST_LEVELS = 1 << 16  # of the two fields of a pair together
 _MOST_PAIRS = 1_000  # pairs with conditional means: bounds the time
+_PAIRS_AT_ONCE = 64  # whose deviations from the mean are held while the variance is made
 _ARRAYS = ("counts", "main_mean", "pair_mean", "centred", "moved")
 _MEMBER_ARRAYS = ("main_mean", "pair_mean", "moved")  # of each member of an ensemble; the others are the same in all
 NO_BACKGROUND = (
@@ -137,7 +138,8 @@ class Background:
         counts = np.concatenate([np.bincount(design.level, minlength=design.size) for design in designs])
         main_mean, pair_mean = terms.main.mean(0), terms.pair.mean(0, dtype=np.float64)
         centred = _affordable(terms.pair, pairs, levels.sizes) if centred is None else centred
-        moved = [np.zeros((0, len(terms.intercept)))]
+        widths = int(levels.sizes[pairs[centred]].sum())
+        moved, start = np.empty((widths, len(terms.intercept))), 0
         for p in np.flatnonzero(centred):
             deviation = terms.pair[:, p].astype(np.float64) - pair_mean[p]
             ends = [designs[f] for f in pairs[p]]
@@ -146,9 +148,10 @@ class Background:
                 # Members' sums have a mean: it is moved with them, so that base and the means of effects stay.
                 main_mean[f] += design.mean @ part
                 pair_mean[p] -= design.mean @ part
-            moved += parts
+                moved[start : start + design.size] = part
+                start += design.size
         rows = len(of_rows)
-        return cls(levels, pairs, counts, main_mean, pair_mean, centred, np.concatenate(moved), rows, rows)
+        return cls(levels, pairs, counts, main_mean, pair_mean, centred, moved, rows, rows)
 
 
 def sample_size(module: Scorer) -> int:
@@ -163,7 +166,8 @@ def _affordable(
     """Return which pairs get conditional means: the ones that vary most, as far as the limits go; bool (pairs,)."""
     first, second = pairs.T
     width = (sizes[first] + sizes[second]) * effect.shape[2]
-    order = np.argsort(-effect.var(0).sum(1), kind="stable")
+    variance = [effect[:, start : start + _PAIRS_AT_ONCE].var(0) for start in range(0, len(pairs), _PAIRS_AT_ONCE)]
+    order = np.argsort(-np.concatenate(variance).sum(1), kind="stable") if variance else np.empty(0, np.int64)
     order = order[sizes[first[order]] + sizes[second[order]] <= _MOST_LEVELS][:_MOST_PAIRS]
     centred = np.zeros(len(pairs), np.bool_)
     left = _MOST_MEANS

@@ -14,7 +14,7 @@ from attfm.explain.background import Arrays, Background, sample_size
 from attfm.explain.levels import Levels, cells
 from attfm.model.bundle import Model
 from attfm.model.ensemble import Ensemble, Scorer, members_of
-from attfm.model.terms import Terms, chunks, terms_chunk, terms_of
+from attfm.model.terms import Terms, chunks, field_pairs, terms_chunk, terms_of
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -108,21 +108,21 @@ class Tally:
         pairs, outputs = len(background.pairs), background.main_mean.shape[1]
         self._rows = 0
         self._field, self._pair = np.zeros_like(background.main_mean), np.zeros_like(background.pair_mean)
-        self._attention, self._squares, self._applied = np.zeros(pairs), np.zeros(pairs), np.zeros(pairs)
+        self.weights = WeightSums(pairs)
         self._shape, self._counts = np.zeros((len(background.counts), outputs)), np.zeros_like(background.counts)
         self._surfaces = {p: _Cells(outputs) for p in surfaces}
 
     def add(self, levels: Batch, terms: Terms) -> None:
         """Take in the levels and terms of some rows."""
+        self.weights.add(terms)
+        self.add_effects(levels, terms)
+
+    def add_effects(self, levels: Batch, terms: Terms) -> None:
+        """Take in the levels and terms of some rows, without their weights."""
         centred = self.background.centre(terms, levels)
         self._rows += len(levels)
         self._field += np.abs(centred.main).sum(0)
         self._pair += np.abs(centred.pair).sum(0)
-        if terms.attention is not None:
-            attention = terms.attention.astype(np.float64)
-            self._attention += attention.sum(0)
-            self._squares += (attention**2).sum(0)
-        self._applied += terms.applied.sum(0, dtype=np.float64)
         sizes = self.background.levels.sizes
         for f, (start, size) in enumerate(zip(self.background.levels.offsets, sizes, strict=True)):
             of_field = levels.field(f)
@@ -141,10 +141,8 @@ class Tally:
     def summary(self) -> Summary:
         """Return the averages of all rows so far."""
         n = max(self._rows, 1)
-        attention = self._attention / n if self._attention.any() else np.full(len(self._pair), np.nan)
         return Summary(
-            self._rows, self._field / n, self._pair / n, attention,
-            np.sqrt(np.maximum(self._squares / n - attention**2, 0)), self._applied / n,
+            self._rows, self._field / n, self._pair / n, *self.weights.figures(n),
             self._shape / np.maximum(self._counts, 1)[:, None], self._counts,
             tuple(self._surface(p, surface) for p, surface in self._surfaces.items()),
         )  # fmt: skip
@@ -154,6 +152,26 @@ class Tally:
         most = np.sort(np.argsort(-rows, kind="stable")[:_MOST_CELLS])
         first, second = np.divmod(code[most], self.background.levels.sizes[self.background.pairs[p][1]])
         return Surface(p, first, second, sums[most] / rows[most, None], rows[most])
+
+
+class WeightSums:
+    """Sums of the attention weights of each pair, of their squares, and of the applied weights."""
+
+    def __init__(self, pairs: int) -> None:
+        self._attention, self._squares, self._applied = np.zeros(pairs), np.zeros(pairs), np.zeros(pairs)
+
+    def add(self, terms: Terms) -> None:
+        """Take in the weights of some rows."""
+        if terms.attention is not None:
+            attention = terms.attention.astype(np.float64)
+            self._attention += attention.sum(0)
+            self._squares += (attention**2).sum(0)
+        self._applied += terms.applied.sum(0, dtype=np.float64)
+
+    def figures(self, rows: int) -> tuple[Floats, Floats, Floats]:
+        """Return mean and deviation of the attention weights, NaN without attention, and mean of the applied ones."""
+        mean = self._attention / rows if self._attention.any() else np.full(len(self._attention), np.nan)
+        return mean, np.sqrt(np.maximum(self._squares / rows - mean**2, 0)), self._applied / rows
 
 
 class _Cells:
@@ -217,16 +235,36 @@ def averaged(
     """
     levels = Levels.of_rows(encoder, rows)
     of_rows = levels.of(rows)
-    terms = Terms.concatenate([terms_of(module, chunk) for chunk in chunks(module, rows)])
+    terms, weights = _effects_of(module, rows)
     background = Background.of_sample(terms, levels, of_rows, centred=centred)
     step = terms_chunk(module)
 
     def tally(pairs: Sequence[int]) -> Summary:
         sums = Tally(background, pairs)
+        sums.weights = weights
         for start in range(0, len(rows), step):
-            sums.add(of_rows.slice(start, start + step), terms.slice(start, start + step))
+            sums.add_effects(of_rows.slice(start, start + step), terms.slice(start, start + step))
         return sums.summary()
 
     summary = tally(())
     top = np.argsort(-summary.pair_importance.sum(1), kind="stable")[:surfaces].tolist()
     return background, replace(summary, surfaces=tally(top).surfaces) if top else summary
+
+
+def _effects_of(module: Scorer, rows: Batch) -> tuple[Terms, WeightSums]:
+    """Return the effects of some rows, and sums of their weights.
+
+    The effects are needed twice, for their means and relative to them, and are kept: of pairs in float32, less space.
+    Of the weights, which are as many as the pairs' effects, nothing but the sums is needed.
+    """
+    pairs = len(field_pairs(module))
+    main = np.empty((len(rows), module.fields, module.outputs))
+    pair = np.empty((len(rows), pairs, module.outputs), np.float32)
+    intercept, weights, start = np.zeros(module.outputs), WeightSums(pairs), 0
+    for chunk in chunks(module, rows):
+        terms = terms_of(module, chunk)
+        weights.add(terms)
+        stop = start + len(chunk)
+        main[start:stop], pair[start:stop], intercept = terms.main, terms.pair, terms.intercept
+        start = stop
+    return Terms(intercept, main, pair, None, np.empty((len(rows), 0), np.float32)), weights

@@ -74,21 +74,6 @@ class Terms:
         members = tuple(member.slice(start, stop) for member in self.members)
         return Terms(self.intercept, self.main[part], self.pair[part], attention, self.applied[part], memory, members)
 
-    @classmethod
-    def concatenate(cls, parts: Sequence["Terms"]) -> "Terms":
-        """Return the terms of all parts (at least one), with pair effects in float32: less space.
-
-        There is no `memory` and no `members`.
-        """
-        attention = [part.attention for part in parts if part.attention is not None]
-        return Terms(
-            parts[0].intercept,
-            np.concatenate([part.main for part in parts]),
-            np.concatenate([part.pair.astype(np.float32) for part in parts]),
-            np.concatenate(attention) if attention else None,
-            np.concatenate([part.applied for part in parts]),
-        )
-
     def total(self) -> Floats:
         """Return the sum of all terms, (batch, outputs)."""
         total: Floats = self.intercept + self.main.sum(1) + self.pair.sum(1)
