@@ -1,5 +1,6 @@
 """Encoded rows on disk: what is read is what was written, whatever the rows are and wherever blocks end."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,33 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path, sizes: tuple[int, .
     start, stop = len(dataset) // 3, min(len(dataset) // 3 + BLOCK - (len(dataset) // 3) % BLOCK, len(dataset))
     part = dataset.rows.features(f, start, stop)
     np.testing.assert_array_equal(part.ids, whole.slice(start, stop).field(f).ids)
+
+
+@pytest.mark.parametrize("bags", [False, True])
+def test_several_blocks_are_the_rows_of_each_in_the_order_asked_for(tmp_path: Path, bags: bool) -> None:
+    dataset = written(tmp_path / "rows", [some_rows(40, bags=bags)], FIELDS if bags else FIELDS[:2])
+    blocks = [(32, 40), (0, 16)]
+    gathered, parts = dataset.rows.gathered(blocks), [dataset.rows.read(*block) for block in blocks]
+    assert_same(gathered.rows, Batch.concatenate([part.rows for part in parts]))
+    for name in ("target", "weight"):
+        np.testing.assert_array_equal(
+            getattr(gathered, name), torch.cat([getattr(part, name) for part in parts]), err_msg=name
+        )
+
+
+def test_blocks_that_are_shuffled_together_are_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("attfm.data.cache", "attfm.data.rows_writer"):
+        monkeypatch.setattr(f"{module}.BLOCK_ROWS", 4096)
+    dataset = written(tmp_path / "rows", [some_rows(8 * 4096, bags=False)], FIELDS[:2])
+    assert len(dataset.rows.blocks) == 8
+    dataset.rows.read(0, 10)
+    tracemalloc.start()
+    gathered = dataset.rows.gathered(dataset.rows.blocks)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    size = sum(array.numpy().nbytes for array in (gathered.rows.ids, gathered.target, gathered.weight))
+    assert held > 0.9 * size  # nothing of it is torch's own, which is not traced
+    assert peak < 1.5 * size
 
 
 def test_values_may_come_late(tmp_path: Path) -> None:

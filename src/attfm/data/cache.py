@@ -143,19 +143,32 @@ class CachedRows:
 
     def read(self, start: int, stop: int) -> Examples:
         """Return the rows start:stop."""
+        return self.gathered([(start, stop)])
+
+    def gathered(self, ranges: Sequence[tuple[int, int]]) -> Examples:
+        """Return the rows of each range (start, stop), one after the other; single-valued rows are held only once."""
+        if not self.is_single and len(ranges) > 1:
+            return Examples.concatenate([self.read(start, stop) for start, stop in ranges])
+        count = sum(stop - start for start, stop in ranges)
+        ids = np.empty((count if self.is_single else 0, len(self.fields)), np.int32)
+        bins = np.empty((count, self.bins[0].width if self.bins else 0, len(self.bins)), np.uint8)
+        codes = np.empty(count, np.float64 if self.known["classes"] is None else np.int64)
+        weight, first = np.empty(count, np.float32), 0
+        for start, stop in ranges:
+            part = slice(first, first + stop - start)
+            first = part.stop
+            for f in range(len(self.fields) if self.is_single else 0):
+                ids[part, f] = self.features(f, start, stop).ids
+            for p, column in enumerate(self.bins):
+                bins[part, :, p] = column.read(start, stop)
+            codes[part], weight[part] = self.column("target", start, stop), self.column("weight", start, stop)
         if self.is_single:
-            ids = np.empty((stop - start, len(self.fields)), np.int32)
-            for f in range(len(self.fields)):
-                ids[:, f] = self.features(f, start, stop).ids
             rows = Batch(torch.from_numpy(ids))
         else:
+            ((start, stop),) = ranges
             rows = Batch.of_fields([self.features(f, start, stop) for f in range(len(self.fields))])
         if self.bins:
-            bins = np.stack([column.read(start, stop) for column in self.bins], 2)
             rows = replace(rows, bins=torch.from_numpy(bins))
-        target = self.column("target", start, stop)
-        codes = target.astype(np.float64 if self.known["classes"] is None else np.int64)
-        weight = self.column("weight", start, stop).copy()
         return Examples(rows, torch.from_numpy(codes), torch.from_numpy(weight))
 
     def whole(self, read: Callable[[int, int], Array]) -> Array:
@@ -215,7 +228,7 @@ class CachedDataset:
                     yield examples.take(numbers)
 
     def _gathered(self, blocks: Array) -> Examples:
-        return Examples.concatenate([self.rows.read(*self.rows.blocks[block]) for block in blocks])
+        return self.rows.gathered([self.rows.blocks[block] for block in blocks])
 
     def ordered(self) -> Iterator[Examples]:
         for start, stop in self.rows.blocks:
