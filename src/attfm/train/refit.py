@@ -21,6 +21,7 @@ from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.modules import FactorizationMachine
 from attfm.train.all_rows import for_epochs, learns_from_all
 from attfm.train.cross_fit import Floats, cross_fit, of_fold, without_fold
+from attfm.train.freed_memory import give_back
 from attfm.train.inner_choice import choose_strength, for_rows
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
@@ -227,6 +228,7 @@ def train_module(
         enriching = partial(enriching, start=start.machine)
     enriched = enriching(prepared.data, encoder, config)
     data = prepared.data if enriched is None else enriched.data
+    give_back()
 
     def build(model: ModelConfig) -> FactorizationMachine:
         if enriched is None:
@@ -253,6 +255,7 @@ def train_module(
         data = replace(data, valid=Reweighted(data.valid, (rate, 1.0)))
     prior = None if start is None else Prior.of(start.machine, data.task)
     history = Trainer(module, data, settings, observer, generator, prior=prior).run()
+    give_back()
     with torch.no_grad():
         module.intercept.add_(math.log(rate))  # the odds among all rows
     if enriched is not None:

@@ -35,6 +35,7 @@ from attfm.errors import CacheError, DataError, RunFolderError, TargetError
 from attfm.model.task import Task, task_of
 from attfm.train.begun import KEPT, Begun, begun_of, noted, tell_again
 from attfm.train.continued import Continuation, Start, started
+from attfm.train.freed_memory import give_back
 from attfm.train.prepare import Prepared, check_all_classes, check_negative_rate, finer
 from attfm.train.safe_point import SafePoints
 from attfm.train.trainer import TrainingData
@@ -104,6 +105,7 @@ def prepare_streamed(
             f"The cache '{table.cache}' can't be written ({error.strerror or error}): make room there, or choose "
             f"another folder.{kept}"
         ) from error
+    give_back()
     return replace(_opened(folder, config, began, continued, reused=False), before=before)
 
 
