@@ -131,6 +131,8 @@ def train(
     attfm train --resume runs/clicks
 
     attfm train clicks/2024-03-02.parquet --from runs/clicks --out runs/clicks-2 --half-life 30
+
+    attfm train clicks/2024-03-02.parquet --from runs/clicks --dry-run
     """
     if resume is not None or data is None:
         with loading():

@@ -120,6 +120,49 @@ def test_a_table_of_its_own_counts_whole(
     assert plan.training_rows == 20_000
 
 
+@pytest.mark.parametrize("way", ["--stream", "--in-memory"])
+def test_what_a_model_takes_that_learns_on_is_within_a_quarter(
+    way: str, zipf: str, sample_of_4000: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", zipf, "--target", "y", *QUICK, "--set", "n_models=1", "--out", "run"]) == 0
+    later = zipf_table(16_000, values=6_000, seed=1)
+    pq.write_table(pa.Table.from_pandas(later), "later.parquet", row_group_size=1_000)
+    options, before = ("later.parquet", "--from", "run", way), sorted(Path().rglob("*"))
+    plan = planned(capsys, *options)
+    assert sorted(Path().rglob("*")) == before
+    assert (plan.rows, plan.sampled_rows, plan.models, plan.streamed) == (16_000, 4_000, 1, way == "--stream")
+    assert plan.seconds_to_prepare > 0
+    assert 0 < plan.seconds_an_epoch < plan.seconds_at_most
+    assert plan.known_features is not None
+    assert plan.known_features == json.loads(Path("run/config.json").read_text())["training"]["features"]
+    capsys.readouterr()
+    assert main(["train", *options, *QUICK, "--out", "next", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)["training"]
+    assert plan.training_rows == pytest.approx(facts["training_rows"], rel=0.05)
+    new = facts["features"] - plan.known_features
+    assert new == sum(facts["new_values"].values()) > 500
+    assert plan.features - plan.known_features == pytest.approx(new, rel=0.25)
+    assert plan.run == pytest.approx(size_of(Path("next")), rel=0.25)
+    if plan.streamed:
+        assert plan.cache == pytest.approx(size_of(Path(".attfm-cache")), rel=0.25)
+    assert main(["train", *options, *QUICK, "--dry-run"]) == 0
+    assert f"{plan.known_features:,} of them known to the run" in capsys.readouterr().out
+
+
+def test_all_models_of_a_run_learn_on_and_without_validation_as_long_as_was_best(
+    zipf: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = ("--set", "n_models=3", "--set", "rates=false", "--set", "memory_pairs=0")
+    assert main(["train", zipf, "--target", "y", *QUICK, *several, "--out", "several"]) == 0
+    assert planned(capsys, zipf, "--from", "several").models == 3
+    assert main(["train", zipf, "--target", "y", *QUICK, "--set", "n_models=1", "--out", "run"]) == 0
+    options = (zipf, "--from", "run", "--valid", "none", "--test", "none", "--stream")
+    plan = planned(capsys, *options, "--set", "epochs=50")
+    assert plan.epochs == 1  # those of the run
+    assert plan.training_rows == plan.rows
+    assert plan.known_features == json.loads(Path("run/config.json").read_text())["training"]["features"]
+
+
 def test_people_read_aligned_lines(zipf: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", zipf, "--target", "y", *QUICK, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -200,7 +243,7 @@ def test_vocabularies_grow_by_heaps_law_and_stop_where_all_is_known() -> None:
 LOAD = Load(
     train=60_000, valid=20_000, test=20_000, fields=39, outputs=1, dim=16, features=100_000, table_rows=101_000,
     entries=39.0, rated=22.0, pairs=20, known=100_000, cells=200_000, pair_cells=50_000, surface=3_000.0,
-    vocabulary=5_000_000, table_bytes=30_000_000,
+    vocabulary=5_000_000, table_bytes=30_000_000, begun=1,
 )  # fmt: skip
 
 
@@ -210,7 +253,7 @@ def test_more_of_anything_takes_no_less_memory(streamed: bool) -> None:
         return memory_at_peak(load, 400_000_000, streamed=streamed)
 
     for name in ("train", "valid", "test", "features", "table_rows", "entries", "rated", "pairs", "known", "cells",
-                 "pair_cells", "vocabulary", "dim", "fields", "outputs", "models"):  # fmt: skip
+                 "pair_cells", "vocabulary", "dim", "fields", "outputs", "models", "begun"):  # fmt: skip
         more = replace(LOAD, **{name: 20 * getattr(LOAD, name)})
         assert memory(more) >= memory(LOAD), name
     larger = replace(LOAD, train=6_000_000, valid=2_000_000, test=2_000_000)

@@ -6,16 +6,18 @@ from pathlib import Path
 
 from attfm.commands.asked import Asked
 from attfm.commands.console import Output
+from attfm.commands.continued import continuation_of
 from attfm.commands.folders import NewFolder
 from attfm.commands.job import Job
-from attfm.commands.tables import open_table, target_of
-from attfm.commands.train import parts_of
+from attfm.commands.tables import open_table
+from attfm.commands.train import opened, parts_of
 from attfm.commands.train_in_memory import read_tables
 from attfm.commands.train_streamed import streamed_table
 from attfm.config import Config
 from attfm.data.sources.files import table_stem
 from attfm.data.split import Part
 from attfm.errors import ConfigError
+from attfm.train.continued import settings_of
 from attfm.train.estimate import (
     SAMPLE_ROWS,
     Sampled,
@@ -34,17 +36,17 @@ from attfm.train.plan import is_streamed
 
 def plan(asked: Asked, config: Config, output: Output) -> None:
     """Print what the training that is asked for will take; nothing of it is begun, and nothing stays on disk."""
-    if asked.from_run is not None:
-        raise ConfigError("--dry-run can't say what a run takes that learns on: leave out --from, and plan a new one.")
     if asked.workers:
         raise ConfigError("--dry-run plans a training by this process: leave out --engine ray (docs/scaling.md).")
     valid, test, config = parts_of(asked, config)
     NewFolder(asked.out, stem=table_stem(asked.data), force=asked.force)  # which says where there can be none
-    source = open_table(asked.data, asked.reading, query=asked.query, skip_bad_files=asked.skip_bad_files)
-    target = target_of(asked.data, source, asked.target)
+    continued = continuation_of(asked)
+    if continued is not None:
+        config = settings_of(continued.model, config)
+    source, target = opened(asked, continued)
     rows, streamed, base = rows_of(source, target), is_streamed(source, config, asked.stream), memory_now()
     head = source.head(SAMPLE_ROWS)
-    job = Job(asked, config, replace(output, quiet=True), head, target, valid, test, None)
+    job = Job(asked, config, replace(output, quiet=True), head, target, valid, test, None, continued)
     valid_rows, test_rows = (_rows(job, part) for part in (valid, test))
     whole = Whole(rows, valid_rows, test_rows, seconds_to_read(source, rows), base, source.is_text)
     with of_sample(min(rows, SAMPLE_ROWS), rows), temporary_cache() as cache:
@@ -57,10 +59,10 @@ def plan(asked: Asked, config: Config, output: Output) -> None:
 def _sampled(job: Job, whole: Whole, cache: Path | None) -> Sampled:
     """Prepare the sample in a cache, or in memory."""
     if cache is not None:
-        return sample_streamed(streamed_table(job, cache), job.config, whole)
+        return sample_streamed(streamed_table(job, cache), job.config, whole, job.continued)
     started = time.perf_counter()
     tables = read_tables(job)
-    return sample_in_memory(tables, job.config, whole, looking=time.perf_counter() - started)
+    return sample_in_memory(tables, job.config, whole, looking=time.perf_counter() - started, continued=job.continued)
 
 
 def _rows(job: Job, part: Part) -> int | None:

@@ -16,11 +16,12 @@ from attfm.config import Config
 from attfm.data.codecs.codec import Field
 from attfm.data.dataset import Examples, batch_count, gathered
 from attfm.data.dealing import FOLDS
-from attfm.data.schema import Schema
 from attfm.data.sources.source import MOST_KEPT_BYTES, Source
 from attfm.data.survey import LOOKING, StreamedTable
 from attfm.errors import TargetError
 from attfm.model.knots import has_knots, knots_of_rows
+from attfm.train.all_rows import for_epochs
+from attfm.train.continued import Continuation, started
 from attfm.train.cross_fit import of_fold, without_fold
 from attfm.train.footprint import (
     MOST_CELLS,
@@ -120,24 +121,33 @@ def of_sample(rows: int, whole: int) -> Iterator[None]:
         raise TargetError(f"In the {rows:,} rows that a plan looks at: {error}") from None
 
 
-def sample_in_memory(tables: Tables, config: Config, whole: Whole, *, looking: float) -> Sampled:
+def sample_in_memory(
+    tables: Tables, config: Config, whole: Whole, *, looking: float, continued: Continuation | None = None
+) -> Sampled:
     """Prepare the rows of a sample in memory; looking : seconds that looking at its columns has taken."""
-    started = time.perf_counter()
+    began = time.perf_counter()
     times, split = whole.rows / len(tables.table.labels), tables.split
-    if times > 1 and config.train.n_models == "auto":  # as many as for all rows
+    if times > 1 and config.train.n_models == "auto" and continued is None:  # as many as for all rows
         apart = 0 if split.test is None else len(split.test)
         if split.valid is not None and tables.own_valid:
             apart += len(split.valid)
         models = choose_models(config, tables.schema, round(whole.rows - times * apart))
         config = config.model_copy(update={"train": config.train.model_copy(update={"n_models": models})})
-    prepared = prepare(tables, config)
-    seconds = time.perf_counter() - started
+    prepared = prepare(tables, config, continued=continued)
+    seconds = time.perf_counter() - began
+    if continued is not None:  # the earlier model is taken over once, however many rows there are
+        began = time.perf_counter()
+        started(continued, continued.model.encoder)
+        once = min(time.perf_counter() - began, seconds)
+        looking, seconds = looking + once, seconds - once
     names = [column.name for column in tables.schema.inputs]
     size = sum(batch.nbytes for batch in tables.table.source.batches(names))
     return Sampled(whole, prepared, len(tables.table.labels), looking, seconds, size, streamed=False)
 
 
-def sample_streamed(table: StreamedTable, config: Config, whole: Whole) -> Sampled:
+def sample_streamed(
+    table: StreamedTable, config: Config, whole: Whole, continued: Continuation | None = None
+) -> Sampled:
     """Encode the rows of a sample into the table's cache, which is to be a folder that goes when the plan is made."""
     passes = dict[str, float]()
 
@@ -147,7 +157,7 @@ def sample_streamed(table: StreamedTable, config: Config, whole: Whole) -> Sampl
         passes[what] = passes.get(what, 0.0) + time.perf_counter() - started
 
     started = time.perf_counter()
-    streamed = prepare_streamed(replace(table, watch=timed), config)
+    streamed = prepare_streamed(replace(table, watch=timed), config, continued=continued)
     seconds = sum(passes.values()) - passes[LOOKING]
     looking = time.perf_counter() - started - seconds
     return Sampled(whole, streamed.prepared, streamed.rows, looking, seconds, 0, streamed=True)
@@ -167,12 +177,16 @@ def plan_of(sampled: Sampled, config: Config, *, checkpoints: bool = False) -> P
     ----------
     checkpoints : whether some are written while it trains
     """
-    prepared, models = sampled.prepared, 1
+    prepared, models, start = sampled.prepared, 1, sampled.prepared.start
     sample_rows = len(prepared.data.train), len(prepared.data.valid or ())
     if prepared.folds is not None:
         models, prepared = prepared.folds.count, without_fold(prepared, 0)
         config = of_fold(config, 0)
+    elif prepared.start is not None:  # each of its models learns on from the same rows
+        models, prepared = len(prepared.start.beginnings), prepared.begun_at(0)
     train = round(len(prepared.data.train) * sampled.times)
+    if prepared.start is not None and prepared.data.valid is None:
+        config = for_epochs(config, prepared.start.epochs, train)
     settings = config.train
     knots = knots_of_rows(train) if settings.knots == "auto" else settings.knots
     asked = {"batch_size": choose_batch_size(settings.batch_size, train), "knots": knots}
@@ -196,8 +210,10 @@ def plan_of(sampled: Sampled, config: Config, *, checkpoints: bool = False) -> P
     if sampled.streamed:
         entries, valued = _entries(prepared.data.train, fields)
         task = prepared.data.task
+        encoded = load if start is None else _of_new_values(load, prepared, sampled.times)
         cache = bytes_of_cache(
-            load, sizes, fields, entries, valued=valued, classes=len(task.classes) if task.is_classification else None,
+            encoded, sizes, fields, entries, valued=valued,
+            classes=len(task.classes) if task.is_classification else None,
             weighted=prepared.class_weights is not None or prepared.schema.weight is not None,
         )  # fmt: skip
         statistics_bytes = bytes_of_statistics(load)
@@ -212,6 +228,7 @@ def plan_of(sampled: Sampled, config: Config, *, checkpoints: bool = False) -> P
         seconds_to_prepare=preparing + of_statistics, seconds_an_epoch=epoch,
         seconds_at_most=preparing + models * of_statistics + fits * settings.epochs * (epoch + validation),
         sampled_rows=sampled.rows,
+        known_features=None if start is None else prepared.encoder.n_features - sum(start.new.values()),
     )  # fmt: skip
 
 
@@ -227,6 +244,7 @@ def _fits(prepared: Prepared, config: Config, models: int, train: int) -> float:
     settings, task = config.train, prepared.data.task
     tried = 0.0
     chooses = settings.optimizer == "adam" and settings.early_stopping and prepared.data.valid is not None
+    chooses = chooses and prepared.start is None
     if chooses and not task.is_classification:
         knotted = has_knots(prepared.encoder.fields, knots_of_rows(train))
         number = len(candidates(config, knotted=knotted))
@@ -245,15 +263,16 @@ class _Statistics:
 
 
 def _statistics(prepared: Prepared, config: Config) -> _Statistics:
-    started = time.perf_counter()
-    enriched = enrich(prepared.data, prepared.encoder, config)
-    seconds = time.perf_counter() - started
-    if enriched is None:
-        return _Statistics(None, seconds, 0.0)
+    machine = None if prepared.start is None else prepared.start.one.machine
+    began = time.perf_counter()
+    enriched = enrich(prepared.data, prepared.encoder, config, start=machine)
+    seconds = time.perf_counter() - began
+    if enriched is None or machine is not None:  # a model that learns on keeps its pairs
+        return _Statistics(enriched, seconds, 0.0)
     pairs = [] if enriched.pairs is None else [(i, j) for i, j in enriched.pairs.keys.pairs.tolist()]
-    started = time.perf_counter()
+    began = time.perf_counter()
     enrich(prepared.data, prepared.encoder, config, chosen=pairs)
-    linear = min(time.perf_counter() - started, seconds)
+    linear = min(time.perf_counter() - began, seconds)
     return _Statistics(enriched, linear, seconds - linear)
 
 
@@ -263,7 +282,8 @@ def _load(
     """Return what the training on all rows has to hold, and the size of each field."""
     data, encoder, times = prepared.data, prepared.encoder, sampled.times
     rows, outputs = gathered(data.train), len(data.task.outputs)
-    sizes = [_size(rows, f, field, prepared.schema, config, times) for f, field in enumerate(encoder.fields)]
+    start = prepared.start
+    sizes = [_size(rows, f, field, prepared, config, times) for f, field in enumerate(encoder.fields)]
     features = sum(sizes)
     entries, _ = _entries(data.train, encoder.fields)
     bins, rated, cells = 0, list[int](), 0.0
@@ -279,10 +299,13 @@ def _load(
             cells += _distinct_grown(of.ids.astype(np.int64) * FOLDS + each, times)
         if enriched.pairs is not None:
             pairs = len(enriched.pairs.keys.pairs)
+            # Of a model that learns on, what is known already stays, and what the sample lacks comes to it.
+            known = 0.0 if start is None else float(len(enriched.pairs.known.keys))
             levels = {f: enriched.pairs.levels.of_rows(rows.rows, f) for f in np.unique(enriched.pairs.keys.pairs)}
             for i, j in enriched.pairs.keys.pairs.tolist():
                 keys = levels[i] * int(enriched.pairs.levels.sizes[j]) + levels[j]
                 known += _distinct_grown(keys, times, least=config.model.memory_min_count)
+                known -= 0 if start is None else _distinct(keys, config.model.memory_min_count)
                 pair_cells = max(pair_cells, _distinct_grown(keys * FOLDS + folds, times))
     vocabulary = encoder.to_table().nbytes * features / max(encoder.n_features, 1)
     dim = config.model.dim if config.model.pairs and len(encoder.fields) > 1 else 0
@@ -295,9 +318,17 @@ def _load(
         known=min(int(known), config.model.memory_entries), cells=int(cells), pair_cells=int(pair_cells),
         surface=_cells_of_surface(rows),
         vocabulary=int(vocabulary), table_bytes=int(sampled.table_bytes * times), models=models,
+        begun=0 if start is None else len(start.beginnings),
         lazy=(features + bins) * max(dim, 1) >= BIG_TABLE,
     )  # fmt: skip
     return load, sizes
+
+
+def _of_new_values(load: Load, prepared: Prepared, times: float) -> Load:
+    """Return the load with the vocabulary that is encoded where a model learns on: of the values of the new rows."""
+    rows = gathered(prepared.data.train).rows
+    values = sum(_distinct_grown(rows.field(f).ids, times) for f in range(rows.fields))
+    return replace(load, vocabulary=round(load.vocabulary * min(1.0, values / load.features)))
 
 
 def _cells_of_surface(examples: Examples) -> float:
@@ -317,15 +348,18 @@ def _part(rows: int, times: float, own: int | None) -> int:
     return round(rows * times) if own is None else own
 
 
-def _size(rows: Examples, f: int, field: Field, schema: Schema, config: Config, times: float) -> int:
+def _size(rows: Examples, f: int, field: Field, prepared: Prepared, config: Config, times: float) -> int:
     """Return how many features a field has on all rows: those of ids grow, those of bins and of buckets do not."""
-    column = next(column for column in schema.columns if column.name == field.column)
+    column = next(column for column in prepared.schema.columns if column.name == field.column)
     if times <= 1 or field.ordered or field.kind == "scaled" or column.hash_buckets is not None:
         return field.size
     if column.kind == "datetime":
         return field.size
     ids = rows.rows.field(f).ids
     least = config.data.min_count if column.min_count is None else column.min_count
+    if prepared.start is not None:  # its own values are known, and new ones come after them
+        ids = ids[ids >= field.stop - prepared.start.new.get(field.column, 0)]
+        return field.size + round(_distinct_grown(ids, times, least=least)) - _distinct(ids, least)
     seen = _distinct(ids, least)
     return round(field.size * _distinct_grown(ids, times, least=least) / seen) if seen else field.size
 

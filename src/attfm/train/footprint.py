@@ -24,6 +24,7 @@ _OF_RATED, _OF_COMPOSED = 40, 14  # of each feature of a training row that has a
 _OF_REMEMBERED = 400  # of a training row, while the bins of one pair are found
 _OF_CELL, _OF_PAIR_CELL = 60, 250  # of a value in one fold, and of a value pair in one fold
 _OF_KNOWN = 100  # of a value pair that is remembered
+_OF_EARLIER, _OF_PULL = 56, 32  # of a feature that an earlier machine knows, and of a row of its tables
 _OF_TEXT = 6  # times the bytes of the vocabulary as it is stored
 _SUMMARY_EFFECTS, _SUMMARY_MEANS, MOST_CELLS = 12_000_000, 1 << 22, 4096  # as attfm.explain bounds them
 _OF_MEAN = 24
@@ -44,6 +45,8 @@ class Load:
     vocabulary : bytes of the encoder file
     table_bytes : of the columns as Arrow has them
     models : that are kept
+    lazy : whether tables are moved row by row
+    begun : machines that learn on, 0: none does
     """
 
     train: int
@@ -65,6 +68,7 @@ class Load:
     table_bytes: int
     models: int = 1
     lazy: bool = False
+    begun: int = 0
 
     @property
     def rows(self) -> int:
@@ -75,6 +79,12 @@ class Load:
     def tables(self) -> int:
         """Bytes of V and w."""
         return 4 * self.table_rows * (self.dim + self.outputs)
+
+    @property
+    def earlier(self) -> int:
+        """Bytes of what is held of machines that learn on, and of the pull to where the parameters began."""
+        each = 3 * self.tables + _OF_KNOWN * self.known + _OF_EARLIER * self.features
+        return self.begun * each + (self.tables + _OF_PULL * self.table_rows if self.begun else 0)
 
     @property
     def bins(self) -> int:
@@ -123,7 +133,7 @@ def memory_at_peak(load: Load, base: int, *, streamed: bool) -> int:
         training,
         learned + (0 if streamed else batches) + load.tables * (1 + load.models) + remembered + summary,
     )
-    return base + _WORK + held + max(phases)
+    return base + _WORK + load.earlier + held + max(phases)
 
 
 def bytes_of_cache(load: Load, sizes: Sequence[int], fields: Sequence[Field], entries: Sequence[float],

@@ -34,6 +34,7 @@ class Plan:
     seconds_at_most : float, if no model stops early; without refits (`n_bags`), a last training on all rows, the
         summary and the report
     sampled_rows : int, that were looked at; where they are all rows, the numbers above are known and not estimated
+    known_features : int, those of them that a run knows which is to learn on; None: a new one is trained
     """
 
     rows: int
@@ -56,6 +57,7 @@ class Plan:
     seconds_an_epoch: float
     seconds_at_most: float
     sampled_rows: int
+    known_features: int | None = None
 
     @property
     def exact(self) -> bool:
@@ -73,10 +75,11 @@ class Plan:
                  ("checkpoints of a long training", self.checkpoints)]  # fmt: skip
         each = ", ".join(f"{name} {_size(size)}" for name, size in parts if size)
         how = "encoded into a cache on disk" if self.streamed else "kept in memory"
+        known = "" if self.known_features is None else f", {self.known_features:,} of them known to the run"
         models = "1 model" if self.models == 1 else f"{self.models} models"
         return [
             ("rows", f"{self.rows:,}, {about}{self.training_rows:,} to train on; {how}"),
-            ("features", f"{about}{self.features:,} in {self.fields} fields"),
+            ("features", f"{about}{self.features:,} in {self.fields} fields{known}"),
             ("pairs", f"{about}{self.remembered_pairs} field pairs remembered"),
             ("passes", f"{self.passes} over the table; then {models}, at most {self.epochs} epochs"),
             ("memory", f"{_size(self.memory)} at the peak, of {_size(self.memory_available)}"),

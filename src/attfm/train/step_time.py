@@ -13,6 +13,7 @@ from attfm.train.footprint import Load
 from attfm.train.losses import scored
 from attfm.train.observer import Epoch, Observer
 from attfm.train.prepare import Prepared
+from attfm.train.prior import Prior
 from attfm.train.sparse_optimizer import BIG_TABLE
 from attfm.train.statistics import Enriched
 from attfm.train.trainer import Trainer, drawn_from, start_at_base_rate
@@ -66,7 +67,7 @@ def measured_steps(prepared: Prepared, config: Config, enriched: Enriched | None
     _enlarge(module, load)
     clock = _Clock()
     settings = config.train.model_copy(update={"epochs": 1_000, "early_stopping": False})
-    trainer = Trainer(module, replace(data, valid=None), settings, clock, generator)
+    trainer = Trainer(module, replace(data, valid=None), settings, clock, generator, prior=_prior(prepared, module))
     try:
         for _ in range(1_000):
             trainer.run_epoch()
@@ -80,6 +81,14 @@ def measured_steps(prepared: Prepared, config: Config, enriched: Enriched | None
         scored(trainer.average.averaged, data.valid)
         of_valid = (time.perf_counter() - started) / len(data.valid)
     return StepTime(clock.seconds / clock.steps, of_valid)
+
+
+def _prior(prepared: Prepared, module: FactorizationMachine) -> Prior | None:
+    """Return the prior of a model that learns on, as large as the tables; features that it lacks have no rows."""
+    if prepared.start is None:
+        return None
+    prior, size = Prior.of(prepared.start.one.machine, prepared.data.task), len(module.linear.weight)
+    return Prior(torch.cat([prior.rows, prior.rows.new_zeros(max(size - len(prior.rows), 0))]), prior.total)
 
 
 def _enlarge(module: FactorizationMachine, load: Load) -> None:
