@@ -32,7 +32,10 @@ class Cells:
     def _merge(self) -> tuple[Integers, Floats]:
         if not self._parts:
             return np.empty(0, np.int64), np.zeros((0, self._width))
+        if not self._pending:  # they are merged
+            return self._parts[0]
         keys, sums = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
+        self._parts = []
         keys, sums = _summed(keys, sums)
         if self._most is not None:
             keys, sums = _of_most_rows(keys, sums, self._most)
@@ -49,10 +52,10 @@ class Cells:
         """What is summed of each cell, float64 (cells, outputs + 2)."""
         return self._merge()[1]
 
-    @cached_property
     def grouped(self) -> Grouped:
-        """The statistics of the groups, `others` of each cell."""
-        keys, sums = self._merge()
+        """Return the statistics of the groups, `others` of each cell, once: the sums are let go, `keys` stay."""
+        keys, sums = self.keys, self.sums
+        self._parts = []
         if not len(keys):
             return Grouped.of_cells(np.empty(0, np.int64), sums, ordered=self._ordered)
         return Grouped.of_cells(keys // FOLDS, sums, ordered=self._ordered)

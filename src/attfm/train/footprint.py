@@ -14,6 +14,7 @@ from attfm.data.column_file import smallest_type
 from attfm.data.rows_writer import BLOCK_ROWS
 from attfm.data.sources.source import MOST_KEPT_BYTES
 from attfm.explain.summary import STORED_SURFACES
+from attfm.train.streamed_statistics import OF_PAIR_CELL, pairs_at_once
 
 # Bytes, as peaks of `attfm train` have them beside what is counted one by one (docs/scaling.md).
 _WORK = 130_000_000  # of batches that are read and encoded, and of what is imported while it is done
@@ -22,7 +23,7 @@ _OF_SCREENED = 1_500  # of each row that pairs are screened on
 _OF_ROW = 60  # labels, weights, folds, row numbers, logits
 _OF_RATED, _OF_COMPOSED = 40, 14  # of each feature of a training row that has a rate, and of each feature
 _OF_REMEMBERED = 400  # of a training row, while the bins of one pair are found
-_OF_CELL, _OF_PAIR_CELL = 60, 250  # of a value in one fold, and of a value pair in one fold
+_OF_CELL = 60  # of a value in one fold
 _OF_KNOWN = 100  # of a value pair that is remembered
 _OF_EARLIER, _OF_PULL = 56, 32  # of a feature that an earlier machine knows, and of a row of its tables
 _OF_TEXT = 6  # times the bytes of the vocabulary as it is stored
@@ -105,14 +106,13 @@ class Load:
 
 def memory_at_peak(load: Load, base: int, *, streamed: bool) -> int:
     """Return about how many bytes of memory a training takes at its peak; base : what the process has before it."""
-    threads = os.cpu_count() or 1
     ids = int(4 * load.entries + (8 * load.fields if load.entries > load.fields else 0))
     learned = _OF_TEXT * load.vocabulary
     screened = _OF_SCREENED * min(load.train, 50_000) if load.dim and load.fields > 1 else 0
     if streamed:
         held = 0
         rows_at_once = min(load.train, BUFFER_BLOCKS * BLOCK_ROWS)
-        statistics = _OF_CELL * load.cells + threads * _OF_PAIR_CELL * load.pair_cells
+        statistics = _OF_CELL * load.cells + pairs_at_once(load.train) * OF_PAIR_CELL * load.pair_cells
         batches = int(3 * rows_at_once * (ids + load.bins + 12))
         encoding = learned
     else:

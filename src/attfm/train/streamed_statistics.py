@@ -28,12 +28,15 @@ from attfm.model.modules import FactorizationMachine
 from attfm.model.sums import TrainingSums, base_of
 from attfm.model.task import Task
 from attfm.train.cells import Cells
+from attfm.train.freed_memory import give_back
 from attfm.train.outcomes import outcome_values, relative, total_of
 from attfm.train.screening import MOST_ROWS, screen
 from attfm.train.statistical_machine import BinLayout, BinnedPairs, KnownPairs
 from attfm.train.trainer import TrainingData
 
 _LARGEST_KEY = 2**63 // FOLDS
+OF_PAIR_CELL = 250  # bytes of a value pair in one fold, while the sums of its field pair are made
+_SUMS_AT_ONCE = 1_000_000_000  # bytes of these, of field pairs side by side
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def statistics_of(
     bins: tuple[ColumnFile, ...] = ()
     straddling: tuple[tuple[int, int], ...] = ()
     if most_pairs:
+        give_back()
         if start is not None and start.memory is not None:
             levels = start.memory.levels
         else:
@@ -150,6 +154,7 @@ def statistics_of(
             chosen = [pair.fields for pair in screened if pair.is_kept][:most_pairs]
         chosen = [(i, j) for i, j in chosen if int(levels.sizes[i]) * int(levels.sizes[j]) < _LARGEST_KEY]
         if chosen:
+            give_back()
             pairs, bins, valid, of_pairs = _remembered(rows, data.valid, levels, chosen, config.model, columns, before)
             sums = replace(sums, levels=of_pairs[0], pairs=of_pairs[1])
     seen = torch.zeros(composition.rows, dtype=torch.bool)
@@ -182,7 +187,7 @@ def _composed(
             some = replace(some, mean=base_of(cells.sums.sum(0) + earlier.columns.sum(0)))
         elif fields[f].kind == "multi-valued":  # whose entries have a mean of their own
             some = replace(some, mean=base_of(cells.sums.sum(0)))
-        return FieldRates.of_groups(cells.grouped, cells.keys // FOLDS, fields[f].size, some, earlier)
+        return FieldRates.of_groups(cells.grouped(), cells.keys // FOLDS, fields[f].size, some, earlier)
 
     def numbered(f: int) -> tuple[Composition, ColumnFile, RateSums]:
         """Return the composition of one field, the column of its composed features, counted from 0, and its sums."""
@@ -255,9 +260,9 @@ def _remembered(
     def single(f: int) -> tuple[Cells, SingleRates]:
         cells = gathered(lambda start, stop: levels_in(rows.rows, f, start, stop), None)
         own, earlier = cells.keys // FOLDS, before.levels.get(f)
-        return cells, SingleRates.of_groups(cells.grouped, own, int(levels.sizes[f]), some, earlier)
+        return cells, SingleRates.of_groups(cells.grouped(), own, int(levels.sizes[f]), some, earlier)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(pairs_at_once(len(rows.rows))) as threads:
         fields = np.unique(pairs).tolist()
         singles = dict(zip(fields, threads.map(single, fields), strict=True))
 
@@ -276,7 +281,7 @@ def _remembered(
                 replace(rates, of_rows=rates.of_rows[found.find(level, folds)])
                 for (found, rates), level in ((singles[i], first), (singles[j], second))
             )
-            of_pair, grouped = before.pairs.get((i, j)), cells.grouped
+            of_pair, grouped = before.pairs.get((i, j)), cells.grouped()
             if of_pair is not None:
                 grouped = grouped.after(of_pair.earlier(one, 0), cells.keys // FOLDS)
             statistics = PairStatistics(one, 0, grouped, (of_cells[0], of_cells[1]), some)
@@ -324,6 +329,11 @@ def _remembered(
     sums = {(i, j): of.sums for (i, j), of in zip(pairs.tolist(), every, strict=True)}
     learned_from = {f: rates.columns for f, (_, rates) in singles.items()}, sums
     return binned, tuple(of.train for of in every), valid, learned_from
+
+
+def pairs_at_once(rows: int) -> int:
+    """Return how many field pairs' sums are made side by side: each may have a value pair in a fold for every row."""
+    return int(np.clip(_SUMS_AT_ONCE // (OF_PAIR_CELL * max(rows, 1)), 2, max(os.cpu_count() or 1, 2)))
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,9 @@ class Grouped:
             left = before - before[first_cells][group]
         else:
             left = totals[group] - sums
-        return cls(keys[key_changes], Totals.of(totals), Totals.of(left), sums[:, -1])
+        return cls(
+            keys[key_changes], Totals.of(totals), Totals.of(left), sums[:, -1].copy()
+        )  # not a view, which would hold all sums
 
     def after(self, earlier: "Earlier", own: Integers) -> Self:
         """Return the statistics of these rows and of earlier ones, which are others to all of these.
