@@ -1,6 +1,7 @@
 """Metrics of many rows are those that scikit-learn gives of few."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -33,3 +34,71 @@ def test_one_class_has_no_areas() -> None:
     assert math.isnan(found["auc"])
     assert math.isnan(wanted["auc"])
     assert found == pytest.approx(wanted, nan_ok=True)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("digits", [1, 17])
+def test_of_several_classes_too(weighted: bool, digits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(digits)
+    probability = np.round(rng.dirichlet(np.ones(5), 3000), digits)
+    probability /= probability.sum(1, keepdims=True)
+    probability[:, 4], probability[:, 3] = 0, probability[:, 3] + probability[:, 4]  # which is never decided
+    target = (rng.random((3000, 1)) > probability.cumsum(1)[:, :3]).sum(1)
+    target[:20] = 3
+    weight = rng.integers(0, 4, 3000).astype(float) if weighted else None
+    wanted = scores.evaluate("multiclass", target, probability, weight)
+    monkeypatch.setattr(many_rows, "_ROWS", 700)
+    found = many_rows.metrics_of_many_classes(target, probability, weight)
+    assert list(found) == list(wanted)
+    assert found == pytest.approx(wanted, rel=1e-12)
+    other = many_rows.metrics_of_many_classes(target, np.roll(probability, 1, axis=0), weight)
+    for name in found:
+        assert other[name] != pytest.approx(wanted[name], rel=1e-3), name
+    monkeypatch.setattr(scores, "MANY", 3000)
+    assert scores.evaluate("multiclass", target, probability, weight) == found
+
+
+def test_several_classes_of_which_one_occurs_have_no_areas() -> None:
+    target, probability = np.ones(6, np.int64), np.full((6, 3), 1 / 3)
+    found = many_rows.metrics_of_many_classes(target, probability, None)
+    assert math.isnan(found["auc"])
+    assert found == pytest.approx(scores.evaluate("multiclass", target, probability), nan_ok=True)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_of_a_regression_too(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    prediction = rng.normal(1e4, 3, 3000)
+    target = prediction + rng.normal(size=3000)
+    weight = rng.integers(0, 4, 3000).astype(float) if weighted else None
+    wanted = scores.evaluate("regression", target, prediction, weight)
+    monkeypatch.setattr(many_rows, "_ROWS", 700)
+    found = many_rows.errors_of_many(target, prediction, weight)
+    assert list(found) == list(wanted)
+    assert found == pytest.approx(wanted, rel=1e-12)
+    other = many_rows.errors_of_many(target, np.roll(prediction, 1), weight)
+    assert all(other[name] != pytest.approx(wanted[name], rel=1e-2) for name in found)
+    monkeypatch.setattr(scores, "MANY", 3000)
+    assert scores.evaluate("regression", target, prediction, weight) == found
+
+
+@pytest.mark.parametrize("off", [0.0, 1.0])
+def test_targets_that_are_all_equal_have_an_r2_as_scikit_learns(off: float) -> None:
+    target = np.full(5, 2.0)
+    found, wanted = (
+        many_rows.errors_of_many(target, target + off, None),
+        scores.evaluate("regression", target, target + off),
+    )
+    assert found == wanted
+
+
+def test_many_rows_of_several_classes_are_not_held_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many_rows, "_ROWS", 1_000)
+    rng = np.random.default_rng(0)
+    probability = rng.dirichlet(np.ones(60), 20_000)
+    target = rng.integers(0, 60, 20_000)
+    tracemalloc.start()
+    many_rows.metrics_of_many_classes(target, probability, None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.25 * probability.nbytes  # a part, and what the area of one class takes

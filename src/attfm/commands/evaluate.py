@@ -1,5 +1,7 @@
 """`attfm evaluate`: a saved model measured on a table with its target."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +32,7 @@ def evaluate(
         output.say(f"{source.name} has no weight column '{model.schema.weight}': all rows count the same")
     if model.facts.class_weights is not None:
         output.say("metrics are weighted by class, as training was")
-    scores = model.predict_proba(source)
+    scores = _scores(model, source, len(labels))
     metrics = metrics_of(model.task.name, labels, scores, weight, threshold=threshold)
     if groups is not None:
         metrics[f"auc_by_{group_by}"], used = auc_by_group(labels, scores[:, 1], groups, weight)
@@ -42,6 +44,17 @@ def evaluate(
         "run": run, "data": data, "rows": len(labels), "task": model.task.name,
         "threshold": model.task.reported_threshold(threshold), "metrics": metrics, "seconds": output.seconds,
     })  # fmt: skip
+
+
+def _scores(model: Model, source: Source, rows: int) -> NDArray[np.floating[Any]]:
+    """Return what `Model.predict_proba` does of a table of so many rows, made batch after batch and held once."""
+    scores, start = model.task.scores(np.empty((0, model.module.outputs))), 0
+    scores = np.empty((rows, *scores.shape[1:]), scores.dtype)
+    for part in model.encode(source):
+        stop = start + len(part.batch)
+        scores[start:stop] = model.task.scores(model.logits_of(part.batch))
+        start = stop
+    return scores
 
 
 def _groups(model: Model, source: Source, column: str) -> NDArray[np.int64]:

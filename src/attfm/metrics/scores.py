@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 
 from attfm.config import TaskName
 from attfm.metrics.many_rows import BINS as _BINS
-from attfm.metrics.many_rows import MANY, metrics_of_many
+from attfm.metrics.many_rows import MANY, errors_of_many, metrics_of_many, metrics_of_many_classes
 
 Floats = NDArray[np.floating[Any]]
 # Of target, scores, weight and threshold.
@@ -119,6 +119,8 @@ def _binary(target: NDArray[Any], scores: Floats, weight: Floats | None, thresho
 
 
 def _multiclass(target: NDArray[Any], probability: Floats, weight: Floats | None, _: float) -> dict[str, float]:
+    if len(target) >= MANY:
+        return metrics_of_many_classes(target, probability, weight)
     decided, labels = probability.argmax(1), np.arange(probability.shape[1])
     one_hot = np.eye(len(labels))[target]
     occurring = [c for c in labels if 0 < one_hot[:, c].sum() < len(target)]
@@ -143,6 +145,8 @@ def _of_decisions(target: NDArray[Any], decided: Any, weight: Floats | None, **o
 
 
 def _regression(target: NDArray[Any], prediction: Floats, weight: Floats | None, _: float) -> dict[str, float]:
+    if len(target) >= MANY:
+        return errors_of_many(target, prediction, weight)
     return {
         "rmse": float(sk.root_mean_squared_error(target, prediction, sample_weight=weight)),
         "mae": float(sk.mean_absolute_error(target, prediction, sample_weight=weight)),
