@@ -18,7 +18,8 @@ from attfm.train.streamed_statistics import OF_PAIR_CELL, pairs_at_once
 
 # Bytes, as peaks of `attfm train` have them beside what is counted one by one (docs/scaling.md).
 _WORK = 130_000_000  # of batches that are read and encoded, and of what is imported while it is done
-_OF_EFFECT = 28  # of each pair effect that the summary is made of
+_READING = 220_000_000  # while a table is encoded to disk: what Arrow has read, and what columns are found by
+_OF_EFFECT = 5  # of each pair effect that the summary is made of
 _OF_SCREENED = 1_500  # of each row that pairs are screened on
 _OF_ROW = 60  # labels, weights, folds, row numbers, logits
 _OF_RATED, _OF_COMPOSED = 40, 14  # of each feature of a training row that has a rate, and of each feature
@@ -26,9 +27,9 @@ _OF_REMEMBERED = 400  # of a training row, while the bins of one pair are found
 _OF_CELL = 60  # of a value in one fold
 _OF_KNOWN = 100  # of a value pair that is remembered
 _OF_EARLIER, _OF_PULL = 56, 32  # of a feature that an earlier machine knows, and of a row of its tables
-_OF_TEXT = 6  # times the bytes of the vocabulary as it is stored
+_OF_TEXT, _LEARNED_TEXT = 6, 4  # times the bytes of the vocabulary as it is stored: while it is learned, and then
 _SUMMARY_EFFECTS, _SUMMARY_MEANS, MOST_CELLS = 12_000_000, 1 << 22, 4096  # as attfm.explain bounds them
-_OF_MEAN = 24
+_OF_MEAN = 10
 _COPIES, _LAZY_COPIES = 8, 7  # of V and w: values, gradient, two moments, average, best, the machine that is scored
 
 
@@ -107,18 +108,18 @@ class Load:
 def memory_at_peak(load: Load, base: int, *, streamed: bool) -> int:
     """Return about how many bytes of memory a training takes at its peak; base : what the process has before it."""
     ids = int(4 * load.entries + (8 * load.fields if load.entries > load.fields else 0))
-    learned = _OF_TEXT * load.vocabulary
+    learned = _LEARNED_TEXT * load.vocabulary
     screened = _OF_SCREENED * min(load.train, 50_000) if load.dim and load.fields > 1 else 0
     if streamed:
         held = 0
         rows_at_once = min(load.train, BUFFER_BLOCKS * BLOCK_ROWS)
         statistics = _OF_CELL * load.cells + pairs_at_once(load.train) * OF_PAIR_CELL * load.pair_cells
-        batches = int(3 * rows_at_once * (ids + load.bins + 12))
-        encoding = learned
+        batches = int(2 * rows_at_once * (ids + load.bins + 12))
+        encoding = _READING + _OF_TEXT * load.vocabulary
     else:
         held = load.rows * (ids + _OF_ROW)
         kept = load.table_bytes if load.table_bytes <= MOST_KEPT_BYTES else 0
-        encoding = learned + load.rows * ids + kept
+        encoding = _OF_TEXT * load.vocabulary + load.rows * ids + kept
         composing = int(load.train * (_OF_RATED * load.rated + _OF_COMPOSED * load.entries))
         remembering = load.train * ((_OF_REMEMBERED + 16 * load.fields) if load.pairs else 0)
         statistics = max(composing, remembering + 4 * int(load.train * load.entries))
