@@ -8,6 +8,7 @@ import pytest
 
 from attfm import AFMClassifier, AFMRegressor
 from attfm.config import Config
+from attfm.data.codecs.codec import Field
 from attfm.model.ensemble import members_of
 from attfm.train import inner_choice, refit
 from attfm.train.inner_choice import SLOW_RATE, STRENGTHS, _classifying, candidates
@@ -16,15 +17,19 @@ from attfm.train.trainer import History
 
 
 def test_only_what_is_auto_is_tried() -> None:
-    assert len(candidates(Config())) == len(STRENGTHS) == 3
+    many, few, ids = ([Field("x", "x", "numeric", size, ordered)] for size, ordered in ((300, True), (9, True), (300, False)))
+    assert len(candidates(Config(), many, 400)) == len(STRENGTHS) == 4
     given = Config.parse({"model": {"weight_dropout": 0.2}})
-    tried = candidates(given)
-    assert [(c.train.smoothness, c.train.knots) for c in tried] == [(300.0, "auto"), (1000.0, "auto"), (1000.0, 255)]
-    assert {c.model.weight_dropout for c in tried} == {0.2}
-    assert [c.train.knots for c in candidates(Config(), knotted=False)] == ["auto", "auto"]
+    tried = [(c.train.smoothness, c.train.knots) for c in candidates(given, many, 400)]
+    assert tried == [(300.0, "auto"), (1000.0, "auto"), (1000.0, 255), (30.0, "auto")]
+    assert {c.model.weight_dropout for c in candidates(given, many, 400)} == {0.2}
+    assert [c.train.smoothness for c in candidates(given, few, 400)] == [300.0, 1000.0, 30.0]
+    assert [(c.train.smoothness, c.model.weight_dropout) for c in candidates(Config(), ids, 400)] == [
+        ("auto", 0.4), ("auto", 0.0)
+    ]  # fmt: skip
     both = Config.parse({"model": {"weight_dropout": 0.2}, "train": {"smoothness": 5.0}})
-    assert candidates(both, knotted=False) == [both]
-    assert [c.train.knots for c in candidates(both)] == ["auto", 255]
+    assert candidates(both, few, 400) == [both]
+    assert [c.train.knots for c in candidates(both, many, 400)] == ["auto", 255]
 
 
 def test_the_lowest_validation_loss_decides_and_its_model_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +55,7 @@ def test_the_lowest_validation_loss_decides_and_its_model_is_kept(monkeypatch: p
 
     monkeypatch.setattr(refit, "choose_strength", watched)
     AFMRegressor(epochs=8, n_models=1).fit(frame, y)
-    assert len(losses) == 3
+    assert len(losses) == 4
 
 
 def test_groups_on_both_sides_of_the_split_are_told_and_not_remembered(tmp_path: Path) -> None:

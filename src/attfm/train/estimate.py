@@ -19,7 +19,7 @@ from attfm.data.dealing import FOLDS
 from attfm.data.sources.source import MOST_KEPT_BYTES, Source
 from attfm.data.survey import LOOKING, StreamedTable
 from attfm.errors import TargetError
-from attfm.model.knots import has_knots, knots_of_rows
+from attfm.model.knots import knots_of_rows
 from attfm.train.all_rows import for_epochs
 from attfm.train.continued import Continuation, started
 from attfm.train.cross_fit import of_fold, without_fold
@@ -246,8 +246,7 @@ def _fits(prepared: Prepared, config: Config, models: int, train: int) -> float:
     chooses = settings.optimizer == "adam" and settings.early_stopping and prepared.data.valid is not None
     chooses = chooses and prepared.start is None
     if chooses and not task.is_classification:
-        knotted = has_knots(prepared.encoder.fields, knots_of_rows(train))
-        number = len(candidates(config, knotted=knotted))
+        number = len(candidates(config, prepared.encoder.fields, train))
         share = min(1.0, MOST_ROWS_OF_CHOICE / max(train, 1))
         tried = number * share - (share == 1) if number > 1 else 0.0  # one of those on all rows is the model
     return (models + tried) * (2 if settings.warm_start_from == "fm" else 1)

@@ -1,6 +1,6 @@
 """How strongly and how slowly a model learns: what suits a table is tried, and the validation loss decides."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from attfm.config import Config
 from attfm.data.cache import CachedDataset
+from attfm.data.codecs.codec import Field
 from attfm.errors import TrainingError
 from attfm.model.knots import has_knots, knots_of_rows
 from attfm.model.modules import FactorizationMachine
@@ -21,10 +22,13 @@ TrainModule = Callable[[Prepared, Config, Observer], Trained]
 MOST_ROWS = 50_000  # training rows that the choice is made on
 
 # What suits a regression depends on its noise: dropout lets many ids share what they know, and blurs a price that the
-# columns say to the cent; some prices differ from day to day, others rise with size (docs/defaults.md).
+# columns say to the cent; some prices differ from day to day, others rise with size, or fall from month to month while
+# they jump with what is on sale (docs/defaults.md).
 STRENGTHS: tuple[Mapping[str, Any], ...] = tuple(
     MappingProxyType({"weight_dropout": dropout, "smoothness": smoothness, "knots": knots})
-    for dropout, smoothness, knots in ((0.4, 300.0, "auto"), (0.0, 1000.0, "auto"), (0.0, 1000.0, 255))
+    for dropout, smoothness, knots in (
+        (0.4, 300.0, "auto"), (0.0, 1000.0, "auto"), (0.0, 1000.0, 255), (0.0, 30.0, "auto")
+    )
 )
 # A classification that is at its best after so few epochs was learned too fast to be stopped in time. It is learned
 # again at a slower rate.
@@ -58,8 +62,8 @@ def choose_strength(
     data = prepared.data
     choosable = config.train.optimizer == "adam" and config.train.early_stopping and data.valid is not None
     choosable = choosable and prepared.start is None  # one that learns on was chosen before
-    knotted = has_knots(prepared.encoder.fields, knots_of_rows(len(data.train)))
-    if not choosable or (not data.task.is_classification and len(candidates(config, knotted=knotted)) == 1):
+    strengths = candidates(config, prepared.encoder.fields, len(data.train))
+    if not choosable or (not data.task.is_classification and len(strengths) == 1):
         return config, None
     rows = len(data.train)
     some = prepared
@@ -72,9 +76,7 @@ def choose_strength(
         some = replace(prepared, data=data)
     best: tuple[float, Config, Trained] | None = None
     tried: list[History] = []
-    for candidate in (
-        _classifying(config, tried) if data.task.is_classification else candidates(config, knotted=knotted)
-    ):
+    for candidate in _classifying(config, tried) if data.task.is_classification else strengths:
         try:
             module, history = train_module(some, candidate, observer)
         except TrainingError as error:
@@ -101,18 +103,22 @@ def _classifying(config: Config, tried: list[History]) -> Iterator[Config]:
         yield config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": SLOW_RATE})})
 
 
-def candidates(config: Config, *, knotted: bool = True) -> list[Config]:
+def candidates(config: Config, fields: Sequence[Field], rows: int) -> list[Config]:
     """Return the settings of a regression with each of the strengths in place of what is "auto", none twice.
 
-    knotted : whether the number of knots makes a difference
+    What makes no difference is left as it is: smoothness where no field's bins have an order, and the number of knots
+    where none has more bins than so many training rows have knots.
     """
+    idle = set[str]() if any(field.ordered for field in fields) else {"smoothness"}
+    if not has_knots(fields, knots_of_rows(rows)):
+        idle.add("knots")
     found: list[Config] = []
     for strength in STRENGTHS:
         free: dict[str, Any] = {
             section: {
                 name: value
                 for name, value in strength.items()
-                if getattr(settings, name, None) == "auto" and (knotted or name != "knots")
+                if getattr(settings, name, None) == "auto" and name not in idle
             }
             for section, settings in (("model", config.model), ("train", config.train))
         }
