@@ -86,7 +86,7 @@ class RawInput:
         elif self.form == "number" and (types.is_duration(self.terms.stored) or types.is_time(self.terms.stored)):
             told["unit"] = "seconds"
         if self.dtype == "string":
-            told["form"] = "without blanks around it, whole numbers without a point; any other form is an unknown value"
+            told["form"] = "whole numbers without a point; any other form is an unknown value, but for spaces around it"
         if self.form == "text" and types.is_temporal(self.terms.stored):
             told["written"] = "2024-03-01, or 2024-03-01 12:30:00 where it is not midnight; seconds of a duration"
         return told

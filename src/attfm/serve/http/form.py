@@ -46,7 +46,7 @@ def _control(model: Model, number: int, column: Column, value: Any) -> str:
         body, note = _number(column, id_, value)
     elif column.kind == "datetime":
         has_hour = any(field.name.endswith(".hour") for field in model.encoder.fields if field.column == column.name)
-        kind, shown = ("datetime-local", str(value)) if has_hour else ("date", str(value)[:10])
+        kind, shown = ("datetime-local", str(value)[:19]) if has_hour else ("date", str(value)[:10])
         body, note = f'<input id={id_} type={kind} value="{html.escape(shown)}" data-kind=text>', ""
     elif column.kind == "multi-valued":
         body, note = _bag(column, id_, value)

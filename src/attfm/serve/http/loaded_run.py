@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import types
 
@@ -84,7 +86,7 @@ def usual_row(model: Model) -> dict[str, Any]:
     for column in model.schema.inputs:
         fields = [f for f, field in enumerate(model.encoder.fields) if field.column == column.name]
         if column.kind == "datetime":
-            row[column.name] = "2024-03-01T12:00:00"
+            row[column.name] = _usual_time(column)
             continue
         start, size = int(levels.offsets[fields[0]]), int(levels.sizes[fields[0]])
         of_values = counts[start + FIRST_VALUE : start + size]
@@ -106,6 +108,13 @@ def _training_levels(model: Model) -> tuple[Levels, NDArray[np.int64]]:
         levels = Levels(model.encoder, {})
         return levels, np.ones(int(levels.sizes.sum()), np.int64)
     return background.levels, background.counts
+
+
+def _usual_time(column: Column) -> str:
+    """Return a time as a column has them: with an offset where its times had a zone."""
+    time = pa.scalar(datetime(2024, 3, 1, 12), pa.timestamp("s", getattr(column.stored_type, "tz", None)))
+    text: str = time.as_py().isoformat()
+    return text
 
 
 def _bag_of(column: Column, member: str) -> Any:

@@ -41,7 +41,9 @@ class FieldType:
                 return cls(list[scalar | None] | None, members)
             return cls(str | list[scalar | None] | None, f"text with '{column.separator}' between members, {members}")
         if column.kind == "datetime":
-            return cls(str | None, "a date in ISO 8601, as 2024-03-01 or 2024-03-01T12:30:00, or null")
+            zone = getattr(stored, "tz", None)
+            clock = "" if zone is None else f", with its offset (without one it is the time in {zone})"
+            return cls(str | None, f"a date in ISO 8601, as 2024-03-01 or 2024-03-01T12:30:00{clock}, or null")
         if column.kind == "numeric":
             if is_text(stored):
                 return cls(float | str | None, "a number, text that holds one, or null")

@@ -248,14 +248,15 @@ def _texts(nodes: Nodes, raw: RawInput, fields: Sequence[Field]) -> list[FieldId
     keys, found = _with_missing(values, missing)
     if types.is_boolean(raw.terms.stored):
         keys, found = _with_truths(keys, found)
-    return [FieldIds(field, nodes.lookup(raw.name, keys, found + field.start, field.start + UNKNOWN))]
+    return [FieldIds(field, nodes.lookup(nodes.trimmed(raw.name), keys, found + field.start, field.start + UNKNOWN))]
 
 
 def _joined(nodes: Nodes, raw: RawInput, fields: Sequence[Field]) -> list[FieldIds]:
     """Return the features of texts that are members with a separator between them."""
     missing = np.array(missing_texts(raw), object)
-    is_missing = nodes.lookup(raw.name, missing, np.ones(len(missing), np.int64), 0)
-    texts = nodes.add("Where", nodes.cast(is_missing, "bool"), nodes.constant(np.array("", object)), raw.name)
+    whole = nodes.trimmed(raw.name)
+    is_missing = nodes.lookup(whole, missing, np.ones(len(missing), np.int64), 0)
+    texts = nodes.add("Where", nodes.cast(is_missing, "bool"), nodes.constant(np.array("", object)), whole)
     members, _ = nodes.add_many("StringSplit", texts, outputs=2, delimiter=raw.column.separator)
     return _members(nodes, raw, fields, members)
 
@@ -265,7 +266,7 @@ def _members(nodes: Nodes, raw: RawInput, fields: Sequence[Field], members: str 
     (field,) = fields
     values = _objects(raw.codec.labels())
     keys, found = np.append(values, ""), np.append(field.start + FIRST_VALUE + np.arange(len(values)), PAD)
-    ids = nodes.lookup(members or raw.name, keys, found, field.start + UNKNOWN)
+    ids = nodes.lookup(nodes.trimmed(members or raw.name), keys, found, field.start + UNKNOWN)
     there = nodes.add("Not", nodes.add("Equal", ids, nodes.constant(PAD, np.int64)))
     # A row without any member has the missing feature, in a last column of its own: there may be no other.
     empty = nodes.add("Equal", nodes.total(nodes.cast(there, "int64"), 1, keep=True), nodes.constant(0, np.int64))

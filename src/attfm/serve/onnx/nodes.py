@@ -97,6 +97,19 @@ class Nodes:
             default_tensor=self.tensor(np.array([default])),
         )  # fmt: skip
 
+    def trimmed(self, texts: str) -> str:
+        """Return texts of any shape without the spaces around them.
+
+        Split on spaces, and never: what is left is the text from its first to its last one that is none. (onnxruntime
+        knows no other blank, so a tab or a line break stays.)
+        """
+        # Where all texts are empty there is no piece at all: a last text that is none keeps the axis of pieces at one.
+        flat = self.add("Reshape", texts, self.constant([-1], np.int64))
+        some = self.concat([flat, self.constant(np.array(["-"], object))], 0)
+        pieces, _ = self.add_many("StringSplit", some, outputs=2, delimiter="", maxsplit=0)
+        first, last = self.constant([0, 0], np.int64), self.constant([-1, 1], np.int64)
+        return self.add("Reshape", self.add("Slice", pieces, first, last), self.add("Shape", texts), allowzero=1)
+
     def filled_like(self, values: str, fill: int) -> str:
         """Return int64 of one value in the shape of others."""
         return self.add("ConstantOfShape", self.add("Shape", values), value=self.tensor(np.array([fill])))
