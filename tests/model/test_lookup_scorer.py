@@ -51,9 +51,9 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def assert_same_logits(model: Model, batch: Batch) -> None:
-    """Check the model's logits against its module in float64."""
-    expected = model.scorer.predict(batch).numpy()
+def assert_same_logits(model: Model, batch: Batch, of: Model | None = None) -> None:
+    """Check the model's logits against its module in float64, or that of another model."""
+    expected = (of or model).scorer.predict(batch).numpy()
     np.testing.assert_allclose(model.logits_of(batch), expected, rtol=0, atol=1e-5)
 
 
@@ -75,14 +75,13 @@ def test_logits_are_those_of_the_module(preset: str, task: str, members: int) ->
         assert_same_logits(model, batch_of(model, table))
     assert model.logits_of(batch_of(model, KNOWN).slice(0, 0)).shape == (0, model.module.outputs)
     with pytest.raises(AssertionError):
-        assert_same_logits(model_with(model, seed=1), batch_of(model, KNOWN))
+        assert_same_logits(model, batch_of(model, KNOWN), of=model_with(model, seed=1))
 
 
 def model_with(model: Model, seed: int) -> Model:
-    """Return a model with a lookup of other numbers."""
+    """Return a model with other numbers."""
     other = copy.deepcopy(model)
     machine = members_of(other.module)[0]
-    other.__dict__["scorer"] = copy.deepcopy(other.module).double()
     with torch.no_grad():
         machine.intercept.add_(torch.randn(machine.intercept.shape, generator=torch.Generator().manual_seed(seed)))
     return other
@@ -249,19 +248,23 @@ def a_step(model: Model) -> None:
     "change",
     [in_place, a_new_parameter, new_numbers, a_new_memory, without_memory, a_new_buffer, other_weights, a_step],
 )
-def test_a_module_that_changes_has_new_tables(change: Callable[[Model], None], inference: bool, members: int) -> None:
+def test_a_module_that_changes_has_new_tables_and_is_new_in_double(
+    change: Callable[[Model], None], inference: bool, members: int
+) -> None:
     if inference and change is a_step:
         pytest.skip("torch takes no step in its inference mode")
     model = model_of(plain=True, members=members)
     batch = batch_of(model, KNOWN)
-    before, made = model.logits_of(batch), model.lookup._current()
+    before, made, scorer = model.logits_of(batch), model.lookup._current(), model.scorer
     assert model.lookup._current() is made  # one and the same while nothing changes
+    assert model.scorer is scorer
     with torch.inference_mode(inference), torch.no_grad():
         change(model)
     after = model.logits_of(batch)
     assert np.abs(after - before).max() > 1e-3
     expected = copy.deepcopy(model.module).double().predict(batch).numpy()
     np.testing.assert_allclose(after, expected, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(model.scorer.predict(batch).numpy(), expected)
 
 
 def test_a_model_is_kept_and_copied_without_its_tables() -> None:

@@ -19,6 +19,7 @@ from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
 from attfm.data.unknown_values import UnknownValues
 from attfm.model.calibration import Calibration
+from attfm.model.derived import Derived
 from attfm.model.ensemble import Ensemble, Scorer
 from attfm.model.facts import RunFacts
 from attfm.model.frame_encoder import FrameEncoder, NotStanding
@@ -139,12 +140,14 @@ class Model:
         """What scores by tables of the module's pairs, where the model is worth them."""
         return LookupScorer(self.module, field_ranges(self.encoder))
 
-    @cached_property
+    @property
     def scorer(self) -> Scorer:
         """The module in float64: what explanations are checked against, and what scores where the kernels can't."""
-        # In float64 a row's score does not depend on the rows beside it by more than 1e-15: the matrix products of
-        # torch sum in another order for another number of rows.
-        return copy.deepcopy(self.module).double()
+        return self._in_double.current()
+
+    @cached_property
+    def _in_double(self) -> Derived[Scorer]:
+        return Derived(self.module, _in_double)
 
     def logits(self, data: object) -> Floats:
         """Return (rows, outputs) logits of a table, or (rows, 1) predictions of a regression.
@@ -233,3 +236,9 @@ def build_ensemble(
 ) -> Ensemble:
     """Return so many untrained modules that predict as one; see `Ensemble`."""
     return Ensemble([build_module(encoder, target, config) for _ in range(members)], cross_fitted=cross_fitted)
+
+
+def _in_double(module: Scorer) -> Scorer:
+    # In float64 a row's score does not depend on the rows beside it by more than 1e-15: the matrix products of torch
+    # sum in another order for another number of rows.
+    return copy.deepcopy(module).double()
