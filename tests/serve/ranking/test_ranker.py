@@ -16,6 +16,8 @@ from attfm.model.bundle import Model
 from attfm.model.calibration import Calibration, Curve
 from attfm.ops import use_backend
 from attfm.serve.ranking.ranker import Ranker, Ranking
+from tests.serve.made import made_model
+from tests.serve.made import table as table_of_all_kinds
 from tests.serve.sides import CONTEXT, ITEM, joined, random_model, rows
 
 COLUMNS = [*CONTEXT, *ITEM]
@@ -185,6 +187,25 @@ def test_a_context_may_be_a_dict_or_a_table_of_one_row(ranker: Ranker, frame: An
     assert np.array_equal(ranker.logits(CONTEXT_ROW, frame(pa.Table.from_pylist(items).to_pydict())), expected)
     assert not np.array_equal(ranker.logits({**CONTEXT_ROW, "user": "u2"}, items), expected)
     assert not np.array_equal(ranker.logits({**CONTEXT_ROW, "likes": ["rum", "milk"]}, items), expected)
+
+
+def test_a_context_never_seen_is_read_as_a_table_of_one_row() -> None:
+    data = table_of_all_kinds()
+    model = made_model(memory=True)
+    ranker = Ranker(model, item=["job", "short"])
+    items = data.select(ranker.item).slice(0, 9)
+    contexts = data.select(ranker.context).slice(0, 24)
+    assert {field.kind for field in model.encoder.fields} >= {"scaled", "multi-valued", "numeric", "categorical"}
+    known = np.concatenate([ranker.logits(contexts.slice(n, 1), items) for n in range(len(contexts))])
+    assert len(np.unique(known)) > 100
+    told = [{**row, "weighted": dict(row["weighted"])} for row in contexts.to_pylist()]  # as Python and JSON have it
+    for _ in range(2):  # at first, and where its values were seen
+        found = np.concatenate([ranker.logits(row, items) for row in told])
+        np.testing.assert_array_equal(found, known)
+    never = {**told[3], "age": -1e9, "town": 5, "size": None, "tags": ["never"], "weighted": {}, "langs": "x|b"}
+    types = {name: contexts.schema.field(name).type for name in contexts.column_names}
+    as_table = pa.table({name: pa.array([[] if v == {} else v], types[name]) for name, v in never.items()})
+    np.testing.assert_array_equal(ranker.logits(never, items), ranker.logits(as_table, items))
 
 
 def test_a_row_of_pandas_is_a_context(ranker: Ranker) -> None:

@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from attfm.data.bad_values import BadValues
 from attfm.data.batch import FieldFeatures
 from attfm.data.encoder import Encoder
 from attfm.data.schema import Schema
-from attfm.data.sources.source import Source, open_source
+from attfm.data.sources.source import open_source
 from attfm.errors import DataError, SchemaError, absent
+from attfm.serve.column_facts import row_encoder
+from attfm.serve.columns import BagColumn, CellColumn
+from attfm.serve.compiling import Arrays, encoder_facts
 
-_MOST_KEPT = 100_000  # values of a column whose features are kept
-_KEPT_TYPES = (str, int, float, bool, type(None))
+_QUICK_TYPES = (str, int, float, bool, type(None))  # others may have no hash
 
 
 class ContextReader:
-    """Reads one row of some columns of a model, value by value: a value means the same whatever stands beside it.
-
-    So the features of a value are kept for the next row that has it, and a dict of values that came before is read in
-    microseconds.
+    """Reads one row of some columns of a model: a dict of values as the compiled model does, without Arrow.
 
     Parameters
     ----------
@@ -30,8 +30,10 @@ class ContextReader:
     def __init__(self, encoder: Encoder, schema: Schema, columns: Sequence[str]) -> None:
         self._schema = schema
         self._columns = list(columns)
-        self._encoders = {name: encoder.part([name]) for name in columns}
-        self._kept: dict[str, dict[Any, list[FieldFeatures]]] = {name: {} for name in columns}
+        self._encoder, arrays = encoder.part(columns), Arrays()
+        self._cells = row_encoder(encoder_facts(self._encoder, arrays), arrays).columns
+        self._quick = [column.quick() for column in self._cells]
+        self._names = set(columns)
         self._known = {column.name for column in schema.columns}
         self._bags = {column.name for column in schema.inputs if column.kind == "multi-valued"}
 
@@ -58,30 +60,23 @@ class ContextReader:
         rows = sum(batch.num_rows for batch in batches)
         if rows != 1:
             raise not_one_row(rows)
-        return [of for name in self._columns for of in self._encoded(name, batches[0], source)]
+        encoded = self._encoder.transform(batches[0], reading=source.reading)
+        return [encoded.field(f) for f in range(encoded.fields)]
 
     def _of_row(self, row: Mapping[Any, Any]) -> list[FieldFeatures]:
-        if row.keys() != self._kept.keys():
+        if row.keys() != self._names:
             row = {str(name).strip(): value for name, value in row.items()}
             self._check_names(list(row))
-        features = []
-        for name in self._columns:
-            value, kept = row[name], self._kept[name]
-            key = (type(value), value) if type(value) in _KEPT_TYPES else None
-            found = None if key is None else kept.get(key)
-            if found is None:
-                source = open_source([{name: value}], self._schema.reading, stored=self._schema.stored_types)
-                found = self._encoded(name, next(source.batches([name])), source)
-                if key is not None:
-                    if len(kept) >= _MOST_KEPT:
-                        kept.clear()
-                    kept[key] = found
-            features += found
+        features, bad = list[FieldFeatures](), BadValues()
+        for column, find in zip(self._cells, self._quick, strict=True):
+            value = row[column.name]
+            feature = find(value) if type(value) in _QUICK_TYPES else -1
+            if feature >= 0:
+                features.append(FieldFeatures(np.array([feature], np.int32)))
+            else:
+                features += [_of_field(column, *of) for of in column.features(value, 0, bad)]
+        bad.tell(1)
         return features
-
-    def _encoded(self, name: str, batch: pa.RecordBatch, source: Source) -> list[FieldFeatures]:
-        encoded = self._encoders[name].transform(batch, reading=source.reading)
-        return [encoded.field(f) for f in range(encoded.fields)]
 
     def _check_names(self, names: Sequence[str]) -> None:
         lacking, unknown = absent(self._columns, names), absent(names, self._known)
@@ -92,6 +87,12 @@ class ContextReader:
                 f"The context has {'column' if len(unknown) == 1 else 'columns'} {', '.join(unknown)}, which the model "
                 "does not know: leave out what is not of the context."
             )
+
+
+def _of_field(column: CellColumn, ids: list[int], weights: list[float] | None) -> FieldFeatures:
+    counts = np.array([len(ids)]) if isinstance(column, BagColumn) else None
+    values = None if weights is None else np.array(weights, np.float32)
+    return FieldFeatures(np.array(ids, np.int32), values, counts)
 
 
 def lacks(who: str, lacking: Sequence[str]) -> str:
