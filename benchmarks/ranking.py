@@ -181,20 +181,34 @@ def main() -> int:
         "formula", "candidates", "distinct values a candidate", "ranker, µs a candidate (to reach: 1.2)",
         "`ops.score`, µs a joined row", "times as fast (to reach: 2.5)", "difference",
     ]  # fmt: skip
-    peak = _peak()
+    requests, updates, peak = request(options.seconds), update(options.seconds / 4), _peak()
+    lines = [candidate(*shape, options.seconds) for shape in shapes]
+    taken = [(of[3], float(line[3])) for of, line in zip(shapes, lines, strict=True) if of[0] == "nested" and not of[1]]
     text = (
-        f"{table(head, request(options.seconds))}\n\n{update(options.seconds / 4)}\n\n"
-        f"{CONTEXT} context and {ITEM} item fields, dim {DIM}:\n\n"
-        f"{table(per_candidate, [candidate(*shape, options.seconds) for shape in shapes])}\n\n"
-        f"This core does {peak:.0f} thousand million multiply-adds a second in registers, and the attention network of "
-        f"{CONTEXT * ITEM} pairs takes {CONTEXT * ITEM * DIM * 16 / 1e3:.0f} thousand at attention_dim 16: "
-        f"{CONTEXT * ITEM * DIM * 16 / peak / 1e3:.2f} µs at the least, where no two candidates share a value.\n\n"
-        f"{circumstances(1)}"
+        f"{table(head, requests)}\n\n{updates}\n\n{CONTEXT} context and {ITEM} item fields, dim {DIM}:\n\n"
+        f"{table(per_candidate, lines)}\n\n"
+        f"{_bound(peak, taken)}\n\n{circumstances(1)}"
     )
     print(text)
     if options.docs:
         write_section("ranking", text, PAGE)
     return 0
+
+
+def _bound(peak: float, taken: list[tuple[int, float]]) -> str:
+    """Return a sentence: the least time that the network's multiply-adds take, and how near to it the ranker is.
+
+    taken : attention_dim, and µs a candidate, where no two candidates share a value
+    """
+    lines = []
+    for attention_dim, microseconds in taken:
+        least = CONTEXT * ITEM * DIM * attention_dim / peak / 1e3
+        lines.append(f"{least:.2f} µs at attention_dim {attention_dim} ({least / microseconds:.0%} of the time taken)")
+    pairs = CONTEXT * ITEM
+    return (
+        f"This core does {peak:.0f} thousand million multiply-adds a second in registers. Where no two candidates "
+        f"share a value, those of the attention network in {pairs} pairs alone take at least {', '.join(lines)}."
+    )
 
 
 def _peak() -> float:
