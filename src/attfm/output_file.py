@@ -27,6 +27,8 @@ class OutputFile:
     def checked(self, path: str | Path) -> Path:
         """Return the path of a file to be; raise ConfigError where it is a folder, lies in none, or ends otherwise."""
         file, usual = Path(path).expanduser(), self.endings[0]
+        if not str(path):
+            raise ConfigError(f"The {self.what} has no name: give its file, such as '{self.what}{usual}'.")
         if file.is_dir():
             example = file / f"{self.what}{usual}"
             raise ConfigError(f"'{path}' is a folder: give the {self.what}'s file, such as '{example}'.")

@@ -62,6 +62,13 @@ def test_a_line_for_each_file(run: str, capsys: pytest.CaptureFixture[str]) -> N
         (["--sql", "m.sql", "--no-check"], "--no-check is of --onnx FILE"),
         (["--onnx", "m.onnx", "--id", "row"], "--id is of --sql FILE: add that, or leave it out."),
         (["--sql", "m.sql", "--limit", "10"], "more than the limit of 10;"),
+        (["--onnx", ""], "The model has no name: give its file, such as 'model.onnx'."),
+        (["--sql", "m.sql", "--table", ""], "The table '' has no name: give the table that the query is to read"),
+        (["--sql", "m.sql", "--table", "a..b"], "The table 'a..b' has no name"),
+        # Of both neither is written where one can't be.
+        (["--onnx", "m.onnx", "--sql", "no/m.sql"], "The query 'no/m.sql' can't be written"),
+        (["--onnx", "m.onnx", "--sql", "m.sql", "--limit", "10"], "more than the limit of 10;"),
+        (["--onnx", "no/m.onnx", "--sql", "m.sql"], "The model 'no/m.onnx' can't be written"),
     ],
 )
 def test_bad_use_is_one_sentence(

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import attfm
+from attfm.errors import ConfigError
 from attfm.serve import tables
 from tests.serve.models import PRESETS, TASKS, model_of, rows
 
@@ -25,3 +27,12 @@ def test_another_model_has_other_logits() -> None:
     data = rows(seed=1)
     found = tables.compile(model_of(seed=1)).logits(data.to_pylist())
     assert np.abs(found - model_of(seed=0).logits(data)).max() > 0.1
+
+
+def test_what_is_no_model_or_no_budget_is_told() -> None:
+    for given in ("runs/adult", None, attfm.AFMClassifier()):
+        with pytest.raises(ConfigError, match=rf"^A {type(given).__name__} is not compiled: give an attfm\.Model"):
+            tables.compile(given)  # type: ignore[arg-type]
+    for budget in (-1, "64MB", float("nan"), True):
+        with pytest.raises(ConfigError, match=r"^budget is .*: give a number of bytes, 0 or more\.$"):
+            tables.compile(model_of(), budget)  # type: ignore[arg-type]

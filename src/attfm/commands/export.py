@@ -19,12 +19,16 @@ def export(run: str, onnx: str | None, sql: str | None, options: ExportOptions, 
         raise ConfigError("Say what to export to: --onnx model.onnx, or --sql query.sql.")
     _check_needed(onnx, options, _OF_ONNX, "--onnx")
     _check_needed(sql, options, _OF_SQL, "--sql")
+    if onnx is not None and sql is not None:  # so that the query is not left alone
+        from attfm.serve.onnx.graph import MODEL_FILE
+
+        MODEL_FILE.checked(onnx)
     written: dict[str, Any] = {}
     model = load_model(run)
-    if onnx is not None:
-        written |= _export_onnx(model, onnx, options, output)
     if sql is not None:
         written |= _export_sql(model, sql, options, output)
+    if onnx is not None:
+        written |= _export_onnx(model, onnx, options, output)
     output.result_json({"run": run, **written, "seconds": output.seconds})
 
 

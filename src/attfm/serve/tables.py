@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.errors import DataError, DataWarning, RunFolderError
+from attfm.errors import ConfigError, DataError, DataWarning, RunFolderError
 from attfm.model.lookup_arrays import BUDGET
 from attfm.model.run_files import check_files, read_settings
 from attfm.ops.lookup import Lookup
@@ -181,9 +181,20 @@ def compile(model: "Model", budget: int = BUDGET) -> CompiledModel:  # noqa: A00
     ----------
     model : attfm.Model
     budget : int, bytes that pair tables may take together; the pairs whose tables don't fit are computed
+
+    Raises
+    ------
+    ConfigError : it is no model, or the budget no number of bytes
     """
     from attfm.serve.compiling import compiled_parts
 
+    if not hasattr(model, "encoder"):
+        raise ConfigError(
+            f"A {type(model).__name__} is not compiled: give an attfm.Model, such as estimator.model_ of one that is "
+            "fitted; attfm.serve.tables.load(RUN) reads a run folder."
+        )
+    if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or budget < 0:
+        raise ConfigError(f"budget is {budget!r}: give a number of bytes, 0 or more.")
     return CompiledModel(*compiled_parts(model, budget))
 
 

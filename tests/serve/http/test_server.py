@@ -100,8 +100,13 @@ def test_a_port_in_use_is_told_in_one_sentence(service: Running, run: str, capsy
         (["--port", "70000"], "--port 70000 is no port"),
         (["--api-key-file", "nowhere"], "Can't read the API key from 'nowhere'"),
         (["--cors-origin", "shop.example"], "--cors-origin 'shop.example' is no origin"),
-        (["--max-body", "0"], "body_bytes = 0 is too small"),
-        (["--timeout", "0"], "times are seconds"),
+        (["--max-body", "1"], "--max-body 1 is too small: give at least 2."),
+        (["--max-rows", "0"], "--max-rows 0 is too small: give at least 1."),
+        (["--max-connections", "0"], "--max-connections 0 is too small: give at least 1."),
+        (["--queue", "-3"], "--queue -3 is too small: give at least 1."),
+        (["--timeout", "0"], "--timeout 0 is no time: give seconds, more than 0."),
+        (["--watch", "-1"], "--watch -1 is no time: give seconds, 0 or more."),
+        (["--drain", "nan"], "--drain nan is no time: give seconds, 0 or more."),
     ],
 )
 def test_bad_options_are_told(run: str, options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -245,6 +245,12 @@ def test_top_is_a_number_of_items(ranker: Ranker, top: Any) -> None:
         ranker.rank(CONTEXT_ROW, [ITEM_ROW], top=top)
 
 
+def test_what_is_no_catalogue_is_said(ranker: Ranker) -> None:
+    for wrong in ("films", [ITEM_ROW]):
+        with pytest.raises(ConfigError, match=r"^catalogue= is a (str|list): make one by this ranker's catalogue"):
+            ranker.rank(CONTEXT_ROW, ["f1"], catalogue=wrong)  # type: ignore[arg-type]
+
+
 def test_more_than_there_are_and_none_at_all(ranker: Ranker) -> None:
     assert len(ranker.rank(CONTEXT_ROW, [ITEM_ROW], top=99)) == 1
     empty = ranker.rank(CONTEXT_ROW, [])
@@ -269,6 +275,7 @@ def test_classes_that_are_not_there_are_named(ranker: Ranker) -> None:
         (None, None, r"Say which columns are the context's or the item's: context= and item= take 'user', 'film'"),
         ("user", None, r"context= is the text 'user': give a list of names, such as \['user'\]"),
         (["usr"], None, r"No input column is called 'usr' \(did you mean 'user'\?\): context= takes 'user', 'film'"),
+        (None, [3], r"No input column is called '3': item= takes 'user', 'film'"),
         (["user"], ["user", "film"], r"Column 'user' is in context= and in item=: each is of one side"),
         (["user"], ["film"], r"Column 'age', 'tags', .* is neither in context= nor in item="),
         ([], None, r"No column is left for context=: each side needs at least one"),

@@ -1,6 +1,7 @@
 """What a service is told when it starts: where it listens, what it refuses, and who may ask."""
 
 import ipaddress
+import math
 from dataclasses import dataclass
 
 from attfm.errors import ConfigError
@@ -46,14 +47,20 @@ class ServiceSettings:
     item_key: str | None = None
 
     def __post_init__(self) -> None:
-        least = {"body_bytes": 2, "rows": 1, "queue": 1, "connections": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ConfigError(f"The service's {name} = {getattr(self, name)} is too small: give at least {low}.")
+        counts = {
+            "max-body": (self.body_bytes, 2), "max-rows": (self.rows, 1), "queue": (self.queue, 1),
+            "max-connections": (self.connections, 1),
+        }  # fmt: skip
+        for option, (count, least) in counts.items():
+            if count < least:
+                raise ConfigError(f"--{option} {count} is too small: give at least {least}.")
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"--port {self.port} is no port: give a number from 0 (any that is free) to 65535.")
-        if not self.seconds > 0 or self.watch_seconds < 0 or self.drain_seconds < 0:
-            raise ConfigError("The service's times are seconds: give numbers above 0.")
+        times = {"timeout": self.seconds, "watch": self.watch_seconds, "drain": self.drain_seconds}
+        for option, seconds in times.items():
+            if not 0 <= seconds < math.inf or (option == "timeout" and seconds == 0):
+                wanted = "more than 0" if option == "timeout" else "0 or more"
+                raise ConfigError(f"--{option} {seconds:g} is no time: give seconds, {wanted}.")
         for origin in self.cors_origins:
             if origin != "*" and not origin.startswith(("http://", "https://")):
                 raise ConfigError(f"--cors-origin '{origin}' is no origin: write it as https://shop.example, or *.")

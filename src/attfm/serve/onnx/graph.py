@@ -23,7 +23,7 @@ from attfm.serve.onnx.formula import Rows, rows_of, scores_of, sums_of
 from attfm.serve.onnx.nodes import IR_VERSION, OPSETS, Nodes, require_onnx
 from attfm.serve.raw_inputs import RawInput, raw_inputs
 
-_MODEL_FILE = OutputFile("model", "an ONNX file", (".onnx",))
+MODEL_FILE = OutputFile("model", "an ONNX file", (".onnx",))
 FORMAT = 1
 CARD = "attfm"  # the key of the card among the metadata
 _MOST_BYTES = 2**31 - 2**20  # one protobuf message holds less than 2 GiB
@@ -63,11 +63,11 @@ def export_onnx(
     ConfigError : a column can't be expressed, the model is larger than a protobuf file may be, or it can't be written
     MissingExtraError : onnx is not installed
     """
-    file = _MODEL_FILE.checked(path)
+    file = MODEL_FILE.checked(path)
     proto = onnx_model(model, Asked(effects, ids))
     require_onnx().checker.check_model(proto, full_check=True)
     agreement = None
-    with _MODEL_FILE.written(file) as part:
+    with MODEL_FILE.written(file) as part:
         part.write_bytes(proto.SerializeToString(deterministic=True))
         if check:
             agreement = compare(model, part, _card_of(proto))

@@ -179,6 +179,10 @@ class Ranker:
         """Return the candidates' logits and keys; None: they have none."""
         keys: Sequence[Any] | None = None
         for given in (candidates, catalogue):
+            if given is catalogue is not None and not isinstance(given, Catalogue):
+                raise ConfigError(
+                    f"catalogue= is a {type(given).__name__}: make one by this ranker's catalogue(ITEMS)."
+                )
             if isinstance(given, Catalogue) and given.machines is not self._machines:
                 raise ConfigError("The catalogue was made by another ranker: make one by this ranker's catalogue().")
         if isinstance(candidates, Catalogue):
@@ -290,7 +294,7 @@ def _sides(
     for called, names in (("context", context), ("item", item)):
         if isinstance(names, str):
             raise ConfigError(f"{called}= is the text '{names}': give a list of names, such as ['{names}'].")
-        unknown = absent(names or (), inputs)
+        unknown = absent(map(str, names or ()), inputs)
         if unknown:
             raise ConfigError(f"No input column is called {', '.join(unknown)}: {called}= takes {listed(inputs)}.")
     context = [name for name in inputs if name not in (item or ())] if context is None else context

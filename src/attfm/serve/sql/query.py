@@ -47,8 +47,12 @@ def sql_query(model: Model, *, table: str = "data", ids: Sequence[str] = (), lim
 
     Raises
     ------
-    ConfigError : a column can't be read by standard SQL, or the tables are larger: the message has the sizes
+    ConfigError
+        The table has no name, a column can't be read by standard SQL, or the tables are larger: the message has the
+        sizes.
     """
+    if not all(table.split(".")):
+        raise ConfigError(f"The table '{table}' has no name: give the table that the query is to read (--table).")
     inputs = raw_inputs(model)
     obstacles = [obstacle for raw in inputs if (obstacle := _obstacle(model, raw))]
     if obstacles:
