@@ -73,8 +73,8 @@ class Connection:
     tail: bytes = b""
 
     def send(self) -> bool:
-        """Send what the system takes, and return whether all went."""
-        with contextlib.suppress(BlockingIOError):
+        """Send what the system takes, and return whether all went; that the connection has ended is told by `read`."""
+        with contextlib.suppress(OSError):
             del self.out[: self.socket.send(self.out)]
         return not self.out
 
@@ -141,6 +141,8 @@ def offer(
                 blocked.pop(number, None)
                 ring[ring.index(each)] = connect()
                 continue
+            # A connection that has nothing left to ask is told in the end that no request came: that answers none.
+            del statuses[len(each.due) :]
             answers.update(statuses)
             for status in statuses:
                 due = each.due.popleft()

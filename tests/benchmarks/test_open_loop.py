@@ -1,5 +1,6 @@
 """The client that asks by a timetable counts what it sent and what came back, however the bytes are cut."""
 
+import itertools
 import socket
 import socketserver
 import threading
@@ -87,3 +88,31 @@ def test_what_is_never_answered_is_told() -> None:
         load = offer(url, [REQUEST] * 2, rate=1000, seconds=0.05, connections=1, patience=1)
     assert load.lost
     assert load.lost + load.answers[200] + load.unanswered == load.sent
+
+
+def test_an_answer_to_no_request_counts_for_none() -> None:
+    opened = itertools.count()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            number = next(opened)
+            self.request.settimeout(0.1)
+            try:
+                self.request.recv(1 << 16)
+            except TimeoutError:  # as the service answers a connection that sends no request
+                self.request.sendall(b"HTTP/1.1 408 Late\r\n\r\n")
+                return
+            if number:  # the first one hangs up, long before the other one is answered
+                time.sleep(0.5)
+                self.request.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            load = offer(url, [REQUEST], rate=1000, seconds=0.002, connections=2, patience=5)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert (load.sent, load.lost, load.unanswered, load.answers) == (2, 1, 0, {200: 1})

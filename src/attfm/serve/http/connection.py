@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from attfm.serve.http.plain_request import plain_request
@@ -13,7 +14,7 @@ MOST_HEAD_BYTES = 64 * 1024
 _HELD_BYTES = 64 * 1024
 _READ_BYTES = 8 * 1024
 _UNSENT_BYTES = 16 * 1024  # of answers that who asks does not take: then no more is done for it
-_MOST_PARSED = 16  # requests of one connection that the parser is ahead of their answers
+_MOST_PARSED = 32  # requests of one connection that the parser is ahead of their answers
 _REFUSALS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
@@ -56,6 +57,24 @@ class _Joined:
         return getattr(self._transport, name)
 
 
+class _Flow(FlowControl):  # type: ignore[misc, unused-ignore]
+    """Reads on only where few bytes wait to be taken: uvicorn reads on whenever an application asks for a body.
+
+    Parameters
+    ----------
+    waiting : callable, how many bytes wait
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Callable[[], int]) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Read on: before all is taken, since what ends within a request waits for the rest of it."""
+        if self._waiting() < _READ_BYTES:
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
     """uvicorn's own, with bounds: on connections, on requests in work, and on the time and bytes of a request's head.
 
@@ -80,12 +99,15 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; refuse where too many connections are open."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, lambda: len(self._behind))
         transport.set_write_buffer_limits(_UNSENT_BYTES)
         self._joined = _Joined(transport)
         self._behind = b""  # what came behind a request that is in work
         self._is_within = False  # a request, whose end the parser waits for
         self._head_bytes = 0
-        self._late: asyncio.TimerHandle | None = None
+        self._head_due: float | None = None  # until when the head that is expected has to be there
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None  # None: a request is in work
         if len(self.connections) > self.most:
             self._refuse(503)
             return
@@ -93,8 +115,10 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
-        self._unexpect()
         super().connection_lost(exc)
+        for timer in (self._timer, self.timeout_keep_alive_task):
+            if timer is not None:
+                timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, or keep them until what was asked before is answered."""
@@ -152,26 +176,49 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
     def _shed(self, shed: Counter[bytes]) -> None:
         """Refuse requests that were not parsed."""
         self._unexpect()
-        self._unset_keepalive_if_required()
         for path, count in shed.items():
             self.shed(path.decode(), count)
         self._joined.write(_BUSY_GOING_ON * shed.total())
         self._joined.flush()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._idle()
+
+    def _idle(self) -> None:
+        """Wait for the next request, as long as a connection may."""
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._end_when_idle(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        # The timer stays: one for each request, cancelled, would pile up until Python looks for what nobody holds.
+        self._idle_since = None
+
+    def _end_when_idle(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End, where nothing was asked meanwhile."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._end_when_idle(left)
+        else:
+            super().timeout_keep_alive_handler()
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser; refuse a head that does not end."""
-        if self._late is not None:
+        if self._head_due is not None:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._late is not None and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
+        if self._head_due is not None and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(431)
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
         self._is_within = True
-        if self._late is None:
+        if self._head_due is None:
             self._expect()
 
     def on_headers_complete(self) -> None:
@@ -204,9 +251,16 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """An answer is whole."""
+        """An answer is whole; as uvicorn has it, but for the timer."""
         self._joined.flush()
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle()
         self._go_on_soon()
 
     def send_400_response(self, msg: str) -> None:
@@ -216,12 +270,22 @@ class Connection(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
 
     def _expect(self) -> None:
         self._head_bytes = 0
-        self._late = self.loop.call_later(self.seconds, self._refuse, 408)
+        self._head_due = self.loop.time() + self.seconds
+        if self._timer is None:
+            self._timer = self.loop.call_at(self._head_due, self._look)
 
     def _unexpect(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        self._head_due = None  # the timer stays, for the next head
+
+    def _look(self) -> None:
+        """Refuse a head that is late."""
+        self._timer = None
+        if self._head_due is None:
+            return
+        if self.loop.time() < self._head_due:
+            self._timer = self.loop.call_at(self._head_due, self._look)
+        else:
+            self._refuse(408)
 
     def _refuse(self, status: int) -> None:
         self._unexpect()
