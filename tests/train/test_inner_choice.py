@@ -17,7 +17,9 @@ from attfm.train.trainer import History
 
 
 def test_only_what_is_auto_is_tried() -> None:
-    many, few, ids = ([Field("x", "x", "numeric", size, ordered)] for size, ordered in ((300, True), (9, True), (300, False)))
+    many, few, ids = (
+        [Field("x", "x", "numeric", size, ordered)] for size, ordered in ((300, True), (9, True), (300, False))
+    )
     assert len(candidates(Config(), many, 400)) == len(STRENGTHS) == 4
     given = Config.parse({"model": {"weight_dropout": 0.2}})
     tried = [(c.train.smoothness, c.train.knots) for c in candidates(given, many, 400)]

@@ -27,7 +27,10 @@ MOST_ROWS = 50_000  # training rows that the choice is made on
 STRENGTHS: tuple[Mapping[str, Any], ...] = tuple(
     MappingProxyType({"weight_dropout": dropout, "smoothness": smoothness, "knots": knots})
     for dropout, smoothness, knots in (
-        (0.4, 300.0, "auto"), (0.0, 1000.0, "auto"), (0.0, 1000.0, 255), (0.0, 30.0, "auto")
+        (0.4, 300.0, "auto"),
+        (0.0, 1000.0, "auto"),
+        (0.0, 1000.0, 255),
+        (0.0, 30.0, "auto"),
     )
 )
 # A classification that is at its best after so few epochs was learned too fast to be stopped in time. It is learned
