@@ -80,3 +80,18 @@ def test_weights_and_embeddings_have_strengths_of_their_own(by_field: bool) -> N
     again = Penalties(module, LEFT, config, rows=10)
     again.load_state_dict(penalties.state_dict())
     assert all(map(torch.equal, again.state_dict(), penalties.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("knots", "rows", "share"),
+    [(51, 10, 0.2), (0, 10, 1.0), (1000, 10, 1.0), ("auto", 2601, 0.2), ("auto", 10**6, 1.0)],
+)
+def test_the_fewer_knots_the_less_is_the_smoothness_of_main_effects(knots: int | str, rows: int, share: float) -> None:
+    module = FactorizationMachine(11, 3, 1, ModelConfig.parse({"dim": 2, "embedding_std": 1.0}))
+    with torch.no_grad():
+        module.linear.weight.copy_(module.embedding.weight[:, :1])
+    settings = {"smoothness": 4.0, "knots": knots, "linear_ridge": 0.0, "embedding_ridge": 0.0}
+    Penalties(module, LEFT, TrainConfig.parse(settings), rows=rows).add_gradient()
+    of_weights, of_embeddings = module.linear.weight.grad, module.embedding.weight.grad
+    assert of_embeddings.abs().sum() > 0
+    torch.testing.assert_close(of_weights[:, 0], share * of_embeddings[:, 0])

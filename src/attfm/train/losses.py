@@ -7,6 +7,7 @@ from torch import Tensor
 
 from attfm.config import TrainConfig
 from attfm.data.dataset import Dataset
+from attfm.model.knots import MOST, knots_of_rows
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
 from attfm.train.exchange import Exchange
@@ -95,12 +96,24 @@ class Smoothness:
         self.factors = ((mean.mean() - mean) * _BY_EVIDENCE).exp().clamp(1 / _MOST_APART, _MOST_APART)
 
 
+def share_of_main_effects(config: TrainConfig, rows: int) -> float:
+    """Return which share of the smoothness w has, trained on so many rows: its knots, of as many as there may be.
+
+    The fewer knots there are, the further one curve rises from each to the next: n times fewer of them make the sum of
+    its squared differences n times as large. So the share holds it as firmly whatever their number. V keeps all of it:
+    where rows are few they tell more of main effects than of pairs (docs/defaults.md).
+    """
+    knots = knots_of_rows(rows) if config.knots == "auto" else config.knots
+    return min(knots, MOST) / MOST if knots else 1.0
+
+
 class Penalties:
     """The quadratic penalties, added to the gradients directly.
 
-    smoothness / rows · (Σ‖V[i+1] − V[i]‖² + Σ(w[i+1] − w[i])²) over neighbouring bins, ½ / rows · (embedding_ridge ‖V‖²
-    + linear_ridge ‖w‖²), the same two of a learned memory, and attention_l2 · ‖W‖² (paper, eq. 9). All but the last are
-    divided by the training rows as a prior is: the more rows, the more they decide.
+    smoothness / rows · (Σ‖V[i+1] − V[i]‖² + share · Σ(w[i+1] − w[i])²) over neighbouring bins, with the share of
+    `share_of_main_effects`, ½ / rows · (embedding_ridge ‖V‖² + linear_ridge ‖w‖²), the same two of a learned memory,
+    and attention_l2 · ‖W‖² (paper, eq. 9). All but the last are divided by the training rows as a prior is: the more
+    rows, the more they decide.
 
     Neighbours are features i, int64 (n,), of bins whose right neighbour is i + 1; a machine with knots has its own.
     With `config.smoothness_by_field` each field has a smoothness of its own, see `Smoothness`.
@@ -128,7 +141,11 @@ class Penalties:
         ridges = [(module.linear.weight, config.linear_ridge)]
         ridges += [(module.embedding.weight, config.embedding_ridge)] if module.has_pairs else []
         own = config.smoothness_by_field
-        smoothed = [(table, bins, float(config.smoothness), own) for table, _ in ridges]
+        main = float(config.smoothness) * share_of_main_effects(config, rows)
+        smoothed = [
+            (table, bins, main if table is module.linear.weight else float(config.smoothness), own)
+            for table, _ in ridges
+        ]
         if machine is not None:
             of_rates = next_ones(machine.composition.neighbours)
             smoothed += [(table, of_rates, float(config.statistic_smoothness), False) for table, _ in ridges]
