@@ -115,7 +115,7 @@ def explain_global(
     >>> import pyarrow as pa
     >>> from attfm import AFMClassifier
     >>> X = pa.table({"job": ["cook", "cook", "pilot", "pilot"] * 20, "age": [25, 61] * 40})
-    >>> model = AFMClassifier(epochs=20).fit(X, ["no", "yes"] * 40)
+    >>> model = AFMClassifier(epochs=20, refit=True).fit(X, ["no", "yes"] * 40)
     >>> explain_global(model.model_)
     GlobalExplanation(80 rows, 2 fields, 1 pairs)
     """
