@@ -41,9 +41,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def here() -> Iterator[Any]:
-    """Ray on this machine, with two processors."""
+    """Ray on this machine, with two processors, for one test: the next may join a cluster of its own."""
     with cluster(2) as started:
         yield started
 
