@@ -229,8 +229,8 @@ class TrainConfig(_Settings):
     attention_l2: float = Field(0.0, ge=0, description="L2 penalty on W (paper, section 3.3)")
     smoothness: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
         "auto",
-        description="penalty on the difference of neighbouring bins, in rows; auto: 100, of a regression 300 or "
-        "1000 by validation",
+        description="penalty on the difference of neighbouring bins, in rows; auto: 100, of a regression 30, "
+        "300 or 1000 by validation; on main effects the less the fewer knots there are",
     )
     knots: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto",

@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from attfm.config import TaskName
 from attfm.metrics import many_rows, scores
 
 
@@ -36,6 +37,21 @@ def test_one_class_has_no_areas() -> None:
     assert found == pytest.approx(wanted, nan_ok=True)
 
 
+def whole_and_by_parts(
+    task: TaskName, target: np.ndarray, score: np.ndarray, weight: np.ndarray | None, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the metrics as scikit-learn has them and as they are summed by parts, which are the same."""
+    by_parts = {"multiclass": many_rows.metrics_of_many_classes, "regression": many_rows.errors_of_many}[task]
+    wanted = scores.evaluate(task, target, score, weight)
+    monkeypatch.setattr(many_rows, "_ROWS", 700)
+    found = by_parts(target, score, weight)
+    assert list(found) == list(wanted)
+    assert found == pytest.approx(wanted, rel=1e-12)
+    monkeypatch.setattr(scores, "MANY", len(target))
+    assert scores.evaluate(task, target, score, weight) == found
+    return wanted, found
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("digits", [1, 17])
 def test_of_several_classes_too(weighted: bool, digits: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,16 +62,10 @@ def test_of_several_classes_too(weighted: bool, digits: int, monkeypatch: pytest
     target = (rng.random((3000, 1)) > probability.cumsum(1)[:, :3]).sum(1)
     target[:20] = 3
     weight = rng.integers(0, 4, 3000).astype(float) if weighted else None
-    wanted = scores.evaluate("multiclass", target, probability, weight)
-    monkeypatch.setattr(many_rows, "_ROWS", 700)
-    found = many_rows.metrics_of_many_classes(target, probability, weight)
-    assert list(found) == list(wanted)
-    assert found == pytest.approx(wanted, rel=1e-12)
+    wanted, found = whole_and_by_parts("multiclass", target, probability, weight, monkeypatch)
     other = many_rows.metrics_of_many_classes(target, np.roll(probability, 1, axis=0), weight)
     for name in found:
         assert other[name] != pytest.approx(wanted[name], rel=1e-3), name
-    monkeypatch.setattr(scores, "MANY", 3000)
-    assert scores.evaluate("multiclass", target, probability, weight) == found
 
 
 def test_several_classes_of_which_one_occurs_have_no_areas() -> None:
@@ -71,15 +81,9 @@ def test_of_a_regression_too(weighted: bool, monkeypatch: pytest.MonkeyPatch) ->
     prediction = rng.normal(1e4, 3, 3000)
     target = prediction + rng.normal(size=3000)
     weight = rng.integers(0, 4, 3000).astype(float) if weighted else None
-    wanted = scores.evaluate("regression", target, prediction, weight)
-    monkeypatch.setattr(many_rows, "_ROWS", 700)
-    found = many_rows.errors_of_many(target, prediction, weight)
-    assert list(found) == list(wanted)
-    assert found == pytest.approx(wanted, rel=1e-12)
+    wanted, found = whole_and_by_parts("regression", target, prediction, weight, monkeypatch)
     other = many_rows.errors_of_many(target, np.roll(prediction, 1), weight)
     assert all(other[name] != pytest.approx(wanted[name], rel=1e-2) for name in found)
-    monkeypatch.setattr(scores, "MANY", 3000)
-    assert scores.evaluate("regression", target, prediction, weight) == found
 
 
 @pytest.mark.parametrize("off", [0.0, 1.0])

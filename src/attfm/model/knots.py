@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +125,11 @@ def _spread(counts: Integers, most: int) -> Integers:
     beside = np.clip([heavy - 1, heavy, heavy + 1], 0, len(seen) - 1).ravel()
     kept: Integers = seen[np.unique(np.concatenate([first, beside, [len(seen) - 1]]))]
     return kept
+
+
+def knots_for(setting: int | Literal["auto"], rows: int) -> int:
+    """Return how many knots a field has at most that is learned from so many rows; 0: each bin is learned by itself."""
+    return knots_of_rows(rows) if setting == "auto" else setting
 
 
 def knots_of_rows(rows: int) -> int:

@@ -19,7 +19,7 @@ from attfm.data.dealing import FOLDS
 from attfm.data.sources.source import MOST_KEPT_BYTES, Source
 from attfm.data.survey import LOOKING, StreamedTable
 from attfm.errors import TargetError
-from attfm.model.knots import knots_of_rows
+from attfm.model.knots import knots_for
 from attfm.train.all_rows import for_epochs
 from attfm.train.continued import Continuation, started
 from attfm.train.cross_fit import of_fold, without_fold
@@ -188,7 +188,7 @@ def plan_of(sampled: Sampled, config: Config, *, checkpoints: bool = False) -> P
     if prepared.start is not None and prepared.data.valid is None:
         config = for_epochs(config, prepared.start.epochs, train)
     settings = config.train
-    knots = knots_of_rows(train) if settings.knots == "auto" else settings.knots
+    knots = knots_for(settings.knots, train)
     asked = {"batch_size": choose_batch_size(settings.batch_size, train), "knots": knots}
     fits = _fits(prepared, config, models, train)
     config = config.model_copy(update={"train": settings.model_copy(update=asked)})

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attfm.config import TrainConfig
 from attfm.data.dataset import Dataset
-from attfm.model.knots import MOST, knots_of_rows
+from attfm.model.knots import MOST, knots_for
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
 from attfm.train.exchange import Exchange
@@ -103,7 +103,7 @@ def share_of_main_effects(config: TrainConfig, rows: int) -> float:
     its squared differences n times as large. So the share holds it as firmly whatever their number. V keeps all of it:
     where rows are few they tell more of main effects than of pairs (docs/defaults.md).
     """
-    knots = knots_of_rows(rows) if config.knots == "auto" else config.knots
+    knots = knots_for(config.knots, rows)
     return min(knots, MOST) / MOST if knots else 1.0
 
 

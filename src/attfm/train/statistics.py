@@ -18,7 +18,7 @@ from attfm.data.dataset import Examples, InMemoryDataset, gathered
 from attfm.data.dealing import FOLDS
 from attfm.data.encoder import Encoder
 from attfm.data.folds import Grouping
-from attfm.model.knots import Knots, has_knots, knots_of_rows
+from attfm.model.knots import Knots, has_knots, knots_for
 from attfm.model.modules import FactorizationMachine
 from attfm.model.sums import TrainingSums, base_of
 from attfm.train.outcomes import outcome_values, relative, total_of
@@ -76,7 +76,7 @@ def enrich(
         most_pairs = int(config.model.of_task(task.name).memory_pairs)
         rated = [f for f, of in enumerate(encoder.fields) if settings.rates and _is_rated(of, settings.rate_levels)]
     remembers = most_pairs > 0 and config.model.pairs and len(encoder.fields) > 1
-    most = knots_of_rows(len(data.train)) if settings.knots == "auto" else settings.knots
+    most = knots_for(settings.knots, len(data.train))
     knotted = has_knots(encoder.fields, most) or (earlier is not None and earlier.knots is not None)
     if not rated and not remembers and not knotted:
         return None
