@@ -24,13 +24,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "linear": {"pairs": False, "attention": False, "scale": "one", "pair_gate": False, "pair_bias": False},
     }
 )
-# What "auto" means of classes and of a regression. Dropout and smoothness of a regression are chosen by validation rows
-# where there are some (`attfm.train.inner_choice`).
+# What "auto" means of classes and of a regression. Dropout, smoothness and ridges of a regression are chosen by
+# validation rows where there are some (`attfm.train.inner_choice`).
 _AUTO: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "memory_pairs": (60, 0),
         "weight_dropout": (0.4, 0.0),
         "learning_rate": (0.01, 0.02),
+        "embedding_ridge": (30.0, 10.0),
+        "linear_ridge": (2.0, 0.7),
         "averaging": (1.0, 4.0),
         "patience": (10, 25),
         "smoothness": (100.0, 1000.0),
@@ -215,8 +217,12 @@ class TrainConfig(_Settings):
     )
     embedding_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the embeddings V")
     linear_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the linear weights w")
-    embedding_ridge: float = Field(30.0, ge=0, description="ridge of the embeddings V, in rows")
-    linear_ridge: float = Field(2.0, ge=0, description="ridge of the linear weights w, in rows")
+    embedding_ridge: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
+        "auto", description="ridge of the embeddings V, in rows; auto: 30, of a regression 1, 3, 10 or 30 by validation"
+    )
+    linear_ridge: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
+        "auto", description="ridge of the linear weights w, in rows; auto: 2, of a regression as embedding_ridge"
+    )
     memory_ridge: float = Field(10.0, ge=0, description="ridge of the pair memory's effects, in rows")
     statistic_smoothness: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
         "auto",

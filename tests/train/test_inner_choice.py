@@ -1,6 +1,7 @@
 """The strengths of a regression are chosen by the validation rows, and a warning tells of groups on both sides."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,9 @@ from attfm.config import Config
 from attfm.data.codecs.codec import Field
 from attfm.model.ensemble import members_of
 from attfm.train import inner_choice, refit
-from attfm.train.inner_choice import SLOW_RATE, STRENGTHS, _classifying, candidates
+from attfm.train.inner_choice import SLOW_RATE, STRENGTHS, TrainModule, _classifying, candidates
 from attfm.train.observer import Epoch
+from attfm.train.prepare import Prepared
 from attfm.train.trainer import History
 
 
@@ -20,44 +22,55 @@ def test_only_what_is_auto_is_tried() -> None:
     many, few, ids = (
         [Field("x", "x", "numeric", size, ordered)] for size, ordered in ((300, True), (9, True), (300, False))
     )
-    assert len(candidates(Config(), many, 400)) == len(STRENGTHS) == 4
+    assert len(candidates(Config(), many, 400)) == len(STRENGTHS) == 6
     given = Config.parse({"model": {"weight_dropout": 0.2}})
-    tried = [(c.train.smoothness, c.train.knots) for c in candidates(given, many, 400)]
-    assert tried == [(300.0, "auto"), (1000.0, "auto"), (1000.0, 255), (30.0, "auto")]
-    assert {c.model.weight_dropout for c in candidates(given, many, 400)} == {0.2}
-    assert [c.train.smoothness for c in candidates(given, few, 400)] == [300.0, 1000.0, 30.0]
-    assert [(c.train.smoothness, c.model.weight_dropout) for c in candidates(Config(), ids, 400)] == [
-        ("auto", 0.4), ("auto", 0.0)
+    tried = [(c.train.smoothness, c.train.knots, c.train.embedding_ridge) for c in candidates(given, many, 400)]
+    assert tried == [
+        (1000.0, "auto", 10.0), (1000.0, "auto", 1.0), (1000.0, "auto", 30.0), (1000.0, 255, 10.0),
+        (30.0, "auto", 3.0), (300.0, "auto", 30.0),
     ]  # fmt: skip
-    both = Config.parse({"model": {"weight_dropout": 0.2}, "train": {"smoothness": 5.0}})
+    assert {c.model.weight_dropout for c in candidates(given, many, 400)} == {0.2}
+    assert [c.train.smoothness for c in candidates(given, few, 400)] == [1000.0, 1000.0, 1000.0, 30.0, 300.0]
+    assert [
+        (c.train.smoothness, c.model.weight_dropout, c.train.linear_ridge) for c in candidates(Config(), ids, 400)
+    ] == [("auto", 0.0, 0.7), ("auto", 0.0, 0.07), ("auto", 0.0, 2.0), ("auto", 0.0, 0.2), ("auto", 0.4, 2.0)]
+    ridges = {"embedding_ridge": 4.0, "linear_ridge": 0.0}
+    both = Config.parse({"model": {"weight_dropout": 0.2}, "train": {"smoothness": 5.0, **ridges}})
     assert candidates(both, few, 400) == [both]
     assert [c.train.knots for c in candidates(both, many, 400)] == ["auto", 255]
 
 
-def test_the_lowest_validation_loss_decides_and_its_model_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("noise", [0.0, 3.0])
+def test_of_the_strengths_that_beat_the_first_beyond_chance_the_best_is_kept(
+    monkeypatch: pytest.MonkeyPatch, noise: float
+) -> None:
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"x": rng.normal(size=400), "z": rng.normal(size=400)})
-    y = frame.x * 3 + frame.z
-    losses: list[float] = []
-    plain = refit.choose_strength
+    y = frame.x * 3 + frame.z + noise * rng.normal(size=400)
+    errors, plain = list[np.ndarray](), refit.choose_strength
 
-    def watched(prepared: object, config: Config, observer: object, train_module: object) -> object:
-        def counted(*of: object) -> object:
-            module, history = train_module(*of)
-            losses.append(history.epochs[history.best_epoch - 1].valid_loss)
+    def watched(prepared: Prepared, config: Config, observer: object, train_module: TrainModule) -> object:
+        def counted(prepared: Prepared, *of: Any) -> Any:
+            module, history = train_module(prepared, *of)
+            (valid,) = prepared.data.valid.ordered()
+            errors.append((module.predict(valid.rows)[:, 0] - valid.target).square().double().numpy())
             return module, history
 
         chosen, trained = plain(prepared, config, observer, counted)
         assert trained is not None
-        assert trained[1].epochs[trained[1].best_epoch - 1].valid_loss == min(losses)
-        strength = STRENGTHS[int(np.argmin(losses))]
-        assert chosen.model.weight_dropout == strength["weight_dropout"]
-        assert (chosen.train.smoothness, chosen.train.knots) == (strength["smoothness"], strength["knots"])
+        means = [error.mean() for error in errors]
+        able = [0] + [k for k, error in enumerate(errors) if (g := errors[0] - error).mean() > g.std() / len(g) ** 0.5]
+        best = min(able, key=means.__getitem__)
+        assert (best == np.argmin(means)) == (noise == 0), "of noise the lowest loss is but the luckiest"
+        of = trained[1].epochs[trained[1].best_epoch - 1]
+        assert of.valid_loss == pytest.approx(means[best])
+        settings = {**chosen.model.model_dump(), **chosen.train.model_dump()}
+        assert {name: settings[name] for name in STRENGTHS[best]} == dict(STRENGTHS[best])
         return chosen, trained
 
     monkeypatch.setattr(refit, "choose_strength", watched)
     AFMRegressor(epochs=8, n_models=1).fit(frame, y)
-    assert len(losses) == 4
+    assert len(errors) == len(STRENGTHS)
 
 
 def test_groups_on_both_sides_of_the_split_are_told_and_not_remembered(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     epochs, batch_size, optimizer, learning_rate : int; int or "auto"; "adam", "sgd" or "adagrad"; float
         How the parameters are found.
     embedding_decay, linear_decay : float, decoupled weight decay of V and w
-    embedding_ridge, linear_ridge : float, ridge of V and w, in rows
+    embedding_ridge, linear_ridge : float or "auto", ridge of V and w, in rows
     memory_ridge, statistic_smoothness : float, ridge and smoothness of the memory of value pairs, in rows
     adam_eps : float, eps of Adam
     rates, rate_levels : bool, int

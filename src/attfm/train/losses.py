@@ -138,8 +138,9 @@ class Penalties:
         bins = next_ones(neighbours)
         if machine is not None and machine.knots is not None:
             bins = torch.from_numpy(machine.knots.neighbours).to(device)
-        ridges = [(module.linear.weight, config.linear_ridge)]
-        ridges += [(module.embedding.weight, config.embedding_ridge)] if module.has_pairs else []
+        of_w, of_v = float(config.linear_ridge), float(config.embedding_ridge)
+        ridges = [(module.linear.weight, of_w)]
+        ridges += [(module.embedding.weight, of_v)] if module.has_pairs else []
         own = config.smoothness_by_field
         main = float(config.smoothness) * share_of_main_effects(config, rows)
         smoothed = [
@@ -160,7 +161,7 @@ class Penalties:
             Smoothness(table, pairs, strength / rows, adaptive=adaptive, centre=self.centres.get(id(table)))
             for table, pairs, strength, adaptive in smoothed if strength and pairs.numel()
         ]  # fmt: skip
-        self._strengths: tuple[Strength, Strength] = (config.linear_ridge / rows, config.embedding_ridge / rows)
+        self._strengths: tuple[Strength, Strength] = (of_w / rows, of_v / rows)
         self._ridges: list[tuple[Tensor, Strength]] = [(table, strength / rows) for table, strength in ridges]
         if prior is not None:
             self._ridges = _with_prior(module, {id(table): strength for table, strength in ridges}, prior, rows)

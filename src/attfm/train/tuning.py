@@ -119,8 +119,8 @@ SPACE = (
     Range("batch_size", 0.5, 4, log=True, usual=lambda rows: choose_batch_size("auto", rows)),
     Range("dim", 8, 32, step=8, matters=_of_pairs),
     Range("weight_dropout", 0.0, 0.7, matters=_of_pairs),
-    Range("embedding_ridge", 3, 300, log=True, matters=_of_pairs),
-    Range("linear_ridge", 0.2, 20, log=True),
+    Range("embedding_ridge", 1.0, 300.0, log=True, matters=_of_pairs),
+    Range("linear_ridge", 0.05, 20.0, log=True),
     Range("memory_ridge", 1, 100, log=True, matters=_of_memory),
     Range("smoothness", 3.0, 30_000.0, log=True, matters=_of_bins),
 )
