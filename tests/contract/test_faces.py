@@ -16,6 +16,7 @@ from sklearn.base import clone
 from attfm import load
 from attfm.cli import main
 from attfm.data.sources.source import open_source
+from attfm.errors import ConfigError
 from attfm.explain.what_if import Change
 from attfm.model.bundle import Model
 from attfm.model.run_folder import load_model
@@ -107,6 +108,35 @@ def test_a_threshold_given_to_a_face_is_that_of_the_others(threshold: float, run
     np.testing.assert_array_equal(compiled_of(run.folder).predict(run.X.to_pylist(), threshold=threshold), decided)
     np.testing.assert_array_equal(written["prediction"].to_numpy(zero_copy_only=False), decided)
     assert (decided != model.predict(run.X)).any()
+
+
+@pytest.mark.parametrize("threshold", [3, -0.1, 0, 1, float("nan"), True, "0.5", np.array([0.5])], ids=repr)
+def test_a_threshold_that_is_no_probability_is_refused_by_every_face(threshold: Any, run_of: RunOf) -> None:
+    run = run_of("binary", 0.5, "command")
+    model, compiled, said = load_model(run.folder), compiled_of(run.folder), "is not a probability: give a number"
+    for call in (
+        lambda: model.predict(run.X, threshold=threshold),
+        lambda: compiled.predict(run.X.to_pylist(), threshold=threshold),
+        lambda: list(model.score_table(open_source(run.X), threshold=threshold)),
+        lambda: load(run.folder).what_if(run.X, threshold=threshold),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(f"threshold={threshold!r} {said}")):
+            call()
+
+
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+def test_a_threshold_that_decides_nothing_is_refused(
+    task: str, run_of: RunOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(task, 0.5, "command")
+    for predict, rows in (
+        (load_model(run.folder).predict, run.X), (compiled_of(run.folder).predict, run.X.to_pylist()),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=r"threshold=0.4 is of no use to a model that .*: leave it out"):
+            predict(rows, threshold=0.4)
+    for command in ("predict", "evaluate"):
+        assert main([command, run.folder, run.file, "--threshold", "0.4"]) == 2
+        assert "--threshold 0.4 is of no use to a model that" in capsys.readouterr().err
 
 
 def calibrated_scores(model: Model, plain: Model, X: pa.Table) -> np.ndarray[Any, Any]:

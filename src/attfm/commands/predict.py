@@ -18,6 +18,7 @@ from attfm.data.sources.source import TableWriter
 from attfm.errors import ConfigError
 from attfm.model.bundle import Model
 from attfm.model.run_folder import load_model
+from attfm.model.threshold import decision_threshold
 from attfm.train.cluster import cluster
 from attfm.train.scoring import score_by_workers
 
@@ -71,9 +72,7 @@ def predict(run: str, asked: Scored, *, reading: Reading, output: Output) -> Non
 
 def threshold_of(model: Model, asked: float | None) -> float:
     """Return the probability above which the second class is predicted."""
-    if asked is not None and not 0 < asked < 1:
-        raise ConfigError(f"--threshold {asked:g} is not a probability: give a number between 0 and 1.")
-    return model.threshold if asked is None else asked
+    return decision_threshold(asked, task=model.task.name, usual=model.threshold, called="--threshold ")
 
 
 class _StdoutCsv:

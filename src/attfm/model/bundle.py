@@ -26,6 +26,7 @@ from attfm.model.frame_encoder import FrameEncoder, NotStanding
 from attfm.model.lookup_scorer import LookupScorer, field_ranges
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task, task_of
+from attfm.model.threshold import decision_threshold
 from attfm.ops import cpu
 
 Floats = NDArray[np.float64]
@@ -195,7 +196,12 @@ class Model:
         Parameters
         ----------
         threshold : float or None, probability above which the second of two classes is decided; None: that of training
+
+        Raises
+        ------
+        ConfigError : the threshold is no number between 0 and 1, or the model does not decide by one
         """
+        threshold = decision_threshold(threshold, task=self.task.name, usual=self.threshold)
         logits = self.logits(data)
         if not self.task.is_classification:
             return self.task.scores(logits)
@@ -211,9 +217,14 @@ class Model:
         Parameters
         ----------
         keep : sequence of str, columns of the table that stand before the scores
-        threshold : float or None, as in `predict`
+        threshold : float or None, as in `predict`; what does not decide by one has no use for it
+
+        Raises
+        ------
+        ConfigError : the threshold is no number between 0 and 1
         """
-        threshold = self.threshold if threshold is None else threshold
+        asked = threshold if self.task.name == "binary" else None
+        threshold = decision_threshold(asked, task=self.task.name, usual=self.threshold)
         for rows in self.encode(source, keep):
             yield self.scores_of(rows, keep, threshold)
 

@@ -19,6 +19,7 @@ from attfm.config import TaskName
 from attfm.data.dataset import Statistics
 from attfm.data.target import Label, Target
 from attfm.errors import ConfigError
+from attfm.model.threshold import decision_threshold
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -150,11 +151,8 @@ class Task(ABC):
         return weights
 
     def threshold_of(self, asked: float | None, *, default: float, called: str = "threshold=") -> float:
-        """Return the threshold asked for, or the default; raise ConfigError for what is no probability."""
-        threshold = default if asked is None else asked
-        if not 0 < threshold < 1:
-            raise ConfigError(f"{called}{threshold:g} is not a probability: give a number between 0 and 1.")
-        return threshold
+        """Return the threshold asked for, or the default; raise ConfigError as `decision_threshold` does."""
+        return decision_threshold(asked, task=self.name, usual=default, called=called)
 
     def reported_threshold(self, threshold: float) -> float | None:
         """Return the threshold where it decides anything: of two classes."""
@@ -289,7 +287,9 @@ class Regression(Task):
     def threshold_of(self, asked: float | None, *, default: float, called: str = "threshold=") -> float:
         if asked is None:
             raise ConfigError("A regression has no decision to flip: give threshold=, the value that is to be crossed.")
-        return asked
+        if isinstance(asked, bool) or not isinstance(asked, Real) or not math.isfinite(asked):
+            raise ConfigError(f"{called}{asked!r:.60} is not a number: give the value that is to be crossed.")
+        return float(asked)
 
     def sentence(self, logits: Floats, threshold: float, *, output: int = 0) -> str:
         return f"{self.target} = {logits[0]:.6g}"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from attfm.errors import ConfigError, DataError, DataWarning, RunFolderError
 from attfm.model.lookup_arrays import BUDGET
 from attfm.model.run_files import check_files, read_settings
+from attfm.model.threshold import decision_threshold
 from attfm.ops.lookup import Lookup
 from attfm.serve import table_file
 from attfm.serve.column_facts import row_encoder
@@ -160,7 +161,12 @@ class CompiledModel:
         Parameters
         ----------
         threshold : float or None, probability above which the second of two classes is decided; None: that of training
+
+        Raises
+        ------
+        ConfigError : the threshold is no number between 0 and 1, or the model does not decide by one
         """
+        threshold = decision_threshold(threshold, task=self.task, usual=self.threshold)
         logits = self.logits(rows)
         if not self._link.is_classification:
             return self._link.scores(logits)
@@ -175,7 +181,7 @@ class CompiledModel:
 
 
 def compile(model: "Model", budget: int = BUDGET) -> CompiledModel:  # noqa: A001
-    """Return the model as tables.
+    """Return the model as tables, as it is now: what becomes of its weights later does not change them.
 
     Parameters
     ----------
