@@ -51,6 +51,34 @@ def test_logits_are_those_of_the_joined_rows(
     assert np.abs(ranker.logits(context, items) - expected[::-1]).max() > 100 * size_of(expected)
 
 
+@pytest.mark.parametrize("preset", ["nested", "fwfm"])
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_ranker_and_its_catalogues_follow_a_model_whose_weights_change(preset: str, members: int) -> None:
+    model = random_model(preset, members=members, remembered=9, seed=3)
+    ranker, table = Ranker(model, context=CONTEXT), rows(40, 7)
+    context, items = table.select(CONTEXT).slice(0, 1), table.select(ITEM)
+    catalogue = ranker.catalogue(items.slice(0, 30))
+    catalogue.add(items.slice(30))
+    kept = [n for n in range(40) if n not in (3, 17)]
+    before = expected_logits(model, context, items)
+    assert np.abs(ranker.logits(context, catalogue) - before).max() < size_of(before)
+    changes: list[Any] = [lambda p: p.mul_(0.5), lambda p: p.copy_(torch.randn_like(p)), lambda p: p.add_(0.25)]
+    for change in changes:
+        with torch.no_grad():
+            for parameter in model.module.parameters():
+                change(parameter)
+        expected = expected_logits(model, context, items)
+        assert np.abs(expected - before).max() > 100 * size_of(expected)
+        if change is changes[1]:
+            catalogue.change(items.slice(5, 1), keys=[5])  # before any request has seen the new weights
+            catalogue.remove([3, 17])
+        of_catalogue = expected if len(catalogue) == 40 else expected[kept]
+        assert np.abs(ranker.logits(context, catalogue) - of_catalogue).max() < size_of(expected)
+        assert np.abs(ranker.logits(context, [30, 1], catalogue=catalogue) - expected[[30, 1]]).max() < 1e-4
+        assert np.abs(ranker.logits(context, items) - expected).max() < size_of(expected)
+        before = expected
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     preset=st.sampled_from(PRESETS), task=st.sampled_from(TASKS), members=st.integers(1, 3),

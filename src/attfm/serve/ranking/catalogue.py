@@ -11,18 +11,21 @@ from numpy.typing import NDArray
 from attfm.data.batch import Batch
 from attfm.data.sources.source import Source
 from attfm.errors import ConfigError, DataError, SchemaError, listed, near_names, nearest
+from attfm.model.derived import Derived
 from attfm.ops.ranking import Candidates, ItemParts
 from attfm.serve.ranking.item_table import ItemTable, ItemView
 from attfm.serve.ranking.two_sided import TwoSidedMachine
 
 _Reader = Callable[[object], tuple[Batch, Source]]
+_Machines = Sequence[TwoSidedMachine]
 _Chosen = tuple[Sequence[ItemParts], Candidates, Sequence[Any]]
 
 
 class Catalogue:
     """Items of a ranker, by key; made by `Ranker.catalogue`.
 
-    Requests and updates may come from several threads: a request sees the items before an update or after it.
+    Requests and updates may come from several threads: a request sees the items before an update or after it. The
+    items are those of the model as it is now: the first request after its weights have changed works them out anew.
 
     Examples
     --------
@@ -36,10 +39,14 @@ class Catalogue:
     ([7, 9], False)
     """
 
-    def __init__(self, read: _Reader, table: ItemTable, items: object, key: str | Sequence[Any] | None = None) -> None:
+    def __init__(
+        self, read: _Reader, machines: Derived[_Machines], with_values: Sequence[bool], items: object,
+        key: str | Sequence[Any] | None = None,
+    ) -> None:  # fmt: skip
         if not isinstance(key, str | type(None)) and not isinstance(key, Iterable):
             raise ConfigError(f"key is {key!r}: give the name of a column, one key for each row, or None for numbers.")
-        self._read, self._table = read, table
+        self._read, self.machines = read, machines  # those of the ranker that made it
+        self._table = ItemTable(machines.current(), with_values)
         self._key = key if isinstance(key, str) else None
         self._numbered = key is None
         self._lock = threading.Lock()
@@ -58,14 +65,11 @@ class Catalogue:
         return key in self._items
 
     @property
-    def machines(self) -> Sequence[TwoSidedMachine]:
-        """Those of the ranker that made it."""
-        return self._table.machines
-
-    @property
     def keys(self) -> list[Any]:
         """The keys of all items, in their order."""
-        return list(self.all_items()[2])
+        with self._lock:
+            view, key_of = self._view, self._key_of
+        return list(_Picked(key_of, view.items))
 
     def add(self, items: object, *, keys: Sequence[Any] | None = None) -> None:
         """Add items, which then stand after the others.
@@ -115,17 +119,25 @@ class Catalogue:
             is_left[numbers] = False
             self._show(self._view.items[is_left[self._view.items]])
 
-    def all_items(self) -> _Chosen:
-        """Return what scores all items, and their keys."""
+    def all_items(self, machines: _Machines) -> _Chosen:
+        """Return what scores all items by these machines, and their keys."""
         with self._lock:
+            self._follow(machines)
             view, key_of = self._view, self._key_of
         return view.parts, view.candidates, _Picked(key_of, view.items)
 
-    def some_items(self, keys: object) -> _Chosen:
+    def some_items(self, machines: _Machines, keys: object) -> _Chosen:
         """Return what scores the items with these keys, and the keys; raise DataError where one is not there."""
         wanted = _as_keys(keys)
         with self._lock:
+            self._follow(machines)
             return self._view.parts, self._view.some(self._numbers_of(wanted)), wanted
+
+    def _follow(self, machines: _Machines) -> None:
+        """Work the items out anew where the model is no longer the one that they were worked out by."""
+        if self._table.machines is not machines:
+            self._table = self._table.by(machines)
+            self._view = self._table.view(self._view.items)
 
     def _rows(self, items: object, keys: Any) -> tuple[Batch, list[Any]]:
         """Return encoded items and their keys."""

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from attfm.data.batch import Batch, FieldFeatures
@@ -115,6 +116,7 @@ class ItemTable:
         self._entries = GrowingArray((len(with_values),), np.int32)
         self._field_of_entry = GrowingArray((), np.int32)
         self._numbers: list[dict[Hashable, int]] = [{} for _ in with_values]
+        self._batches = list[Batch]()  # all items, encoded
         self._parts = [_Parts(machine) for machine in machines]
 
     def __len__(self) -> int:
@@ -127,12 +129,20 @@ class ItemTable:
         for parts in self._parts:
             parts.append_items(batch, entries)
         self._entries.append(entries)
+        self._batches.append(batch)
         return np.arange(first, len(self), dtype=np.int32)
 
     def view(self, items: Integers) -> ItemView:
         """Return some items as they are now."""
         parts = tuple(ItemParts(*(array.held for array in part.arrays)) for part in self._parts)
         return ItemView(items, self._entries.held, self._field_of_entry.rows, parts)
+
+    def by(self, machines: Sequence[TwoSidedMachine]) -> "ItemTable":
+        """Return a table of the same items, by the same numbers, as other machines know them."""
+        table = ItemTable(machines, self._with_values)
+        if self._batches:
+            table.append(self._whole())
+        return table
 
     def only(self, items: Integers) -> "ItemTable":
         """Return a table of some items, by number, that are then numbered from 0 on, and of the entries they have."""
@@ -143,12 +153,18 @@ class ItemTable:
         table._numbers = [
             {key: place[number] for key, number in numbers.items() if number in place} for numbers in self._numbers
         ]
+        table._batches = [self._whole().take(torch.from_numpy(items.astype(np.int64)))] if self._batches else []
         table._field_of_entry.append(self._field_of_entry.rows[kept])
         table._entries.append(renumbered.reshape(entries.shape).astype(np.int32))
         for new, old in zip(table._parts, self._parts, strict=True):
             for more, array, rows in zip(new.arrays, old.arrays, (kept, kept, items, items, items), strict=True):
                 more.append(array.rows[rows])
         return table
+
+    def _whole(self) -> Batch:
+        """Return all items in one batch."""
+        self._batches = [Batch.concatenate(self._batches)]
+        return self._batches[0]
 
     def _entries_of(self, field: int, features: FieldFeatures) -> Integers:
         """Return the entry of each row in a field; new ones are added."""

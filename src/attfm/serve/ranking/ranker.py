@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from attfm.data.encoder import Encoder
 from attfm.data.sources.source import Source, open_source
 from attfm.errors import ConfigError, DataError, SchemaError, absent, listed, nearest
 from attfm.model.bundle import Model
-from attfm.model.ensemble import members_of
+from attfm.model.derived import Derived
+from attfm.model.ensemble import Scorer, members_of
 from attfm.ops.ranking import Candidates, ItemParts, rank_logits
 from attfm.serve.ranking.catalogue import Catalogue, is_keys
 from attfm.serve.ranking.context_reader import ContextReader, lacks
@@ -73,7 +75,8 @@ class Ranker:
 
     What a pair of columns of the context gives is worked out once for a request, what a pair of columns of an item
     gives once for a catalogue, and the rest once for each distinct value that the items have in a column. The scores
-    are those of the joined rows to rounding (docs/ranking.md).
+    are those of the joined rows to rounding (docs/ranking.md), by the model as it is now: where its weights have
+    changed, the ranker and its catalogues follow at the next request.
 
     Parameters
     ----------
@@ -111,7 +114,7 @@ class Ranker:
         of_context = np.array([field.column in self.context for field in fields])
         sides = Sides(np.flatnonzero(of_context).astype(np.int64), np.flatnonzero(~of_context).astype(np.int64))
         self._sides = sides
-        self._machines = [TwoSidedMachine(machine, sides) for machine in members_of(model.module)]
+        self._machines = Derived(model.module, partial(_two_sided, sides=sides))
         self._reader = ContextReader(model.encoder, model.schema, self.context)
         self._item_encoder = model.encoder.part(self.item)
         self._with_values = [field.kind in ("scaled", "multi-valued") for field in self._item_encoder.fields]
@@ -128,7 +131,7 @@ class Ranker:
         ------
         DataError : a column is absent, a value can't be read, a key is missing or stands twice
         """
-        return Catalogue(self._items, ItemTable(self._machines, self._with_values), items, key)
+        return Catalogue(self._items, self._machines, self._with_values, items, key)
 
     def rank(
         self,
@@ -178,6 +181,7 @@ class Ranker:
     ) -> tuple[Floats, Sequence[Any] | None]:
         """Return the candidates' logits and keys; None: they have none."""
         keys: Sequence[Any] | None = None
+        machines = self._machines.current()
         for given in (candidates, catalogue):
             if given is catalogue is not None and not isinstance(given, Catalogue):
                 raise ConfigError(
@@ -186,7 +190,7 @@ class Ranker:
             if isinstance(given, Catalogue) and given.machines is not self._machines:
                 raise ConfigError("The catalogue was made by another ranker: make one by this ranker's catalogue().")
         if isinstance(candidates, Catalogue):
-            parts, chosen, keys = candidates.all_items()
+            parts, chosen, keys = candidates.all_items(machines)
         elif is_keys(candidates):
             if catalogue is None and len(candidates):  # type: ignore[arg-type]
                 raise ConfigError(
@@ -195,27 +199,30 @@ class Ranker:
                 )
             if catalogue is None:
                 return np.empty((0, self.model.module.outputs)), ()
-            parts, chosen, keys = catalogue.some_items(candidates)
+            parts, chosen, keys = catalogue.some_items(machines, candidates)
         else:
-            table = ItemTable(self._machines, self._with_values)
+            table = ItemTable(machines, self._with_values)
             batch = self._items(candidates)[0]
             self._tell(self._sides.item, [batch.field(f) for f in range(batch.fields)])
             view = table.view(table.append(batch))
             parts, chosen = view.parts, view.candidates
-        return self._scored(row, parts, chosen), keys
+        return self._scored(machines, row, parts, chosen), keys
 
     def _tell(self, numbers: NDArray[np.int64], features: Sequence[FieldFeatures]) -> None:
         if self._observe is not None:
             self._observe(dict(zip(numbers.tolist(), features, strict=True)))
 
-    def _scored(self, row: Sequence[FieldFeatures], parts: Sequence[ItemParts], candidates: Candidates) -> Floats:
+    def _scored(
+        self, machines: Sequence[TwoSidedMachine], row: Sequence[FieldFeatures], parts: Sequence[ItemParts],
+        candidates: Candidates,
+    ) -> Floats:  # fmt: skip
         total = np.zeros((len(candidates.items), self.model.module.outputs))
         if not len(total):
             return total
-        for machine, of_machine in zip(self._machines, parts, strict=True):
+        for machine, of_machine in zip(machines, parts, strict=True):
             logits = rank_logits(machine.network, machine.memory, machine.context(row), of_machine, candidates)
             total += machine.offset + machine.slope.astype(np.float64) * logits
-        return total / len(self._machines)
+        return total / len(machines)
 
     @property
     def _class_names(self) -> tuple[str, ...]:
@@ -273,6 +280,10 @@ class Ranker:
 
     def _open(self, data: object) -> Source:
         return open_source(data, self.model.schema.reading, stored=self.model.schema.stored_types)
+
+
+def _two_sided(module: Scorer, sides: Sides) -> Sequence[TwoSidedMachine]:
+    return [TwoSidedMachine(machine, sides) for machine in members_of(module)]
 
 
 def _encoded(encoder: Encoder, batches: Any, source: Source) -> list[Batch]:
