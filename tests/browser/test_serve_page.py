@@ -178,6 +178,12 @@ def test_other_tasks_and_kinds_of_column(browser: Any, tmp_path: Path, task: str
     with running(folder, tmp_path / "log") as service:
         watched = Watched(browser, service)
         page = watched.page
+        page.fill("#c1", "-1.23457e-06")  # as many digits as the form itself writes
+        cut = page.evaluate(
+            "[...document.querySelectorAll('[type=number]')].filter(i => i.scrollWidth > i.clientWidth).map(i => i.id)"
+        )
+        assert not cut
+        watched.changed(lambda: page.fill("#c1", "1"))
         if task == "multiclass":
             watched.changed(lambda: page.select_option("#output", "2"))
             assert page.input_value("#output") == "2"
@@ -205,6 +211,11 @@ def test_no_width_is_too_narrow(browser: Any, service: Running, width: int) -> N
         assert small == 0
     page.goto(service.url + "/docs")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    names = page.evaluate(  # no name of a field is broken into pieces
+        "[...document.querySelectorAll('td:first-child')].map(t => t.firstChild)"
+        ".map(t => { let r = document.createRange(); r.selectNode(t); return r.getClientRects().length; })"
+    )
+    assert set(names) == {1}
 
 
 def test_the_key_is_asked_for_by_the_browser(browser: Any, run: str, tmp_path: Path) -> None:

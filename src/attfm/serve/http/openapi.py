@@ -119,10 +119,10 @@ def page(document: Mapping[str, Any]) -> bytes:
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width, initial-scale=1">',
         f"<title>{esc(document['info']['title'])}: requests</title><link rel=stylesheet href=page.css>"
-        '<link rel=icon href="data:,"></head><body>',
+        '<link rel=icon href="data:,"></head><body class=docs>',
         f"<header><h1>{esc(document['info']['title'])}</h1><p class=note>{esc(document['info']['description'])} ",
         'The same for programs: <a href="openapi.json">openapi.json</a>. The model: <a href="./">try it</a>.</p>',
-        "</header><main class=docs>",
+        "</header><main>",
     ]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
