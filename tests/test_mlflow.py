@@ -131,6 +131,39 @@ def test_what_is_no_model_is_refused_and_nothing_stays(mlflow: Any, tmp_path: Pa
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"path": None}, "path is None: give the path of the folder to save the model in"),
+        ({"path": 3}, "path is 3: give the path"),
+        ({"path": "file"}, "Can't write a model to 'file': Not a directory. Give another folder"),
+        ({"path": "file/below"}, "Can't write a model to 'file/below': Not a directory"),
+        ({"signature": "age"}, "signature is 'age': give a mlflow.models.ModelSignature, or leave it out"),
+        ({"metadata": ["risk"]}, r"metadata is \['risk'\]: give a dict"),
+    ],
+)
+def test_options_of_another_type_are_refused(
+    options: dict[str, Any], told: str, fitted: AFMClassifier, mlflow: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("taken")
+    with pytest.raises(ConfigError, match=told):
+        flavor.save_model(fitted, **{"path": "model", **options})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_loaded_or_signed_is_named(fitted: AFMClassifier, mlflow: Any, tmp_path: Path) -> None:
+    for wrong in (None, 3):
+        with pytest.raises(ConfigError, match=f"model_uri is {wrong}: give the path of a saved model"):
+            flavor.load_model(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="A NoneType is no model of attfm"):
+        flavor.signature_of(None)  # type: ignore[arg-type]
+    assert flavor.signature_of(fitted) == flavor.signature_of(fitted.model_)
+    flavor.save_model(fitted, tmp_path / "model")
+    assert flavor.load_model(tmp_path / "model").threshold == 0.4
+
+
 def test_without_the_package_the_command_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
     with pytest.raises(MissingExtraError, match=r"pip install \"attfm\[mlflow\]\""):

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ def save_model(
     Parameters
     ----------
     attfm_model : AFMClassifier, AFMRegressor or attfm.Model, fitted
-    path : str or pathlib.Path, of a folder that does not exist yet
+    path : str or pathlib.Path, of a folder that does not exist yet, or is empty
     signature : mlflow.models.ModelSignature or None, None: that of `signature_of`
     conda_env, code_paths, mlflow_model, input_example, pip_requirements, extra_pip_requirements, metadata
         As in every flavour of MLflow. What is asked for by default is this version of attfm.
@@ -58,14 +59,19 @@ def save_model(
     Raises
     ------
     MissingExtraError : mlflow is not installed
+    ConfigError : it is no fitted model of attfm, or can't be written there; an option is of the wrong type
     """
     mlflow = _require_mlflow()
     environment, paths = _part("utils.environment"), _part("utils.model_utils")
+    _check_options(path, signature, metadata)
     environment._validate_env_arguments(conda_env, pip_requirements, extra_pip_requirements)
     model = _model_of(attfm_model)
     folder = Path(path).absolute()
     existed = folder.exists()
-    paths._validate_and_prepare_target_save_path(str(folder))
+    try:
+        paths._validate_and_prepare_target_save_path(str(folder))
+    except OSError as error:
+        raise ConfigError(f"Can't write a model to '{path}': {error.strerror}. Give another folder.") from None
     try:
         code = paths._validate_and_copy_code_paths(code_paths, str(folder))
         described = mlflow.models.Model() if mlflow_model is None else mlflow_model
@@ -120,31 +126,37 @@ def log_model(
     )  # fmt: skip
 
 
-def load_model(model_uri: str, dst_path: str | None = None) -> AFMClassifier | AFMRegressor:
+def load_model(model_uri: str | Path, dst_path: str | Path | None = None) -> AFMClassifier | AFMRegressor:
     """Return the estimator of a saved or logged model; its predictions are bit for bit the same.
 
     Parameters
     ----------
-    model_uri : str, a path, or "models:/name/1", "runs:/id/name" and the like
-    dst_path : str or None, an existing folder to download it to; None: one of MLflow's choice
+    model_uri : str or pathlib.Path, a path, or "models:/name/1", "runs:/id/name" and the like
+    dst_path : str, pathlib.Path or None, an existing folder to download it to; None: one of MLflow's choice
 
     Raises
     ------
     RunFolderError : the run folder in it is damaged
+    ConfigError : `model_uri` is neither text nor path
     MissingExtraError : mlflow is not installed
     """
     _require_mlflow()
+    if not isinstance(model_uri, str | PathLike):
+        raise ConfigError(
+            f"model_uri is {model_uri!r:.60}: give the path of a saved model, or a text such as 'models:/NAME/1'."
+        )
     paths = _part("utils.model_utils")
     download = _part("tracking.artifact_utils")._download_artifact_from_uri
-    folder = download(artifact_uri=model_uri, output_path=dst_path)
+    folder = download(artifact_uri=str(model_uri), output_path=None if dst_path is None else str(dst_path))
     flavor = paths._get_flavor_configuration(model_path=folder, flavor_name=FLAVOR_NAME)
     paths._add_code_from_conf_to_system_path(folder, flavor)
     return load(Path(folder) / flavor["data"])
 
 
-def signature_of(model: Model) -> "ModelSignature":
+def signature_of(attfm_model: Saved) -> "ModelSignature":
     """Return the signature of a model: its input columns by their types in training, its scores, and its threshold."""
     _require_mlflow()
+    model = _model_of(attfm_model)
     told = _part("types.schema")
     scores = model.task.score_columns(np.zeros((0, model.module.outputs)), 0.5)
     parameters = None
@@ -192,6 +204,17 @@ class _Scores:
 def _load_pyfunc(path: str) -> _Scores:
     """Return what `mlflow.pyfunc.load_model` wraps; path : of the run folder."""
     return _Scores(load_run(path))
+
+
+def _check_options(path: Any, signature: Any, metadata: Any) -> None:
+    """Raise ConfigError where an option is of another type than `save_model` says."""
+    if not isinstance(path, str | PathLike):
+        raise ConfigError(f"path is {path!r:.60}: give the path of the folder to save the model in.")
+    kind = _part("models").ModelSignature
+    if signature is not None and not isinstance(signature, kind):
+        raise ConfigError(f"signature is {signature!r:.60}: give a mlflow.models.ModelSignature, or leave it out.")
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise ConfigError(f"metadata is {metadata!r:.60}: give a dict, such as {{'owner': 'risk'}}.")
 
 
 def _model_of(saved: Any) -> Model:

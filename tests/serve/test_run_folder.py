@@ -1,6 +1,7 @@
 """A compiled model in its run folder: written once, mapped, checked, and read by a process without torch or Arrow."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import attfm
 from attfm.errors import DataWarning, RunFolderError
 from attfm.model.run_folder import load_model, save_model
 from attfm.serve import table_file, tables
@@ -118,6 +120,21 @@ def test_a_damaged_run_folder_is_refused(folder: Path) -> None:
         tables.load(folder)
     with pytest.raises(RunFolderError, match="There is no run folder"):
         tables.load(folder / "nowhere")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["runs/adult"]])
+def test_what_is_no_path_is_no_run_folder(folder: Path, wrong: Any) -> None:
+    compiled, model = tables.load(folder), load_model(folder)
+    for call in (tables.load, load_model, attfm.load, compiled.save, lambda path: save_model(model, path)):
+        with pytest.raises(RunFolderError, match=re.escape(f"The run folder is {wrong!r}: give its path.")):
+            call(wrong)
+
+
+def test_a_compiled_model_is_saved_where_there_is_a_folder_only(folder: Path, tmp_path: Path) -> None:
+    compiled = tables.load(folder)
+    for name, told in (("nowhere", "No such file or directory"), ("config.json", "Not a directory")):
+        with pytest.raises(RunFolderError, match=f"Can't write into '.*{name}': {told}. Choose another"):
+            compiled.save(folder / name)
 
 
 def test_a_folder_that_cannot_be_written_serves_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

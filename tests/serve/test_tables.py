@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import attfm
-from attfm.errors import ConfigError
+from attfm.errors import ConfigError, DataError
 from attfm.serve import tables
 from tests.serve.models import PRESETS, TASKS, model_of, rows
 
@@ -33,6 +33,18 @@ def test_what_is_no_model_or_no_budget_is_told() -> None:
     for given in ("runs/adult", None, attfm.AFMClassifier()):
         with pytest.raises(ConfigError, match=rf"^A {type(given).__name__} is not compiled: give an attfm\.Model"):
             tables.compile(given)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^There is no field 99: give the number of one, 0 to \d+\.$"):
+        tables.compile(model_of()).levels(99)
     for budget in (-1, "64MB", float("nan"), True):
         with pytest.raises(ConfigError, match=r"^budget is .*: give a number of bytes, 0 or more\.$"):
             tables.compile(model_of(), budget)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint32, np.uint64])
+def test_ids_that_an_int32_does_not_hold_are_refused(kind: type) -> None:
+    compiled = tables.compile(model_of(plain=True))
+    ids = compiled.encode(rows().select(compiled.input_names).to_pylist()).ids.astype(kind)
+    assert len(compiled.logits_of(ids)) == len(ids)
+    ids[3, 1] = 2**31 + 5 if kind is np.uint32 else ids[3, 1] + kind(2**32)
+    with pytest.raises(DataError, match="no encoded rows of this model: ids must be features of their fields"):
+        compiled.logits_of(ids)

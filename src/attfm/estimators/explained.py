@@ -1,6 +1,6 @@
 """What a fitted estimator says of itself: explanations, checks of them, and the report; and how it ranks items."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +45,7 @@ class Explained(Inputs):
         """
         return Explainer(self._fitted, view=view).of_rows(self._source(X), rows)
 
-    def ranker(self, *, context: Sequence[str] | None = None, item: Sequence[str] | None = None) -> Ranker:
+    def ranker(self, *, context: Iterable[str] | None = None, item: Iterable[str] | None = None) -> Ranker:
         """Return what ranks many items for one context, without scoring the rows that they make; see `attfm.Ranker`.
 
         Parameters

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ MEMORY = "memory.safetensors"
 SUMS = "sums.safetensors"  # by which a model learns on
 FILES = ("schema.json", "vocabulary.arrow", "weights.safetensors", "metrics.json", "history.jsonl", "README.md")
 OPTIONAL = (BACKGROUND, CALIBRATION, MEMORY, SUMS)
+
+
+def folder_path(folder: object) -> Path:
+    """Return the path of a folder; raise RunFolderError where it is neither text nor path."""
+    if not isinstance(folder, str | PathLike):
+        raise RunFolderError(f"The run folder is {folder!r:.60}: give its path.")
+    return Path(folder)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from attfm.model.run_files import (
     SETTINGS,
     SUMS,
     check_files,
+    folder_path,
     read_settings,
 )
 from attfm.model.sums import TrainingSums
@@ -74,7 +75,7 @@ def save_model(model: Model, folder: str | Path, *, report: str | None = None) -
     RunFolderError : the folder exists and is not a run folder, can't be written, or can't be read back; what stood
         there before then stays as it is
     """
-    path = Path(folder)
+    path = folder_path(folder)
     check_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,7 @@ def load_model(folder: str | Path) -> Model:
     ------
     RunFolderError : the folder is absent, incomplete, damaged or of a newer format
     """
-    path = Path(folder)
+    path = folder_path(folder)
     settings = read_settings(path)
     check_files(path, settings["sha256"])
     try:

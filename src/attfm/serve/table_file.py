@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attfm.files import sha256, written_whole
+from attfm.files import sha256, system_errors, written_whole
 
 ARRAYS, FACTS = "lookup.safetensors", "lookup.json"
 FORMAT = 1
@@ -35,7 +35,8 @@ def write(folder: Path, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[A
     from safetensors.numpy import save_file
 
     with written_whole(folder / ARRAYS) as part:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part)
+        with system_errors():
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part)
         digest = sha256(part)
     with written_whole(folder / FACTS) as part:
         text = json.dumps({"format": FORMAT, "sha256": digest, **facts}, ensure_ascii=False, indent=1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from attfm.errors import ConfigError, DataError, DataWarning, RunFolderError
 from attfm.model.lookup_arrays import BUDGET
-from attfm.model.run_files import check_files, read_settings
+from attfm.model.run_files import check_files, folder_path, read_settings
 from attfm.model.threshold import decision_threshold
 from attfm.ops.lookup import Lookup
 from attfm.serve import table_file
@@ -103,6 +103,8 @@ class CompiledModel:
 
     def levels(self, field: int) -> list[str]:
         """Return what people call a field's features, from its start: "unknown", "missing", "cook", ..."""
+        if not isinstance(field, int | np.integer) or not 0 <= field < len(self.fields):
+            raise ConfigError(f"There is no field {field!r:.60}: give the number of one, 0 to {len(self.fields) - 1}.")
         own = self.facts["columns"][self._column_number(field)]
         if "labels" in own:
             return ["unknown", "missing", *own["labels"][own["fields"].index(field)]]
@@ -137,6 +139,9 @@ class CompiledModel:
             raise DataError(
                 f"Encoded rows are integers of (rows, {len(self.fields)}), and these are {ids.dtype} {ids.shape}."
             )
+        # As int32 those beyond it would be others.
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) <= np.iinfo(np.int32).max:
+            raise DataError("These are no encoded rows of this model: ids must be features of their fields.")
         return self._lookup.logits(np.ascontiguousarray(ids, np.int32))
 
     def _logits_of_row(self, ids: list[int]) -> Floats:
@@ -173,9 +178,10 @@ class CompiledModel:
         return self._link.labels(self._link.decide(logits, threshold))
 
     def save(self, folder: str | Path) -> None:
-        """Write the compiled model into a folder, beside what may be there; raise RunFolderError where that fails."""
+        """Write the compiled model into a run folder, where `load` finds it; raise RunFolderError where that fails."""
+        path = folder_path(folder)
         try:
-            table_file.write(Path(folder), self.facts, self._arrays)
+            table_file.write(path, self.facts, self._arrays)
         except OSError as error:
             raise RunFolderError(f"Can't write into '{folder}': {error.strerror}. Choose another.") from None
 
@@ -192,9 +198,10 @@ def compile(model: "Model", budget: int = BUDGET) -> CompiledModel:  # noqa: A00
     ------
     ConfigError : it is no model, or the budget no number of bytes
     """
+    from attfm.model.bundle import Model
     from attfm.serve.compiling import compiled_parts
 
-    if not hasattr(model, "encoder"):
+    if not isinstance(model, Model):
         raise ConfigError(
             f"A {type(model).__name__} is not compiled: give an attfm.Model, such as estimator.model_ of one that is "
             "fitted; attfm.serve.tables.load(RUN) reads a run folder."
@@ -213,7 +220,7 @@ def load(folder: str | Path, budget: int = BUDGET) -> CompiledModel:
     ------
     RunFolderError : the folder is absent, incomplete, damaged or of a newer format
     """
-    path = Path(folder)
+    path = folder_path(folder)
     settings = read_settings(path)
     made_from = {name: digest for name, digest in settings["sha256"].items() if name in _MADE_FROM}
     try:

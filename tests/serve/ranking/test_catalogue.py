@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -114,6 +115,12 @@ def test_bad_keys_are_told_and_change_nothing(ranker: Ranker) -> None:
         (lambda: ranker.catalogue(items, key=[1, 2]), DataError, "There are 5 items and 2 keys"),
         (lambda: ranker.catalogue(items, key=[1, None, 2, 3, 4]), DataError, "The key of row 1 is missing"),
         (lambda: ranker.catalogue(items, key=[1, [2], 2, 3, 4]), ConfigError, r"The key \[2\] is a list"),
+        (
+            lambda: ranker.catalogue(items, key=np.ones((5, 1))),
+            ConfigError,
+            r"The key \[1.0\] is a list: keys are texts",
+        ),
+        (lambda: ranker.catalogue(items, key=[1, pd.NA, 2, 3, 4]), DataError, "The key of row 1 is missing"),
         (lambda: ranker.catalogue([]), DataError, "There are no items: give rows of the item's columns"),
         (lambda: ranker.catalogue(items).change(items), DataError, "changed by number: give keys="),
     ]

@@ -304,6 +304,9 @@ def test_classes_that_are_not_there_are_named(ranker: Ranker) -> None:
         ("user", None, r"context= is the text 'user': give a list of names, such as \['user'\]"),
         (["usr"], None, r"No input column is called 'usr' \(did you mean 'user'\?\): context= takes 'user', 'film'"),
         (None, [3], r"No input column is called '3': item= takes 'user', 'film'"),
+        (3, None, r"context= is 3: give a list of names of columns, such as \['user'\]"),
+        (None, b"film", r"item= is b'film': give a list of names of columns"),
+        (np.array(["usr"]), None, r"No input column is called 'usr' \(did you mean 'user'\?\)"),
         (["user"], ["user", "film"], r"Column 'user' is in context= and in item=: each is of one side"),
         (["user"], ["film"], r"Column 'age', 'tags', .* is neither in context= nor in item="),
         ([], None, r"No column is left for context=: each side needs at least one"),
@@ -313,6 +316,22 @@ def test_classes_that_are_not_there_are_named(ranker: Ranker) -> None:
 def test_sides_divide_the_columns(ranker: Ranker, context: Any, item: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         Ranker(ranker.model, context=context, item=item)
+
+
+@pytest.mark.parametrize("kind", [np.array, pa.array, tuple, set, dict.fromkeys, iter])
+def test_sides_are_given_by_any_names(ranker: Ranker, kind: Any) -> None:
+    one, other = Ranker(ranker.model, context=kind(CONTEXT)), Ranker(ranker.model, item=kind(ITEM))
+    assert (one.context, one.item) == (other.context, other.item) == (ranker.context, ranker.item)
+
+
+def test_what_is_no_model_is_said(ranker: Ranker) -> None:
+    for wrong in ("runs/adult", attfm.AFMClassifier(), None):
+        with pytest.raises(ConfigError, match=rf"A {type(wrong).__name__} is no model to rank by: give an attfm.Model"):
+            Ranker(wrong, item=ITEM)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"There is no class array\(\[0, 1\]\): of= takes one of"):
+        ranker.rank(CONTEXT_ROW, [ITEM_ROW], of=np.array([0, 1]))
+    with pytest.raises(ConfigError, match=r"The candidates are 'f1', no list of keys: give a list, such as \['f1'\]"):
+        ranker.rank(CONTEXT_ROW, "f1", catalogue=ranker.catalogue([ITEM_ROW], key="film"))
 
 
 def test_estimators_and_loaded_runs_rank(run: str) -> None:

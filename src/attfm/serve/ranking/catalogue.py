@@ -154,7 +154,7 @@ class Catalogue:
         keys = _as_keys(keys)
         if len(keys) != len(batch):
             raise DataError(f"There are {len(batch):,} items and {len(keys):,} keys: give one key for each row.")
-        missing = next((row for row, key in enumerate(keys) if key is None or key != key), None)
+        missing = next((row for row, key in enumerate(keys) if _is_missing(key)), None)
         if missing is not None:
             raise DataError(f"The key of row {missing:,} is missing: give each item one.")
         return batch, keys
@@ -230,12 +230,18 @@ def _as_keys(keys: Any) -> list[Any]:
         raise ConfigError(f"The keys are {keys!r:.60}, no list of keys: give a list, such as [{keys!r:.60}].")
     for name in ("to_pylist", "tolist", "to_list"):  # of Arrow, of numpy and pandas, of polars
         if callable(getattr(keys, name, None)):
-            return list(getattr(keys, name)())
+            keys = getattr(keys, name)()
+            break
     values = [key.item() if isinstance(key, np.generic) else key for key in keys]
     unhashable = next((key for key in values if not isinstance(key, Hashable)), None)
     if unhashable is not None:
         raise ConfigError(f"The key {unhashable!r:.60} is a {type(unhashable).__name__}: keys are texts or numbers.")
     return values
+
+
+def _is_missing(key: Any) -> bool:
+    """Tell whether a key is None, NaN or one of the missing values of pandas."""
+    return key is None or type(key).__name__ == "NAType" or bool(key != key)
 
 
 def _column(source: Source, name: str) -> list[Any]:

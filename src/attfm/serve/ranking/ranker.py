@@ -1,6 +1,6 @@
 """Ranking: which of many items suit one context best, by a trained model, exactly."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -81,13 +81,13 @@ class Ranker:
     Parameters
     ----------
     model : attfm.Model
-    context, item : sequence of str or None, names of the input columns of either side; None: all that the other lacks
+    context, item : iterable of str or None, names of the input columns of either side; None: all that the other lacks
     observe : callable or None
         Gets the features of each context, and of candidates that are rows, by number of the model's field: for counts.
 
     Raises
     ------
-    ConfigError : a column is in both or in neither, is no input, or a side has none
+    ConfigError : a column is in both or in neither, is no input, or a side has none; it is no attfm.Model
 
     Examples
     --------
@@ -104,9 +104,14 @@ class Ranker:
     """
 
     def __init__(
-        self, model: Model, *, context: Sequence[str] | None = None, item: Sequence[str] | None = None,
+        self, model: Model, *, context: Iterable[str] | None = None, item: Iterable[str] | None = None,
         observe: Callable[[Mapping[int, FieldFeatures]], None] | None = None,
     ) -> None:  # fmt: skip
+        if not isinstance(model, Model):
+            raise ConfigError(
+                f"A {type(model).__name__} is no model to rank by: give an attfm.Model; an estimator that is fitted or "
+                "loaded has ranker()."
+            )
         self.model = model
         self._observe = observe
         self.context, self.item = _sides(model.input_names, context, item)
@@ -189,6 +194,10 @@ class Ranker:
                 )
             if isinstance(given, Catalogue) and given.machines is not self._machines:
                 raise ConfigError("The catalogue was made by another ranker: make one by this ranker's catalogue().")
+        if catalogue is not None and isinstance(candidates, str):
+            raise ConfigError(
+                f"The candidates are {candidates!r:.60}, no list of keys: give a list, such as [{candidates!r:.60}]."
+            )
         if isinstance(candidates, Catalogue):
             parts, chosen, keys = candidates.all_items(machines)
         elif is_keys(candidates):
@@ -243,7 +252,7 @@ class Ranker:
                 )
             return 1
         for code, (label, name) in enumerate(zip(task.classes, names, strict=True)):
-            if str(of) == name or (type(of) is not str and of == label):
+            if str(of) == name or (isinstance(of, bool | int | float | np.generic) and of == label):
                 return code
         raise ConfigError(f"There is no class {of!r}{nearest(str(of), names)}: of= takes one of {listed(names)}.")
 
@@ -295,19 +304,14 @@ def _encoded(encoder: Encoder, batches: Any, source: Source) -> list[Batch]:
 
 
 def _sides(
-    inputs: Sequence[str], context: Sequence[str] | None, item: Sequence[str] | None
+    inputs: Sequence[str], context: Iterable[str] | None, item: Iterable[str] | None
 ) -> tuple[list[str], list[str]]:
     """Return the columns of either side in the order of the table; raise ConfigError where they don't divide it."""
     if context is None and item is None:
         raise ConfigError(
             f"Say which columns are the context's or the item's: context= and item= take {listed(inputs)}."
         )
-    for called, names in (("context", context), ("item", item)):
-        if isinstance(names, str):
-            raise ConfigError(f"{called}= is the text '{names}': give a list of names, such as ['{names}'].")
-        unknown = absent(map(str, names or ()), inputs)
-        if unknown:
-            raise ConfigError(f"No input column is called {', '.join(unknown)}: {called}= takes {listed(inputs)}.")
+    context, item = _names("context", context, inputs), _names("item", item, inputs)
     context = [name for name in inputs if name not in (item or ())] if context is None else context
     item = [name for name in inputs if name not in context] if item is None else item
     both = [name for name in inputs if name in context and name in item]
@@ -320,3 +324,18 @@ def _sides(
         if not names:
             raise ConfigError(f"No column is left for {called}=: each side needs at least one.")
     return [name for name in inputs if name in context], [name for name in inputs if name in item]
+
+
+def _names(called: str, names: Iterable[str] | None, inputs: Sequence[str]) -> list[str] | None:
+    """Return the names of a side's columns; raise ConfigError where one is none of an input."""
+    if names is None:
+        return None
+    if isinstance(names, str):
+        raise ConfigError(f"{called}= is the text '{names}': give a list of names, such as ['{names}'].")
+    if isinstance(names, bytes) or not isinstance(names, Iterable):
+        raise ConfigError(f"{called}= is {names!r:.60}: give a list of names of columns, such as ['{inputs[0]}'].")
+    names = [str(name) for name in names]
+    unknown = absent(names, inputs)
+    if unknown:
+        raise ConfigError(f"No input column is called {', '.join(unknown)}: {called}= takes {listed(inputs)}.")
+    return names
