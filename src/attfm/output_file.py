@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from attfm.errors import ConfigError
@@ -26,7 +27,10 @@ class OutputFile:
 
     def checked(self, path: str | Path) -> Path:
         """Return the path of a file to be; raise ConfigError where it is a folder, lies in none, or ends otherwise."""
-        file, usual = Path(path).expanduser(), self.endings[0]
+        usual = self.endings[0]
+        if not isinstance(path, str | PathLike):
+            raise ConfigError(f"The {self.what} is {path!r:.60}: give its file, such as '{self.what}{usual}'.")
+        file = Path(path).expanduser()
         if not str(path):
             raise ConfigError(f"The {self.what} has no name: give its file, such as '{self.what}{usual}'.")
         if file.is_dir():

@@ -31,7 +31,7 @@ def test_another_model_has_other_logits() -> None:
 
 def test_what_is_no_model_or_no_budget_is_told() -> None:
     for given in ("runs/adult", None, attfm.AFMClassifier()):
-        with pytest.raises(ConfigError, match=rf"^A {type(given).__name__} is not compiled: give an attfm\.Model"):
+        with pytest.raises(ConfigError, match=rf"^A {type(given).__name__} is no attfm\.Model: give one"):
             tables.compile(given)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"^There is no field 99: give the number of one, 0 to \d+\.$"):
         tables.compile(model_of()).levels(99)

@@ -18,6 +18,7 @@ from attfm.data.sources.frame_columns import FrameColumns
 from attfm.data.sources.source import Source, open_source
 from attfm.data.target import Target
 from attfm.data.unknown_values import UnknownValues
+from attfm.errors import ConfigError
 from attfm.model.calibration import Calibration
 from attfm.model.derived import Derived
 from attfm.model.ensemble import Ensemble, Scorer
@@ -232,6 +233,16 @@ class Model:
         """Return the scores of some rows, beside the columns that are kept."""
         kept = {name: rows.columns.column(name) for name in keep}
         return pa.table({**kept, **self.task.score_columns(self.logits_of(rows.batch), threshold)})
+
+
+def model_given(given: object) -> Model:
+    """Return a model that was given as one; raise ConfigError where it is something else."""
+    if not isinstance(given, Model):
+        raise ConfigError(
+            f"A {type(given).__name__} is no attfm.Model: give one, such as model_ of an estimator that is fitted or "
+            "loaded by attfm.load(RUN)."
+        )
+    return given
 
 
 def build_module(encoder: Encoder, target: Target, config: Config) -> FactorizationMachine:

@@ -16,7 +16,7 @@ from attfm.data.canonical_text import canonical_text
 from attfm.data.codecs.codec import Codec
 from attfm.data.schema import Column
 from attfm.data.stored_terms import StoredTerms
-from attfm.model.bundle import Model
+from attfm.model.bundle import Model, model_given
 
 NO_WHOLE_NUMBER = -(2**63)  # what stands for a missing value among int64, as NumPy's NaT does
 Form = Literal["number", "whole", "text", "seconds", "joined", "texts", "weighted"]
@@ -139,7 +139,7 @@ def tensors_of(model: Model, data: object) -> dict[str, NDArray[Any]]:
     ------
     SchemaError, DataError : a column is absent, or a value can't be read as its column's kind
     """
-    source = model.open(data)
+    source = model_given(model).open(data)
     batches = list(source.batches(model.columns_with(())))
     schema = batches[0].schema if batches else source.schema
     columns = model.schema.select(pa.Table.from_batches(batches, schema))

@@ -198,14 +198,10 @@ def compile(model: "Model", budget: int = BUDGET) -> CompiledModel:  # noqa: A00
     ------
     ConfigError : it is no model, or the budget no number of bytes
     """
-    from attfm.model.bundle import Model
+    from attfm.model.bundle import model_given
     from attfm.serve.compiling import compiled_parts
 
-    if not isinstance(model, Model):
-        raise ConfigError(
-            f"A {type(model).__name__} is not compiled: give an attfm.Model, such as estimator.model_ of one that is "
-            "fitted; attfm.serve.tables.load(RUN) reads a run folder."
-        )
+    model = model_given(model)
     if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or budget < 0:
         raise ConfigError(f"budget is {budget!r}: give a number of bytes, 0 or more.")
     return CompiledModel(*compiled_parts(model, budget))

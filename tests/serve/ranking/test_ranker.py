@@ -326,7 +326,7 @@ def test_sides_are_given_by_any_names(ranker: Ranker, kind: Any) -> None:
 
 def test_what_is_no_model_is_said(ranker: Ranker) -> None:
     for wrong in ("runs/adult", attfm.AFMClassifier(), None):
-        with pytest.raises(ConfigError, match=rf"A {type(wrong).__name__} is no model to rank by: give an attfm.Model"):
+        with pytest.raises(ConfigError, match=rf"A {type(wrong).__name__} is no attfm.Model: give one, such"):
             Ranker(wrong, item=ITEM)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"There is no class array\(\[0, 1\]\): of= takes one of"):
         ranker.rank(CONTEXT_ROW, [ITEM_ROW], of=np.array([0, 1]))

@@ -10,10 +10,13 @@ import pyarrow.compute as pc
 import pytest
 from numpy.typing import NDArray
 
+import attfm
 from attfm.errors import ConfigError
 from attfm.model.bundle import Model
 from attfm.model.calibration import Calibration
+from attfm.serve.onnx import export_onnx
 from attfm.serve.onnx.probe_rows import probe_rows
+from attfm.serve.raw_inputs import tensors_of
 from attfm.serve.sql.query import export_sql, sql_query
 from tests.serve.made import PLAIN, isotonic, made_model, table
 
@@ -171,3 +174,36 @@ def test_bad_asking_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=message):
             export_sql(model, tmp_path / path, ids=["job"])
     assert export_sql(model, tmp_path / "x.sql", ids=["job"]).read_text().startswith("-- attfm")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"table": None}, "The table None has no name"),
+        ({"table": 3}, "The table 3 has no name"),
+        ({"table": "a\0b"}, "The table 'a.*b' has no name"),
+        ({"ids": "job"}, r"ids is 'job': give a list of names of columns, such as \['id'\]"),
+        ({"ids": 3}, "ids is 3: give a list of names"),
+        ({"limit": None}, "limit is None: give a number of numbers, at least 1"),
+        ({"limit": float("nan")}, "limit is nan: give a number"),
+        ({"limit": "many"}, "limit is 'many': give a number"),
+        ({"limit": 0}, "limit is 0: give a number"),
+    ],
+)
+def test_options_of_another_type_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        sql_query(made_model(columns=("job", "age")), **options)
+
+
+def test_what_is_no_model_is_refused_by_every_export(tmp_path: Path) -> None:
+    for wrong in ("runs/adult", None, attfm.AFMClassifier()):
+        for call in (
+            lambda given: sql_query(given), lambda given: export_onnx(given, tmp_path / "model.onnx"),
+            lambda given: tensors_of(given, table()), lambda given: export_sql(given, tmp_path / "query.sql"),
+        ):  # fmt: skip
+            with pytest.raises(ConfigError, match=f"^A {type(wrong).__name__} is no attfm.Model: give one, such as"):
+                call(wrong)
+    for path in (None, 3, b"model.onnx"):
+        with pytest.raises(ConfigError, match=r"^The model is .*: give its file, such as 'model.onnx'"):
+            export_onnx(made_model(columns=("job", "age")), path)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import ipaddress
 import math
+import re
 from dataclasses import dataclass
 
 from attfm.errors import ConfigError
@@ -62,8 +63,14 @@ class ServiceSettings:
                 wanted = "more than 0" if option == "timeout" else "0 or more"
                 raise ConfigError(f"--{option} {seconds:g} is no time: give seconds, {wanted}.")
         for origin in self.cors_origins:
-            if origin != "*" and not origin.startswith(("http://", "https://")):
+            # As browsers send it: one with more than that would never be met.
+            if origin != "*" and not re.fullmatch(r"https?://[^/?#@\s]+", origin):
                 raise ConfigError(f"--cors-origin '{origin}' is no origin: write it as https://shop.example, or *.")
+        for name in self.allow_hosts:
+            if not re.fullmatch(r"[\w.-]+|\[[\da-fA-F:.]+\]", name, re.ASCII):
+                raise ConfigError(
+                    f"--allow-host '{name}' is no name of a host: write it as models.example, without http:// or port."
+                )
         if self.api_key is not None and (len(self.api_key) < 16 or not self.api_key.isascii()):
             raise ConfigError("The API key is shorter than 16 characters, or not ASCII: make a longer one, at random.")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from attfm.errors import AttfmError, ConfigError, RunFolderError
-from attfm.model.bundle import Model
+from attfm.model.bundle import Model, model_given
 from attfm.model.ensemble import members_of
 from attfm.model.terms import field_pairs
 from attfm.output_file import OutputFile
@@ -63,7 +63,7 @@ def export_onnx(
     ConfigError : a column can't be expressed, the model is larger than a protobuf file may be, or it can't be written
     MissingExtraError : onnx is not installed
     """
-    file = MODEL_FILE.checked(path)
+    model, file = model_given(model), MODEL_FILE.checked(path)
     proto = onnx_model(model, Asked(effects, ids))
     require_onnx().checker.check_model(proto, full_check=True)
     agreement = None

@@ -13,7 +13,7 @@ from attfm.data.batch import Batch, FieldFeatures
 from attfm.data.encoder import Encoder
 from attfm.data.sources.source import Source, open_source
 from attfm.errors import ConfigError, DataError, SchemaError, absent, listed, nearest
-from attfm.model.bundle import Model
+from attfm.model.bundle import Model, model_given
 from attfm.model.derived import Derived
 from attfm.model.ensemble import Scorer, members_of
 from attfm.ops.ranking import Candidates, ItemParts, rank_logits
@@ -107,12 +107,7 @@ class Ranker:
         self, model: Model, *, context: Iterable[str] | None = None, item: Iterable[str] | None = None,
         observe: Callable[[Mapping[int, FieldFeatures]], None] | None = None,
     ) -> None:  # fmt: skip
-        if not isinstance(model, Model):
-            raise ConfigError(
-                f"A {type(model).__name__} is no model to rank by: give an attfm.Model; an estimator that is fitted or "
-                "loaded has ranker()."
-            )
-        self.model = model
+        self.model = model_given(model)
         self._observe = observe
         self.context, self.item = _sides(model.input_names, context, item)
         fields = model.encoder.fields

@@ -1,6 +1,6 @@
 """A model as one query of standard SQL over the raw columns, for databases that know nothing of attfm."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pyarrow import types
 
 from attfm.data.codecs.codec import FIRST_VALUE, MISSING, UNKNOWN, Field
 from attfm.errors import ConfigError
-from attfm.model.bundle import Model
+from attfm.model.bundle import Model, model_given
 from attfm.model.calibration import Curve
 from attfm.output_file import OutputFile
 from attfm.serve.onnx.columns import missing_texts, null_numbers, thresholds_of
@@ -43,16 +43,23 @@ def sql_query(model: Model, *, table: str = "data", ids: Sequence[str] = (), lim
     Parameters
     ----------
     table : str, the table to be read, with its schema before a point
+    ids : sequence of str, names of columns of it, which need be no inputs
     limit : int, most numbers that the query's tables may have
 
     Raises
     ------
     ConfigError
-        The table has no name, a column can't be read by standard SQL, or the tables are larger: the message has the
-        sizes.
+        The table has no name, an option is of another type, a column can't be read by standard SQL, or the tables are
+        larger: the message has the sizes.
     """
-    if not all(table.split(".")):
-        raise ConfigError(f"The table '{table}' has no name: give the table that the query is to read (--table).")
+    model = model_given(model)
+    if not isinstance(table, str) or "\0" in table or not all(table.split(".")):
+        raise ConfigError(f"The table {table!r:.60} has no name: give the table that the query is to read (--table).")
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise ConfigError(f"ids is {ids!r:.60}: give a list of names of columns, such as ['id'].")
+    ids = [str(name) for name in ids]
+    if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 1:
+        raise ConfigError(f"limit is {limit!r:.60}: give a number of numbers, at least 1.")
     inputs = raw_inputs(model)
     obstacles = [obstacle for raw in inputs if (obstacle := _obstacle(model, raw))]
     if obstacles:
