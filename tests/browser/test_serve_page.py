@@ -178,7 +178,7 @@ def test_other_tasks_and_kinds_of_column(browser: Any, tmp_path: Path, task: str
     with running(folder, tmp_path / "log") as service:
         watched = Watched(browser, service)
         page = watched.page
-        page.fill("#c1", "-1.23457e-06")  # as many digits as the form itself writes
+        watched.changed(lambda: page.fill("#c1", "-1.23457e-06"))  # as many digits as the form itself writes
         cut = page.evaluate(
             "[...document.querySelectorAll('[type=number]')].filter(i => i.scrollWidth > i.clientWidth).map(i => i.id)"
         )
