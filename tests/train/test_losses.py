@@ -95,3 +95,25 @@ def test_the_fewer_knots_the_less_is_the_smoothness_of_main_effects(knots: int |
     of_weights, of_embeddings = module.linear.weight.grad, module.embedding.weight.grad
     assert of_embeddings.abs().sum() > 0
     torch.testing.assert_close(of_weights[:, 0], share * of_embeddings[:, 0])
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_bins_that_smoothness_holds_have_a_tenth_of_the_ridge_of_levels(lazy: bool) -> None:
+    module = FactorizationMachine(11, 3, 1, ModelConfig.parse({"dim": 2, "embedding_std": 1.0}))
+    with torch.no_grad():
+        module.linear.weight.copy_(module.embedding.weight[:, :1])
+    settings = {"smoothness": 0.0, "linear_ridge": 8.0, "embedding_ridge": 3.0}
+    penalties = Penalties(module, LEFT, TrainConfig.parse(settings), rows=10)
+    of_w, of_v = penalties.ridges
+    bins = torch.zeros(11, 1)
+    bins[np.r_[LEFT, LEFT + 1]] = 1
+    wanted = torch.where(bins == 1, 0.08, 0.8)
+    if not lazy:  # what a table with dense gradients is given
+        for table in (module.linear.weight, module.embedding.weight):
+            table.grad = torch.zeros_like(table)
+        penalties.add_gradient(noise=0.5)
+        of_w, of_v = (2 * table.grad / table.detach() for table in (module.linear.weight, module.embedding.weight))
+    torch.testing.assert_close(torch.as_tensor(of_w).expand(11, 1), wanted)
+    torch.testing.assert_close(torch.as_tensor(of_v).expand(11, 2), torch.full((11, 2), 0.3))
+    none = Penalties(module, LEFT[:0], TrainConfig.parse(settings), rows=10)
+    assert none.ridges == (0.8, pytest.approx(0.3))

@@ -18,11 +18,16 @@ from attfm.train.statistical_machine import StatisticalMachine
 _BY_EVIDENCE, _MOST_APART = 0.5, 5.0
 
 
+# The ridge of w on bins of an ordered field, as a share of that on levels. A curve of many bins is pulled to 0 by each
+# of them, so that a field of 30 bins would be held by 30 ridges; smoothness holds it already (docs/defaults.md).
+RIDGE_OF_BINS = 0.1
+
+
 Strength = float | Tensor  # of a ridge: of all rows of a table, or of each, (rows, 1)
 
 
 def _with_prior(
-    module: FactorizationMachine, ridges: dict[int, float], prior: Prior, rows: int
+    module: FactorizationMachine, ridges: dict[int, Strength], prior: Prior, rows: int
 ) -> list[tuple[Tensor, Strength]]:
     """Return the ridges of all parameters of a machine that learns on, which are stronger by what was learned."""
     found: list[tuple[Tensor, Strength]] = []
@@ -37,6 +42,13 @@ def _with_prior(
             each = (own + part * prior.rows[: len(parameter), None]) / rows
             found.append((parameter, each.to(parameter)))
     return found
+
+
+def _weaker_on_bins(table: Tensor, ridge: float, bins: Tensor) -> Tensor:
+    """Return the ridge of each row of w, (rows, 1): bins that have neighbours have a share of it."""
+    ridges = torch.full((len(table), 1), ridge, dtype=table.dtype, device=table.device)
+    ridges[bins.flatten()] = RIDGE_OF_BINS * ridge
+    return ridges
 
 
 class Smoothness:
@@ -111,7 +123,8 @@ class Penalties:
     """The quadratic penalties, added to the gradients directly.
 
     smoothness / rows · (Σ‖V[i+1] − V[i]‖² + share · Σ(w[i+1] − w[i])²) over neighbouring bins, with the share of
-    `share_of_main_effects`, ½ / rows · (embedding_ridge ‖V‖² + linear_ridge ‖w‖²), the same two of a learned memory,
+    `share_of_main_effects`, ½ / rows · (embedding_ridge ‖V‖² + linear_ridge ‖w‖²), where w of neighbouring bins has a
+    tenth of linear_ridge (`RIDGE_OF_BINS`), the same two of a learned memory,
     and attention_l2 · ‖W‖² (paper, eq. 9). All but the last are divided by the training rows as a prior is: the more
     rows, the more they decide.
 
@@ -161,13 +174,16 @@ class Penalties:
             Smoothness(table, pairs, strength / rows, adaptive=adaptive, centre=self.centres.get(id(table)))
             for table, pairs, strength, adaptive in smoothed if strength and pairs.numel()
         ]  # fmt: skip
-        self._strengths: tuple[Strength, Strength] = (of_w / rows, of_v / rows)
-        self._ridges: list[tuple[Tensor, Strength]] = [(table, strength / rows) for table, strength in ridges]
+        own_ridges: dict[int, Strength] = {id(table): strength for table, strength in ridges}
+        if of_w and bins.numel():
+            own_ridges[id(module.linear.weight)] = _weaker_on_bins(module.linear.weight, of_w, bins)
+        self._ridges: list[tuple[Tensor, Strength]] = [(table, own_ridges[id(table)] / rows) for table, _ in ridges]
         if prior is not None:
-            self._ridges = _with_prior(module, {id(table): strength for table, strength in ridges}, prior, rows)
-            strengths = {id(table): strength for table, strength in self._ridges}
-            self._strengths = (strengths[id(module.linear.weight)],
-                               strengths[id(module.embedding.weight)] if module.has_pairs else 0.0)  # fmt: skip
+            self._ridges = _with_prior(module, own_ridges, prior, rows)
+        strengths = {id(table): strength for table, strength in self._ridges}
+        self._strengths: tuple[Strength, Strength] = (
+            strengths[id(module.linear.weight)], strengths[id(module.embedding.weight)] if module.has_pairs else 0.0
+        )  # fmt: skip
         self._attention = module.attention.W if module.has_pairs and config.attention_l2 > 0 else None
         self._attention_l2 = config.attention_l2
 
@@ -191,8 +207,10 @@ class Penalties:
                 continue
             if id(table) in self.centres:
                 table.grad.add_(strength * (table - self.centres[id(table)]), alpha=noise)
+            elif isinstance(strength, Tensor):
+                table.grad.addcmul_(strength, table, value=noise)
             elif strength:
-                table.grad.add_(table, alpha=noise * float(strength))
+                table.grad.add_(table, alpha=noise * strength)
         if self._attention is not None and self._attention.grad is not None:
             self._attention.grad.add_(self._attention, alpha=2 * self._attention_l2)
 
