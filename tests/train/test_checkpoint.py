@@ -76,6 +76,7 @@ CASES: dict[str, dict[str, Any]] = {
     "bags, no averages": {"bags": True, "train": {"averaging": 0.0, "refit": False}},
     "adagrad": {"train": {"optimizer": "adagrad", "refit": False}},
     "lazy tables": {"lazy": True, "train": {"refit": False}},
+    "a falling rate": {"train": {"falling_rate": True, "refit": False}},
 }
 
 

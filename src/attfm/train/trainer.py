@@ -206,6 +206,17 @@ class Trainer:
         """How many epochs are done, and how many batches of the next one."""
         return len(self.history.epochs), 0 if self._place is None else self._place.batches
 
+    @property
+    def pace(self) -> float:
+        """The share of the learning rate that the next step takes: 1, with `falling_rate` ever less in the second half.
+
+        Within an epoch it goes by the rows that its steps took, the next one's among them.
+        """
+        if not self.config.falling_rate:
+            return 1.0
+        within = 0.0 if self._place is None else self._place.rows / len(self.data.train)
+        return min(1.0, max(0.0, 2 * (1 - (len(self.history.epochs) + within) / self.config.epochs)))
+
     def step(self, examples: Examples) -> Tensor:
         """Move the parameters by the gradient of one batch on the device; return its mean loss, a scalar."""
         self.optimizer.zero_grad()
@@ -218,7 +229,7 @@ class Trainer:
         if self._place is not None:
             self._place.rows += taken
         self._penalties.add_gradient(noise=self._noise)
-        self.optimizer.step(examples.rows, noise=self._noise)
+        self.optimizer.step(examples.rows, noise=self._noise, pace=self.pace)
         self.average.update()
         return loss
 
