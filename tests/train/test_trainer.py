@@ -319,6 +319,23 @@ def test_a_falling_rate_is_whole_in_the_first_half_and_0_in_the_end(
     assert 0 < length[0] < length[1] / 4
 
 
+def test_the_rate_of_an_epoch_that_was_gone_on_with_counts_the_rows_since_then() -> None:
+    states = []
+
+    class Third(Observer):
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.place == (0, 3):
+                states.append(trainer.state_dict())
+
+    config = TrainConfig(epochs=1, batch_size=32)
+    Trainer(build(), data(xor_examples(256)), config, Third()).run()
+    again = Trainer(build(), data(xor_examples(256)), config)
+    again.load_state_dict(states[0])
+    (epoch,) = again.run().epochs
+    assert epoch.rows == 256
+    assert epoch.rows_per_second * epoch.seconds == pytest.approx(256 - 3 * 32)
+
+
 def test_an_observer_sees_all_rows_and_may_ask_to_stop() -> None:
     watch = Watch(epochs=2)
     history = run(build(), xor_examples(100), observer=watch)
