@@ -2,21 +2,25 @@
 
     python -m benchmarks.clicks --rows 20000000
     python -m benchmarks.clicks --rows 200000 --models streamed,memory,lightgbm,xgboost
+    python -m benchmarks.clicks --table /big/clicks --models streamed --epochs 3 --kept /big/kept
 
 The table is that of `benchmarks.make_clicks`, whose planted effects say which AUC can be reached; what is found is (AUC
 - .5) / (planted AUC - .5) on a twentieth of the rows. Each model runs in a process of its own, one after the other.
-LightGBM reads a binary Dataset that it made itself, XGBoost an external-memory DMatrix; both where they are installed.
+With `--kept`, encoded rows and the run stay in that folder: rows are found there, and a training of attfm that was
+killed goes on from its last checkpoint (peak and time are then those of the last process). LightGBM reads a binary
+Dataset that it made itself, XGBoost an external-memory DMatrix; both where they are installed.
 """
 
 import argparse
 import json
 import os
-import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +36,37 @@ HELD_OUT = 20  # one row in so many is held out of the trees' training
 TREES = 200
 
 
-def attfm(clicks: Path, folder: Path, epochs: int, *, how: str) -> dict[str, float]:
-    """Train by the command in this process."""
+@dataclass(frozen=True)
+class Job:
+    """What a model is trained on, and how.
+
+    Attributes
+    ----------
+    clicks, folder : Path, the table, and where the model's own files go
+    epochs : int, of attfm
+    settings : tuple of str, further ones of attfm, NAME=VALUE
+    """
+
+    clicks: Path
+    folder: Path
+    epochs: int
+    settings: tuple[str, ...] = ()
+
+
+def attfm(job: Job, *, how: str) -> dict[str, float]:
+    """Train by the command in this process; go on with what the folder has of an interrupted training."""
     from attfm.cli import main
 
-    options = ["--target", "click", "--valid", ".05", "--test", ".05", "--no-report", "--set", f"epochs={epochs}"]
-    if main(["train", str(clicks), *options, "--set", "refit=false", how, "--out", str(folder / "run"), "--quiet"]):
+    run = job.folder / "run"
+    settings = (f"epochs={job.epochs}", "refit=false", *job.settings)
+    options = ["--target", "click", "--valid", ".05", "--test", ".05", "--no-report", how, "--out", str(run), "--force"]
+    asked = [str(job.clicks), *options, *(text for setting in settings for text in ("--set", setting))]
+    begun = run.with_name("run.checkpoints").is_dir()
+    if main(["train", *(["--resume", str(run)] if begun else asked)]):
         raise SystemExit(1)
-    metrics = json.loads((folder / "run" / "metrics.json").read_text())
-    history = [json.loads(line) for line in (folder / "run" / "history.jsonl").read_text().splitlines()]
-    features = json.loads((folder / "run" / "config.json").read_text())["training"]["features"]
+    metrics = json.loads((run / "metrics.json").read_text())
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    features = json.loads((run / "config.json").read_text())["training"]["features"]
     return {
         "auc": metrics["test"]["auc"], "rows_per_second": float(np.median([e["rows_per_second"] for e in history])),
         "tables": 4.0 * 17 * 5 * features,  # V and w: values, two moments, average, best
@@ -68,7 +93,7 @@ def held_out(rows: int) -> np.ndarray[Any, Any]:
     return np.arange(rows) % HELD_OUT == 0
 
 
-def lightgbm(clicks: Path, folder: Path, epochs: int) -> dict[str, float]:
+def lightgbm(job: Job) -> dict[str, float]:
     """Train LightGBM from a binary Dataset."""
     import lightgbm as lgb
 
@@ -85,30 +110,30 @@ def lightgbm(clicks: Path, folder: Path, epochs: int) -> dict[str, float]:
             return len(self._x)
 
     parts, labels, test, target = [], [], [], []
-    for number, (x, y) in enumerate(batches(clicks)):
+    for number, (x, y) in enumerate(batches(job.clicks)):
         out = held_out(len(x))
-        np.save(folder / f"{number}.npy", x[~out].astype(np.float64))  # which its sequences ask for
-        parts.append(Rows(np.load(folder / f"{number}.npy", mmap_mode="r")))
+        np.save(job.folder / f"{number}.npy", x[~out].astype(np.float64))  # which its sequences ask for
+        parts.append(Rows(np.load(job.folder / f"{number}.npy", mmap_mode="r")))
         labels.append(y[~out])
         test.append(x[out])
         target.append(y[out])
     dataset = lgb.Dataset(parts, np.concatenate(labels), params={"max_bin": 255})
-    dataset.save_binary(str(folder / "rows.bin"))
-    booster = lgb.train({"objective": "binary", "verbose": -1}, lgb.Dataset(str(folder / "rows.bin")), TREES)
+    dataset.save_binary(str(job.folder / "rows.bin"))
+    booster = lgb.train({"objective": "binary", "verbose": -1}, lgb.Dataset(str(job.folder / "rows.bin")), TREES)
     return {"auc": auc(booster.predict(np.concatenate(test)), np.concatenate(target) > 0)}
 
 
-def xgboost(clicks: Path, folder: Path, epochs: int) -> dict[str, float]:
+def xgboost(job: Job) -> dict[str, float]:
     """Train XGBoost from external memory."""
     import xgboost as xgb
 
     class Files(xgb.DataIter):  # type: ignore[misc]
         def __init__(self) -> None:
-            super().__init__(cache_prefix=str(folder / "cache"))
+            super().__init__(cache_prefix=str(job.folder / "cache"))
             self._files = iter(())
 
         def reset(self) -> None:
-            self._files = batches(clicks)  # type: ignore[assignment]
+            self._files = batches(job.clicks)  # type: ignore[assignment]
 
         def next(self, input_data: Any) -> bool:
             for x, y in self._files:
@@ -120,36 +145,46 @@ def xgboost(clicks: Path, folder: Path, epochs: int) -> dict[str, float]:
     booster = xgb.train(
         {"objective": "binary:logistic", "tree_method": "hist"}, xgb.ExtMemQuantileDMatrix(Files()), TREES
     )
-    found = [(booster.predict(xgb.DMatrix(x[held_out(len(x))])), y[held_out(len(y))]) for x, y in batches(clicks)]
+    found = [(booster.predict(xgb.DMatrix(x[held_out(len(x))])), y[held_out(len(y))]) for x, y in batches(job.clicks)]
     scores, target = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return {"auc": auc(scores, target > 0)}
 
 
-MODELS: dict[str, Callable[[Path, Path, int], dict[str, float]]] = {
-    "streamed": lambda *job: attfm(*job, how="--stream"), "memory": lambda *job: attfm(*job, how="--in-memory"),
+MODELS: dict[str, Callable[[Job], dict[str, float]]] = {
+    "streamed": lambda job: attfm(job, how="--stream"), "memory": lambda job: attfm(job, how="--in-memory"),
     "lightgbm": lightgbm, "xgboost": xgboost,
 }  # fmt: skip
 
 
-def measured(name: str, clicks: Path, epochs: int) -> dict[str, Any]:
+def peak() -> int:
+    """Return the most memory that this process has had, in bytes (Linux)."""
+    with open("/proc/self/status") as lines:  # not getrusage, whose maximum may be that of the process before this one
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def measured(name: str, clicks: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run one model in a process of its own."""
     started = time.perf_counter()
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.clicks",
-        "--one",
-        name,
-        "--table",
-        str(clicks),
-        "--epochs",
-        str(epochs),
-    ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    of = ["--one", name, "--table", str(clicks), "--epochs", str(options.epochs)]
+    of += [text for setting in options.settings for text in ("--set", setting)]
+    of += ["--kept", str(options.kept)] if options.kept else []
+    done = subprocess.run([sys.executable, "-m", "benchmarks.clicks", *of], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         return {"model": name, "failed": done.returncode}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {"model": name, **found, "seconds": time.perf_counter() - started}
+
+
+def run_one(options: argparse.Namespace) -> None:
+    """Run one model in this process, and print what came of it."""
+    folder = options.kept / options.one if options.kept else Path(tempfile.mkdtemp(dir=options.table.parent))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        found = MODELS[options.one](Job(options.table, folder, options.epochs, tuple(options.settings)))
+    finally:
+        if not options.kept:
+            shutil.rmtree(folder)
+    print(json.dumps({**found, "peak": peak()}))
 
 
 def main() -> None:
@@ -161,20 +196,20 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--table", type=Path, help="where the table is, or is made and kept (default: it is removed)")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="of attfm")
+    parser.add_argument("--kept", type=Path, help="where encoded rows and runs stay (default: they are removed)")
     parser.add_argument("--docs", action="store_true", help="write the figures into docs/scaling.md")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        with tempfile.TemporaryDirectory(dir=options.table.parent) as folder:
-            found = MODELS[options.one](options.table, Path(folder), options.epochs)
-        print(json.dumps({**found, "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+        run_one(options)
         return
     with tempfile.TemporaryDirectory() as removed:
         clicks = options.table or Path(removed) / "clicks"
         if not (clicks / "planted.json").exists():
             make(clicks, options.rows, quiet=True)
         planted = json.loads((clicks / "planted.json").read_text())
-        results = [measured(name, clicks, options.epochs) for name in options.models.split(",")]
+        results = [measured(name, clicks, options) for name in options.models.split(",")]
     lines = []
     for of in results:
         if "failed" in of:

@@ -215,6 +215,9 @@ class TrainConfig(_Settings):
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         "auto", description="auto: 0.01, of a regression 0.02"
     )
+    falling_rate: bool = Field(
+        False, description="the learning rate falls to 0 over the second half of `epochs`, by the rows that are passed"
+    )
     embedding_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the embeddings V")
     linear_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the linear weights w")
     embedding_ridge: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(

@@ -49,6 +49,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "optimizer": "adagrad",
         "learning_rate": 0.02,
+        "falling_rate": True,
         "embedding_decay": 1.0,
         "linear_decay": 0.2,
         "embedding_ridge": 4.0,

@@ -93,6 +93,13 @@ def test_its_steps_are_as_large_as_those_that_found_the_number_of_epochs() -> No
     assert for_epochs(given, 4, 28_800).train.batch_size == 100
 
 
+@pytest.mark.parametrize(("best", "falls"), [(2, False), (3, True)])
+def test_the_rate_falls_again_where_it_had_begun_to_fall_when_it_was_best(best: int, falls: bool) -> None:
+    falling = Config.parse({"train": {"epochs": 4, "falling_rate": True}})
+    assert for_epochs(falling, best, 900).train.falling_rate is falls
+    assert for_epochs(Config(), best, 900).train.falling_rate is False
+
+
 def test_a_value_of_validation_rows_alone_is_known_in_the_end() -> None:
     judge = pd.DataFrame({"job": ["judge"], "age": [40.0]})
     strange = pd.DataFrame({"job": ["fire eater"], "age": [40.0]})

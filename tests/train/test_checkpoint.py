@@ -1,5 +1,7 @@
 """A training that is interrupted after any step ends bit for bit where it would have ended."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,7 @@ CASES: dict[str, dict[str, Any]] = {
     "bags, no averages": {"bags": True, "train": {"averaging": 0.0, "refit": False}},
     "adagrad": {"train": {"optimizer": "adagrad", "refit": False}},
     "lazy tables": {"lazy": True, "train": {"refit": False}},
+    "a falling rate": {"train": {"falling_rate": True, "refit": False}},
 }
 
 
@@ -157,6 +160,35 @@ def test_a_full_disk_is_told_and_what_was_written_stays(
     resumed = state_of(tmp_path, settings, killer=again)
     assert again.steps == watch.steps - 4
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("case", ["rates, memory, knots, averages, early stopping", "lazy tables", "adagrad"])
+def test_what_was_read_of_a_checkpoint_does_not_stay_in_memory(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, read, left = CASES[case], list[Any](), list[int]()
+    monkeypatch.setattr(trainer, "is_lazy", lambda *_: bool(settings.get("lazy")))
+    with pytest.raises(KilledError):
+        state_of(tmp_path, settings, killer=Killer(8))
+    load = Trainer.load_state_dict
+
+    def noted(self: Trainer, state: dict[str, Any]) -> None:
+        for tensors in (state["module"], state["best"]["parameters"], state["average"]["averages"]):
+            read.extend(map(weakref.ref, tensors.values()))
+        load(self, state)
+
+    class Look(Killer):
+        def on_step(self, trainer: Trainer) -> None:
+            left.append(sum(reference() is not None for reference in read))
+
+    monkeypatch.setattr(Trainer, "load_state_dict", noted)
+    gc.disable()  # which looks for cycles now and then, with tables of gigabytes too late
+    try:
+        state_of(tmp_path, settings, killer=Look())
+    finally:
+        gc.enable()
+    assert read
+    assert left[0] == 0
 
 
 def test_other_rows_or_settings_are_refused(tmp_path: Path) -> None:

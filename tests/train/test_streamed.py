@@ -277,6 +277,36 @@ def test_two_processes_at_once_and_one_that_was_killed_leave_one_whole_cache(tmp
     assert prepared(path, cache).reused
 
 
+def test_statistics_of_a_killed_training_go_when_the_next_makes_its_own(tmp_path: Path) -> None:
+    path, config = table(tmp_path), Config()
+    streamed = prepared(path, tmp_path / "cache")
+
+    def kept() -> int:
+        return len(list(streamed.folder.glob("statistics.*")))
+
+    def enrich_and_wait(ready: Any) -> None:
+        enriched = enrich(streamed.prepared.data, streamed.prepared.encoder, config)
+        ready.set()
+        time.sleep(600)
+        del enriched
+
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    killed = context.Process(target=enrich_and_wait, args=(ready,))
+    killed.start()
+    assert ready.wait(60)
+    beside = enrich(streamed.prepared.data, streamed.prepared.encoder, config)
+    assert kept() == 2  # that of the other, which lives, is left alone
+    del beside
+    os.kill(killed.pid or 0, signal.SIGKILL)
+    killed.join()
+    assert kept() == 1
+    after = enrich(streamed.prepared.data, streamed.prepared.encoder, config)
+    assert kept() == 1
+    del after
+    assert kept() == 0
+
+
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [

@@ -291,6 +291,51 @@ def test_training_goes_on_from_its_state_bit_for_bit(
     assert any(not torch.equal(states[0][name], value) for name, value in build(embedding_std=0.5).state_dict().items())
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adagrad"])
+def test_a_falling_rate_is_whole_in_the_first_half_and_0_in_the_end(
+    optimizer: str, lazy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "is_lazy", lambda *_: lazy)
+
+    class Steps(Observer):
+        def __init__(self) -> None:
+            self.seen: list[torch.Tensor] = []
+
+        def on_step(self, trainer: Trainer) -> None:
+            self.seen.append(torch.cat([p.detach().flatten() for p in trainer.module.parameters()]))
+
+    def path(**settings: object) -> list[torch.Tensor]:
+        steps = Steps()
+        usual = {"learning_rate": 0.05, "batch_size": 25, "epochs": 4, "embedding_decay": 0.1}
+        run(build(embedding_std=0.5), xor_examples(200), observer=steps, optimizer=optimizer, **usual | settings)
+        return steps.seen
+
+    steady, falling = path(), path(falling_rate=True)
+    half = len(steady) // 2
+    assert all(torch.equal(*pair) for pair in zip(steady[:half], falling[:half], strict=True))
+    assert torch.equal(falling[-1], falling[-2])  # the last step has no length
+    length = [float((each[-2] - each[-3]).norm()) for each in (falling, steady)]
+    assert 0 < length[0] < length[1] / 4
+
+
+def test_the_rate_of_an_epoch_that_was_gone_on_with_counts_the_rows_since_then() -> None:
+    states = []
+
+    class Third(Observer):
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.place == (0, 3):
+                states.append(trainer.state_dict())
+
+    config = TrainConfig(epochs=1, batch_size=32)
+    Trainer(build(), data(xor_examples(256)), config, Third()).run()
+    again = Trainer(build(), data(xor_examples(256)), config)
+    again.load_state_dict(states[0])
+    (epoch,) = again.run().epochs
+    assert epoch.rows == 256
+    assert epoch.rows_per_second * epoch.seconds == pytest.approx(256 - 3 * 32)
+
+
 def test_an_observer_sees_all_rows_and_may_ask_to_stop() -> None:
     watch = Watch(epochs=2)
     history = run(build(), xor_examples(100), observer=watch)

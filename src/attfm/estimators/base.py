@@ -86,6 +86,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         epochs: int = _TRAIN.epochs, batch_size: int | Literal["auto"] = _TRAIN.batch_size,
         optimizer: Literal["adam", "sgd", "adagrad"] = _TRAIN.optimizer,
         learning_rate: float | Literal["auto"] = _TRAIN.learning_rate,
+        falling_rate: bool = _TRAIN.falling_rate,
         embedding_decay: float = _TRAIN.embedding_decay, linear_decay: float = _TRAIN.linear_decay,
         embedding_ridge: float | Literal["auto"] = _TRAIN.embedding_ridge,
         linear_ridge: float | Literal["auto"] = _TRAIN.linear_ridge,

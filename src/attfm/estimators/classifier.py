@@ -42,6 +42,8 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     task : "auto", "binary" or "multiclass", by itself: binary for two classes
     epochs, batch_size, optimizer, learning_rate : int; int or "auto"; "adam", "sgd" or "adagrad"; float
         How the parameters are found.
+    falling_rate : bool, whether the learning rate falls to 0 over the second half of `epochs`: for many rows and few
+        epochs, see docs/scaling.md
     embedding_decay, linear_decay : float, decoupled weight decay of V and w
     embedding_ridge, linear_ridge : float or "auto", ridge of V and w, in rows
     memory_ridge, statistic_smoothness : float, ridge and smoothness of the memory of value pairs, in rows

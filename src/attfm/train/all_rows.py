@@ -30,5 +30,8 @@ def for_epochs(config: Config, epochs: int, rows: int) -> Config:
     more rows would be fewer.
     """
     batch_size = choose_batch_size(config.train.batch_size, rows)
-    train = {"epochs": epochs, "early_stopping": False, "refit": False, "batch_size": batch_size}
+    falling = config.train.falling_rate and 2 * epochs > config.train.epochs  # it had begun to fall when it was best
+    train = {
+        "epochs": epochs, "early_stopping": False, "refit": False, "batch_size": batch_size, "falling_rate": falling,
+    }  # fmt: skip
     return config.model_copy(update={"train": config.train.model_copy(update=train)})

@@ -45,7 +45,7 @@ class Begun:
         self.cache.mkdir(parents=True, exist_ok=True)
         _remove_old(self.cache, self.key)
         for folder in sorted(begun_of(self.cache, self.key), key=_age):
-            self._lock = _locked(folder)
+            self._lock = locked(folder)
             if self._lock is not None:
                 self.folder = folder
                 os.utime(folder)
@@ -53,7 +53,7 @@ class Begun:
         name = uuid.uuid4().hex[:12]
         new, self.folder = self.cache / f"{name}.new", self.cache / f"{self.key}.{name}.part"
         (new / KEPT).mkdir(parents=True)
-        self._lock = _locked(new)  # before others can see it
+        self._lock = locked(new)  # before others can see it
         new.rename(self.folder)
         if self._lock is None:  # a file system or a Python without locks: nobody may take it over
             self._lasting = False
@@ -144,7 +144,7 @@ def tell_again(told: list[str]) -> None:
         warnings.warn(sentence, DataWarning, stacklevel=2)
 
 
-def _locked(folder: Path) -> int | None:
+def locked(folder: Path) -> int | None:
     """Return the descriptor of a folder's lock, which ends with this process at the latest; None: it can't be had."""
     try:
         import fcntl
@@ -182,7 +182,7 @@ def _remove_old(cache: Path, key: str) -> None:
         is_useless = is_old or of == _GONE or (cache / of).is_dir()
         if not is_useless and len(folders) <= _MOST_LEFT:
             continue
-        lock = _locked(folder)
+        lock = locked(folder)
         left += lock is not None
         if is_old or (lock is not None and (is_useless or left > _MOST_LEFT)):
             _remove(folder)

@@ -132,23 +132,36 @@ def _identity(trainer: "Trainer") -> str:
 def _save(state: State, path: Path) -> None:
     """Write a state of dictionaries, lists, numbers and tensors as one safetensors file, from where the tensors lie."""
     tensors: dict[str, Tensor] = {}
-    names: dict[tuple[Any, ...], str] = {}  # what several parts of the state share is written once
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            tensor = value.detach().cpu().contiguous()
-            place = (tensor.data_ptr(), tensor.shape, tensor.dtype) if tensor.numel() else (id(value),)
-            if place not in names:
-                names[place] = str(len(tensors))
-                tensors[names[place]] = tensor
-            return _TENSOR + names[place]
-        if isinstance(value, Mapping):
-            return {str(key): plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-    text = json.dumps(plain(state))  # with Infinity, which Python's own reader knows
+    text = json.dumps(_plain(state, tensors, {}))  # with Infinity, which Python's own reader knows
     with system_errors():
         save_file(tensors, path, {"state": text})
+
+
+# Not functions within functions: one that calls itself is in a cycle with what it closes over, so that the tensors of a
+# checkpoint, gigabytes perhaps, would stay in memory until Python's collector happens to look.
+
+
+def _plain(value: Any, tensors: dict[str, Tensor], names: dict[tuple[Any, ...], str]) -> Any:
+    """Return a state with names in place of its tensors, which are put into `tensors`; shared ones once."""
+    if isinstance(value, Tensor):
+        tensor = value.detach().cpu().contiguous()
+        place = (tensor.data_ptr(), tensor.shape, tensor.dtype) if tensor.numel() else (id(value),)
+        if place not in names:
+            names[place] = str(len(tensors))
+            tensors[names[place]] = tensor
+        return _TENSOR + names[place]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, tensors, names) for key, item in value.items()}
+    return [_plain(item, tensors, names) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _whole(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return what `_plain` was given."""
+    if isinstance(value, str) and value.startswith(_TENSOR):
+        return tensors[value.removeprefix(_TENSOR)]
+    if isinstance(value, dict):
+        return {key: _whole(item, tensors) for key, item in value.items()}
+    return [_whole(item, tensors) for item in value] if isinstance(value, list) else value
 
 
 def _read(file: Path) -> State | None:
@@ -161,13 +174,5 @@ def _read(file: Path) -> State | None:
             text = opened.metadata()["state"]
     except (SafetensorError, KeyError, TypeError):
         return None
-
-    def whole(value: Any) -> Any:
-        if isinstance(value, str) and value.startswith(_TENSOR):
-            return tensors[value.removeprefix(_TENSOR)]
-        if isinstance(value, dict):
-            return {key: whole(item) for key, item in value.items()}
-        return [whole(item) for item in value] if isinstance(value, list) else value
-
-    state: State = whole(json.loads(text))
+    state: State = _whole(json.loads(text), tensors)
     return state

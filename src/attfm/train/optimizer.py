@@ -34,11 +34,11 @@ class DenseMethod(Stateful):
         self._parameters = parameters
 
     @torch.no_grad()
-    def step(self, *, noise: float = 1.0) -> None:
-        """Move every parameter that has a gradient; noise : by which Adam's eps is multiplied."""
+    def step(self, *, noise: float = 1.0, pace: float = 1.0) -> None:
+        """Move every parameter that has a gradient; noise, pace : by which Adam's eps, the rate are multiplied."""
         self._steps += 1
         betas, eps = (0.9, 0.999), {"adam": noise * self._eps, "adagrad": 1e-10}.get(self._method, 0.0)
-        rate, root = self._rate, 1.0
+        rate, root = pace * self._rate, 1.0
         if self._method == "adam":
             rate, root = rate / (1 - betas[0] ** self._steps), (1 - betas[1] ** self._steps) ** 0.5
         moving = [n for n, parameter in enumerate(self._parameters) if parameter.grad is not None]
@@ -100,25 +100,27 @@ class Optimizer:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, rows: Batch, *, noise: float = 1.0) -> None:
+    def step(self, rows: Batch, *, noise: float = 1.0, pace: float = 1.0) -> None:
         """Decay the features that the batch has, then move every parameter by its gradient.
 
-        noise : by which Adam's eps and the ridges of lazy tables are multiplied.
+        noise : by which Adam's eps and the ridges of lazy tables are multiplied
+        pace : by which the learning rate is multiplied
 
         The decay of a step falls on the batch's features only: with a decay of all features at each step a rare one
         would shrink to nothing between the rows that it occurs in.
         """
         decays = [min(decay, 1 / self._learning_rate) for _, decay in self._decays]
-        kept = [1 - self._learning_rate * decay for decay in decays]
+        kept = [1 - pace * self._learning_rate * decay for decay in decays]
         if self.lazy:
             for table, decay in zip(self.lazy, decays, strict=True):
-                table.step(decay, self._module.features_of(rows) if self._more_rows else None, noise=noise)
+                read = self._module.features_of(rows) if self._more_rows else None
+                table.step(decay, read, noise=noise, pace=pace)
         elif min(kept) < 1:
             touched = torch.bincount(self._module.features_of(rows).flatten()).nonzero()[:, 0]
             for (parameter, _), share in zip(self._decays, kept, strict=True):
                 if share < 1:
                     parameter[touched] *= share
-        self._method.step(noise=noise)
+        self._method.step(noise=noise, pace=pace)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments of all parameters, as they are: a later step changes them."""

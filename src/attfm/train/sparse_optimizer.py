@@ -74,17 +74,18 @@ class LazyTable(Stateful):
         self._square = torch.zeros_like(parameter.data) if self._method != "sgd" else empty
 
     @torch.no_grad()
-    def step(self, decay: float, read: Tensor | None, *, noise: float = 1.0) -> None:
+    def step(self, decay: float, read: Tensor | None, *, noise: float = 1.0, pace: float = 1.0) -> None:
         """Move the rows that the gradient holds, after decay.
 
         decay : decoupled, as torch.optim.AdamW's weight_decay; at most 1 / learning rate
-        noise : by which Adam's eps and the ridge are multiplied
+        noise, pace : by which Adam's eps and the ridge, and the learning rate are multiplied
         read : the rows that the batch reads, given where the gradient holds more of them: these decay
         """
         gradient = self.parameter.grad
         if gradient is None:
             return
         rows, values = sum_rows(gradient)
+        rate = pace * self._rate
         self._steps += 1
         if self._has_ridge:
             left_alone = (self._steps - self._moved[rows])[:, None]
@@ -98,7 +99,7 @@ class LazyTable(Stateful):
             self.average.catch_up(rows)
         if decay and (by_torch or read is not None):
             decayed = rows if read is None else distinct_rows(read, len(self.parameter))
-            self.parameter[decayed] *= 1 - self._rate * decay
+            self.parameter[decayed] *= 1 - rate * decay
             decay = 0.0
         # The rows are distinct, though in no order: said to be coalesced, they are not summed again.
         summed = torch.sparse_coo_tensor(
@@ -107,11 +108,11 @@ class LazyTable(Stateful):
         if self._method == "adam":
             adam_rows(
                 self.parameter, summed, self._mean, self._square,
-                step=self._steps, rate=self._rate, eps=noise * self._eps, decay=decay, average=self.average,
+                step=self._steps, rate=rate, eps=noise * self._eps, decay=decay, average=self.average,
             )  # fmt: skip
         elif self._method == "adagrad":
-            adagrad_rows(self.parameter, summed, self._square, rate=self._rate, decay=decay, average=self.average)
+            adagrad_rows(self.parameter, summed, self._square, rate=rate, decay=decay, average=self.average)
         else:
-            self.parameter.index_add_(0, rows, values, alpha=-self._rate)
+            self.parameter.index_add_(0, rows, values, alpha=-rate)
             if self.average is not None:
                 self.average.take(rows)

@@ -1,5 +1,6 @@
 """Rates and pair memory of rows that are not in memory: summed by value and fold, block by block."""
 
+import glob
 import os
 import shutil
 import socket
@@ -27,6 +28,7 @@ from attfm.errors import RunFolderError
 from attfm.model.modules import FactorizationMachine
 from attfm.model.sums import TrainingSums, base_of
 from attfm.model.task import Task
+from attfm.train.begun import locked
 from attfm.train.cells import Cells
 from attfm.train.freed_memory import give_back
 from attfm.train.outcomes import outcome_values, relative, total_of
@@ -76,12 +78,18 @@ _Sums = tuple[dict[int, Floats], dict[tuple[int, int], PairSums]]
 
 
 class _Columns:
-    """Columns of statistics in a folder of their own, which goes when nothing reads them any more."""
+    """Columns of statistics in a folder of their own, which goes when nothing reads them any more.
+
+    Where the process is killed it stays, and goes when the next one of this machine makes such a folder.
+    """
 
     def __init__(self, beside: Path) -> None:
-        prefix = f"statistics.{socket.gethostname()}.{os.getpid()}."
-        self.path = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=beside))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        start = f"statistics.{socket.gethostname()}."
+        _remove_left(beside, start)
+        new = Path(tempfile.mkdtemp(prefix=f"{start}{os.getpid()}.", suffix=".new", dir=beside))
+        lock = locked(new)  # before others can see it
+        self.path = new.rename(new.with_suffix(".part"))
+        weakref.finalize(self, _remove, self.path, lock)
 
     def write(self, name: str, dtype: Any, parts: Iterator[Any], *, width: int = 1) -> ColumnFile:
         """Write a column, piece after piece, and open it."""
@@ -97,6 +105,20 @@ class _Columns:
         column = ColumnFile(self.path / name, dtype, width)
         column.folder = self  # which must stay as long as it is read
         return column
+
+
+def _remove(folder: Path, lock: int | None) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        os.close(lock)
+
+
+def _remove_left(beside: Path, start: str) -> None:
+    """Remove the folders whose names begin so and whose process is no more."""
+    for folder in beside.glob(f"{glob.escape(start)}*.part"):
+        lock = locked(folder)
+        if lock is not None:
+            _remove(folder, lock)
 
 
 @dataclass(frozen=True)

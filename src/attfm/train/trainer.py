@@ -206,6 +206,17 @@ class Trainer:
         """How many epochs are done, and how many batches of the next one."""
         return len(self.history.epochs), 0 if self._place is None else self._place.batches
 
+    @property
+    def pace(self) -> float:
+        """The share of the learning rate that the next step takes: 1, with `falling_rate` ever less in the second half.
+
+        Within an epoch it goes by the rows that its steps took, the next one's among them.
+        """
+        if not self.config.falling_rate:
+            return 1.0
+        within = 0.0 if self._place is None else self._place.rows / len(self.data.train)
+        return min(1.0, max(0.0, 2 * (1 - (len(self.history.epochs) + within) / self.config.epochs)))
+
     def step(self, examples: Examples) -> Tensor:
         """Move the parameters by the gradient of one batch on the device; return its mean loss, a scalar."""
         self.optimizer.zero_grad()
@@ -218,7 +229,7 @@ class Trainer:
         if self._place is not None:
             self._place.rows += taken
         self._penalties.add_gradient(noise=self._noise)
-        self.optimizer.step(examples.rows, noise=self._noise)
+        self.optimizer.step(examples.rows, noise=self._noise, pace=self.pace)
         self.average.update()
         return loss
 
@@ -227,7 +238,8 @@ class Trainer:
         with self._threads(), use_backend(self.config.backend), drawn_from(self.dropout):
             place = self._place = self._place or _Place(self.order.get_state())
             self.order.set_state(place.order)
-            started, total = time.perf_counter(), torch.tensor(place.loss, dtype=torch.float64, device=self.device)
+            before, started = place.rows, time.perf_counter()
+            total = torch.tensor(place.loss, dtype=torch.float64, device=self.device)
             dtype = self.module.intercept.dtype
             self.module.train()
             for part in islice(self.data.train.shuffled(self.batch_size, self.order), place.batches, None):
@@ -245,13 +257,13 @@ class Trainer:
             train_loss = float(total) * self._unit / len(self.data.train)
             if not self.data.task.is_classification and math.isfinite(train_loss):
                 self._noise = min(1.0, max(2 * train_loss / self._unit, _LEAST_NOISE))
-            epoch = self._measured(kept, train_loss, seconds, place.rows)
+            epoch = self._measured(kept, train_loss, seconds, (place.rows - before) / seconds)
             self._place = None
         self.history.epochs.append(epoch)
         self._judge(epoch, kept, asked=self.observer.on_epoch(epoch, kept))
         return epoch
 
-    def _measured(self, kept: FactorizationMachine, train_loss: float, seconds: float, taken: int) -> Epoch:
+    def _measured(self, kept: FactorizationMachine, train_loss: float, seconds: float, rate: float) -> Epoch:
         number, task, valid_loss, metrics = len(self.history.epochs) + 1, self.data.task, None, dict[str, float]()
         if self.data.valid is not None:
             logits, target, weight = scored(kept, self.data.valid, self.exchange)
@@ -265,8 +277,8 @@ class Trainer:
         if self.data.valid is not None:
             arrays = (t.double().cpu().numpy() for t in (logits, weight))
             metrics = curve_metrics(task.name, target.cpu().numpy(), *arrays, threshold=self.config.threshold)
-        rows = len(self.data.train)
-        return Epoch(number, train_loss, valid_loss, seconds, rows / seconds, metrics, taken)
+        taken = 0 if self._place is None else self._place.rows
+        return Epoch(number, train_loss, valid_loss, seconds, rate, metrics, taken)
 
     def _judge(self, epoch: Epoch, kept: FactorizationMachine, *, asked: bool) -> None:
         """Keep the parameters where they are the best so far, and find out whether training ends."""
