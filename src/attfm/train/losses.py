@@ -227,7 +227,7 @@ class Penalties:
     def load_state_dict(self, state: list[Tensor]) -> None:
         """Go on from where `state_dict` was taken."""
         for smoothness, factors in zip(self._smoothed, state, strict=True):
-            smoothness.factors = factors.to(smoothness.factors)
+            smoothness.factors = factors.to(smoothness.factors, copy=True)
 
 
 @torch.no_grad()

@@ -356,13 +356,16 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` or `result` was taken, of a trainer of the same module, rows and settings."""
+        """Go on from where `state_dict` or `result` was taken, of a trainer of the same module, rows and settings.
+
+        Of all tensors copies are kept: one of them would keep the file that they were read from in memory.
+        """
         epochs = [Epoch(**epoch) for epoch in state["history"]["epochs"]]
         self.history = History(**{**state["history"], "epochs": epochs})
         self._best, self._best_loss = copy.deepcopy(state["best"]["parameters"]), state["best"]["loss"]
         if "module" not in state:
             return
-        self._place = None if state["place"] is None else _Place(**state["place"])
+        self._place = None if state["place"] is None else _Place(**copy.deepcopy(state["place"]))
         self.module.load_state_dict(state["module"])
         self._noise = state["noise"]
         self._penalties.load_state_dict(state["penalties"])
