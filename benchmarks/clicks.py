@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.machine import peak_megabytes
 from benchmarks.make_clicks import auc, make
 from benchmarks.pages import circumstances, table, write_section
 
@@ -156,12 +157,6 @@ MODELS: dict[str, Callable[[Job], dict[str, float]]] = {
 }  # fmt: skip
 
 
-def peak() -> int:
-    """Return the most memory that this process has had, in bytes (Linux)."""
-    with open("/proc/self/status") as lines:  # not getrusage, whose maximum may be that of the process before this one
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
-
 def measured(name: str, clicks: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run one model in a process of its own."""
     started = time.perf_counter()
@@ -184,7 +179,7 @@ def run_one(options: argparse.Namespace) -> None:
     finally:
         if not options.kept:
             shutil.rmtree(folder)
-    print(json.dumps({**found, "peak": peak()}))
+    print(json.dumps({**found, "peak": peak_megabytes() * 1024**2}))
 
 
 def main() -> None:
