@@ -22,7 +22,7 @@ from attfm.train.trainer import STOPPED_ON_REQUEST, History, TrainingData
 Floats = NDArray[np.float64]
 Trained = tuple[FactorizationMachine, History]
 TrainModule = Callable[[Prepared, Config, Observer], Trained]
-MOST_ROWS = 12_000  # training rows that the choice is made on
+MOST_ROWS = 50_000  # training rows that the choice is made on
 
 # What suits a regression depends on its noise: dropout lets many ids share what they know, and blurs a price that the
 # columns say to the cent; some prices differ from day to day, others rise with size, or fall from month to month while
