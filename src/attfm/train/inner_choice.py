@@ -101,7 +101,7 @@ def choose_strength(
         if best is None:
             best = (np.inf if loss is None else loss), candidate, (module, history)
             usual = None if data.task.is_classification else _losses(module, data)
-        elif loss is not None and loss < best[0] and (usual is None or _certain(usual - _losses(module, data))):
+        elif loss is not None and loss < best[0] and (usual is None or _beyond_chance(usual - _losses(module, data))):
             best = loss, candidate, (module, history)
         if history.stopped == STOPPED_ON_REQUEST:
             break
@@ -118,7 +118,7 @@ def _losses(module: FactorizationMachine, data: TrainingData) -> Floats:
     return (data.task.row_losses(logits, target).double() * weight.double() / weight.double().sum()).numpy()
 
 
-def _certain(gains: Floats) -> bool:
+def _beyond_chance(gains: Floats) -> bool:
     """Return whether a sum of gains, of one row each, is above its standard error.
 
     That is the rule of one standard error (Breiman et al. 1984, section 3.4.3): some hundred rows say little of which

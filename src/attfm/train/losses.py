@@ -124,9 +124,8 @@ class Penalties:
 
     smoothness / rows · (Σ‖V[i+1] − V[i]‖² + share · Σ(w[i+1] − w[i])²) over neighbouring bins, with the share of
     `share_of_main_effects`, ½ / rows · (embedding_ridge ‖V‖² + linear_ridge ‖w‖²), where w of neighbouring bins has a
-    tenth of linear_ridge (`RIDGE_OF_BINS`), the same two of a learned memory,
-    and attention_l2 · ‖W‖² (paper, eq. 9). All but the last are divided by the training rows as a prior is: the more
-    rows, the more they decide.
+    tenth of linear_ridge (`RIDGE_OF_BINS`), the same two of a learned memory, and attention_l2 · ‖W‖² (paper, eq. 9).
+    All but the last are divided by the training rows as a prior is: the more rows, the more they decide.
 
     Neighbours are features i, int64 (n,), of bins whose right neighbour is i + 1; a machine with knots has its own.
     With `config.smoothness_by_field` each field has a smoothness of its own, see `Smoothness`.
