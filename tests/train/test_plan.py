@@ -88,6 +88,25 @@ def test_all_is_known_of_a_table_that_is_no_larger_than_the_sample(
     assert plan.features == facts["features"]
 
 
+def test_a_run_holds_sums_of_the_remembered_fields_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    ids = {name: rng.integers(0, 30, 20_000) for name in ("user", "item")} | {
+        name: rng.integers(0, 4_000, 20_000) for name in ("shop", "page", "query")
+    }
+    both = np.random.default_rng(1).random((30, 30)) < 0.5
+    y = rng.random(20_000) < np.where(both[ids["user"], ids["item"]], 0.8, 0.2)
+    columns = {name: pd.Series(of).astype(str).radd("v") for name, of in ids.items()}
+    pd.DataFrame({**columns, "y": y.astype(int)}).to_parquet("shops.parquet")
+    options = ("shops.parquet", "--target", "y", "--set", "n_models=1")
+    plan = planned(capsys, *options)
+    assert main(["train", *options, *QUICK, "--out", "run"]) == 0
+    assert plan.remembered_pairs == 1
+    assert plan.run == pytest.approx(size_of(Path("run")), rel=0.05)
+
+
 def test_estimators_plan_and_stay_as_they_are(sample_of_4000: None) -> None:
     table = zipf_table(20_000).sort_values("y")  # of its first rows nothing could be learned
     model = AFMClassifier(dim=2, attention_dim=2)
@@ -242,7 +261,7 @@ def test_vocabularies_grow_by_heaps_law_and_stop_where_all_is_known() -> None:
 
 LOAD = Load(
     train=60_000, valid=20_000, test=20_000, fields=39, outputs=1, dim=16, features=100_000, table_rows=101_000,
-    entries=39.0, rated=22.0, pairs=20, known=100_000, cells=200_000, pair_cells=50_000, surface=3_000.0,
+    entries=39.0, rated=22.0, pairs=20, known=100_000, levels=60_000, cells=200_000, pair_cells=50_000, surface=3_000.0,
     vocabulary=5_000_000, table_bytes=30_000_000, begun=1,
 )  # fmt: skip
 

@@ -286,7 +286,7 @@ def _load(
     features = sum(sizes)
     entries, _ = _entries(data.train, encoder.fields)
     bins, rated, cells = 0, list[int](), 0.0
-    pairs, known, pair_cells = 0, 0.0, 0.0
+    pairs, known, level_features, pair_cells = 0, 0.0, 0, 0.0
     folds = np.random.default_rng(0).integers(0, FOLDS, len(rows))
     if enriched is not None:
         bins = enriched.composition.rows - enriched.composition.features
@@ -301,6 +301,7 @@ def _load(
             # Of a model that learns on, what is known already stays, and what the sample lacks comes to it.
             known = 0.0 if start is None else float(len(enriched.pairs.known.keys))
             levels = {f: enriched.pairs.levels.of_rows(rows.rows, f) for f in np.unique(enriched.pairs.keys.pairs)}
+            level_features = sum(sizes[f] for f in levels)
             for i, j in enriched.pairs.keys.pairs.tolist():
                 keys = levels[i] * int(enriched.pairs.levels.sizes[j]) + levels[j]
                 known += _distinct_grown(keys, times, least=config.model.memory_min_count)
@@ -314,8 +315,8 @@ def _load(
         test=_part(len(prepared.test or ()), times, sampled.whole.test_rows),
         fields=len(encoder.fields), outputs=outputs, dim=dim, features=features, table_rows=features + bins,
         entries=sum(entries), rated=sum(entries[f] for f in rated), pairs=pairs,
-        known=min(int(known), config.model.memory_entries), cells=int(cells), pair_cells=int(pair_cells),
-        surface=_cells_of_surface(rows),
+        known=min(int(known), config.model.memory_entries), levels=level_features,
+        cells=int(cells), pair_cells=int(pair_cells), surface=_cells_of_surface(rows),
         vocabulary=int(vocabulary), table_bytes=int(sampled.table_bytes * times), models=models,
         begun=0 if start is None else len(start.beginnings),
         lazy=(features + bins) * max(dim, 1) >= BIG_TABLE,

@@ -42,6 +42,7 @@ class Load:
     features, table_rows : ids of the encoder; rows of V, with those of rates
     entries, rated : features of a row, and those of them that have rates
     pairs, known : field pairs that are remembered, and their value pairs
+    levels : features of the fields of those pairs
     cells, pair_cells : values of the fields with rates in each fold, and those of the largest of the remembered pairs
     surface : mean number of cells of a pair, as far as the summary keeps them
     vocabulary : bytes of the encoder file
@@ -63,6 +64,7 @@ class Load:
     rated: float
     pairs: int
     known: int
+    levels: int
     cells: int
     pair_cells: int
     surface: float
@@ -173,7 +175,7 @@ def bytes_of_run(load: Load, *, exact: bool) -> int:
     cells = int(surfaces * load.surface * (24 + 8 * load.outputs))
     # Sums over the rows of each feature that has a rate, each level of a remembered pair's fields, and each value pair.
     column = 8 * (load.outputs + 2)
-    sums = load.features * (4 + column * ((load.rated > 0) + (load.known > 0))) + load.known * (16 + column)
+    sums = load.features * (4 + column * (load.rated > 0)) + column * load.levels + load.known * (16 + column)
     return (
         weights
         + slots * (12 + 4 * load.outputs)
