@@ -127,6 +127,48 @@ def test_ordered_fields_have_at_most_32_levels_in_pairs_and_other_kinds_take_no_
     assert shares.min() > 0.5 * shares.mean()
 
 
+@pytest.mark.parametrize("is_rate", [True, False])
+def test_earlier_times_are_told_as_of_all_rows(is_rate: bool) -> None:
+    rng = np.random.default_rng(4)
+    folds, keys = rng.integers(0, 6, ROWS), rng.integers(0, 12, ROWS)
+    values = rng.random((ROWS, 2)) + folds[:, None] / 3
+    values = (values > 1).astype(np.float64) if is_rate else values
+    weight = rng.uniform(0.5, 2, ROWS)
+    found = Grouped.of(keys, Outcomes(values, weight, folds, is_rate, ordered=True, timed=True)).others
+    whole = np.average(values, axis=0, weights=weight)
+    for row in range(0, ROWS, 7):
+        earlier = folds < folds[row]
+        there = earlier & (keys == keys[row])
+        assert found.weight[row] == pytest.approx(weight[there].sum())
+        if not there.any():
+            assert found.rows[row] == 0
+            continue
+        assert found.rows[row] == pytest.approx(there.sum() * ROWS / earlier.sum())
+        mean, past = (np.average(values[some], axis=0, weights=weight[some]) for some in (there, earlier))
+        if is_rate:
+            past = np.clip(past, 1e-4, 1 - 1e-4)
+            odds = mean / np.maximum(1 - mean, 1e-300) * (whole / (1 - whole)) * ((1 - past) / past)
+            moved = np.where(mean == 1, 1, odds / (1 + odds))
+        else:
+            moved = mean + whole - past
+        np.testing.assert_allclose(found.sums[row] / found.weight[row], moved, atol=1e-9)
+
+
+def test_times_of_other_rates_are_no_rates_of_their_ids() -> None:
+    rng, rows = np.random.default_rng(5), 40_000
+    folds = np.repeat(np.arange(20), rows // 20)
+    ids = rng.integers(0, 50, rows)
+    values = (rng.random((rows, 1)) < 0.1 + 0.3 * folds[:, None] / 20).astype(np.float64)
+
+    def related(timed: bool) -> tuple[float, float]:
+        outcomes = Outcomes(values, np.ones(rows), folds, True, ordered=True, timed=timed)
+        bins = FieldRates.of(ids, 50, outcomes).of_entries[folds > 0]
+        return tuple(abs(np.corrcoef(bin_of, folds[folds > 0])[0, 1]) for bin_of in bins.T)
+
+    assert max(related(timed=True)) < 0.1
+    assert min(related(timed=False)) > 0.6
+
+
 def test_keys_tell_all_value_pairs_apart() -> None:
     levels = PairLevels(np.empty(0, np.int32), np.array([5, 7, 3]))
     keys = levels.keys(np.array([[0, 1], [0, 2], [1, 2]]))

@@ -4,7 +4,7 @@ from functools import cached_property
 
 import numpy as np
 
-from attfm.data.codecs.grouped import Floats, Grouped, Integers
+from attfm.data.codecs.grouped import Floats, Grouped, Integers, Outcomes
 from attfm.data.dealing import FOLDS
 
 _PENDING = 1 << 21  # rows of cells that wait to be merged
@@ -17,9 +17,9 @@ class Cells:
     1982, in blocks): what is left out is rare.
     """
 
-    def __init__(self, width: int, *, ordered: bool, most: int | None = None) -> None:
+    def __init__(self, width: int, *, most: int | None = None) -> None:
         self._parts: list[tuple[Integers, Floats]] = []
-        self._width, self._ordered, self._most = width, ordered, most
+        self._width, self._most = width, most
         self._pending, self._merged = 0, 0
 
     def add(self, groups: Integers, folds: Integers, columns: Floats) -> None:
@@ -52,13 +52,11 @@ class Cells:
         """What is summed of each cell, float64 (cells, outputs + 2)."""
         return self._merge()[1]
 
-    def grouped(self) -> Grouped:
+    def grouped(self, outcomes: Outcomes) -> Grouped:
         """Return the statistics of the groups, `others` of each cell, once: the sums are let go, `keys` stay."""
         keys, sums = self.keys, self.sums
         self._parts = []
-        if not len(keys):
-            return Grouped.of_cells(np.empty(0, np.int64), sums, ordered=self._ordered)
-        return Grouped.of_cells(keys // FOLDS, sums, ordered=self._ordered)
+        return Grouped.of_cells(*np.divmod(keys, FOLDS), sums, outcomes)
 
     def find(self, groups: Integers, folds: Integers) -> Integers:
         """Return the place of each row's cell; -1 of one that was forgotten."""

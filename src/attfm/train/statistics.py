@@ -107,7 +107,7 @@ def enrich(
     def summed(of: Examples) -> tuple[Floats, Floats]:
         return outcome_values(task, of.target.double().numpy(), (mean, deviation)), relative(of.weight.numpy())
 
-    outcomes = Outcomes(*summed(examples), folds.number, task.is_classification, folds.ordered)
+    outcomes = Outcomes(*summed(examples), folds.number, task.is_classification, folds.ordered, timed=folds.ordered)
     outcomes, sums = _with_total(outcomes, (mean, deviation), knots, earlier)
     ids, composition, rates = _composed(examples.rows, encoder.fields, rated, outcomes, encoder.n_features, earlier)
     sums = replace(sums, rates=rates)

@@ -64,7 +64,9 @@ class _Rows:
         mean = max(self.rows.known["weight"] / max(len(self.rows), 1), 1e-300)
         folds = self.rows.column("fold", start, stop).astype(np.int64)
         values = self.values(self.rows.column("target", start, stop))
-        return Outcomes(values, weight / mean, folds, self.task.is_classification, self.ordered, self.base)
+        return Outcomes(
+            values, weight / mean, folds, self.task.is_classification, self.ordered, timed=self.ordered, mean=self.base
+        )
 
     def entries(self, f: int, start: int, stop: int) -> tuple[Integers, Outcomes]:
         """Return the features of a field in some rows, counted from its start, and the outcomes of each."""
@@ -197,7 +199,7 @@ def _composed(
     fields = rows.rows.fields
 
     def gathered(f: int) -> Cells:
-        cells = Cells(width, ordered=rows.ordered)
+        cells = Cells(width)
         for start, stop in rows.rows.blocks:
             own, outcomes = rows.entries(f, start, stop)
             cells.add(own, outcomes.folds, outcomes.columns)
@@ -209,7 +211,7 @@ def _composed(
             some = replace(some, mean=base_of(cells.sums.sum(0) + earlier.columns.sum(0)))
         elif fields[f].kind == "multi-valued":  # whose entries have a mean of their own
             some = replace(some, mean=base_of(cells.sums.sum(0)))
-        return FieldRates.of_groups(cells.grouped(), cells.keys // FOLDS, fields[f].size, some, earlier)
+        return FieldRates.of_groups(cells.grouped(some), cells.keys // FOLDS, fields[f].size, some, earlier)
 
     def numbered(f: int) -> tuple[Composition, ColumnFile, RateSums]:
         """Return the composition of one field, the column of its composed features, counted from 0, and its sums."""
@@ -273,7 +275,7 @@ def _remembered(
         return levels.of_feature[of.features(f, start, stop).ids].astype(np.int64)
 
     def gathered(groups: Callable[[int, int], Integers], most: int | None) -> Cells:
-        cells = Cells(outputs + 2, ordered=rows.ordered, most=most)
+        cells = Cells(outputs + 2, most=most)
         for start, stop in rows.rows.blocks:
             outcomes = rows.outcomes(start, stop)
             cells.add(groups(start, stop), outcomes.folds, outcomes.columns)
@@ -282,7 +284,7 @@ def _remembered(
     def single(f: int) -> tuple[Cells, SingleRates]:
         cells = gathered(lambda start, stop: levels_in(rows.rows, f, start, stop), None)
         own, earlier = cells.keys // FOLDS, before.levels.get(f)
-        return cells, SingleRates.of_groups(cells.grouped(), own, int(levels.sizes[f]), some, earlier)
+        return cells, SingleRates.of_groups(cells.grouped(some), own, int(levels.sizes[f]), some, earlier)
 
     with ThreadPoolExecutor(pairs_at_once(len(rows.rows))) as threads:
         fields = np.unique(pairs).tolist()
@@ -303,7 +305,7 @@ def _remembered(
                 replace(rates, of_rows=rates.of_rows[found.find(level, folds)])
                 for (found, rates), level in ((singles[i], first), (singles[j], second))
             )
-            of_pair, grouped = before.pairs.get((i, j)), cells.grouped()
+            of_pair, grouped = before.pairs.get((i, j)), cells.grouped(some)
             if of_pair is not None:
                 grouped = grouped.after(of_pair.earlier(one, 0), cells.keys // FOLDS)
             statistics = PairStatistics(one, 0, grouped, (of_cells[0], of_cells[1]), some)

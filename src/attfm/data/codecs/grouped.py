@@ -1,6 +1,6 @@
 """What the target was in the rows of groups: sums over them, of the other rows where a row is one of them itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -25,6 +25,7 @@ class Outcomes:
     folds : int64 (rows,), a row's statistics are those of the rows in other folds
     is_rate : bool, whether means lie between 0 and 1, and are compared as logits
     ordered : bool, whether a row's statistics are of rows in earlier folds only
+    timed : bool, whether those are earlier times: what is known of a group then is told as it would be of all rows
     mean : float64 (outputs,) or None, that of all rows, where these are only some
     """
 
@@ -33,6 +34,7 @@ class Outcomes:
     folds: Integers
     is_rate: bool
     ordered: bool = False
+    timed: bool = False
     mean: Floats | None = None
 
     @property
@@ -60,7 +62,7 @@ class Outcomes:
 
     def take(self, rows: Integers) -> Self:
         """Return the outcomes of the given rows, in their order; a row may come more than once."""
-        return type(self)(self.values[rows], self.weight[rows], self.folds[rows], self.is_rate, self.ordered)
+        return replace(self, values=self.values[rows], weight=self.weight[rows], folds=self.folds[rows], mean=None)
 
     def link(self, rate: Floats) -> Floats:
         """Return the logits of rates; means of a regression as they are."""
@@ -153,8 +155,7 @@ class Grouped:
         """Return the statistics of the groups that int64 (rows,) keys make."""
         by_fold, columns = outcomes.by_fold
         if not len(keys):
-            none = Totals.of(np.zeros((0, outcomes.outputs + 2)))
-            return cls(np.empty(0, np.int64), none, none)
+            return cls.of_cells(keys, outcomes.folds, columns, outcomes)
         within = np.argsort(keys[by_fold], kind="stable")
         order = by_fold[within]
         sorted_keys, sorted_folds = keys[order], outcomes.folds[order]
@@ -162,31 +163,37 @@ class Grouped:
         changes = key_changes | np.concatenate([[True], sorted_folds[1:] != sorted_folds[:-1]])
         starts = np.flatnonzero(changes)  # of the parts of a group in one fold
         parts = np.add.reduceat(columns[within], starts, axis=0)
-        cells = cls.of_cells(sorted_keys[starts], parts, ordered=outcomes.ordered)
+        cells = cls.of_cells(sorted_keys[starts], sorted_folds[starts], parts, outcomes)
         return cls(cells.keys, cells.all_rows, cells.others.spread(order, np.cumsum(changes) - 1))
 
     @classmethod
-    def of_cells(cls, keys: Integers, sums: Floats, *, ordered: bool) -> Self:
+    def of_cells(cls, keys: Integers, folds: Integers, sums: Floats, outcomes: Outcomes) -> Self:
         """Return the statistics of groups that are summed by fold; `others` is then of the cells.
 
         Parameters
         ----------
         keys : int64 (cells,), of the group of each cell, rising; those of a group in order of their folds
+        folds : int64 (cells,), of each
         sums : float64 (cells, outputs + 2), see `Outcomes.by_fold`
-        ordered : whether the others of a cell are those of earlier folds only
+        outcomes : of some of the rows, or of none: which folds a cell's others are of is told by them
         """
+        if not len(keys):
+            none = Totals.of(np.zeros((0, outcomes.outputs + 2)))
+            return cls(np.empty(0, np.int64), none, none)
         key_changes = np.concatenate([[True], keys[1:] != keys[:-1]])
         first_cells = np.flatnonzero(key_changes)
         totals = np.add.reduceat(sums, first_cells, axis=0)
         group = np.cumsum(key_changes) - 1
-        if ordered:
+        if outcomes.ordered:
             before = np.cumsum(sums, axis=0) - sums
             left = before - before[first_cells][group]
         else:
             left = totals[group] - sums
-        return cls(
-            keys[key_changes], Totals.of(totals), Totals.of(left), sums[:, -1].copy()
-        )  # not a view, which would hold all sums
+        others = Totals.of(left)
+        if outcomes.timed:
+            others = _as_of_all(others, folds, sums, is_rate=outcomes.is_rate)
+        # A copy, not a view, which would hold all sums.
+        return cls(keys[key_changes], Totals.of(totals), others, sums[:, -1].copy())
 
     def after(self, earlier: "Earlier", own: Integers) -> Self:
         """Return the statistics of these rows and of earlier ones, which are others to all of these.
@@ -204,6 +211,37 @@ class Grouped:
             return np.full(len(keys), -1)
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return np.where(self.keys[places] == keys, places, -1)
+
+
+def _as_of_all(earlier: Totals, folds: Integers, sums: Floats, *, is_rate: bool) -> Totals:
+    """Return totals of earlier times as they would be of all rows, of which new rows will have theirs.
+
+    The first rows have short histories, of a time when the target was another. That says when they were and nothing of
+    their groups, so that counts are scaled as all rows are to the earlier ones, and means moved (those of rates as
+    logits) by what all rows differ from these.
+
+    Parameters
+    ----------
+    earlier : Totals (cells,), of the rows of each cell's group in earlier folds
+    folds, sums : of the cells, see `Grouped.of_cells`
+    """
+    of_fold = np.stack([np.bincount(folds, column) for column in sums.T], 1)
+    total = of_fold.sum(0)
+    before = (np.cumsum(of_fold, axis=0) - of_fold)[folds]
+    known = before[:, -2] > 0
+    weight = np.where(known, before[:, -2], 1.0)[:, None]
+    past, whole = before[:, :-2] / weight, total[:-2] / max(total[-2], 1e-300)
+    mean = earlier.sums / np.where(earlier.weight > 0, earlier.weight, 1.0)[:, None]
+    if is_rate:
+        past, whole = (np.clip(rate, _LEAST_RATE, 1 - _LEAST_RATE) for rate in (past, whole))
+        odds = mean * whole * (1 - past)
+        rest = (1 - mean) * (1 - whole) * past
+        moved = odds / np.where(odds + rest > 0, odds + rest, 1.0)
+    else:
+        moved = mean + whole - past
+    sums = np.where(known[:, None], moved * earlier.weight[:, None], earlier.sums)
+    longer = np.where(before[:, -1] > 0, total[-1] / np.maximum(before[:, -1], 1.0), 1.0)
+    return Totals(sums, earlier.weight, earlier.rows * longer)
 
 
 @dataclass(frozen=True)
