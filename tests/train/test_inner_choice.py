@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from attfm import AFMClassifier, AFMRegressor
 from attfm.config import Config
 from attfm.data.codecs.codec import Field
+from attfm.data.dataset import Dataset
 from attfm.model.ensemble import members_of
 from attfm.train import inner_choice, refit
 from attfm.train.inner_choice import SLOW_RATE, STRENGTHS, TrainModule, _classifying, candidates
+from attfm.train.losses import mean_loss
 from attfm.train.observer import Epoch
 from attfm.train.prepare import Prepared
 from attfm.train.trainer import History
@@ -106,6 +109,48 @@ def test_what_was_learned_too_fast_is_learned_again_at_a_slower_rate() -> None:
     assert after(4, 14, Config()) == ["auto"]
     assert after(2, 2, Config()) == ["auto"]  # all epochs were run: it is not known to be at its best
     assert after(1, 11, Config.parse({"train": {"learning_rate": 0.1}})) == [0.1]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_slower_rate_that_only_knows_the_base_rate_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, classes: int
+) -> None:
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, classes, 600)
+    frame = pd.DataFrame({"x": y + rng.normal(size=600)})
+    plain = refit.choose_strength
+
+    def logits_of(prepared: Prepared, knows: float, base: float) -> torch.Tensor:
+        (valid,) = prepared.data.valid.ordered()
+        known = knows * torch.nn.functional.one_hot(valid.target.long(), classes)[:, 1:].float() + base
+        return known if classes == 2 else torch.cat([torch.zeros(len(known), 1), known], 1)
+
+    def kept(prepared: Prepared, config: Config, observer: object, first: float, second: float) -> str:
+        modules = {"auto": ("fast", first), SLOW_RATE: ("slow", second)}
+
+        def scored(module: tuple[str, float], dataset: Dataset) -> Any:
+            (valid,) = dataset.ordered()
+            return logits_of(prepared, module[1], 2.0 if module[0] == "fast" else 0.0), valid.target, valid.weight
+
+        def train_module(prepared: Prepared, config: Config, observer: object) -> Any:
+            module = modules[config.train.learning_rate]
+            loss = mean_loss(prepared.data.task, *scored(module, prepared.data.valid))
+            losses.append(loss)
+            return module, History([Epoch(n, 0.5, loss, 1.0, 1.0) for n in range(20)], 1)
+
+        monkeypatch.setattr(inner_choice, "scored", scored)
+        losses = list[float]()
+        _, trained = plain(prepared, config, observer, train_module)
+        assert losses[1] < losses[0]  # that of the base rate alone is lower, as it is
+        return trained[0][0]
+
+    def watched(prepared: Prepared, config: Config, observer: object, train_module: TrainModule) -> Any:
+        assert kept(prepared, config, observer, 1.0, 0.0) == "fast"
+        assert kept(prepared, config, observer, 1.0, 1.5) == "slow"
+        return plain(prepared, config, observer, train_module)
+
+    monkeypatch.setattr(refit, "choose_strength", watched)
+    AFMClassifier(epochs=1, n_models=1).fit(frame, y)
 
 
 def test_the_more_rows_the_less_dropout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from attfm.config import Config
@@ -45,6 +46,7 @@ STRENGTHS: tuple[Mapping[str, Any], ...] = tuple(
 # again at a slower rate.
 FAST_EPOCHS = 3
 SLOW_RATE = 0.0005
+_STEPS = 30  # to the best intercepts, of which each takes away most of what is left
 # Dropout pulls a pair effect towards 0 by the same share however many rows tell of it: it is as strong as so many more
 # rows that say 0. Up to this many training rows of a classification it is the usual one, of more as many rows' worth.
 DROPOUT_ROWS = 100_000
@@ -66,7 +68,9 @@ def choose_strength(
 ) -> tuple[Config, Trained | None]:
     """Return the settings that suit the validation rows best of those tried, and what was trained with them.
 
-    Of a regression the first strength is kept unless another is better beyond chance.
+    Of a regression the first strength is kept unless another is better beyond chance. Of classes the slower rate has to
+    be better at its best intercept too: what was stopped before it had learned anything is never far out, and so better
+    than what knows more where the validation rows have another base rate.
 
     There is nothing to choose by another method than Adam, without validation rows, where a model learns on, and where
     the settings say all that there is to choose. What was trained is None then, and where the choice was made on a part
@@ -101,7 +105,7 @@ def choose_strength(
         if best is None:
             best = (np.inf if loss is None else loss), candidate, (module, history)
             usual = None if data.task.is_classification else _losses(module, data)
-        elif loss is not None and loss < best[0] and (usual is None or _beyond_chance(usual - _losses(module, data))):
+        elif loss is not None and loss < best[0] and _is_better(module, best[2][0], usual, data):
             best = loss, candidate, (module, history)
         if history.stopped == STOPPED_ON_REQUEST:
             break
@@ -110,12 +114,34 @@ def choose_strength(
     return best[1], best[2] if some is prepared else None
 
 
+def _is_better(
+    module: FactorizationMachine, than: FactorizationMachine, usual: Floats | None, data: TrainingData
+) -> bool:
+    """Return whether a lower loss counts; usual : losses of the first strength of a regression, None of classes."""
+    if usual is not None:
+        return _beyond_chance(usual - _losses(module, data))
+    return _loss_at_best_intercept(module, data) < _loss_at_best_intercept(than, data)
+
+
 def _losses(module: FactorizationMachine, data: TrainingData) -> Floats:
     """Return the losses of the validation rows, (rows,), whose sum is their mean."""
     if data.valid is None:
         raise ValueError("there are no rows to choose by")
     logits, target, weight = scored(module, data.valid)
     return (data.task.row_losses(logits, target).double() * weight.double() / weight.double().sum()).numpy()
+
+
+def _loss_at_best_intercept(module: FactorizationMachine, data: TrainingData) -> float:
+    """Return the mean log loss of the validation rows with the intercepts that make it least."""
+    if data.valid is None:
+        raise ValueError("there are no rows to choose by")
+    logits, target, weight = (tensor.double() for tensor in scored(module, data.valid))
+    every = torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
+    of_class, share = target.long(), weight / weight.sum()
+    wanted = torch.zeros_like(every[0]).index_add(0, of_class, share)
+    for _ in range(_STEPS):  # each makes the mean probabilities more like the shares of the classes
+        every = every + torch.log(wanted.clamp(min=1e-12) / (share @ every.softmax(1)))
+    return float(-(share @ every.log_softmax(1).gather(1, of_class[:, None])).sum())
 
 
 def _beyond_chance(gains: Floats) -> bool:
