@@ -111,13 +111,13 @@ def test_what_was_learned_too_fast_is_learned_again_at_a_slower_rate() -> None:
     assert after(1, 11, Config.parse({"train": {"learning_rate": 0.1}})) == [0.1]
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_a_slower_rate_that_only_knows_the_base_rate_is_not_taken(
-    monkeypatch: pytest.MonkeyPatch, classes: int
+@pytest.mark.parametrize(("classes", "by_time"), [(2, True), (3, True), (2, False)])
+def test_a_slower_rate_that_only_knows_the_base_rate_is_not_taken_of_later_rows(
+    monkeypatch: pytest.MonkeyPatch, classes: int, by_time: bool
 ) -> None:
     rng = np.random.default_rng(1)
     y = rng.integers(0, classes, 600)
-    frame = pd.DataFrame({"x": y + rng.normal(size=600)})
+    frame = pd.DataFrame({"x": y + rng.normal(size=600), "day": np.arange(600)})
     plain = refit.choose_strength
 
     def logits_of(prepared: Prepared, knows: float, base: float) -> torch.Tensor:
@@ -130,7 +130,7 @@ def test_a_slower_rate_that_only_knows_the_base_rate_is_not_taken(
 
         def scored(module: tuple[str, float], dataset: Dataset) -> Any:
             (valid,) = dataset.ordered()
-            return logits_of(prepared, module[1], 2.0 if module[0] == "fast" else 0.0), valid.target, valid.weight
+            return logits_of(prepared, module[1], 3.0 if module[0] == "fast" else 0.0), valid.target, valid.weight
 
         def train_module(prepared: Prepared, config: Config, observer: object) -> Any:
             module = modules[config.train.learning_rate]
@@ -145,12 +145,12 @@ def test_a_slower_rate_that_only_knows_the_base_rate_is_not_taken(
         return trained[0][0]
 
     def watched(prepared: Prepared, config: Config, observer: object, train_module: TrainModule) -> Any:
-        assert kept(prepared, config, observer, 1.0, 0.0) == "fast"
+        assert kept(prepared, config, observer, 1.0, 0.0) == ("fast" if by_time else "slow")
         assert kept(prepared, config, observer, 1.0, 1.5) == "slow"
         return plain(prepared, config, observer, train_module)
 
     monkeypatch.setattr(refit, "choose_strength", watched)
-    AFMClassifier(epochs=1, n_models=1).fit(frame, y)
+    AFMClassifier(epochs=1, n_models=1, split="time:day" if by_time else None).fit(frame, y)
 
 
 def test_the_more_rows_the_less_dropout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,9 +68,9 @@ def choose_strength(
 ) -> tuple[Config, Trained | None]:
     """Return the settings that suit the validation rows best of those tried, and what was trained with them.
 
-    Of a regression the first strength is kept unless another is better beyond chance. Of classes the slower rate has to
-    be better at its best intercept too: what was stopped before it had learned anything is never far out, and so better
-    than what knows more where the validation rows have another base rate.
+    Of a regression the first strength is kept unless another is better beyond chance. Where the
+    validation rows are later ones, the slower rate of classes has to be better at its best intercept too: they may have
+    another base rate, and what was stopped before it had learned anything is never far out then.
 
     There is nothing to choose by another method than Adam, without validation rows, where a model learns on, and where
     the settings say all that there is to choose. What was trained is None then, and where the choice was made on a part
@@ -120,6 +120,8 @@ def _is_better(
     """Return whether a lower loss counts; usual : losses of the first strength of a regression, None of classes."""
     if usual is not None:
         return _beyond_chance(usual - _losses(module, data))
+    if data.grouping.times is None:
+        return True
     return _loss_at_best_intercept(module, data) < _loss_at_best_intercept(than, data)
 
 
