@@ -123,3 +123,25 @@ def test_booleans_are_the_categories_true_and_false() -> None:
 def test_a_dictionary_with_values_that_do_not_occur_learns_only_those_that_do() -> None:
     column = pa.DictionaryArray.from_arrays(pa.array([2, 0, 2]), pa.array(["a", "never", "c"]))
     assert fit(table(x=column)).feature_names(0) == ["unknown", "missing", "c", "a"]
+
+
+def test_of_too_many_values_the_most_frequent_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counter, "_MERGE_ABOVE", 3)
+    monkeypatch.setattr(Counter, "MOST", 20)
+    rng, counter, held = np.random.default_rng(0), Counter(), []
+    frequent = [f"often{n:02}" for n in range(20)]
+    for block in range(200):
+        values = [*frequent, *(f"once{block}.{n}" for n in range(15))]
+        codes = np.repeat(rng.permutation(35), np.where(np.arange(35) < 3, 2, 1))
+        counter.add(codes, large(values))
+        held.append(sum(map(len, counter._parts)))
+    found = counter.vocabulary(min_count=1)
+    assert sorted(found.labels()) == frequent
+    assert found.counts.min() >= 200  # none of their rows was forgotten
+    assert max(held) <= 4 * 20 + 35
+
+
+def test_rows_of_values_beyond_the_most_teach_the_unknown_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counter, "MOST", 2)
+    encoder = fit(table(x=["a", "a", "b", "b", "c", "d"]), columns={"x": {"kind": "categorical"}})
+    assert labels(encoder, table(x=["a", "b", "c", "d"])) == ["a", "b", "unknown", "unknown"]

@@ -178,8 +178,13 @@ def _folded(texts: pa.Array) -> pa.Array:
 
 
 class Counter:
-    """Counts the values of a column over batches."""
+    """Counts the values of a column over batches.
 
+    Of more than `MOST` values those of the fewest rows are forgotten, as if their rows so far had not been (Misra and
+    Gries 1982, in blocks): what is left out is rare.
+    """
+
+    MOST = 5_000_000
     _MERGE_ABOVE = 1 << 17
 
     def __init__(self) -> None:
@@ -199,6 +204,8 @@ class Counter:
     def _merge(self) -> pa.Table:
         table = pa.concat_tables(self._parts).group_by("value").aggregate([("count", "sum")])
         table = table.rename_columns(["value", "count"])
+        if len(table) > 2 * self.MOST:
+            table = _of_most_rows(table).slice(0, self.MOST).combine_chunks()
         self._parts, self._pending, self._merged = [table], 0, len(table)
         return table
 
@@ -211,13 +218,20 @@ class Counter:
             return Vocabulary(pa.array([], pa.large_string()), np.empty(0, np.int64))
         table = self._merge()
         table = table.filter(pc.greater_equal(table["count"], min_count))
+        if len(table) > self.MOST:
+            table = _of_most_rows(table).slice(0, self.MOST)
         if order:
             places = pc.index_in(table["value"], pa.array(order, pa.large_string()))
             table = table.take(pc.array_sort_indices(pa.concat_arrays(places.chunks))).combine_chunks()
         else:
-            table = table.sort_by([("count", "descending"), ("value", "ascending")]).combine_chunks()
+            table = _of_most_rows(table).combine_chunks()
         values = pa.concat_arrays([pa.array([], pa.large_string()), *table["value"].chunks])
         return Vocabulary(values, table["count"].to_numpy())
+
+
+def _of_most_rows(table: pa.Table) -> pa.Table:
+    """Return values and counts, the most frequent first, and of two that occurred as often the lesser."""
+    return table.sort_by([("count", "descending"), ("value", "ascending")])
 
 
 class CategoricalCodec(Codec):
