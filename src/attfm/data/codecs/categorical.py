@@ -205,7 +205,7 @@ class Counter:
         table = pa.concat_tables(self._parts).group_by("value").aggregate([("count", "sum")])
         table = table.rename_columns(["value", "count"])
         if len(table) > 2 * self.MOST:
-            table = _of_most_rows(table).slice(0, self.MOST).combine_chunks()
+            table = _most_frequent_first(table).slice(0, self.MOST).combine_chunks()
         self._parts, self._pending, self._merged = [table], 0, len(table)
         return table
 
@@ -219,17 +219,17 @@ class Counter:
         table = self._merge()
         table = table.filter(pc.greater_equal(table["count"], min_count))
         if len(table) > self.MOST:
-            table = _of_most_rows(table).slice(0, self.MOST)
+            table = _most_frequent_first(table).slice(0, self.MOST)
         if order:
             places = pc.index_in(table["value"], pa.array(order, pa.large_string()))
             table = table.take(pc.array_sort_indices(pa.concat_arrays(places.chunks))).combine_chunks()
         else:
-            table = _of_most_rows(table).combine_chunks()
+            table = _most_frequent_first(table).combine_chunks()
         values = pa.concat_arrays([pa.array([], pa.large_string()), *table["value"].chunks])
         return Vocabulary(values, table["count"].to_numpy())
 
 
-def _of_most_rows(table: pa.Table) -> pa.Table:
+def _most_frequent_first(table: pa.Table) -> pa.Table:
     """Return values and counts, the most frequent first, and of two that occurred as often the lesser."""
     return table.sort_by([("count", "descending"), ("value", "ascending")])
 
