@@ -1,5 +1,6 @@
 import datetime as dt
 import json
+import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -111,6 +112,36 @@ def test_a_column_of_nearly_distinct_strings_looks_like_an_id() -> None:
     assert reasons == ["string, 2,000 distinct values, looks like an id", "string, 1,800 distinct values"]
     assert infer(many).columns[0].kind == "categorical"
     assert "id" not in infer(many.slice(0, 900)).columns[0].reason
+
+
+@pytest.mark.parametrize("name", ["user_id", "id", "ID", "item.Id", "userId", "user ids", "orderID"])
+def test_whole_numbers_that_repeat_under_the_name_of_an_id_are_told(name: str) -> None:
+    table = pa.table({name: [7 * (i % 300) for i in range(900)]})
+    told = f"Column '{re.escape(name)}' of the table has the name of an id, and 300 whole numbers"
+    with pytest.warns(DataWarning, match=told):
+        assert infer(table).columns[0].kind == "numeric"
+    gaps = pa.array([None if i == 5 else float(i % 300) for i in range(900)])  # whole numbers of pandas with a gap
+    with pytest.warns(DataWarning, match=told):
+        infer(pa.table({name: gaps}))
+    for kind in ("numeric", "categorical", "ignored"):  # who declares it knows; warnings are errors here
+        both = table.append_column("x", pa.array(["a", "b"] * 450))
+        infer(both, columns={name: {"kind": kind}})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("bid", [i % 300 for i in range(900)]),
+        ("humid", [i % 300 for i in range(900)]),
+        ("ideal", [i % 300 for i in range(900)]),
+        ("user_id", [i % 300 / 2 for i in range(900)]),  # no whole numbers
+        ("user_id", [i % 20 for i in range(900)]),  # each has a bin of its own
+        ("user_id", [i % 500 for i in range(900)]),  # they hardly repeat
+        ("user_id", [f"u{i % 300}" for i in range(900)]),  # categorical anyway
+    ],
+)
+def test_other_columns_are_not_taken_for_ids(name: str, values: list[object]) -> None:
+    infer(pa.table({name: values}))  # warnings are errors here
 
 
 def test_rows_are_a_printed_table() -> None:

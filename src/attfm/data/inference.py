@@ -1,6 +1,7 @@
 """Which kind each column of a table is: read off its type and values, or declared in the settings."""
 
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ _MARKERS = pa.array(NULL_VALUES, pa.large_string())
 _LONGEST_MARKER = max(map(len, NULL_VALUES))
 _ID_ROWS = 1_000  # fewer rows say little about whether a column is an id
 _ID_SHARE = 0.95
+_ID_NAME = re.compile(r"(?:^|[\W_])(?i:ids?)$|[a-z0-9]I[Dd]s?$")  # id, user_id, item.ID, userId
+_FEW = 20  # numbers, which get a bin of their own anyway
+_ROWS_OF_AN_ID = 2  # on average, at least: an id that hardly repeats says nothing of another row
 _DECLARED = (*KINDS, "ignored")  # the kinds that a column may be declared to be
 
 
@@ -44,6 +48,7 @@ class _Survey:
     maximum: float = -math.inf
     distinct: int | None = None
     sampled: int = 0  # values in the sample that are not missing
+    whole: bool = False  # all numbers of the sample are whole
     partial: bool = False  # the sample is not all rows
     long: tuple[int, int] | None = None  # size in bytes and row of the first value that is too long
     texts: tuple[pa.Array, NDArray[np.int64]] | None = None  # distinct values of a text column's sample, and their rows
@@ -93,9 +98,9 @@ def infer_schema(
 
     One pass over all rows for missing values and ranges; distinct values are counted on the first 100,000. `target`
     and `weight` name these two columns; `source` is what messages call the table, or the table, whose schema keeps how
-    its text was read. A text column most of which is numbers or dates gives a DataWarning, as does one without values,
-    which is ignored. Raises TargetError without the target column, ConfigError for a setting that does not fit its
-    column, SchemaError for all else that is wrong.
+    its text was read. A text column most of which is numbers or dates gives a DataWarning, as do whole numbers that
+    repeat under the name of an id, and a column without values, which is ignored. Raises TargetError without the target
+    column, ConfigError for a setting that does not fit its column, SchemaError for all else that is wrong.
     """
     names = list(arrow_schema.names)
     table = source if isinstance(source, Source) else None
@@ -145,6 +150,8 @@ def infer_schema(
         )
         if kind == "categorical" and "kind" not in config.columns.get(name, {}) and survey.long is None:
             _warn_of_lookalike(name, survey, table)
+        if kind == "numeric" and "kind" not in config.columns.get(name, {}):
+            _warn_of_id(name, survey, called)
     if sentences:
         raise SchemaError(" ".join(sentences))
     if not any(column.kind in INPUT_KINDS for column in columns):
@@ -192,6 +199,20 @@ def _warn_of_lookalike(name: str, survey: _Survey, table: Source | None) -> None
     _warn(
         f"Column '{name}': {share} (first: {first!r:.60}, {where}), so it is read as text, each value "
         f"a category of its own. {advice}"
+    )
+
+
+def _warn_of_id(name: str, survey: _Survey, called: str) -> None:
+    """Say so where whole numbers that are read as numbers have the name of an id, and repeat as ids do."""
+    distinct = survey.distinct or 0
+    repeats = _FEW < distinct <= survey.sampled / _ROWS_OF_AN_ID
+    if not (survey.whole and repeats and _ID_NAME.search(name)):
+        return
+    declared = {name: {"kind": "categorical"}}
+    _warn(
+        f"Column '{name}' of {called} has the name of an id, and {distinct:,} whole numbers that repeat: it is read as "
+        f"numbers, of which neighbours count as alike. If they are ids, declare it (columns={declared}; attfm train "
+        f"--set columns.{name}.kind=categorical); if not, declare it numeric."
     )
 
 
@@ -271,6 +292,8 @@ def _count_distinct(survey: _Survey, arrays: list[pa.Array]) -> None:
         survey.sampled = len(values) - values.null_count
         unique = values.unique()
         survey.distinct = len(unique) - n_missing(unique)
+        numbers = np.asarray(unique.drop_null(), np.float64)
+        survey.whole = bool((numbers == np.floor(numbers))[np.isfinite(numbers)].all())
         return
     bad = BadValues()  # what can't be read counts as missing here, and is an error when it is encoded
     counter = Counter()
