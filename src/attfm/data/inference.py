@@ -33,7 +33,7 @@ _LONGEST_MARKER = max(map(len, NULL_VALUES))
 _ID_ROWS = 1_000  # fewer rows say little about whether a column is an id
 _ID_SHARE = 0.95
 _ID_NAME = re.compile(r"(?:^|[\W_])(?i:ids?)$|[a-z0-9]I[Dd]s?$")  # id, user_id, item.ID, userId
-_FEW = 20  # numbers, which get a bin of their own anyway
+_FEW_VALUES = 20  # which get a bin of their own anyway
 _ROWS_OF_AN_ID = 2  # on average, at least: an id that hardly repeats says nothing of another row
 _DECLARED = (*KINDS, "ignored")  # the kinds that a column may be declared to be
 
@@ -205,7 +205,7 @@ def _warn_of_lookalike(name: str, survey: _Survey, table: Source | None) -> None
 def _warn_of_id(name: str, survey: _Survey, called: str) -> None:
     """Say so where whole numbers that are read as numbers have the name of an id, and repeat as ids do."""
     distinct = survey.distinct or 0
-    repeats = _FEW < distinct <= survey.sampled / _ROWS_OF_AN_ID
+    repeats = _FEW_VALUES < distinct <= survey.sampled / _ROWS_OF_AN_ID
     if not (survey.whole and repeats and _ID_NAME.search(name)):
         return
     declared = {name: {"kind": "categorical"}}
