@@ -180,7 +180,12 @@ class ModelConfig(_Settings):
         5_000_000, ge=1, description="most value pairs that are remembered; of more, those of the fewest rows are not"
     )
     attention_std: float | None = Field(None, ge=0, description="of W and h at the start; none: 1/sqrt(dim) and 0.1")
-    projection_std: float | None = Field(None, ge=0, description="of p at the start; none: p starts at 1")
+    projection_std: float | None = Field(
+        None,
+        ge=0,
+        description="of p at the start; none: p starts at 1, where the weights of pairs add up to 1 at their number, "
+        "without gates with every other sign turned",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -221,7 +226,9 @@ class TrainConfig(_Settings):
     embedding_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the embeddings V")
     linear_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the linear weights w")
     embedding_ridge: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
-        "auto", description="ridge of the embeddings V, in rows; auto: 30, of a regression 1, 3, 10 or 30 by validation"
+        "auto",
+        description="ridge of the embeddings V, in rows; auto: 30, of preset fm 10, of a regression 1, 3, 10 or 30 by "
+        "validation",
     )
     linear_ridge: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
         "auto", description="ridge of the linear weights w, in rows; auto: 2, of a regression as embedding_ridge"

@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -202,11 +203,28 @@ def test_it_works_in_pipelines_grids_and_cross_validation() -> None:
     assert clone(model.set_params(dim=3)).get_params()["dim"] == 3
 
 
+@pytest.mark.parametrize("preset", ["nested", "paper", "fwfm"])
+def test_every_preset_with_pairs_learns_them_by_its_defaults(preset: str) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({name: rng.choice(list("abcd"), 2000) for name in ("a", "b", "c", "d", "e", "f")})
+    odd = (frame.a < "c") != (frame.b < "c")  # no main effect tells of it
+    y = rng.random(2000) < np.where(odd, 0.9, 0.1)
+    model = AFMClassifier(preset=preset, rates=False, memory_pairs=0, n_models=1, epochs=40, refit=False)
+    model.fit(frame[:1500], y[:1500])
+    assert roc_auc_score(y[1500:], model.predict_proba(frame[1500:])[:, 1]) > 0.85
+
+
 def test_warm_start_from_fm_starts_from_its_embeddings() -> None:
     X, y = people()
     cold = AFMClassifier(epochs=3, n_models=1, learning_rate=0.01).fit(X, y)
     warm = AFMClassifier(epochs=3, n_models=1, learning_rate=0.01, warm_start_from="fm").fit(X, y)
     assert warm.history_[0]["train_loss"] < cold.history_[0]["train_loss"] - 0.02
+
+
+def test_a_warm_started_paper_model_goes_on_as_the_fm_whose_p_is_one() -> None:
+    X, y = people()
+    model = AFMClassifier(preset="paper", epochs=1, n_models=1, n_seeds=1, refit=False, warm_start_from="fm").fit(X, y)
+    assert (model.model_.module.projection > 0).all()
 
 
 def test_the_callers_random_numbers_are_left_alone() -> None:

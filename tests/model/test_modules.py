@@ -128,6 +128,34 @@ def test_the_nested_model_starts_as_the_plain_factorization_machine() -> None:
     torch.testing.assert_close(module(draw_rows())[:, 0], linear[:, 0] + pairs, rtol=1e-12, atol=1e-12)
 
 
+def test_pairs_of_the_papers_model_begin_as_large_as_those_of_the_nested_one() -> None:
+    def spread(preset: str) -> float:
+        torch.manual_seed(0)
+        module = FactorizationMachine(400, 20, 1, ModelConfig.parse({"preset": preset})).eval()
+        ids = torch.arange(20) * 20 + torch.randint(0, 20, (500, 20))
+        return float(module(Batch(ids.int())).detach().std())  # w is 0
+
+    assert spread("nested") == pytest.approx(0.1, rel=0.2)
+    assert spread("paper") == pytest.approx(spread("nested"), rel=0.2)
+
+
+def test_p_begins_at_one_or_where_weights_add_up_to_one_at_their_number() -> None:
+    pairs = FIELDS * (FIELDS - 1) / 2
+
+    def first(preset: str, **settings: object) -> list[float]:
+        return build(preset, **settings).projection.flatten().tolist()
+
+    for preset in ("nested", "fwfm", "fm"):
+        assert first(preset) == [1.0] * 5
+    assert first("paper") == [pairs, -pairs, pairs, -pairs, pairs]
+    assert first("paper", scale="pairs") == [1.0, -1.0, 1.0, -1.0, 1.0]  # without gates one sign alone is no start
+    assert first("nested", scale="one") == [pairs] * 5
+    assert first("paper", learned_projection=False) == [1.0] * 5  # nothing of it is learned: it stays at 1
+    assert max(map(abs, first("paper", projection_std=0.01))) < 0.1
+    drawn, larger = build("nested", outputs=3).projection, build("paper", outputs=3).projection
+    assert torch.allclose(larger, pairs * drawn)
+
+
 def test_presets_learn_what_they_say_and_nothing_else() -> None:
     def learned(preset: str, outputs: int = 1) -> set[str]:
         return {name for name, p in build(preset, outputs).named_parameters() if p.requires_grad}

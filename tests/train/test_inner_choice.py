@@ -172,6 +172,21 @@ def test_the_more_rows_the_less_dropout(monkeypatch: pytest.MonkeyPatch) -> None
     assert dropout_of(AFMClassifier(**quick)) == 0.4
 
 
+def test_a_plain_fm_has_a_weaker_ridge_where_none_is_given() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.choice(list("abc"), 300), "b": rng.choice(list("xyz"), 300)})
+    quick = {"epochs": 1, "n_models": 1, "refit": False}
+
+    def chosen(preset: str, **settings: Any) -> float | None:
+        facts = AFMClassifier(preset=preset, **quick, **settings).fit(frame, y).model_.facts
+        return (facts.chosen or {}).get("embedding_ridge")
+
+    y = rng.integers(0, 2, 300)
+    found = {preset: chosen(preset) for preset in ("nested", "paper", "fwfm", "fm", "linear")}
+    assert found == {**dict.fromkeys(("nested", "paper", "fwfm", "linear")), "fm": 10.0}
+    assert chosen("fm", embedding_ridge=30.0) is None
+
+
 @pytest.mark.parametrize(("kind", "patience"), [(AFMClassifier, 10), (AFMRegressor, 25)])
 def test_a_regression_is_given_more_epochs_to_get_better(kind: type, patience: int) -> None:
     rng = np.random.default_rng(0)

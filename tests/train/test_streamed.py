@@ -172,9 +172,8 @@ def test_few_value_pairs_are_remembered_where_few_may_be(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_a_model_learns_from_a_cache_as_from_memory(tmp_path: Path, task: str) -> None:
-    settings = {"epochs": 4, "rate_levels": 5, "weight_dropout": 0.4, "smoothness": 300.0, "knots": 16}
-    config = Config.parse({"train": {k: v for k, v in settings.items() if k != "weight_dropout"},
-                           "model": {"weight_dropout": 0.4, "memory_pairs": 5}})  # fmt: skip
+    train = {"epochs": 4, "rate_levels": 5, "smoothness": 300.0, "knots": 16, "embedding_ridge": 30, "linear_ridge": 2}
+    config = Config.parse({"train": train, "model": {"weight_dropout": 0.4, "memory_pairs": 5}})
     streamed = prepared(table(tmp_path, task), tmp_path / "cache", config).prepared
     own = fit_prepared(streamed, config, None, facts=None, measured=True)
     other = fit_prepared(replace(streamed, data=in_memory(streamed)), config, None, facts=None, measured=True)

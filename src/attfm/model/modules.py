@@ -145,6 +145,29 @@ def _embedding_std(config: ModelConfig, fields: int) -> float:
     return math.sqrt(0.1 / math.sqrt(max(math.comb(fields, 2), 1) * config.dim))
 
 
+def _first_projection(config: ModelConfig, outputs: int, fields: int) -> Tensor:
+    """Return the first p, (dim, outputs); where it is learned, and not drawn, of the size at which V can stay small.
+
+    Attention weights that add up to 1 over P pairs make an effect a P-th of what it is under a plain FM, so that p
+    begins at P: from 1, effects would be next to nothing at the start, and the ridge of V would hold them there.
+    Without gates every other of its signs is turned, or any two values whose embeddings are alike would raise the
+    logit: a p that large turns too slowly by itself (docs/defaults.md, "The start of p").
+    """
+    learned = config.learned_projection or outputs > 1
+    ones = torch.ones(config.dim, outputs, dtype=_DTYPE)
+    sums_to_one = config.attention and config.scale == "one"
+    size = float(max(math.comb(fields, 2), 1)) if sums_to_one and learned else 1.0
+    if config.projection_std is not None and learned:
+        return ones.normal_(0, config.projection_std)
+    if outputs > 1:
+        # DIFFERS FROM PAPER: equal p for all classes would cancel in the softmax, so p is drawn and learned in every
+        # preset.
+        return ones.normal_(0, size)
+    if config.learned_projection and not config.pair_gate:
+        ones[1::2] = -1
+    return size * ones
+
+
 class FactorizationMachine(nn.Module):
     """logit = w0 + Σ_f Σ_x x·w[feature] + Σ_ij A_ij (p · q_ij), for each output.
 
@@ -170,15 +193,8 @@ class FactorizationMachine(nn.Module):
             self.embedding = FeatureEmbedding(features, config.dim, std=_embedding_std(config, fields))
             self.attention = PairAttention(fields, config)
             self.projection = nn.Parameter(
-                torch.ones(config.dim, outputs, dtype=_DTYPE), requires_grad=config.learned_projection
+                _first_projection(config, outputs, fields), requires_grad=config.learned_projection or outputs > 1
             )
-            if outputs > 1:
-                # DIFFERS FROM PAPER: equal p for all classes would cancel in the softmax, so p is drawn and learned
-                # in every preset.
-                self.projection.requires_grad_(True)
-                nn.init.normal_(self.projection, 0, 1 if config.projection_std is None else config.projection_std)
-            elif config.projection_std is not None and config.learned_projection:
-                nn.init.normal_(self.projection, 0, config.projection_std)
         self.memory: PairMemory | None = None
         self.sums: TrainingSums | None = None  # by which it can learn on
         # Regression is trained on the standardised target; predictions are in the target's own unit. Of classes these

@@ -50,17 +50,21 @@ _STEPS = 30  # to the best intercepts, of which each takes away most of what is 
 # Dropout pulls a pair effect towards 0 by the same share however many rows tell of it: it is as strong as so many more
 # rows that say 0. Up to this many training rows of a classification it is the usual one, of more as many rows' worth.
 DROPOUT_ROWS = 100_000
+# The ridge of V of a plain FM, whose pair effects have neither gate nor attention to make them larger than V does.
+RIDGE_OF_FM = 10.0
 
 
-def for_rows(prepared: Prepared, config: Config) -> Config:
-    """Return the settings with the dropout on the attention weights that suits the number of training rows."""
-    rows, model = len(prepared.data.train), config.model
-    fits = rows <= DROPOUT_ROWS or model.weight_dropout != "auto" or not model.pairs
-    if fits or not prepared.data.task.is_classification or prepared.start is not None:
+def suited(prepared: Prepared, config: Config) -> Config:
+    """Return the settings of a classification with what suits its number of training rows and its formula."""
+    rows, model, train = len(prepared.data.train), config.model, config.train
+    if not model.pairs or not prepared.data.task.is_classification or prepared.start is not None:
         return config
-    usual = float(model.of_task(prepared.data.task.name).weight_dropout)
-    dropout = round(usual * DROPOUT_ROWS / rows, 4)
-    return config.model_copy(update={"model": model.model_copy(update={"weight_dropout": dropout})})
+    if rows > DROPOUT_ROWS and model.weight_dropout == "auto":
+        usual = float(model.of_task(prepared.data.task.name).weight_dropout)
+        model = model.model_copy(update={"weight_dropout": round(usual * DROPOUT_ROWS / rows, 4)})
+    if not model.attention and not model.pair_gate and train.embedding_ridge == "auto":
+        train = train.model_copy(update={"embedding_ridge": RIDGE_OF_FM})
+    return config.model_copy(update={"model": model, "train": train})
 
 
 def choose_strength(

@@ -22,7 +22,7 @@ from attfm.model.modules import FactorizationMachine
 from attfm.train.all_rows import for_epochs, learns_from_all
 from attfm.train.cross_fit import Floats, cross_fit, of_fold, without_fold
 from attfm.train.freed_memory import give_back
-from attfm.train.inner_choice import choose_strength, for_rows
+from attfm.train.inner_choice import choose_strength, suited
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared, Tables, prepare
 from attfm.train.prior import Prior
@@ -79,7 +79,7 @@ def train(prepared: Prepared, config: Config, observer: Observer | None = None) 
     """Return a module trained on prepared rows, and `n_bags` refits on bootstrap samples of its rows."""
     observer = Observer() if observer is None else observer
     started = time.perf_counter()
-    config = for_rows(prepared, config)
+    config = suited(prepared, config)
     trained = _trained(prepared, config, observer)
     trained, again = replace(trained, seconds=time.perf_counter() - started), _whole
     if trained.before is not None:  # how many epochs there are is known
@@ -250,6 +250,9 @@ def train_module(
         first.load_state_dict(module.state_dict(), strict=False)
         Trainer(first, data, settings, generator=generator).run()
         module.load_state_dict({name: first.state_dict()[name] for name in _SHARED_WITH_FM}, strict=False)
+        if config.model.projection_std is None and module.outputs == 1:
+            with torch.no_grad():
+                module.projection.abs_()  # p of an FM is 1: it goes on as that FM
     rate = settings.negative_rate
     if rate < 1 and data.valid is not None:  # what stops the training counts negatives as those of the training do
         data = replace(data, valid=Reweighted(data.valid, (rate, 1.0)))

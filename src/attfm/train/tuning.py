@@ -18,6 +18,7 @@ from attfm.errors import ConfigError, TrainingError
 from attfm.model.facts import RunFacts, TuningFacts
 from attfm.model.modules import FactorizationMachine
 from attfm.train.fit import Fitted, fit, fit_prepared
+from attfm.train.inner_choice import suited
 from attfm.train.model_count import choose_models
 from attfm.train.observer import Epoch, Observer
 from attfm.train.prepare import Prepared, Tables, prepare
@@ -183,7 +184,7 @@ def tune(prepared: Prepared, config: Config, search: Search, progress: TuningPro
             "Tuning chooses by the loss of validation rows, and there are none: give some by --valid or eval_set, or "
             "more rows."
         )
-    config = config.of_task(prepared.data.task.name)
+    config = suited(prepared, config).of_task(prepared.data.task.name)
     rows = len(prepared.data.train)
     space = [
         place.for_rows(rows) for place in SPACE if place.name not in search.given and place.matters(config, prepared)
