@@ -14,8 +14,9 @@ from attfm.train.exchange import Exchange
 from attfm.train.prior import EMBEDDING, LINEAR, OTHERS, Prior
 from attfm.train.statistical_machine import StatisticalMachine
 
-# How far the strength of a field's smoothness goes to what its bins say, 0 to 1, and how far from that of all fields.
-_BY_EVIDENCE, _MOST_APART = 0.5, 5.0
+# How far the strength of a field's smoothness goes to what its bins say, 0 to 1, and how far from that of all fields. A
+# column of 0 and 1 that decides has one step, as large as all the steps of a curve together (docs/defaults.md).
+_BY_EVIDENCE, _MOST_APART = 0.5, 25.0
 
 
 # The ridge of w on bins of an ordered field, as a share of that on levels. A curve of many bins is pulled to 0 by each
