@@ -111,6 +111,13 @@ class Interrupting(TuningProgress):
 
 
 @needs_optuna
+def test_the_first_trial_of_a_plain_fm_has_its_own_ridge() -> None:
+    as_fm = Config.parse({**SETTINGS, "model": {**SETTINGS["model"], "preset": "fm"}})
+    facts = facts_of(fit_tuned(tables(), as_fm, Search(1, None, GIVEN), quiet()))
+    assert facts.as_given["embedding_ridge"] == 10.0
+
+
+@needs_optuna
 def test_the_best_trial_is_refitted_with_its_settings_and_gives_its_loss() -> None:
     fitted = run(8)
     facts = facts_of(fitted)
