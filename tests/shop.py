@@ -23,6 +23,8 @@ FAST = (
     "dim=2",
     "--set",
     "attention_dim=2",
+    "--set",
+    "n_seeds=1",
     "--id",
     "row",
     "--quiet",

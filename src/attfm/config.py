@@ -227,8 +227,8 @@ class TrainConfig(_Settings):
     linear_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the linear weights w")
     embedding_ridge: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
         "auto",
-        description="ridge of the embeddings V, in rows; auto: 30, of preset fm 10, of a regression 1, 3, 10 or 30 by "
-        "validation",
+        description="ridge of the embeddings V, in rows; auto: 30, of preset fm and beside an additive start 10, of a "
+        "regression 1, 3, 10 or 30 by validation",
     )
     linear_ridge: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
         "auto", description="ridge of the linear weights w, in rows; auto: 2, of a regression as embedding_ridge"
@@ -254,7 +254,9 @@ class TrainConfig(_Settings):
         "all; auto: the root of the training rows, 16 to 255; of a regression that or 255 by validation",
     )
     smoothness_by_field: bool = Field(
-        True, description="each field has a smoothness of its own, by what its neighbouring bins differ by"
+        True,
+        description="each field has a smoothness of its own, by what its neighbouring bins differ by; of two classes "
+        "and up to 12,000 rows training begins with an additive model whose strengths are those of the most evidence",
     )
     base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
     split: str | None = Field(

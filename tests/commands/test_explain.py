@@ -167,6 +167,7 @@ def test_check_prints_what_was_measured(shop: str, tmp_path: Path, capsys: pytes
     assert found["seeds"] is None
 
 
+FOUR_EPOCHS = ("--set", "epochs=4", "--set", "n_seeds=1")
 SPLITS = {
     "fractions": [],
     "no validation": ["--valid", "none"],
@@ -183,7 +184,7 @@ def test_seeds_refit_the_run_on_the_rows_of_its_training(
     rows = [[age, job, town, bought, weight] for _, age, job, town, bought, *_, weight in shop_rows()]
     table = write_csv(tmp_path / "shop.csv", rows, ["age", "job", "town", "bought", "amount"])
     write_csv(tmp_path / "valid.csv", rows[:60], ["age", "job", "town", "bought", "amount"])
-    train = ["train", table, "--target", "bought", "--out", "run", "--set", "epochs=4", "--quiet", *SPLITS[split]]
+    train = ["train", table, "--target", "bought", "--out", "run", *FOUR_EPOCHS, "--quiet", *SPLITS[split]]
     assert main(train) == 0
     trained_on = []
     real = refit.train_module

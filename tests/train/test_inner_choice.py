@@ -182,8 +182,11 @@ def test_a_plain_fm_has_a_weaker_ridge_where_none_is_given() -> None:
         return (facts.chosen or {}).get("embedding_ridge")
 
     y = rng.integers(0, 2, 300)
-    found = {preset: chosen(preset) for preset in ("nested", "paper", "fwfm", "fm", "linear")}
-    assert found == {**dict.fromkeys(("nested", "paper", "fwfm", "linear")), "fm": 10.0}
+    presets = ("nested", "paper", "fwfm", "fm", "linear")
+    from_zero = {preset: chosen(preset, smoothness_by_field=False) for preset in presets}
+    assert from_zero == {**dict.fromkeys(presets), "fm": 10.0}
+    beside_main_effects = {preset: chosen(preset) for preset in presets}
+    assert beside_main_effects == {**dict.fromkeys(presets, 10.0), "linear": None}
     assert chosen("fm", embedding_ridge=30.0) is None
 
 

@@ -23,6 +23,7 @@ from attfm.model.facts import TuningFacts
 from attfm.train import study as studies
 from attfm.train import tuning
 from attfm.train.fit import Fitted
+from attfm.train.inner_choice import suited
 from attfm.train.observer import Observer
 from attfm.train.prepare import LabelledTable, Prepared, Tables, prepare
 from attfm.train.refit import train_module
@@ -130,7 +131,7 @@ def test_the_best_trial_is_refitted_with_its_settings_and_gives_its_loss() -> No
     assert fitted.model.config.model.dim == 2  # given
     assert facts.as_given == {
         "batch_size": 16, "weight_dropout": 0.4,
-        "embedding_ridge": 30.0, "linear_ridge": 2.0, "memory_ridge": 10.0, "smoothness": 100.0,
+        "embedding_ridge": 10.0, "linear_ridge": 2.0, "memory_ridge": 10.0, "smoothness": 100.0,
     }  # fmt: skip
     assert facts.as_given_loss is not None
     assert facts.validation_loss < facts.as_given_loss
@@ -140,7 +141,7 @@ def test_the_best_trial_is_refitted_with_its_settings_and_gives_its_loss() -> No
 
 @needs_optuna
 def test_the_first_trial_has_the_settings_as_they_are_given() -> None:
-    facts, (_, plain) = facts_of(run(1)), train_module(prepared(), config(), Observer())
+    facts, (_, plain) = facts_of(run(1)), train_module(prepared(), suited(prepared(), config()), Observer())
     assert facts.settings == facts.as_given
     assert facts.validation_loss == plain.epochs[plain.best_epoch - 1].valid_loss
     assert facts.importance == {}  # of one trial there is nothing to say
@@ -227,7 +228,7 @@ def test_the_rows_are_encoded_and_their_statistics_taken_once_for_all_trials(mon
     assert calls == ["prepare", "enrich"]
     monkeypatch.setattr(tuning, "enrich", lambda *_: None)  # what trials then train without
     without = tune(prepared(), config(), Search(1, None, GIVEN), quiet())[1]
-    plain = train_module(prepared(), config(), Observer(), enriching=lambda *_: None)[1]
+    plain = train_module(prepared(), suited(prepared(), config()), Observer(), enriching=lambda *_: None)[1]
     assert without.validation_loss == plain.epochs[plain.best_epoch - 1].valid_loss
 
 

@@ -15,7 +15,8 @@ from attfm.data.codecs.codec import Field
 from attfm.errors import TrainingError
 from attfm.model.knots import has_knots, knots_of_rows
 from attfm.model.modules import FactorizationMachine
-from attfm.train.losses import scored
+from attfm.train.additive_start import RIDGE_OF_PAIRS, begins_additive
+from attfm.train.losses import beyond_chance, scored
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared
 from attfm.train.trainer import STOPPED_ON_REQUEST, History, TrainingData
@@ -62,8 +63,12 @@ def suited(prepared: Prepared, config: Config) -> Config:
     if rows > DROPOUT_ROWS and model.weight_dropout == "auto":
         usual = float(model.of_task(prepared.data.task.name).weight_dropout)
         model = model.model_copy(update={"weight_dropout": round(usual * DROPOUT_ROWS / rows, 4)})
-    if not model.attention and not model.pair_gate and train.embedding_ridge == "auto":
-        train = train.model_copy(update={"embedding_ridge": RIDGE_OF_FM})
+    if train.embedding_ridge == "auto":
+        plain = not model.attention and not model.pair_gate
+        if begins_additive(train.of_task(prepared.data.task.name), prepared.data, prepared.encoder.fields):
+            train = train.model_copy(update={"embedding_ridge": RIDGE_OF_PAIRS})
+        elif plain:
+            train = train.model_copy(update={"embedding_ridge": RIDGE_OF_FM})
     return config.model_copy(update={"model": model, "train": train})
 
 
@@ -123,7 +128,7 @@ def _is_better(
 ) -> bool:
     """Return whether a lower loss counts; usual : losses of the first strength of a regression, None of classes."""
     if usual is not None:
-        return _beyond_chance(usual - _losses(module, data))
+        return beyond_chance(usual - _losses(module, data))
     if data.grouping.times is None:
         return True
     return _loss_at_best_intercept(module, data) < _loss_at_best_intercept(than, data)
@@ -150,19 +155,13 @@ def _loss_at_best_intercept(module: FactorizationMachine, data: TrainingData) ->
     return float(-(share @ every.log_softmax(1).gather(1, of_class[:, None])).sum())
 
 
-def _beyond_chance(gains: Floats) -> bool:
-    """Return whether a sum of gains, of one row each, is above its standard error.
-
-    That is the rule of one standard error (Breiman et al. 1984, section 3.4.3): some hundred rows say little of which
-    of several is the best, so that the one with the lowest loss is mostly the luckiest.
-    """
-    return bool(gains.sum() > np.sqrt(len(gains)) * gains.std())
-
-
 def _classifying(config: Config, tried: list[History]) -> Iterator[Config]:
-    """Yield the settings as they are and then, where those were learned too fast, with a slower rate."""
+    """Yield the settings as they are and then, where those were learned too fast, with a slower rate.
+
+    What began with its main effects may be at its best at once.
+    """
     yield config
-    if config.train.learning_rate != "auto" or not tried:
+    if config.train.learning_rate != "auto" or not tried or tried[0].additive_start:
         return
     worse = len(tried[0].epochs) - tried[0].best_epoch
     if tried[0].best_epoch <= FAST_EPOCHS and worse >= int(config.train.of_task("binary").patience):

@@ -1,5 +1,7 @@
 """What a step lowers: the losses of its rows, and quadratic penalties of the parameters."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -52,22 +54,40 @@ def _weaker_on_bins(table: Tensor, ridge: float, bins: Tensor) -> Tensor:
     return ridges
 
 
+@dataclass(frozen=True)
+class Strengths:
+    """How strongly the evidence of the rows holds w, see `attfm.train.additive_start`.
+
+    bins, rates : float32 (runs, 2), smoothness of each run of neighbouring bins, of a field and of rates: of its curve
+        about a straight line, and of that line
+    ridges : float32 (rows of w, 1)
+    """
+
+    bins: Tensor
+    rates: Tensor
+    ridges: Tensor
+
+
 class Smoothness:
     """strength · Σ ‖table[right] − table[left]‖² over neighbouring rows of a table, a run of them for each field.
 
     A run's own strength follows what its rows say (`adapt`): a field whose neighbours differ little is pulled together
     more than one whose neighbours differ much. Their geometric mean stays `strength`.
 
+    Where strengths are given, a run has two: its differences' mean is held by that of its line, what they depart from
+    it by that of its curve.
+
     Parameters
     ----------
     neighbours : int64 (2, n), rows and the next one of each, run after run
     adaptive : bool, whether runs get strengths of their own
     centre : a table or None, from which the differences of neighbours are told; None: from 0
+    given : (runs, 2) or None, strengths of curve and line of each run, in place of `strength`
     """
 
     def __init__(
         self, table: Tensor, neighbours: Tensor, strength: float, *, adaptive: bool = False,
-        centre: Tensor | None = None,
+        centre: Tensor | None = None, given: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.table, self._strength = table, strength
         self._left, self._right = neighbours
@@ -75,8 +95,10 @@ class Smoothness:
         starts = torch.ones(len(self._left), dtype=torch.bool, device=neighbours.device)
         starts[1:] = self._left[1:] != self._right[:-1]
         self._run = starts.cumsum(0) - 1
-        self._adaptive = adaptive
+        self._adaptive = adaptive and given is None
         self.factors = torch.ones(int(starts.sum()), dtype=table.dtype, device=table.device)
+        self._given = None if given is None else given.to(self.factors)
+        self._steps = torch.bincount(self._run).to(self.factors)
 
     def add_gradient(self, noise: float) -> None:
         """Add the gradient of the penalty, times `noise`, to that of the table, which may be sparse."""
@@ -84,7 +106,13 @@ class Smoothness:
         slope = table.index_select(0, right).sub_(table.index_select(0, left))
         if self._start is not None:
             slope.sub_(self._start)
-        slope.mul_(2 * noise * self._strength)
+        if self._given is None:
+            slope.mul_(2 * noise * self._strength)
+        else:
+            curve, line = self._given.index_select(0, self._run).unsqueeze(2).unbind(1)
+            mean = slope.new_zeros((len(self._steps), slope.shape[1])).index_add_(0, self._run, slope)
+            mean = mean.div_(self._steps[:, None]).index_select(0, self._run)
+            slope = (curve * (slope - mean) + line * mean).mul_(2 * noise)
         if self._adaptive:
             slope.mul_(self.factors.index_select(0, self._run)[:, None])
         if table.grad is not None and table.grad.is_sparse:
@@ -134,12 +162,15 @@ class Penalties:
     Of a machine that learns on, all but the last are of what its parameters differ by from where they began, and the
     ridges are stronger by what earlier rows told: what was learned is the prior, and what no row touches stays.
 
+    Strengths that the evidence gave are those of w; the ridge of V on bins is a tenth of that on levels then too.
+
     prior : Prior or None, of a machine that learns on; the module is then as it began
+    strengths : Strengths or None, of w
     """
 
     def __init__(
         self, module: FactorizationMachine, neighbours: NDArray[np.int64], config: TrainConfig, rows: int,
-        *, prior: Prior | None = None,
+        *, prior: Prior | None = None, strengths: Strengths | None = None,
     ) -> None:  # fmt: skip
         config = config.of_task("binary")  # what is not said yet
         device = module.intercept.device
@@ -152,37 +183,47 @@ class Penalties:
         if machine is not None and machine.knots is not None:
             bins = torch.from_numpy(machine.knots.neighbours).to(device)
         of_w, of_v = float(config.linear_ridge), float(config.embedding_ridge)
-        ridges = [(module.linear.weight, of_w)]
-        ridges += [(module.embedding.weight, of_v)] if module.has_pairs else []
-        own = config.smoothness_by_field
-        main = float(config.smoothness) * share_of_main_effects(config, rows)
-        smoothed = [
-            (table, bins, main if table is module.linear.weight else float(config.smoothness), own)
-            for table, _ in ridges
+        smooth, of_rates = float(config.smoothness), float(config.statistic_smoothness)
+        w, own = module.linear.weight, config.smoothness_by_field
+        ridges = [(w, of_w)]
+        # What is smoothed, how strongly, and whether fields differ; of w with the strengths of curves and lines.
+        smoothed: list[tuple[Tensor, Tensor, float, bool, Tensor | None]] = [
+            (w, bins, smooth * share_of_main_effects(config, rows), own, None if strengths is None else strengths.bins)
         ]
+        if module.has_pairs:
+            ridges.append((module.embedding.weight, of_v))
+            smoothed.append((module.embedding.weight, bins, smooth, own, None))
         if machine is not None:
-            of_rates = next_ones(machine.composition.neighbours)
-            smoothed += [(table, of_rates, float(config.statistic_smoothness), False) for table, _ in ridges]
+            rates = next_ones(machine.composition.neighbours)
+            smoothed.append((w, rates, of_rates, False, None if strengths is None else strengths.rates))
+            smoothed += [(table, rates, of_rates, False, None) for table, _ in ridges[1:]]
         memory = None if machine is None else machine.binned
         if memory is not None:
             ridges.append((memory.weight, config.memory_ridge))
             of_pairs = next_ones(np.concatenate(memory.pairs.layout.neighbours))
-            smoothed.append((memory.weight, of_pairs, float(config.statistic_smoothness), False))
+            smoothed.append((memory.weight, of_pairs, of_rates, False, None))
         kept = {id(p): p for p in module.parameters() if p.requires_grad}
         self.centres = {} if prior is None else {key: p.detach().clone() for key, p in kept.items()}
         self._smoothed = [
-            Smoothness(table, pairs, strength / rows, adaptive=adaptive, centre=self.centres.get(id(table)))
-            for table, pairs, strength, adaptive in smoothed if strength and pairs.numel()
+            Smoothness(
+                table, pairs, strength / rows, adaptive=adaptive, centre=self.centres.get(id(table)),
+                given=None if given is None else given / rows,
+            )
+            for table, pairs, strength, adaptive, given in smoothed if strength and pairs.numel()
         ]  # fmt: skip
         own_ridges: dict[int, Strength] = {id(table): strength for table, strength in ridges}
-        if of_w and bins.numel():
-            own_ridges[id(module.linear.weight)] = _weaker_on_bins(module.linear.weight, of_w, bins)
+        if strengths is not None:
+            own_ridges[id(w)] = strengths.ridges.to(w)
+            if module.has_pairs:
+                own_ridges[id(module.embedding.weight)] = _weaker_on_bins(module.embedding.weight, of_v, bins)
+        elif of_w and bins.numel():
+            own_ridges[id(w)] = _weaker_on_bins(w, of_w, bins)
         self._ridges: list[tuple[Tensor, Strength]] = [(table, own_ridges[id(table)] / rows) for table, _ in ridges]
         if prior is not None:
             self._ridges = _with_prior(module, own_ridges, prior, rows)
-        strengths = {id(table): strength for table, strength in self._ridges}
+        of_tables = {id(table): strength for table, strength in self._ridges}
         self._strengths: tuple[Strength, Strength] = (
-            strengths[id(module.linear.weight)], strengths[id(module.embedding.weight)] if module.has_pairs else 0.0
+            of_tables[id(w)], of_tables[id(module.embedding.weight)] if module.has_pairs else 0.0
         )  # fmt: skip
         self._attention = module.attention.W if module.has_pairs and config.attention_l2 > 0 else None
         self._attention_l2 = config.attention_l2
@@ -228,6 +269,15 @@ class Penalties:
         """Go on from where `state_dict` was taken."""
         for smoothness, factors in zip(self._smoothed, state, strict=True):
             smoothness.factors = factors.to(smoothness.factors, copy=True)
+
+
+def beyond_chance(gains: NDArray[np.float64]) -> bool:
+    """Return whether a sum of gains, of one row each, is above its standard error.
+
+    That is the rule of one standard error (Breiman et al. 1984, section 3.4.3): some hundred rows say little of which
+    of several is the best, so that the one with the lowest loss is mostly the luckiest.
+    """
+    return bool(gains.sum() > np.sqrt(len(gains)) * gains.std())
 
 
 @torch.no_grad()

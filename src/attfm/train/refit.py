@@ -19,6 +19,7 @@ from attfm.explain.summary import is_of
 from attfm.model.bundle import Model, build_module
 from attfm.model.ensemble import Ensemble, Scorer, members_of
 from attfm.model.modules import FactorizationMachine
+from attfm.train.additive_start import additive_start
 from attfm.train.all_rows import for_epochs, learns_from_all
 from attfm.train.cross_fit import Floats, cross_fit, of_fold, without_fold
 from attfm.train.freed_memory import give_back
@@ -256,8 +257,14 @@ def train_module(
     rate = settings.negative_rate
     if rate < 1 and data.valid is not None:  # what stops the training counts negatives as those of the training do
         data = replace(data, valid=Reweighted(data.valid, (rate, 1.0)))
-    prior = None if start is None else Prior.of(start.machine, data.task)
-    history = Trainer(module, data, settings, observer, generator, prior=prior).run()
+    prior, strengths = None if start is None else Prior.of(start.machine, data.task), None
+    if start is None and first is None:
+        additive = additive_start(module, data, settings.of_task(data.task.name), encoder.fields)
+        if additive is not None:
+            additive.set_in(module, data)
+            strengths = additive.strengths
+    history = Trainer(module, data, settings, observer, generator, prior=prior, strengths=strengths).run()
+    history.additive_start = strengths is not None
     give_back()
     with torch.no_grad():
         module.intercept.add_(math.log(rate))  # the odds among all rows

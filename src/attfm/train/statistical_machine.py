@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor, nn
 
 from attfm.config import ModelConfig
@@ -204,10 +205,9 @@ class StatisticalMachine(FactorizationMachine):
         self.binned = None if pairs is None else BinnedMemory(pairs)
         self.register_buffer("parts", torch.from_numpy(composition.parts), persistent=False)
         self._statistics = self.parts.shape[1] - 1
-        ids = composition.rows + len(self.parts)
-        self._has_few = ids <= _FEW_IDS
+        self._has_few = self.ids <= _FEW_IDS
         if self._has_few:
-            reading = self._reading(torch.arange(ids))
+            reading = self._reading(torch.arange(self.ids))
             for name in ("rows", "between", "share", "composed"):
                 self.register_buffer(f"all_{name}", getattr(reading, name), persistent=False)
 
@@ -219,11 +219,28 @@ class StatisticalMachine(FactorizationMachine):
             slots, reading = batch.ids, self._reading_of_all
         else:
             ids = batch.ids if batch.offsets is None else batch.ids[:, None]
-            slots, numbers = number_rows(ids, self.composition.rows + len(self.parts))
+            slots, numbers = number_rows(ids, self.ids)
             slots, reading = slots.view(batch.ids.shape), self._reading(numbers)
         w = _Composed.apply(self.linear.weight, reading, sparse)  # type: ignore[no-untyped-call]
         V = _Composed.apply(self.embedding.weight, reading, sparse) if self.has_pairs else None  # type: ignore[no-untyped-call]
         return Batch(slots, batch.values, batch.offsets), w, V
+
+    @property
+    def ids(self) -> int:
+        """Number of ids that training rows may have: rows of the tables, then composed features."""
+        return self.composition.rows + len(self.parts)
+
+    def reading_matrix(self) -> sparse.csr_matrix:
+        """Return by which share each id reads each row of the tables, (ids, rows)."""
+        reading = self._reading(torch.arange(self.ids))
+        own, right, bins = (part.numpy() for part in reading.split(reading.rows))
+        between, share = reading.between.numpy(), reading.share[:, 0].double().numpy()
+        shares = np.ones(len(own))
+        shares[between] -= share
+        numbers = np.concatenate([np.arange(len(own)), between, reading.composed.numpy().repeat(reading.statistics)])
+        values = np.concatenate([shares, share, np.ones(len(bins))])
+        rows = np.concatenate([own, right, bins])
+        return sparse.csr_matrix((values, (numbers, rows)), (self.ids, self.composition.rows))
 
     @property
     def _reading_of_all(self) -> _Reading:

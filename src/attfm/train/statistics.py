@@ -74,7 +74,7 @@ def enrich(
         most_pairs = len(chosen)
     else:
         most_pairs = int(config.model.of_task(task.name).memory_pairs)
-        rated = [f for f, of in enumerate(encoder.fields) if settings.rates and _is_rated(of, settings.rate_levels)]
+        rated = [f for f, of in enumerate(encoder.fields) if settings.rates and is_rated(of, settings.rate_levels)]
     remembers = most_pairs > 0 and config.model.pairs and len(encoder.fields) > 1
     most = knots_for(settings.knots, len(data.train))
     knotted = has_knots(encoder.fields, most) or (earlier is not None and earlier.knots is not None)
@@ -183,7 +183,7 @@ def feature_counts(fields: Sequence[Field], rows: Batch) -> dict[int, Integers]:
     }  # fmt: skip
 
 
-def _is_rated(field: Field, few: int) -> bool:
+def is_rated(field: Field, few: int) -> bool:
     """Return whether the features of a field get rates: those of more than a few categories without order."""
     return not field.ordered and field.kind in ("categorical", "multi-valued") and field.size - FIRST_VALUE > few
 

@@ -23,7 +23,7 @@ from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
 from attfm.ops import use_backend
 from attfm.train.exchange import current_exchange
-from attfm.train.losses import Penalties, mean_loss, scored
+from attfm.train.losses import Penalties, Strengths, mean_loss, scored
 from attfm.train.observer import Epoch, Observer
 from attfm.train.optimizer import Optimizer, ParameterAverage
 from attfm.train.prior import Prior
@@ -43,12 +43,14 @@ class History:
     """The learning curve, and which epoch's parameters were kept.
 
     straddling : names of the field pairs whose groups seem to stand on both sides of the split
+    additive_start : whether it began with the main effects of an additive model
     """
 
     epochs: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = _ALL_RUN
     straddling: list[str] = field(default_factory=list)
+    additive_start: bool = False
 
     def records(self) -> list[dict[str, float | int | None]]:
         """Return one dictionary for each epoch, as history.jsonl stores it."""
@@ -150,7 +152,7 @@ class Trainer:
     What is validated and kept is the average of the parameters over the last `config.averaging` epochs.
 
     The module is on the CPU, and there again after `run`. The generator is that of the dropout. With a `prior`
-    the module has learned before, and begins where it stands (see `Penalties`).
+    the module has learned before, and begins where it stands (see `Penalties`); `strengths` are those of its w.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class Trainer:
         generator: torch.Generator | None = None,
         *,
         prior: Prior | None = None,
+        strengths: Strengths | None = None,
     ) -> None:
         self.device = choose_device(config.device)
         self.module = module.to(self.device)
@@ -179,7 +182,7 @@ class Trainer:
         self._sparse = is_lazy(module, data.train.statistics, self.batch_size)
         module.sparse_gradients(self._sparse)
         self.learns_on = prior is not None
-        self._penalties = Penalties(module, data.neighbours, config, len(data.train), prior=prior)
+        self._penalties = Penalties(module, data.neighbours, config, len(data.train), prior=prior, strengths=strengths)
         self.optimizer = Optimizer(
             module, config, lazy=self._sparse, more_rows=self._penalties.smooth, ridges=self._penalties.ridges,
             centres=self._penalties.centres,

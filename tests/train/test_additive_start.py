@@ -1,0 +1,305 @@
+"""The additive model that few rows begin with: where it stands still, how it is held, and when there is none."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import log_loss
+
+from attfm import AFMClassifier, AFMRegressor
+from attfm.config import TrainConfig
+from attfm.data.dataset import gathered
+from attfm.model.modules import FactorizationMachine
+from attfm.train import additive_start as room
+from attfm.train import inner_choice, refit
+from attfm.train.additive_start import RIDGE_OF_PAIRS, AdditiveStart, _AdditiveModel, _of_run, additive_start
+from attfm.train.losses import Penalties, Smoothness
+from attfm.train.trainer import TrainingData
+
+LEFT = torch.tensor([0, 1, 2, 5, 6, 9])  # runs of 4, 3 and 2 bins
+Call = tuple[FactorizationMachine, TrainingData, TrainConfig, Any]
+
+
+def mixed(rows: int = 900, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
+    """Return a table of a curve, a 0/1 column that decides, noise, few levels, many levels, tags, and the target."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({
+        "curve": rng.normal(size=rows),
+        "flag": rng.integers(0, 2, rows),
+        "noise": rng.normal(size=rows),
+        "level": rng.choice(list("abcde"), rows),
+        "city": rng.choice([f"c{k}" for k in range(40)], rows),
+        "tags": ["|".join(rng.choice(list("xyz"), rng.integers(0, 3), replace=False)) for _ in range(rows)],
+    })  # fmt: skip
+    frame.loc[::17, "curve"] = np.nan
+    logit = np.sin(2 * frame.curve.fillna(0)) + 4 * frame.flag - 2 + (frame.level == "a")
+    return frame, (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(int)
+
+
+def begun(
+    monkeypatch: pytest.MonkeyPatch, X: pd.DataFrame, y: np.ndarray[Any, Any], **settings: Any
+) -> tuple[Call, AdditiveStart | None, AFMClassifier]:
+    """Return what the first model that is trained on a table begins with, and the model."""
+    calls = list[tuple[Call, AdditiveStart | None]]()
+
+    def watched(*call: Any) -> AdditiveStart | None:
+        found = additive_start(*call)
+        calls.append((call, found))  # type: ignore[arg-type]
+        return found
+
+    monkeypatch.setattr(refit, "additive_start", watched)
+    columns = {"tags": {"kind": "multi-valued", "separator": "|"}} if "tags" in X else None
+    settings = {"n_models": 1, "epochs": 1, "refit": False, "n_seeds": 1, **settings}
+    model = AFMClassifier(random_state=0, verbose=False, columns=columns, **settings).fit(X, y)
+    return (*calls[0], model)
+
+
+@pytest.mark.parametrize("bags", [True, False])
+@pytest.mark.parametrize("knots", ["auto", 0])
+@pytest.mark.parametrize("rates", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_training_would_not_move_it(
+    monkeypatch: pytest.MonkeyPatch, bags: bool, knots: Any, rates: bool, weighted: bool
+) -> None:
+    X, y = mixed()
+    X = X if bags else X.drop(columns="tags")
+    settings = {"preset": "linear", "knots": knots, "rates": rates, "rate_levels": 20}
+    (module, data, config, _), start, _ = begun(monkeypatch, X, y, **settings)
+    assert start is not None
+    if weighted:
+        rng = np.random.default_rng(3)
+        examples = gathered(data.train)
+        examples = replace(examples, weight=torch.from_numpy(rng.uniform(0.2, 3, len(examples))).float())
+        data = replace(data, train=type(data.train)(examples))
+        start = additive_start(module, data, config, fields_of(monkeypatch, X, y, settings))
+        assert start is not None
+    module = module.double()
+    with torch.no_grad():
+        module.linear.weight.zero_()  # it was trained meanwhile
+    assert start.set_in(module, replace(data, valid=None)) == 1
+    examples = gathered(data.train)
+    penalties = Penalties(module, data.neighbours, config, len(examples), strengths=start.strengths)
+    module.zero_grad()
+    weight = examples.weight.double()
+    losses = data.task.row_losses(module.train()(examples.rows), examples.target)
+    (losses * weight / weight.mean()).mean().backward()
+    penalties.add_gradient()
+    slopes = module.linear.weight.grad[torch.from_numpy(start.rows)]
+    assert float(slopes.abs().max()) < 1e-6
+    assert float(module.intercept.grad.abs().max()) < 1e-6
+    with torch.no_grad():
+        module.linear.weight[int(start.rows[5])] += 0.1
+    module.zero_grad()
+    data.task.row_losses(module(examples.rows), examples.target).mean().backward()
+    penalties.add_gradient()
+    assert float(module.linear.weight.grad[torch.from_numpy(start.rows)].abs().max()) > 1e-5, "a moved one does move"
+
+
+def fields_of(monkeypatch: pytest.MonkeyPatch, X: pd.DataFrame, y: np.ndarray[Any, Any], settings: Any) -> Any:
+    return begun(monkeypatch, X, y, **settings)[0][3]
+
+
+def test_the_rows_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = mixed()
+    (module, data, config, fields), _, _ = begun(monkeypatch, X[["city", "curve", "flag"]], y)
+    examples = gathered(data.train)
+    assert (examples.rows.ids[:, 0] > examples.rows.ids[:, 1]).all(), "ids of a field with rates follow all others"
+    before, weight = examples.rows.ids.clone(), module.linear.weight.detach().clone()
+    assert additive_start(module, replace(data, train=type(data.train)(examples)), config, fields) is not None
+    assert torch.equal(examples.rows.ids, before)
+    assert torch.equal(module.linear.weight, weight)
+
+
+def test_levels_that_have_rates_take_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = mixed()
+    for rates in (True, False):
+        (_, _, _, fields), start, _ = begun(monkeypatch, X, y, rates=rates)
+        assert start is not None
+        city = next(field for field in fields if field.name == "city")
+        levels = (start.rows >= city.start) & (start.rows < city.stop)
+        assert levels.any() is not np.bool_(rates)
+
+
+def test_what_decides_is_hardly_held_and_noise_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = mixed(3000)
+    (_, _, _, fields), start, _ = begun(monkeypatch, X[["curve", "flag", "noise"]], y)
+    assert start is not None
+    of = dict(zip((field.name for field in fields), start.strengths.bins.tolist(), strict=True))
+    assert of["flag"][1] < 0.2 < 2 < of["noise"][1], "the line of a flag that decides, and of noise"
+    assert of["curve"][0] < of["noise"][0]
+    weight = np.zeros(fields[-1].stop)
+    weight[start.rows] = start.weight
+    noise = next(field for field in fields if field.name == "noise")
+    assert np.ptp(weight[noise.start + 2 : noise.stop]) < 0.3
+
+
+def test_strengths_are_at_the_most_of_the_restricted_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is Laplace's approximation, at the effects that are best given the strengths (Wood 2011, eq. 4)."""
+    monkeypatch.setattr(room, "_USUAL_COUNTS", 1e-6)
+    monkeypatch.setattr(room, "_CLOSE", 1e-4)
+    monkeypatch.setattr(room, "_ROUNDS", 200)
+    rng = np.random.default_rng(1)
+    rows, bins = 2000, 12
+    left, right = rng.integers(0, bins, (2, rows))
+    curve, line = np.sin(np.arange(bins) / 1.5), np.arange(bins) / 5
+    y = (rng.random(rows) < 1 / (1 + np.exp(-(2 * curve[left] + line[right] - 1)))).astype(float)
+    design = np.concatenate([np.eye(bins)[left], np.eye(bins)[right]], 1)
+    terms = [t for k in (0, bins) for t in _of_run(np.arange(k, k + bins), 10.0)]
+    fixed = np.full(2 * bins, 0.05)
+
+    def likelihood(strengths: Any, *, fit: bool = False) -> tuple[float, Any]:
+        from scipy import sparse
+
+        model = _AdditiveModel(sparse.csc_matrix(design), y, np.ones(rows), terms, fixed)
+        if fit:
+            model.fit(0.0)
+        else:
+            model.strengths = np.asarray(strengths)
+            model._converge(steps=50)
+        z, precision = model._design @ model.effects, np.diag(np.append(0.0, fixed))
+        for strength, term in zip(model.strengths, terms, strict=True):
+            precision[np.ix_(term.columns + 1, term.columns + 1)] += strength * term.precision
+        p = 1 / (1 + np.exp(-z))
+        full = np.concatenate([np.ones((rows, 1)), design], 1)
+        curvature = full.T @ (full * (p * (1 - p))[:, None]) + precision
+        log_likelihood = (y * z - np.logaddexp(0, z)).sum() - 0.5 * model.effects @ precision @ model.effects
+        of_prior = np.linalg.slogdet(precision[1:, 1:])[1]
+        return log_likelihood + 0.5 * of_prior - 0.5 * np.linalg.slogdet(curvature)[1], model.strengths
+
+    best, strengths = likelihood(None, fit=True)
+    inner = [k for k, (s, t) in enumerate(zip(strengths, terms, strict=True)) if abs(np.log(s / t.usual)) < 6]
+    assert len(inner) >= 2, "some strength is found between the bounds"
+    for k in inner:
+        for factor in (0.4, 2.5):
+            moved = strengths.copy()
+            moved[k] *= factor
+            assert likelihood(moved)[0] < best
+
+
+def test_gradient_of_curve_and_line() -> None:
+    neighbours = torch.stack([LEFT, LEFT + 1])
+    given = torch.tensor([[3.0, 0.5], [0.2, 2.0], [7.0, 1.5]], dtype=torch.float64)
+    table = torch.randn(11, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    smoothness = Smoothness(table, neighbours, 99.0, adaptive=True, given=given)
+    with torch.no_grad():
+        smoothness.adapt()
+    penalty = torch.zeros((), dtype=torch.float64)
+    for (curve, line), run in zip(given, ([0, 1, 2], [5, 6], [9]), strict=True):
+        steps = table[torch.tensor(run) + 1] - table[run]
+        penalty = penalty + curve * (steps - steps.mean()).square().sum() + line * len(run) * steps.mean() ** 2
+    (expected,) = torch.autograd.grad(0.25 * penalty, table)
+    with torch.no_grad():
+        smoothness.add_gradient(0.25)
+    torch.testing.assert_close(table.grad, expected)
+
+
+def test_validation_rows_say_how_far_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = mixed(600)
+    (module, data, _, _), start, _ = begun(monkeypatch, X, y, preset="linear")
+    assert start is not None
+    assert data.valid is not None
+    examples = gathered(data.valid)
+    shares = list[float]()
+    for target in (examples.target, 1 - examples.target):
+        with torch.no_grad():
+            module.linear.weight.zero_()
+            module.intercept.fill_(0.3)
+        valid = type(data.train)(replace(examples, target=target))
+        shares.append(start.set_in(module, replace(data, valid=valid)))
+        whole = torch.zeros(len(module.linear.weight), 1)
+        whole[torch.from_numpy(start.rows), 0] = torch.from_numpy(start.weight).float()
+        torch.testing.assert_close(module.linear.weight.detach(), shares[-1] * whole)
+        assert float(module.intercept.detach()) == pytest.approx(0.3 + shares[-1] * (start.intercept - 0.3), abs=1e-6)
+    assert shares == [1, 0], "all of the way, but none of it where the rows say the opposite"
+
+
+def test_the_difference_of_two_columns_that_rise_together_is_found() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": rng.uniform(20, 60, 600)})
+    frame["since"] = frame.age - rng.uniform(18, 22, 600)
+    y = (frame.age - frame.since + rng.normal(0, 0.3, 600) > 20).astype(int)
+    losses = [
+        log_loss(y[400:], model.fit(frame[:400], y[:400]).predict_proba(frame[400:])[:, 1])
+        for by_field in (True, False)
+        for model in [AFMClassifier(random_state=0, verbose=False, smoothness_by_field=by_field)]
+    ]
+    assert losses[0] < 0.75 * losses[1]
+
+
+def test_columns_that_say_nothing_are_learned_as_nothing() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(3600, 12))).add_prefix("x")
+    frame["id"] = rng.choice([f"i{k}" for k in range(300)], 3600)
+    y = rng.integers(0, 2, 3600)
+    model = AFMClassifier(random_state=0, verbose=False).fit(frame[:600], y[:600])
+    assert log_loss(y[600:], model.predict_proba(frame[600:])[:, 1]) < np.log(2) + 0.012
+
+
+@pytest.mark.parametrize(
+    "settings", [{"smoothness_by_field": False}, {"smoothness": 0.0}, {"linear_ridge": 0.0}, {"warm_start_from": "fm"}]
+)
+def test_settings_without_it(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]) -> None:
+    X, y = mixed(300)
+    if "warm_start_from" in settings:
+        monkeypatch.setattr(refit, "additive_start", None)  # would fail if it were called
+        AFMClassifier(random_state=0, verbose=False, n_models=1, epochs=1, **settings).fit(X, y)
+        return
+    assert begun(monkeypatch, X, y, **settings)[1] is None
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MOST_ROWS", 100), ("MOST_EFFECTS", 10)])
+def test_large_tables_have_none(monkeypatch: pytest.MonkeyPatch, limit: str, most: int) -> None:
+    X, y = mixed(300)
+    assert begun(monkeypatch, X, y)[1] is not None
+    monkeypatch.setattr(room, limit, most)
+    assert begun(monkeypatch, X, y)[1] is None
+
+
+def test_several_classes_and_regressions_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = mixed(300)
+    assert begun(monkeypatch, X, y + (X.level == "b"))[1] is None
+    found = list[Any]()
+    monkeypatch.setattr(refit, "additive_start", lambda *call: found.append(additive_start(*call)))
+    AFMRegressor(random_state=0, verbose=False, n_models=1, epochs=1).fit(X.drop(columns="tags"), X.noise)
+    assert set(found) == {None}
+
+
+@pytest.mark.parametrize(("given", "kept"), [("auto", RIDGE_OF_PAIRS), (7.0, 7.0)])
+def test_pairs_are_held_less_unless_a_ridge_is_given(monkeypatch: pytest.MonkeyPatch, given: Any, kept: float) -> None:
+    X, y = mixed(300)
+    trained = list[TrainConfig]()
+    plain = refit.Trainer
+
+    def watched(module: Any, data: Any, settings: TrainConfig, *rest: Any, **named: Any) -> Any:
+        trained.append(settings)
+        assert named["strengths"] is not None
+        return plain(module, data, settings, *rest, **named)
+
+    monkeypatch.setattr(refit, "Trainer", watched)
+    begun(monkeypatch, X, y, embedding_ridge=given)
+    assert trained[0].embedding_ridge == kept
+
+
+def test_what_began_with_its_main_effects_is_not_learned_again_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = list[Any]()
+    plain = inner_choice._classifying
+
+    def watched(config: Any, tried: Any) -> Any:
+        for candidate in plain(config, tried):
+            rates.append(candidate.train.learning_rate)
+            yield candidate
+            tried[-1].best_epoch = 1  # at its best at once, and long after
+
+    monkeypatch.setattr(inner_choice, "_classifying", watched)
+    X, y = mixed(300)
+    for by_field, tried in ((True, ["auto"]), (False, ["auto", inner_choice.SLOW_RATE])):
+        rates.clear()
+        AFMClassifier(
+            random_state=0, verbose=False, n_models=1, epochs=12, patience=11, refit=False, n_seeds=1,
+            smoothness_by_field=by_field,
+        ).fit(X.drop(columns="tags"), y)  # fmt: skip
+        assert rates[: len(tried)] == tried
+        assert len(rates) == len(tried)
