@@ -104,7 +104,7 @@ def fields_of(monkeypatch: pytest.MonkeyPatch, X: pd.DataFrame, y: np.ndarray[An
 
 def test_the_rows_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = mixed()
-    (module, data, config, fields), _, _ = begun(monkeypatch, X[["city", "curve", "flag"]], y)
+    (module, data, config, fields), _, _ = begun(monkeypatch, X[["city", "curve", "flag", "noise"]], y)
     examples = gathered(data.train)
     assert (examples.rows.ids[:, 0] > examples.rows.ids[:, 1]).all(), "ids of a field with rates follow all others"
     before, weight = examples.rows.ids.clone(), module.linear.weight.detach().clone()
@@ -256,6 +256,14 @@ def test_large_tables_have_none(monkeypatch: pytest.MonkeyPatch, limit: str, mos
     assert begun(monkeypatch, X, y)[1] is not None
     monkeypatch.setattr(room, limit, most)
     assert begun(monkeypatch, X, y)[1] is None
+
+
+def test_tables_of_ids_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = mixed()
+    few, many = ["city", "curve", "flag", "noise"], ["city", "curve", "flag"]  # a quarter, and a third, have rates
+    assert begun(monkeypatch, X[few], y)[1] is not None
+    assert begun(monkeypatch, X[many], y)[1] is None
+    assert begun(monkeypatch, X[many], y, rates=False)[1] is not None
 
 
 def test_several_classes_and_regressions_have_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,9 @@ Integers = NDArray[np.int64]
 
 MOST_ROWS = 12_000  # training rows; of more, single fields are learned well by the steps of the trainer
 MOST_EFFECTS = 2_500  # whose precision matrix is inverted in each round: 50 MB, and half a second
+# The share of fields that may have rates. Tables of ids say most by pairs, which are learned together with main effects
+# only (docs/defaults.md).
+MOST_IDS = 0.25
 # How much the usual strength counts beside the evidence: as much as so many effects. One step, as of a column of 0 and
 # 1, says little of how large steps are.
 _USUAL_COUNTS = 0.2
@@ -117,7 +120,8 @@ def begins_additive(config: TrainConfig, data: TrainingData, fields: Sequence[Fi
         2 * RATE_BINS if has_rates else min(field.size, most) if field.ordered else field.size
         for field, has_rates in zip(fields, rated, strict=True)
     ]
-    return len(data.train) <= MOST_ROWS and sum(effects) <= MOST_EFFECTS
+    few_ids = sum(rated) <= MOST_IDS * len(fields)
+    return few_ids and len(data.train) <= MOST_ROWS and sum(effects) <= MOST_EFFECTS
 
 
 def additive_start(
@@ -139,8 +143,9 @@ def additive_start(
     Returns
     -------
     AdditiveStart or None
-        None for anything but two classes, for more than 12,000 training rows or 2,500 effects, and where
-        `config.smoothness_by_field` is off, or nothing holds bins or levels.
+        None for anything but two classes, for more than 12,000 training rows or 2,500 effects, where more than a
+        quarter of the fields have rates, where `config.smoothness_by_field` is off, and where nothing holds bins or
+        levels.
     """
     if not begins_additive(config, data, fields):
         return None
