@@ -37,7 +37,7 @@ MOST_IDS = 0.25
 # 1, says little of how large steps are.
 _USUAL_COUNTS = 0.2
 _MOST_APART = 1000.0  # from the usual strength
-RIDGE_OF_BINS = 0.01  # as a share of that of levels: smoothness holds them, and it only makes the effects unique
+_LEAST_RIDGE = 0.01  # as a share of that of levels: smoothness holds them, and it only makes the effects unique
 # The ridge of V where main effects are there from the start. While both are learned at once, V is drawn along by what
 # main effects still have to tell, and 30 holds it; where they have told it, 30 pulls every pair to 0.
 RIDGE_OF_PAIRS = 10.0
@@ -87,12 +87,12 @@ class AdditiveStart:
         like less of it better beyond chance: where columns tell nothing, they would have stopped a training early.
         """
         w, w0 = module.linear.weight, float(module.intercept.detach())
-        ends = [] if data.valid is None else [scored(module, data.valid)]
+        before = None if data.valid is None else scored(module, data.valid)[0]
         w[torch.from_numpy(self.rows)] = torch.from_numpy(self.weight).to(w)[:, None]
         module.intercept.fill_(self.intercept)
-        if data.valid is None:
+        if data.valid is None or before is None:
             return 1.0
-        (before, *_), (after, target, weight) = *ends, scored(module, data.valid)
+        after, target, weight = scored(module, data.valid)
         weight = weight.double() / weight.double().sum()
         losses = [
             (data.task.row_losses(torch.lerp(before, after, share), target).double() * weight).numpy()
@@ -171,7 +171,7 @@ def additive_start(
     place = np.full(design.shape[1], -1)
     place[rows] = np.arange(len(rows))
     ridges = np.full(design.shape[1], float(config.linear_ridge))
-    ridges[np.union1d(bins, rates)] *= RIDGE_OF_BINS
+    ridges[np.union1d(bins, rates)] *= _LEAST_RIDGE
     main = float(config.smoothness) * share_of_main_effects(config, len(examples))
     curves = [_of_run(place[run], main) for run in _runs(bins)]
     of_rates = [_of_run(place[run], float(config.statistic_smoothness)) for run in _runs(rates)]
