@@ -37,6 +37,7 @@ _AUTO: Mapping[str, tuple[float, float]] = MappingProxyType(
         "patience": (10, 25),
         "smoothness": (100.0, 1000.0),
         "statistic_smoothness": (300.0, 1000.0),
+        "additive_start": (True, False),
     }
 )
 LEARNED_PROJECTION = frozenset({"nested", "paper"})
@@ -254,9 +255,12 @@ class TrainConfig(_Settings):
         "all; auto: the root of the training rows, 16 to 255; of a regression that or 255 by validation",
     )
     smoothness_by_field: bool = Field(
-        True,
-        description="each field has a smoothness of its own, by what its neighbouring bins differ by; of two classes "
-        "and up to 12,000 rows training begins with an additive model whose strengths are those of the most evidence",
+        True, description="each field has a smoothness of its own, by what its neighbouring bins differ by"
+    )
+    additive_start: bool | Literal["auto"] = Field(
+        "auto",
+        description="of few rows training begins with main effects that are solved, each field as smooth as the rows "
+        "tell; auto: of two classes up to 12,000 rows, of a regression by validation",
     )
     base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
     split: str | None = Field(

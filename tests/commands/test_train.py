@@ -21,7 +21,10 @@ from tests.shop import FAST, train_json, write_shop
 
 
 def test_train_prints_columns_epochs_metrics_and_what_to_do_next(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", shop, "--target", "bought", "--set", "epochs=2"]) == 0
+    assert (
+        main(["train", shop, "--target", "bought", "--set", "epochs=2", "--set", "n_seeds=1", "--set", "refit=false"])
+        == 0
+    )
     out, err = capsys.readouterr()
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "shop.csv: 200 rows, target 'bought'" in lines
@@ -40,7 +43,24 @@ def test_train_prints_columns_epochs_metrics_and_what_to_do_next(shop: str, caps
 
 
 def test_train_json_is_one_object_and_messages_go_to_stderr(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", shop, "--target", "bought", "--set", "epochs=2", "--json"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                shop,
+                "--target",
+                "bought",
+                "--set",
+                "epochs=2",
+                "--set",
+                "n_seeds=1",
+                "--set",
+                "refit=false",
+                "--json",
+            ]
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     result = json.loads(out)
     assert result["run"] == "runs/shop-1"

@@ -21,7 +21,7 @@ SETTINGS = {"epochs": 6, "learning_rate": 0.03, "dim": 5, "attention_dim": 3, "r
 # The defaults of 0.1, under which the first cases were kept; "remembered" has those of today.
 FIRST = {
     "embedding_decay": 3.0, "linear_decay": 0.1, "embedding_ridge": 0.0, "linear_ridge": 0.0, "adam_eps": 1e-8,
-    "embedding_std": 0.1, "rates": False, "memory_pairs": 0, "smoothness_by_field": False,
+    "embedding_std": 0.1, "rates": False, "memory_pairs": 0, "smoothness_by_field": False, "additive_start": False,
     "knots": 0, "max_bins": 255, "n_seeds": 1,
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -63,6 +63,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "smoothness": 3.0,
         "knots": 5,
         "smoothness_by_field": False,
+        "additive_start": False,
         "base_rate_start": False,
         "split": "group:job",
         "validation_fraction": 0.3,

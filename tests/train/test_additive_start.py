@@ -7,15 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import log_loss
+from scipy import sparse
+from sklearn.metrics import log_loss, mean_squared_error
 
 from attfm import AFMClassifier, AFMRegressor
 from attfm.config import TrainConfig
 from attfm.data.dataset import gathered
 from attfm.model.modules import FactorizationMachine
+from attfm.train import additive_model, inner_choice, refit
 from attfm.train import additive_start as room
-from attfm.train import inner_choice, refit
-from attfm.train.additive_start import RIDGE_OF_PAIRS, AdditiveStart, _AdditiveModel, _of_run, additive_start
+from attfm.train.additive_model import AdditiveModel
+from attfm.train.additive_start import RIDGE_OF_PAIRS, AdditiveStart, _of_run, additive_start
 from attfm.train.losses import Penalties, Smoothness
 from attfm.train.trainer import TrainingData
 
@@ -40,8 +42,9 @@ def mixed(rows: int = 900, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray[Any,
 
 
 def begun(
-    monkeypatch: pytest.MonkeyPatch, X: pd.DataFrame, y: np.ndarray[Any, Any], **settings: Any
-) -> tuple[Call, AdditiveStart | None, AFMClassifier]:
+    monkeypatch: pytest.MonkeyPatch, X: pd.DataFrame, y: np.ndarray[Any, Any], *, estimator: Any = AFMClassifier,
+    **settings: Any,
+) -> tuple[Call, AdditiveStart | None, Any]:  # fmt: skip
     """Return what the first model that is trained on a table begins with, and the model."""
     calls = list[tuple[Call, AdditiveStart | None]]()
 
@@ -53,7 +56,7 @@ def begun(
     monkeypatch.setattr(refit, "additive_start", watched)
     columns = {"tags": {"kind": "multi-valued", "separator": "|"}} if "tags" in X else None
     settings = {"n_models": 1, "epochs": 1, "refit": False, "n_seeds": 1, **settings}
-    model = AFMClassifier(random_state=0, verbose=False, columns=columns, **settings).fit(X, y)
+    model = estimator(random_state=0, verbose=False, columns=columns, **settings).fit(X, y)
     return (*calls[0], model)
 
 
@@ -61,12 +64,19 @@ def begun(
 @pytest.mark.parametrize("knots", ["auto", 0])
 @pytest.mark.parametrize("rates", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("estimator", [AFMClassifier, AFMRegressor])
 def test_training_would_not_move_it(
-    monkeypatch: pytest.MonkeyPatch, bags: bool, knots: Any, rates: bool, weighted: bool
+    monkeypatch: pytest.MonkeyPatch, bags: bool, knots: Any, rates: bool, weighted: bool, estimator: Any
 ) -> None:
     X, y = mixed()
+    if estimator is AFMRegressor:
+        y = 700 + 30 * y + np.random.default_rng(1).normal(0, 9, len(y))
     X = X if bags else X.drop(columns="tags")
-    settings = {"preset": "linear", "knots": knots, "rates": rates, "rate_levels": 20}
+    settings = {
+        "preset": "linear", "knots": knots, "rates": rates, "rate_levels": 20, "estimator": estimator,
+        "additive_start": True, "smoothness": 100.0, "linear_ridge": 2.0, "weight_dropout": 0.0,
+        "embedding_ridge": 10.0,
+    }  # fmt: skip
     (module, data, config, _), start, _ = begun(monkeypatch, X, y, **settings)
     assert start is not None
     if weighted:
@@ -84,17 +94,21 @@ def test_training_would_not_move_it(
     penalties = Penalties(module, data.neighbours, config, len(examples), strengths=start.strengths)
     module.zero_grad()
     weight = examples.weight.double()
-    losses = data.task.row_losses(module.train()(examples.rows), examples.target)
+    unit, noise = 1.0, start.strengths.noise
+    if estimator is AFMRegressor:
+        unit = 2 * float(module.target_std) ** 2
+        assert 0.1 < noise < 0.9
+    losses = data.task.row_losses(module.train()(examples.rows), examples.target) / unit
     (losses * weight / weight.mean()).mean().backward()
-    penalties.add_gradient()
+    penalties.add_gradient(noise=noise)
     slopes = module.linear.weight.grad[torch.from_numpy(start.rows)]
     assert float(slopes.abs().max()) < 1e-6
     assert float(module.intercept.grad.abs().max()) < 1e-6
     with torch.no_grad():
         module.linear.weight[int(start.rows[5])] += 0.1
     module.zero_grad()
-    data.task.row_losses(module(examples.rows), examples.target).mean().backward()
-    penalties.add_gradient()
+    (data.task.row_losses(module(examples.rows), examples.target) / unit).mean().backward()
+    penalties.add_gradient(noise=noise)
     assert float(module.linear.weight.grad[torch.from_numpy(start.rows)].abs().max()) > 1e-5, "a moved one does move"
 
 
@@ -136,47 +150,58 @@ def test_what_decides_is_hardly_held_and_noise_is(monkeypatch: pytest.MonkeyPatc
     assert np.ptp(weight[noise.start + 2 : noise.stop]) < 0.3
 
 
-def test_strengths_are_at_the_most_of_the_restricted_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That is Laplace's approximation, at the effects that are best given the strengths (Wood 2011, eq. 4)."""
-    monkeypatch.setattr(room, "_USUAL_COUNTS", 1e-6)
-    monkeypatch.setattr(room, "_CLOSE", 1e-4)
-    monkeypatch.setattr(room, "_ROUNDS", 200)
+@pytest.mark.parametrize("two_classes", [True, False])
+def test_strengths_are_at_the_most_of_the_restricted_likelihood(
+    monkeypatch: pytest.MonkeyPatch, two_classes: bool
+) -> None:
+    """That is Laplace's approximation, at the effects that are best given the strengths (Wood 2011, eq. 4).
+
+    Of a regression it is exact, and the noise is at the most of it too.
+    """
+    monkeypatch.setattr(additive_model, "_USUAL_COUNTS", 1e-6)
+    monkeypatch.setattr(additive_model, "_CLOSE", 1e-4)
+    monkeypatch.setattr(additive_model, "_ROUNDS", 200)
     rng = np.random.default_rng(1)
     rows, bins = 600, 12
     left, right = rng.integers(0, bins, (2, rows))
     curve, line = np.sin(np.arange(bins) / 1.5), np.arange(bins) / 5
-    y = (rng.random(rows) < 1 / (1 + np.exp(-(2 * curve[left] + line[right] - 1)))).astype(float)
+    z = 2 * curve[left] + line[right] - 1
+    y = (rng.random(rows) < 1 / (1 + np.exp(-z))).astype(float) if two_classes else z + rng.normal(0, 1.5, rows)
     design = np.concatenate([np.eye(bins)[left], np.eye(bins)[right]], 1)
     terms = [t for k in (0, bins) for t in _of_run(np.arange(k, k + bins), 10.0)]
     fixed = np.full(2 * bins, 1e-5)
 
-    def likelihood(strengths: Any, *, fit: bool = False) -> tuple[float, Any]:
-        from scipy import sparse
-
-        model = _AdditiveModel(sparse.csc_matrix(design), y, np.ones(rows), terms, fixed)
+    def likelihood(strengths: Any, noise: float = 1.0, *, fit: bool = False) -> tuple[float, Any, float]:
+        model = AdditiveModel(sparse.csc_matrix(design), y, np.ones(rows), terms, fixed, two_classes=two_classes)
         if fit:
             model.fit(0.0)
         else:
-            model.strengths = np.asarray(strengths)
+            model.strengths, model.noise = np.asarray(strengths), noise
             model._converge(steps=50)
         z, precision = model._design @ model.effects, np.diag(np.append(0.0, fixed))
         for strength, term in zip(model.strengths, terms, strict=True):
             precision[np.ix_(term.columns + 1, term.columns + 1)] += strength * term.precision
         p = 1 / (1 + np.exp(-z))
         full = np.concatenate([np.ones((rows, 1)), design], 1)
-        curvature = full.T @ (full * (p * (1 - p))[:, None]) + precision
-        log_likelihood = (y * z - np.logaddexp(0, z)).sum() - 0.5 * model.effects @ precision @ model.effects
+        curve_of_row = p * (1 - p) if two_classes else np.full(rows, 1 / model.noise)
+        curvature = full.T @ (full * curve_of_row[:, None]) + precision
+        of_rows = y * z - np.logaddexp(0, z) if two_classes else -((y - z) ** 2 / model.noise + np.log(model.noise)) / 2
+        log_likelihood = of_rows.sum() - 0.5 * model.effects @ precision @ model.effects
         of_prior = np.linalg.slogdet(precision[1:, 1:])[1]
-        return log_likelihood + 0.5 * of_prior - 0.5 * np.linalg.slogdet(curvature)[1], model.strengths
+        most = log_likelihood + 0.5 * of_prior - 0.5 * np.linalg.slogdet(curvature)[1]
+        return most, model.strengths, model.noise
 
-    best, strengths = likelihood(None, fit=True)
+    best, strengths, noise = likelihood(None, fit=True)
     inner = [k for k, (s, t) in enumerate(zip(strengths, terms, strict=True)) if abs(np.log(s / t.usual)) < 6]
     assert len(inner) >= 2, "some strength is found between the bounds"
     for k in inner:
         for factor in (0.5, 2.0):
             moved = strengths.copy()
             moved[k] *= factor
-            assert likelihood(moved)[0] < best
+            assert likelihood(moved, noise)[0] < best
+    if not two_classes:
+        assert max(likelihood(strengths, factor * noise)[0] for factor in (0.9, 1.1)) < best
+        assert noise == pytest.approx(1.5**2, rel=0.15)
 
 
 def test_gradient_of_curve_and_line() -> None:
@@ -223,10 +248,25 @@ def test_the_difference_of_two_columns_that_rise_together_is_found() -> None:
     y = (frame.age - frame.since + rng.normal(0, 0.3, 600) > 20).astype(int)
     losses = [
         log_loss(y[400:], model.fit(frame[:400], y[:400]).predict_proba(frame[400:])[:, 1])
-        for by_field in (True, False)
-        for model in [AFMClassifier(random_state=0, verbose=False, smoothness_by_field=by_field)]
+        for begins in (True, False)
+        for model in [AFMClassifier(random_state=0, verbose=False, additive_start=begins)]
     ]
     assert losses[0] < 0.75 * losses[1]
+
+
+def test_a_regression_finds_the_difference_of_two_columns_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"due": rng.uniform(0, 1000, 900)})
+    frame["came"] = frame.due + rng.normal(0, 20, 900)
+    y = frame.came - frame.due + rng.normal(0, 5, 900)
+    settings = {"n_models": 1, "n_seeds": 1, "epochs": 12, "refit": False, "smoothness": 300.0, "knots": 30}
+    settings |= {"weight_dropout": 0.0, "embedding_ridge": 10.0, "linear_ridge": 0.7}  # the start alone is chosen
+    errors = dict[Any, float]()
+    for begins in ("auto", True, False):
+        model = AFMRegressor(random_state=0, verbose=False, additive_start=begins, **settings).fit(frame[:600], y[:600])
+        errors[begins] = mean_squared_error(y[600:], model.predict(frame[600:]))
+        assert (model.model_.facts.chosen or {}).get("additive_start") is (True if begins == "auto" else None)
+    assert errors["auto"] == errors[True] < 0.5 * errors[False]
 
 
 def test_columns_that_say_nothing_are_learned_as_nothing() -> None:
@@ -239,7 +279,14 @@ def test_columns_that_say_nothing_are_learned_as_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"smoothness_by_field": False}, {"smoothness": 0.0}, {"linear_ridge": 0.0}, {"warm_start_from": "fm"}]
+    "settings",
+    [
+        {"additive_start": False},
+        {"smoothness": 0.0},
+        {"linear_ridge": 0.0},
+        {"warm_start_from": "fm"},
+        {"optimizer": "sgd"},
+    ],
 )
 def test_settings_without_it(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]) -> None:
     X, y = mixed(300)
@@ -250,8 +297,8 @@ def test_settings_without_it(monkeypatch: pytest.MonkeyPatch, settings: dict[str
     assert begun(monkeypatch, X, y, **settings)[1] is None
 
 
-@pytest.mark.parametrize(("limit", "most"), [("MOST_ROWS", 100), ("MOST_EFFECTS", 10)])
-def test_large_tables_have_none(monkeypatch: pytest.MonkeyPatch, limit: str, most: int) -> None:
+@pytest.mark.parametrize(("limit", "most"), [("_MOST_ROWS", {"binary": 100}), ("MOST_EFFECTS", 10)])
+def test_large_tables_have_none(monkeypatch: pytest.MonkeyPatch, limit: str, most: Any) -> None:
     X, y = mixed(300)
     assert begun(monkeypatch, X, y)[1] is not None
     monkeypatch.setattr(room, limit, most)
@@ -266,13 +313,17 @@ def test_tables_of_ids_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert begun(monkeypatch, X[many], y, rates=False)[1] is not None
 
 
-def test_several_classes_and_regressions_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_classes_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = mixed(300)
-    assert begun(monkeypatch, X, y + (X.level == "b"))[1] is None
-    found = list[Any]()
-    monkeypatch.setattr(refit, "additive_start", lambda *call: found.append(additive_start(*call)))
-    AFMRegressor(random_state=0, verbose=False, n_models=1, epochs=1).fit(X.drop(columns="tags"), X.noise)
-    assert set(found) == {None}
+    assert begun(monkeypatch, X, y + (X.level == "b"), additive_start=True)[1] is None
+
+
+def test_a_regression_that_has_nothing_to_choose_by_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, _ = mixed(300)
+    X = X.drop(columns="tags")
+    for begins, has in (("auto", False), (True, True), (False, False)):
+        settings = {"early_stopping": False, "estimator": AFMRegressor, "additive_start": begins}
+        assert (begun(monkeypatch, X, X.noise.to_numpy(), **settings)[1] is not None) is has
 
 
 @pytest.mark.parametrize(("given", "kept"), [("auto", RIDGE_OF_PAIRS), (7.0, 7.0)])
@@ -293,21 +344,19 @@ def test_pairs_are_held_less_unless_a_ridge_is_given(monkeypatch: pytest.MonkeyP
 
 def test_what_began_with_its_main_effects_is_not_learned_again_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = list[Any]()
-    plain = inner_choice._classifying
+    plain = inner_choice._Trials.take
 
-    def watched(config: Any, tried: Any) -> Any:
-        for candidate in plain(config, tried):
-            rates.append(candidate.train.learning_rate)
-            yield candidate
-            tried[-1].best_epoch = 1  # at its best at once, and long after
+    def watched(trials: Any, candidate: Any) -> None:
+        rates.append(candidate.train.learning_rate)
+        plain(trials, candidate)
+        trials.best()[1][1].best_epoch = 1  # at its best at once, and long after
 
-    monkeypatch.setattr(inner_choice, "_classifying", watched)
+    monkeypatch.setattr(inner_choice._Trials, "take", watched)
     X, y = mixed(300)
-    for by_field, tried in ((True, ["auto"]), (False, ["auto", inner_choice.SLOW_RATE])):
+    for begins, tried in ((True, ["auto"]), (False, ["auto", inner_choice.SLOW_RATE])):
         rates.clear()
         AFMClassifier(
             random_state=0, verbose=False, n_models=1, epochs=12, patience=11, refit=False, n_seeds=1,
-            smoothness_by_field=by_field,
+            additive_start=begins,
         ).fit(X.drop(columns="tags"), y)  # fmt: skip
-        assert rates[: len(tried)] == tried
-        assert len(rates) == len(tried)
+        assert rates == tried

@@ -20,7 +20,7 @@ from attfm.train.trainer import choose_batch_size
 def run(
     table: pa.Table, labels: list[object], weight: object = None, split: Split | None = None, **settings: object
 ) -> Fitted:
-    config = Config.parse(settings or {"train": {"epochs": 2}})
+    config = Config.parse(settings or {"train": {"epochs": 2, "n_seeds": 1}})
     source = open_source(table)
     schema = infer_schema(source.batches(), source.schema, target=None, config=config.data)
     labelled = LabelledTable(source, pa.chunked_array([pa.array(labels)]), None if weight is None else np.array(weight))

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from attfm import AFMClassifier, AFMRegressor
-from attfm.config import Config
+from attfm.config import Config, TrainConfig
 from attfm.data.codecs.codec import Field
 from attfm.data.dataset import Dataset
 from attfm.model.ensemble import members_of
 from attfm.train import inner_choice, refit
-from attfm.train.inner_choice import SLOW_RATE, STRENGTHS, TrainModule, _classifying, candidates
+from attfm.train.inner_choice import SLOW_RATE, STRENGTHS, TrainModule, _was_fast, candidates
 from attfm.train.losses import mean_loss
 from attfm.train.observer import Epoch
 from attfm.train.prepare import Prepared
@@ -25,8 +25,14 @@ def test_only_what_is_auto_is_tried() -> None:
     many, few, ids = (
         [Field("x", "x", "numeric", size, ordered)] for size, ordered in ((300, True), (9, True), (300, False))
     )
-    assert len(candidates(Config(), many, 400)) == len(STRENGTHS) == 6
-    given = Config.parse({"model": {"weight_dropout": 0.2}})
+    assert len(candidates(Config(), many, 400)) - 1 == len(STRENGTHS) == 6
+    first, solved = candidates(Config(), many, 400)[:2]
+    assert (first.train.additive_start, solved.train.additive_start) == ("auto", True)
+    assert first.model_copy(update={"train": solved.train}) == solved, "and else the same"
+    large = [Field("x", "x", "numeric", 300, True)] * 60  # of 60,000 rows, 245 knots each
+    for fields, rows in ((many, 60_000), (large, 40_000)):
+        assert len(candidates(Config(), fields, rows)) == len(STRENGTHS)
+    given = Config.parse({"model": {"weight_dropout": 0.2}, "train": {"additive_start": False}})
     tried = [(c.train.smoothness, c.train.knots, c.train.embedding_ridge) for c in candidates(given, many, 400)]
     assert tried == [
         (1000.0, "auto", 10.0), (1000.0, "auto", 1.0), (1000.0, "auto", 30.0), (1000.0, 255, 10.0),
@@ -34,8 +40,9 @@ def test_only_what_is_auto_is_tried() -> None:
     ]  # fmt: skip
     assert {c.model.weight_dropout for c in candidates(given, many, 400)} == {0.2}
     assert [c.train.smoothness for c in candidates(given, few, 400)] == [1000.0, 1000.0, 1000.0, 30.0, 300.0]
+    from_zero = Config.parse({"train": {"additive_start": False}})
     assert [
-        (c.train.smoothness, c.model.weight_dropout, c.train.linear_ridge) for c in candidates(Config(), ids, 400)
+        (c.train.smoothness, c.model.weight_dropout, c.train.linear_ridge) for c in candidates(from_zero, ids, 400)
     ] == [("auto", 0.0, 0.7), ("auto", 0.0, 0.07), ("auto", 0.0, 2.0), ("auto", 0.0, 0.2), ("auto", 0.4, 2.0)]
     ridges = {"embedding_ridge": 4.0, "linear_ridge": 0.0}
     both = Config.parse({"model": {"weight_dropout": 0.2}, "train": {"smoothness": 5.0, **ridges}})
@@ -50,11 +57,12 @@ def test_of_the_strengths_that_beat_the_first_beyond_chance_the_best_is_kept(
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"x": rng.normal(size=400), "z": rng.normal(size=400)})
     y = frame.x * 3 + frame.z + noise * rng.normal(size=400)
-    errors, plain = list[np.ndarray](), refit.choose_strength
+    errors, tried, plain = list[np.ndarray](), list[Config](), refit.choose_strength
 
     def watched(prepared: Prepared, config: Config, observer: object, train_module: TrainModule) -> object:
-        def counted(prepared: Prepared, *of: Any) -> Any:
-            module, history = train_module(prepared, *of)
+        def counted(prepared: Prepared, config: Config, observer: Any) -> Any:
+            tried.append(config)
+            module, history = train_module(prepared, config, observer)
             (valid,) = prepared.data.valid.ordered()
             errors.append((module.predict(valid.rows)[:, 0] - valid.target).square().double().numpy())
             return module, history
@@ -67,13 +75,15 @@ def test_of_the_strengths_that_beat_the_first_beyond_chance_the_best_is_kept(
         assert (best == np.argmin(means)) == (noise == 0), "of noise the lowest loss is but the luckiest"
         of = trained[1].epochs[trained[1].best_epoch - 1]
         assert of.valid_loss == pytest.approx(means[best])
-        settings = {**chosen.model.model_dump(), **chosen.train.model_dump()}
-        assert {name: settings[name] for name in STRENGTHS[best]} == dict(STRENGTHS[best])
+        assert chosen == tried[best]
+        begins = [config.train.additive_start for config in tried]
+        assert begins[:2] == ["auto", True]
+        assert set(begins[2:]) == {True if 1 in able else "auto"}, "what is better of both is for the others"
         return chosen, trained
 
     monkeypatch.setattr(refit, "choose_strength", watched)
     AFMRegressor(epochs=8, n_models=1).fit(frame, y)
-    assert len(errors) == len(STRENGTHS)
+    assert len(errors) == len(STRENGTHS) + 1
 
 
 def test_groups_on_both_sides_of_the_split_are_told_and_not_remembered(tmp_path: Path) -> None:
@@ -94,21 +104,14 @@ def test_groups_on_both_sides_of_the_split_are_told_and_not_remembered(tmp_path:
 
 
 def test_what_was_learned_too_fast_is_learned_again_at_a_slower_rate() -> None:
-    tried: list[History] = []
-    rates = [c.train.learning_rate for c in _classifying(Config(), tried)]
-    assert rates == ["auto"]  # nothing came of the first
+    def after(best: int, epochs: int, **settings: Any) -> bool:
+        history = History([Epoch(n, 0.5, 0.5, 1.0, 1.0) for n in range(epochs)], best)
+        return _was_fast(history, TrainConfig.parse(settings))
 
-    def after(best: int, epochs: int, config: Config) -> list[object]:
-        found, tried = list[object](), list[History]()
-        for candidate in _classifying(config, tried):
-            found.append(candidate.train.learning_rate)
-            tried.append(History([Epoch(n, 0.5, 0.5, 1.0, 1.0) for n in range(epochs)], best))
-        return found
-
-    assert after(3, 13, Config()) == ["auto", SLOW_RATE]
-    assert after(4, 14, Config()) == ["auto"]
-    assert after(2, 2, Config()) == ["auto"]  # all epochs were run: it is not known to be at its best
-    assert after(1, 11, Config.parse({"train": {"learning_rate": 0.1}})) == [0.1]
+    assert after(3, 13)
+    assert not after(4, 14)
+    assert not after(2, 2), "all epochs were run: it is not known to be at its best"
+    assert not after(1, 11, learning_rate=0.1)
 
 
 @pytest.mark.parametrize(("classes", "by_time"), [(2, True), (3, True), (2, False)])
@@ -183,7 +186,7 @@ def test_a_plain_fm_has_a_weaker_ridge_where_none_is_given() -> None:
 
     y = rng.integers(0, 2, 300)
     presets = ("nested", "paper", "fwfm", "fm", "linear")
-    from_zero = {preset: chosen(preset, smoothness_by_field=False) for preset in presets}
+    from_zero = {preset: chosen(preset, additive_start=False) for preset in presets}
     assert from_zero == {**dict.fromkeys(presets), "fm": 10.0}
     beside_main_effects = {preset: chosen(preset) for preset in presets}
     assert beside_main_effects == {**dict.fromkeys(presets, 10.0), "linear": None}

@@ -95,6 +95,7 @@ class Estimator(Explained, BaseEstimator):  # type: ignore[misc]  # scikit-learn
         adam_eps: float = _TRAIN.adam_eps, rates: bool = _TRAIN.rates, rate_levels: int = _TRAIN.rate_levels,
         attention_l2: float = _TRAIN.attention_l2, smoothness: float | Literal["auto"] = _TRAIN.smoothness,
         knots: int | Literal["auto"] = _TRAIN.knots, smoothness_by_field: bool = _TRAIN.smoothness_by_field,
+        additive_start: bool | Literal["auto"] = _TRAIN.additive_start,
         base_rate_start: bool = _TRAIN.base_rate_start, averaging: float | Literal["auto"] = _TRAIN.averaging,
         split: TimeSplit | GroupSplit | str | None = _TRAIN.split,
         validation_fraction: float = _TRAIN.validation_fraction,

@@ -109,7 +109,7 @@ class RunFacts(BaseModel):
     calibration: str | None = None
     tuning: TuningFacts | None = None
     as_of: str | None = None
-    chosen: dict[str, int | float | str] | None = None
+    chosen: dict[str, bool | int | float | str] | None = None
     trainings: int | None = None
     new_values: dict[str, int] | None = None
     evicted_values: dict[str, int] | None = None

@@ -57,6 +57,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "rates": False,
         "knots": 0,
         "smoothness_by_field": False,
+        "additive_start": False,
         "refit": False,
         "averaging": 1.0,
     },

@@ -1,6 +1,6 @@
 """How strongly and how slowly a model learns: what suits a table is tried, and the validation rows decide."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attfm.config import Config
+from attfm.config import Config, TrainConfig
 from attfm.data.cache import CachedDataset
 from attfm.data.codecs.codec import Field
 from attfm.errors import TrainingError
 from attfm.model.knots import has_knots, knots_of_rows
 from attfm.model.modules import FactorizationMachine
-from attfm.train.additive_start import RIDGE_OF_PAIRS, begins_additive
+from attfm.train.additive_start import RIDGE_OF_PAIRS, begins_additive, may_begin_additive
 from attfm.train.losses import beyond_chance, scored
 from attfm.train.observer import Observer
 from attfm.train.prepare import Prepared
@@ -88,39 +88,70 @@ def choose_strength(
     data = prepared.data
     choosable = config.train.optimizer == "adam" and config.train.early_stopping and data.valid is not None
     choosable = choosable and prepared.start is None  # one that learns on was chosen before
-    strengths = candidates(config, prepared.encoder.fields, len(data.train))
-    if not choosable or (not data.task.is_classification and len(strengths) == 1):
+    classes, rows = data.task.is_classification, len(data.train)
+    strengths = [] if classes else candidates(config, prepared.encoder.fields, rows)
+    if not choosable or len(strengths) == 1:
         return config, None
-    rows = len(data.train)
     some = prepared
-    if rows > MOST_ROWS and not data.task.is_classification:
+    if rows > MOST_ROWS and not classes:
         kept = np.sort(np.random.default_rng(config.train.seed).choice(rows, MOST_ROWS, replace=False))
         data = replace(data, train=data.train.take(kept), grouping=data.grouping.take(kept))
         if isinstance(data.valid, CachedDataset) and len(data.valid) > MOST_ROWS:  # they may not all fit in memory
             kept = np.sort(np.random.default_rng(config.train.seed).choice(len(data.valid), MOST_ROWS, replace=False))
             data = replace(data, valid=data.valid.take(kept))
         some = replace(prepared, data=data)
-    best: tuple[float, Config, Trained] | None = None
-    usual: Floats | None = None
-    tried: list[History] = []
-    for candidate in _classifying(config, tried) if data.task.is_classification else strengths:
+    trials = _Trials(some, observer, train_module)
+    if classes:
+        trials.take(config)
+        if _was_fast(trials.best()[1][1], config.train):
+            trials.take(_with(config, learning_rate=SLOW_RATE))
+    for strength in strengths:
+        begins = strength.train.additive_start
+        if begins == "auto" and trials.found:
+            begins = trials.best()[0].train.additive_start
+        trials.take(_with(strength, additive_start=begins))
+    chosen, trained = trials.best()
+    return chosen, trained if some is prepared else None
+
+
+class _Trials:
+    """What was trained with one setting after another, and the best of it; none is begun once the user has stopped."""
+
+    def __init__(self, prepared: Prepared, observer: Observer, train_module: TrainModule) -> None:
+        self._prepared, self._observer, self._train = prepared, observer, train_module
+        self._best: tuple[float, Config, Trained] | None = None
+        self._usual: Floats | None = None  # losses of the first strength of a regression
+        self._failed: TrainingError | None = None
+        self._stopped = False
+
+    def take(self, candidate: Config) -> None:
+        """Train with these settings, and keep what came of it where it is better."""
+        if self._stopped:
+            return
+        data = self._prepared.data
         try:
-            module, history = train_module(some, candidate, observer)
+            module, history = self._train(self._prepared, candidate, self._observer)
         except TrainingError as error:
-            failed = error
-            continue  # its loss was not finite
-        tried.append(history)
+            self._failed = error
+            return  # its loss was not finite
+        self._stopped = history.stopped == STOPPED_ON_REQUEST
         loss = history.epochs[history.best_epoch - 1].valid_loss
-        if best is None:
-            best = (np.inf if loss is None else loss), candidate, (module, history)
-            usual = None if data.task.is_classification else _losses(module, data)
-        elif loss is not None and loss < best[0] and _is_better(module, best[2][0], usual, data):
-            best = loss, candidate, (module, history)
-        if history.stopped == STOPPED_ON_REQUEST:
-            break
-    if best is None:
-        raise failed
-    return best[1], best[2] if some is prepared else None
+        if self._best is None:
+            self._best = (np.inf if loss is None else loss), candidate, (module, history)
+            self._usual = None if data.task.is_classification else _losses(module, data)
+        elif loss is not None and loss < self._best[0] and _is_better(module, self._best[2][0], self._usual, data):
+            self._best = loss, candidate, (module, history)
+
+    @property
+    def found(self) -> bool:
+        """Whether anything was trained."""
+        return self._best is not None
+
+    def best(self) -> tuple[Config, Trained]:
+        """Return the best settings and what was trained with them; raise the error where nothing was."""
+        if self._best is None:
+            raise self._failed or TrainingError("nothing was trained")
+        return self._best[1:]
 
 
 def _is_better(
@@ -155,21 +186,22 @@ def _loss_at_best_intercept(module: FactorizationMachine, data: TrainingData) ->
     return float(-(share @ every.log_softmax(1).gather(1, of_class[:, None])).sum())
 
 
-def _classifying(config: Config, tried: list[History]) -> Iterator[Config]:
-    """Yield the settings as they are and then, where those were learned too fast, with a slower rate.
+def _was_fast(history: History, config: TrainConfig) -> bool:
+    """Return whether classes were learned too fast; what began with its main effects may be at its best at once."""
+    if config.learning_rate != "auto" or history.additive_start:
+        return False
+    worse = len(history.epochs) - history.best_epoch
+    return history.best_epoch <= FAST_EPOCHS and worse >= int(config.of_task("binary").patience)
 
-    What began with its main effects may be at its best at once.
-    """
-    yield config
-    if config.train.learning_rate != "auto" or not tried or tried[0].additive_start:
-        return
-    worse = len(tried[0].epochs) - tried[0].best_epoch
-    if tried[0].best_epoch <= FAST_EPOCHS and worse >= int(config.train.of_task("binary").patience):
-        yield config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": SLOW_RATE})})
+
+def _with(config: Config, **train: Any) -> Config:
+    return config.model_copy(update={"train": config.train.model_copy(update=train)})
 
 
 def candidates(config: Config, fields: Sequence[Field], rows: int) -> list[Config]:
     """Return the settings of a regression with each of the strengths in place of what is "auto", none twice.
+
+    The first is tried with an additive start too, where it may have one; what is better of both is for the others.
 
     What makes no difference is left as it is: smoothness where no field's bins have an order, and the number of knots
     where none has more bins than so many training rows have knots.
@@ -195,4 +227,7 @@ def candidates(config: Config, fields: Sequence[Field], rows: int) -> list[Confi
         )
         if candidate not in found:
             found.append(candidate)
+    first = found[0].train
+    if first.additive_start == "auto" and may_begin_additive(first.of_task("regression"), fields, rows, "regression"):
+        found.insert(1, _with(found[0], additive_start=True))
     return found

@@ -61,11 +61,13 @@ class Strengths:
     bins, rates : float32 (runs, 2), smoothness of each run of neighbouring bins, of a field and of rates: of its curve
         about a straight line, and of that line
     ridges : float32 (rows of w, 1)
+    noise : float, which share of a regression's variance was left; 1 of classes
     """
 
     bins: Tensor
     rates: Tensor
     ridges: Tensor
+    noise: float = 1.0
 
 
 class Smoothness:

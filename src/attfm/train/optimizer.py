@@ -20,18 +20,21 @@ class DenseMethod(Stateful):
 
     The same as those of torch.optim with its defaults, whose first use takes a second: it imports torch's compiler.
 
-    Parameters are changed in place where they have a gradient; the settings name the method and the learning rate.
+    Parameters are changed in place where they have a gradient; the settings name the method and the learning rate, and
+    `paces` by what the rate of a parameter is multiplied, by its `id`.
     """
 
     _state = ("_steps", "_means", "_squares")
 
-    def __init__(self, parameters: Sequence[nn.Parameter], config: TrainConfig) -> None:
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], config: TrainConfig, paces: Mapping[int, float] = MappingProxyType({})
+    ) -> None:
         self._method, self._rate, self._steps = config.optimizer, rate_of(config), 0
         self._eps = config.adam_eps
         kept = parameters if self._method != "sgd" else []
         self._squares = [torch.zeros_like(p) for p in kept]
         self._means = [torch.zeros_like(p) for p in kept]
-        self._parameters = parameters
+        self._parameters, self._paces = parameters, [paces.get(id(parameter), 1.0) for parameter in parameters]
 
     @torch.no_grad()
     def step(self, *, noise: float = 1.0, pace: float = 1.0) -> None:
@@ -59,7 +62,7 @@ class DenseMethod(Stateful):
         roots = torch._foreach_sqrt(squares)
         torch._foreach_div_(roots, root)
         torch._foreach_add_(roots, eps)
-        torch._foreach_addcdiv_(parameters, means, roots, value=-rate)
+        torch._foreach_addcdiv_(parameters, means, roots, [-rate * self._paces[n] for n in moving])
 
 
 class Optimizer:
@@ -73,12 +76,13 @@ class Optimizer:
     lazy : V and w get sparse gradients (`FactorizationMachine.sparse_gradients`) and are moved row by row
     ridges : strengths of the ridges of w and V where they are lazy; of dense ones the gradients hold it
     centres : by `id` of a table, what its ridge pulls to; 0 without one
+    pace_of_w : by what the learning rate of w is multiplied, of a method that has moments
     """
 
     def __init__(
         self, module: FactorizationMachine, config: TrainConfig, *, lazy: bool = False, more_rows: bool = True,
         ridges: tuple[float | Tensor, float | Tensor] = (0.0, 0.0),
-        centres: Mapping[int, Tensor] = MappingProxyType({}),
+        centres: Mapping[int, Tensor] = MappingProxyType({}), pace_of_w: float = 1.0,
     ) -> None:  # fmt: skip
         tables = [module.linear.weight] + ([module.embedding.weight] if module.has_pairs else [])
         self.lazy = [
@@ -88,7 +92,8 @@ class Optimizer:
         apart = {id(table) for table in tables} if lazy else set()
         parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
         self._module, self._more_rows, self._learned = module, more_rows, list(module.parameters())
-        self._method = DenseMethod(parameters, config)
+        self._paces = {id(module.linear.weight): pace_of_w}
+        self._method = DenseMethod(parameters, config, self._paces)
         self._learning_rate = rate_of(config)
         self._decays: list[tuple[nn.Parameter, float]] = [(module.linear.weight, config.linear_decay)]
         if module.has_pairs:
@@ -114,7 +119,7 @@ class Optimizer:
         if self.lazy:
             for table, decay in zip(self.lazy, decays, strict=True):
                 read = self._module.features_of(rows) if self._more_rows else None
-                table.step(decay, read, noise=noise, pace=pace)
+                table.step(decay, read, noise=noise, pace=pace * self._paces.get(id(table.parameter), 1.0))
         elif min(kept) < 1:
             touched = torch.bincount(self._module.features_of(rows).flatten()).nonzero()[:, 0]
             for (parameter, _), share in zip(self._decays, kept, strict=True):

@@ -34,6 +34,9 @@ from attfm.train.sparse_optimizer import is_lazy
 _SMALL_STEP = 30_000_000
 _LEAST_GAIN = 1e-5  # relative gain of the validation loss that counts as better
 _LEAST_NOISE = 1e-6  # of a regression, as a share of the target's variance: what is learned exactly has none
+# Of the learning rate, for main effects that begin where they are solved: Adam's first steps are as long as the rate
+# whatever the slope is, and would lead away from there.
+_PACE_OF_SOLVED = 0.1
 _ALL_RUN = "ran all epochs"
 STOPPED_ON_REQUEST = "stopped on request"
 
@@ -152,7 +155,8 @@ class Trainer:
     What is validated and kept is the average of the parameters over the last `config.averaging` epochs.
 
     The module is on the CPU, and there again after `run`. The generator is that of the dropout. With a `prior`
-    the module has learned before, and begins where it stands (see `Penalties`); `strengths` are those of its w.
+    the module has learned before, and begins where it stands (see `Penalties`); `strengths` are those of its w, which
+    is solved then and moves at a tenth of the rate.
     """
 
     def __init__(
@@ -185,7 +189,7 @@ class Trainer:
         self._penalties = Penalties(module, data.neighbours, config, len(data.train), prior=prior, strengths=strengths)
         self.optimizer = Optimizer(
             module, config, lazy=self._sparse, more_rows=self._penalties.smooth, ridges=self._penalties.ridges,
-            centres=self._penalties.centres,
+            centres=self._penalties.centres, pace_of_w=1.0 if strengths is None else _PACE_OF_SOLVED,
         )  # fmt: skip
         steps = float(config.averaging) * batch_count(len(data.train), self.batch_size)
         self.average = ParameterAverage(module, steps, self.optimizer.lazy)
@@ -194,7 +198,7 @@ class Trainer:
         # The loss of a regression is that of normal noise of the target's variance, (z - y)² / 2 var. What is as strong
         # as so many rows of noise, penalties and Adam's eps, shrinks with the share of the variance that is left.
         self._unit = 1.0 if data.task.is_classification else 2 * float(module.target_std) ** 2
-        self._noise = 1.0
+        self._noise = 1.0 if strengths is None else strengths.noise
         self.history = History()
         self._place: _Place | None = None  # within an epoch only
         self._best, self._best_loss = _copied(module), math.inf
