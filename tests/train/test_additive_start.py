@@ -14,7 +14,7 @@ from attfm import AFMClassifier, AFMRegressor
 from attfm.config import TrainConfig
 from attfm.data.dataset import gathered
 from attfm.model.modules import FactorizationMachine
-from attfm.train import additive_model, inner_choice, refit
+from attfm.train import additive_model, inner_choice, refit, trainer
 from attfm.train import additive_start as room
 from attfm.train.additive_model import AdditiveModel
 from attfm.train.additive_start import RIDGE_OF_PAIRS, AdditiveStart, _of_run, additive_start
@@ -200,7 +200,7 @@ def test_strengths_are_at_the_most_of_the_restricted_likelihood(
             moved[k] *= factor
             assert likelihood(moved, noise)[0] < best
     if not two_classes:
-        assert max(likelihood(strengths, factor * noise)[0] for factor in (0.9, 1.1)) < best
+        assert max(likelihood(strengths, factor * noise)[0] for factor in (0.997, 1.003)) < best
         assert noise == pytest.approx(1.5**2, rel=0.15)
 
 
@@ -360,3 +360,33 @@ def test_what_began_with_its_main_effects_is_not_learned_again_more_slowly(monke
             additive_start=begins,
         ).fit(X.drop(columns="tags"), y)  # fmt: skip
         assert rates == tried
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_what_is_solved_is_held_by_what_noise_is_left_and_moves_slowly(
+    monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    X, _ = mixed(400)
+    rng = np.random.default_rng(7)
+    y = 50 * X.noise + 20 * X.flag + rng.normal(0, 10, len(X))
+    noises, paces = list[float](), list[float]()
+    plain, penalised = trainer.Optimizer, Penalties.add_gradient
+
+    def paced(*of: Any, pace_of_w: float, **named: Any) -> Any:
+        paces.append(pace_of_w)
+        return plain(*of, pace_of_w=pace_of_w, **named)
+
+    def told(penalties: Penalties, *, noise: float = 1.0) -> None:
+        noises.append(noise)
+        penalised(penalties, noise=noise)
+
+    monkeypatch.setattr(trainer, "Optimizer", paced)
+    monkeypatch.setattr(Penalties, "add_gradient", told)
+    settings = {"early_stopping": False, "estimator": AFMRegressor, "additive_start": begins, "batch_size": 100}
+    _, start, _ = begun(monkeypatch, X.drop(columns="tags"), y.to_numpy(), **settings)
+    assert paces == [0.1 if begins else 1.0]
+    if not begins:
+        assert noises[0] == 1
+        return
+    assert start is not None
+    assert noises[0] == start.strengths.noise == pytest.approx((10 / y.std()) ** 2, rel=0.3)

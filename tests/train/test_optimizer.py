@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from attfm.config import ModelConfig, TrainConfig
+from attfm.data.batch import Batch
 from attfm.model.modules import FactorizationMachine
-from attfm.train.optimizer import DenseMethod, ParameterAverage
+from attfm.train.optimizer import DenseMethod, Optimizer, ParameterAverage
 from attfm.train.sparse_optimizer import LazyTable
 
 KINDS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
@@ -57,3 +58,26 @@ def test_an_average_over_one_step_is_the_parameters_of_lazy_tables_too() -> None
         module.embedding.weight.add_(1)
     average.update()
     assert torch.equal(average.averaged.embedding.weight, module.embedding.weight)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_w_has_a_pace_of_its_own(lazy: bool) -> None:
+    moved = []
+    for pace_of_w in (1.0, 0.1):
+        torch.manual_seed(0)
+        module = FactorizationMachine(6, 2, 1, ModelConfig(dim=2, attention_dim=2, weight_dropout=0.0))
+        module.sparse_gradients(lazy)
+        optimizer = Optimizer(module, TrainConfig(), lazy=lazy, pace_of_w=pace_of_w)
+        before = [p.detach().clone() for p in (module.linear.weight, module.embedding.weight, module.intercept)]
+        rows = Batch(torch.tensor([[0, 3], [1, 4]]))
+        for _ in range(3):
+            optimizer.zero_grad()
+            (module(rows) * torch.tensor([[1.0], [-2.0]])).sum().backward()
+            optimizer.step(rows, pace=0.5)
+        after = [module.linear.weight, module.embedding.weight, module.intercept]
+        moved.append([(a.detach() - b) for a, b in zip(after, before, strict=True)])
+    (w, v, w0), (slow_w, same_v, same_w0) = moved
+    assert float(w.abs().max()) > 0.01
+    torch.testing.assert_close(slow_w, 0.1 * w)
+    torch.testing.assert_close(same_v, v)
+    torch.testing.assert_close(same_w0, w0)
