@@ -162,7 +162,7 @@ def test_strengths_are_at_the_most_of_the_restricted_likelihood(
     monkeypatch.setattr(additive_model, "_CLOSE", 1e-4)
     monkeypatch.setattr(additive_model, "_ROUNDS", 200)
     rng = np.random.default_rng(1)
-    rows, bins = 600, 12
+    rows, bins = 600, 12 if two_classes else 30
     left, right = rng.integers(0, bins, (2, rows))
     curve, line = np.sin(np.arange(bins) / 1.5), np.arange(bins) / 5
     z = 2 * curve[left] + line[right] - 1
