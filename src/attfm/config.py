@@ -37,7 +37,6 @@ _AUTO: Mapping[str, tuple[float, float]] = MappingProxyType(
         "patience": (10, 25),
         "smoothness": (100.0, 1000.0),
         "statistic_smoothness": (300.0, 1000.0),
-        "additive_start": (True, False),
     }
 )
 LEARNED_PROJECTION = frozenset({"nested", "paper"})
@@ -260,7 +259,7 @@ class TrainConfig(_Settings):
     additive_start: bool | Literal["auto"] = Field(
         "auto",
         description="of few rows training begins with main effects that are solved, each field as smooth as the rows "
-        "tell; auto: of two classes up to 12,000 rows, of a regression by validation",
+        "tell, where columns are not mostly ids; auto: of two classes up to 12,000 rows, of a regression by validation",
     )
     base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
     split: str | None = Field(

@@ -390,3 +390,22 @@ def test_what_is_solved_is_held_by_what_noise_is_left_and_moves_slowly(
         return
     assert start is not None
     assert noises[0] == start.strengths.noise == pytest.approx((10 / y.std()) ** 2, rel=0.3)
+
+
+@pytest.mark.parametrize("all_rows", [{"refit": True}, {"refit": False, "n_seeds": 2}])
+def test_all_rows_begin_as_the_part_of_them_did(monkeypatch: pytest.MonkeyPatch, all_rows: dict[str, Any]) -> None:
+    X, y = mixed(300)
+    monkeypatch.setattr(room, "_MOST_ROWS", {"binary": 250})  # 240 train, and then all 300
+    found = list[bool]()
+
+    def watched(*call: Any) -> AdditiveStart | None:
+        start = additive_start(*call)
+        found.append(start is not None)
+        return start
+
+    monkeypatch.setattr(refit, "additive_start", watched)
+    settings = {"n_models": 1, "epochs": 2, "n_seeds": 1, "validation_fraction": 0.2, **all_rows}
+    for begins, has in (("auto", True), (False, False)):
+        found.clear()
+        AFMClassifier(random_state=0, verbose=False, additive_start=begins, **settings).fit(X.drop(columns="tags"), y)
+        assert found == [has, has]

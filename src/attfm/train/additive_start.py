@@ -79,14 +79,14 @@ class AdditiveStart:
 
 
 def may_begin_additive(config: TrainConfig, fields: Sequence[Field], rows: int, task: TaskName) -> bool:
-    """Return whether a new machine may begin with an additive model, if it's told to; see `additive_start`.
+    """Return whether a new machine may begin with an additive model; see `additive_start`.
 
     config : settings of the task (`TrainConfig.of_task`)
     rows : for training
     """
     usual = [float(x) for x in (config.smoothness, config.statistic_smoothness, config.linear_ridge)]
     # Rows may speak for strengths a thousand times the usual ones: steps of the gradient's own size can't bear them.
-    if rows > _MOST_ROWS.get(task, 0) or not all(usual) or config.warm_start_from or config.optimizer != "adam":
+    if not all(usual) or config.warm_start_from or config.optimizer != "adam":
         return False
     most = knots_for(config.knots, rows) or MOST_EFFECTS
     rated = [config.rates and is_rated(field, config.rate_levels) for field in fields]
@@ -94,12 +94,19 @@ def may_begin_additive(config: TrainConfig, fields: Sequence[Field], rows: int, 
         2 * RATE_BINS if has_rates else min(field.size, most) if field.ordered else field.size
         for field, has_rates in zip(fields, rated, strict=True)
     ]
-    return sum(rated) <= MOST_IDS * len(fields) and sum(effects) <= MOST_EFFECTS
+    few = rows <= _times(config) * _MOST_ROWS.get(task, 0) and sum(effects) <= _times(config) * MOST_EFFECTS
+    return few and sum(rated) <= MOST_IDS * len(fields)
 
 
 def begins_additive(config: TrainConfig, data: TrainingData, fields: Sequence[Field]) -> bool:
     """Return whether a new machine begins with an additive model; config : settings of the task."""
-    return bool(config.additive_start) and may_begin_additive(config, fields, len(data.train), data.task.name)
+    begins = data.task.is_classification if config.additive_start == "auto" else config.additive_start
+    return begins and may_begin_additive(config, fields, len(data.train), data.task.name)
+
+
+def _times(config: TrainConfig) -> int:
+    """Return by what the limits are multiplied where settings tell to begin so, as those of all rows do."""
+    return 2 if config.additive_start is True else 1
 
 
 def additive_start(
@@ -122,14 +129,14 @@ def additive_start(
     -------
     AdditiveStart or None
         None for several classes, for more than 12,000 training rows of two classes, 50,000 of a regression, or 2,500
-        effects, where more than a quarter of the fields have rates, where `config.additive_start` is off, and where
-        nothing holds bins or levels.
+        effects (twice as many where `config.additive_start` is True), where more than a quarter of the fields have
+        rates, where `config.additive_start` is off, and where nothing holds bins or levels.
     """
     if not begins_additive(config, data, fields):
         return None
     examples = gathered(data.train)
     layout = _Layout.of(module, data, fields, examples.rows)
-    if not 0 < len(layout.rows) <= MOST_EFFECTS:
+    if not 0 < len(layout.rows) <= _times(config) * MOST_EFFECTS:
         return None
     main = float(config.smoothness) * share_of_main_effects(config, len(examples))
     curves = [_of_run(run, main) for run in layout.bins]

@@ -91,8 +91,10 @@ def train(prepared: Prepared, config: Config, observer: Observer | None = None) 
 
 
 def _of_all_rows(trained: Trained, rows: int) -> Config:
-    """Return the settings for all rows of a model that so many rows were enough for at first."""
-    return for_epochs(trained.config, trained.histories[0].best_epoch, rows)
+    """Return the settings for all rows of a model that fewer were enough for at first: it begins as that did."""
+    first = trained.histories[0]
+    train = trained.config.train.model_copy(update={"additive_start": first.additive_start})
+    return for_epochs(trained.config.model_copy(update={"train": train}), first.best_epoch, rows)
 
 
 def _whole(prepared: Prepared, config: Config, observer: Observer) -> Scorer:
