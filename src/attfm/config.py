@@ -26,7 +26,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 # What "auto" means of classes and of a regression. Dropout, smoothness and ridges of a regression are chosen by
 # validation rows where there are some (`attfm.train.inner_choice`).
-_AUTO: Mapping[str, tuple[float, float]] = MappingProxyType(
+_AUTO: Mapping[str, tuple[Any, Any]] = MappingProxyType(
     {
         "memory_pairs": (60, 0),
         "weight_dropout": (0.4, 0.0),
@@ -37,6 +37,7 @@ _AUTO: Mapping[str, tuple[float, float]] = MappingProxyType(
         "patience": (10, 25),
         "smoothness": (100.0, 1000.0),
         "statistic_smoothness": (300.0, 1000.0),
+        "additive_start": ("auto", False),  # of classes it depends on the rows
     }
 )
 LEARNED_PROJECTION = frozenset({"nested", "paper"})
@@ -323,7 +324,7 @@ class TrainConfig(_Settings):
         return self.model_copy(update=_usual(self, task))
 
 
-def _usual(settings: BaseModel, task: TaskName) -> dict[str, float]:
+def _usual(settings: BaseModel, task: TaskName) -> dict[str, Any]:
     """Return the values of those settings that are "auto" and depend on the task."""
     # Other methods than Adam take steps of the gradient's own size, which strong penalties blow up.
     by_adam = getattr(settings, "optimizer", "adam") == "adam"
