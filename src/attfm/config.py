@@ -260,7 +260,7 @@ class TrainConfig(_Settings):
     additive_start: bool | Literal["auto"] = Field(
         "auto",
         description="of few rows training begins with main effects that are solved, each field as smooth as the rows "
-        "tell, where columns are not mostly ids; auto: of two classes up to 12,000 rows, of a regression by validation",
+        "tell, where columns are not mostly ids; auto: of classes up to 12,000 rows, of a regression by validation",
     )
     base_rate_start: bool = Field(True, description="start w0 at the base rate (else at 0)")
     split: str | None = Field(

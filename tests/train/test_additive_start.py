@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import sparse
+from scipy.special import expit, softmax
 from sklearn.metrics import log_loss, mean_squared_error
 
 from attfm import AFMClassifier, AFMRegressor
@@ -64,13 +65,17 @@ def begun(
 @pytest.mark.parametrize("knots", ["auto", 0])
 @pytest.mark.parametrize("rates", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize("estimator", [AFMClassifier, AFMRegressor])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_training_would_not_move_it(
-    monkeypatch: pytest.MonkeyPatch, bags: bool, knots: Any, rates: bool, weighted: bool, estimator: Any
+    monkeypatch: pytest.MonkeyPatch, bags: bool, knots: Any, rates: bool, weighted: bool, task: str
 ) -> None:
-    X, y = mixed()
-    if estimator is AFMRegressor:
+    X, y = mixed(400)
+    X = X.round(1) if knots == 0 else X  # a bin for each value
+    estimator = AFMRegressor if task == "regression" else AFMClassifier
+    if task == "regression":
         y = 700 + 30 * y + np.random.default_rng(1).normal(0, 9, len(y))
+    if task == "multiclass":
+        y = y + np.random.default_rng(1).integers(0, 2, len(y))
     X = X if bags else X.drop(columns="tags")
     settings = {
         "preset": "linear", "knots": knots, "rates": rates, "rate_levels": 20, "estimator": estimator,
@@ -95,7 +100,7 @@ def test_training_would_not_move_it(
     module.zero_grad()
     weight = examples.weight.double()
     unit, noise = 1.0, start.strengths.noise
-    if estimator is AFMRegressor:
+    if task == "regression":
         unit = 2 * float(module.target_std) ** 2
         assert 0.1 < noise < 0.9
     losses = data.task.row_losses(module.train()(examples.rows), examples.target) / unit
@@ -145,15 +150,13 @@ def test_what_decides_is_hardly_held_and_noise_is(monkeypatch: pytest.MonkeyPatc
     assert of["flag"][1] < 0.2 < 2 < of["noise"][1], "the line of a flag that decides, and of noise"
     assert of["curve"][0] < of["noise"][0]
     weight = np.zeros(fields[-1].stop)
-    weight[start.rows] = start.weight
+    weight[start.rows] = start.weight[:, 0]
     noise = next(field for field in fields if field.name == "noise")
     assert np.ptp(weight[noise.start + 2 : noise.stop]) < 0.3
 
 
-@pytest.mark.parametrize("two_classes", [True, False])
-def test_strengths_are_at_the_most_of_the_restricted_likelihood(
-    monkeypatch: pytest.MonkeyPatch, two_classes: bool
-) -> None:
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_strengths_are_at_the_most_of_the_restricted_likelihood(monkeypatch: pytest.MonkeyPatch, task: str) -> None:
     """That is Laplace's approximation, at the effects that are best given the strengths (Wood 2011, eq. 4).
 
     Of a regression it is exact, and the noise is at the most of it too.
@@ -162,32 +165,47 @@ def test_strengths_are_at_the_most_of_the_restricted_likelihood(
     monkeypatch.setattr(additive_model, "_CLOSE", 1e-4)
     monkeypatch.setattr(additive_model, "_ROUNDS", 200)
     rng = np.random.default_rng(1)
-    rows, bins = 600, 12 if two_classes else 30
+    classes, outputs = task != "regression", 3 if task == "multiclass" else 1
+    rows, bins = 600, 12 if classes else 30
     left, right = rng.integers(0, bins, (2, rows))
     curve, line = np.sin(np.arange(bins) / 1.5), np.arange(bins) / 5
-    z = 2 * curve[left] + line[right] - 1
-    y = (rng.random(rows) < 1 / (1 + np.exp(-z))).astype(float) if two_classes else z + rng.normal(0, 1.5, rows)
+    signal = (2 * curve[left] + line[right] - 1)[:, None]
+    if task == "multiclass":  # a number of each class with Gumbel's noise: the largest is drawn by the softmax
+        signal = np.concatenate([signal, 1.5 * curve[right][:, None], -signal], 1)
+        y = np.eye(outputs)[(signal + rng.gumbel(size=signal.shape)).argmax(1)]
+    elif task == "binary":
+        y = (rng.random((rows, 1)) < expit(signal)).astype(float)
+    else:
+        y = signal + rng.normal(0, 1.5, (rows, 1))
     design = np.concatenate([np.eye(bins)[left], np.eye(bins)[right]], 1)
+    full = np.concatenate([np.ones((rows, 1)), design], 1)
     terms = [t for k in (0, bins) for t in _of_run(np.arange(k, k + bins), 10.0)]
     fixed = np.full(2 * bins, 1e-5)
 
     def likelihood(strengths: Any, noise: float = 1.0, *, fit: bool = False) -> tuple[float, Any, float]:
-        model = AdditiveModel(sparse.csc_matrix(design), y, np.ones(rows), terms, fixed, two_classes=two_classes)
+        model = AdditiveModel(sparse.csc_matrix(design), y, np.ones(rows), terms, fixed, classes=classes)
         if fit:
-            model.fit(0.0)
+            model.fit(np.zeros(outputs))
         else:
             model.strengths, model.noise = np.asarray(strengths), noise
             model._converge(steps=50)
         z, precision = model._design @ model.effects, np.diag(np.append(0.0, fixed))
         for strength, term in zip(model.strengths, terms, strict=True):
             precision[np.ix_(term.columns + 1, term.columns + 1)] += strength * term.precision
-        p = 1 / (1 + np.exp(-z))
-        full = np.concatenate([np.ones((rows, 1)), design], 1)
-        curve_of_row = p * (1 - p) if two_classes else np.full(rows, 1 / model.noise)
-        curvature = full.T @ (full * curve_of_row[:, None]) + precision
-        of_rows = y * z - np.logaddexp(0, z) if two_classes else -((y - z) ** 2 / model.noise + np.log(model.noise)) / 2
-        log_likelihood = of_rows.sum() - 0.5 * model.effects @ precision @ model.effects
-        of_prior = np.linalg.slogdet(precision[1:, 1:])[1]
+        if task == "multiclass":
+            p = softmax(z, axis=1)
+            of_rows, of_outputs = (y * np.log(p)).sum(1), np.eye(3) * p[:, None] - p[:, None] * p[:, :, None]
+        elif task == "binary":
+            of_rows, of_outputs = y * z - np.logaddexp(0, z), (expit(z) * expit(-z))[:, :, None]
+        else:
+            of_rows = -((y - z) ** 2 / model.noise + np.log(model.noise)) / 2
+            of_outputs = np.full((rows, 1, 1), 1 / model.noise)
+        curvature = np.einsum("ri,rab,rj->aibj", full, of_outputs, full).reshape(outputs * full.shape[1], -1)
+        curvature += np.kron(np.eye(outputs), precision)
+        if task == "multiclass":  # what all classes have in common has no curvature
+            curvature += 1e-6 * np.kron(np.ones((3, 3)), np.diag(np.arange(full.shape[1]) == 0))
+        log_likelihood = of_rows.sum() - 0.5 * (model.effects * (precision @ model.effects)).sum()
+        of_prior = outputs * np.linalg.slogdet(precision[1:, 1:])[1]
         most = log_likelihood + 0.5 * of_prior - 0.5 * np.linalg.slogdet(curvature)[1]
         return most, model.strengths, model.noise
 
@@ -199,7 +217,7 @@ def test_strengths_are_at_the_most_of_the_restricted_likelihood(
             moved = strengths.copy()
             moved[k] *= factor
             assert likelihood(moved, noise)[0] < best
-    if not two_classes:
+    if not classes:
         assert max(likelihood(strengths, factor * noise)[0] for factor in (0.997, 1.003)) < best
         assert noise == pytest.approx(1.5**2, rel=0.15)
 
@@ -235,9 +253,11 @@ def test_validation_rows_say_how_far_it_goes(monkeypatch: pytest.MonkeyPatch) ->
         valid = type(data.train)(replace(examples, target=target))
         shares.append(start.set_in(module, replace(data, valid=valid)))
         whole = torch.zeros(len(module.linear.weight), 1)
-        whole[torch.from_numpy(start.rows), 0] = torch.from_numpy(start.weight).float()
+        whole[torch.from_numpy(start.rows)] = torch.from_numpy(start.weight).float()
         torch.testing.assert_close(module.linear.weight.detach(), shares[-1] * whole)
-        assert float(module.intercept.detach()) == pytest.approx(0.3 + shares[-1] * (start.intercept - 0.3), abs=1e-6)
+        assert float(module.intercept.detach()) == pytest.approx(
+            0.3 + shares[-1] * (start.intercept[0] - 0.3), abs=1e-6
+        )
     assert shares == [1, 0], "all of the way, but none of it where the rows say the opposite"
 
 
@@ -267,6 +287,15 @@ def test_a_regression_finds_the_difference_of_two_columns_by_itself() -> None:
         errors[begins] = mean_squared_error(y[600:], model.predict(frame[600:]))
         assert (model.model_.facts.chosen or {}).get("additive_start") is (True if begins == "auto" else None)
     assert errors["auto"] == errors[True] < 0.5 * errors[False]
+
+
+def test_columns_that_say_nothing_are_learned_as_nothing_from_all_rows_too() -> None:
+    """One model, trained again on all of 400 rows of three classes: what the validation rows cut short stays so."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(3400, 12))).add_prefix("x")
+    y = rng.integers(0, 3, 3400)
+    model = AFMClassifier(random_state=0, verbose=False, refit=True, n_models=1).fit(frame[:400], y[:400])
+    assert log_loss(y[400:], model.predict_proba(frame[400:])) < np.log(3) + 0.02
 
 
 def test_columns_that_say_nothing_are_learned_as_nothing() -> None:
@@ -313,9 +342,13 @@ def test_tables_of_ids_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert begun(monkeypatch, X[many], y, rates=False)[1] is not None
 
 
-def test_several_classes_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_effects_of_all_classes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = mixed(300)
-    assert begun(monkeypatch, X, y + (X.level == "b"), additive_start=True)[1] is None
+    start = begun(monkeypatch, X, y + (X.level == "b"))[1]
+    assert start is not None
+    monkeypatch.setattr(room, "MOST_EFFECTS", start.weight.size - 1)
+    assert begun(monkeypatch, X, y)[1] is not None
+    assert begun(monkeypatch, X, y + (X.level == "b"))[1] is None
 
 
 def test_a_regression_that_has_nothing_to_choose_by_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,20 +425,25 @@ def test_what_is_solved_is_held_by_what_noise_is_left_and_moves_slowly(
     assert noises[0] == start.strengths.noise == pytest.approx((10 / y.std()) ** 2, rel=0.3)
 
 
-@pytest.mark.parametrize("all_rows", [{"refit": True}, {"refit": False, "n_seeds": 2}])
+@pytest.mark.parametrize("all_rows", [{"refit": True}, {"refit": False, "n_seeds": 2}, {"refit": True, "n_bags": 1}])
 def test_all_rows_begin_as_the_part_of_them_did(monkeypatch: pytest.MonkeyPatch, all_rows: dict[str, Any]) -> None:
     X, y = mixed(300)
     monkeypatch.setattr(room, "_MOST_ROWS", {"binary": 250})  # 240 train, and then all 300
-    found = list[bool]()
+    monkeypatch.setattr(AdditiveStart, "_share_for", lambda *_: 0.35)
+    found, size = list[float](), list[float]()
+    plain = AdditiveStart.set_in
 
-    def watched(*call: Any) -> AdditiveStart | None:
-        start = additive_start(*call)
-        found.append(start is not None)
-        return start
+    def watched(start: AdditiveStart, module: Any, *data: Any, **named: Any) -> float:
+        found.append(plain(start, module, *data, **named))
+        weight = module.linear.weight.detach().numpy()[start.rows]
+        size.append(float(np.abs(weight).sum() / np.abs(start.weight).sum()))
+        return found[-1]
 
-    monkeypatch.setattr(refit, "additive_start", watched)
+    monkeypatch.setattr(AdditiveStart, "set_in", watched)
     settings = {"n_models": 1, "epochs": 2, "n_seeds": 1, "validation_fraction": 0.2, **all_rows}
-    for begins, has in (("auto", True), (False, False)):
+    for begins, trainings in (("auto", 2 + all_rows.get("n_bags", 0)), (False, 0)):
         found.clear()
-        AFMClassifier(random_state=0, verbose=False, additive_start=begins, **settings).fit(X.drop(columns="tags"), y)
-        assert found == [has, has]
+        model = AFMClassifier(random_state=0, verbose=False, additive_start=begins, **settings)
+        model.fit(X.drop(columns=["tags", "level"]), y)
+        assert found == [0.35] * trainings
+        assert size == pytest.approx([0.35] * len(size))

@@ -55,7 +55,7 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         two beside them say, by their distance; 0: all; "auto": the root of the training rows, 16 to 255
     smoothness_by_field : bool, whether each field has a smoothness of its own, by what its neighbouring bins differ by
     additive_start : bool or "auto", whether training begins with main effects that are solved, where rows are few and
-        columns numeric or of few levels; "auto": of two classes up to 12,000 rows, of a regression by validation
+        columns numeric or of few levels; "auto": of classes up to 12,000 rows, of a regression by validation
     base_rate_start : bool, whether w0 starts at the base rate
     averaging : float or "auto", epochs over which the kept parameters are averaged; 0 for none
     split : TimeSplit, GroupSplit, "time:COLUMN", "group:COLUMN" or None

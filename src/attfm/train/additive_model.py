@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 from scipy.linalg.lapack import dpotri
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -45,59 +46,74 @@ class AdditiveModel:
     Parameters
     ----------
     design : (rows, columns)
-    target : (rows,), 0 or 1 of two classes, else numbers of normal noise
+    target : (rows, outputs), 0 or 1 of classes, else numbers of normal noise
     weight : (rows,), relative to their mean
     terms : what has a strength of its own
     fixed : float64 (columns,), ridges that stay as they are
-    two_classes : bool, else a regression
+    classes : bool, of one output two, of several one each (a softmax); else a regression
 
     Attributes
     ----------
-    effects : float64 (1 + columns,), the intercept first
-    strengths : float64 (terms,)
+    effects : float64 (1 + columns, outputs), the intercepts first
+    strengths : float64 (terms,), the same for all outputs
     noise : float, variance of a regression's noise; 1 of classes
     """
 
     def __init__(
         self, design: sparse.csc_matrix, target: Floats, weight: Floats, terms: Sequence[Term], fixed: Floats,
-        *, two_classes: bool,
+        *, classes: bool,
     ) -> None:  # fmt: skip
         ones = sparse.csr_matrix(np.ones((design.shape[0], 1)))
         self._design = sparse.hstack([ones, design]).tocsr()
         self._transposed = self._design.T.tocsr()
-        self._target, self._weight, self._two_classes = target, weight, two_classes
-        self._terms, self._fixed = terms, np.append(0.0, fixed)
+        self._target, self._weight, self._classes = target, weight, classes
+        self._outputs = target.shape[1]
+        # What all logits of several classes have in common is nothing to the loss.
+        self._terms, self._fixed = terms, np.append(_LEAST_CURVATURE if self._outputs > 1 else 0.0, fixed)
         self._usual = np.array([term.usual for term in terms])
-        self.strengths, self.effects, self.noise = self._usual.copy(), np.zeros(len(fixed) + 1), 1.0
+        self.strengths, self.noise = self._usual.copy(), 1.0
+        self.effects = np.zeros((len(fixed) + 1, self._outputs))
 
-    def fit(self, intercept: float) -> None:
-        """Find effects and strengths, from an intercept."""
+    def fit(self, intercept: Floats) -> None:
+        """Find effects and strengths, from intercepts (outputs,)."""
         self.effects[0] = intercept
         for _ in range(_ROUNDS):
             self._converge(steps=1)
             before, self.strengths = self.strengths, self._by_evidence()
             if not len(before) or np.abs(np.log(self.strengths / before)).max() < _CLOSE:
                 break
-        self._converge(steps=_NEWTON_STEPS if self._two_classes else 1)
+        self._converge(steps=_NEWTON_STEPS if self._classes else 1)
 
     def _converge(self, *, steps: int) -> None:
         """Take so many Newton steps, or until none moves a prediction; the first one of a regression is exact."""
-        precision = self._precision()
+        precision, (size, outputs) = self._precision(), self.effects.shape
         for _ in range(steps):
             predicted = self._design @ self.effects
-            if self._two_classes:
-                predicted = expit(predicted)
-                curvature = np.maximum(self._weight * predicted * (1 - predicted), _LEAST_CURVATURE)
-            else:
-                curvature = self._weight / self.noise
-            weighted = self._design.multiply(curvature[:, None]).tocsr()
-            self._factor = cho_factor((self._transposed @ weighted).toarray() + precision, lower=True)
-            away = self._weight * (self._target - predicted) / self.noise
-            step = cho_solve(self._factor, self._transposed @ away - precision @ self.effects)
+            if self._classes:
+                predicted = expit(predicted) if outputs == 1 else softmax(predicted, axis=1)
+            curvature = np.zeros((outputs, size, outputs, size))
+            for one, other in combinations_with_replacement(range(outputs), 2):
+                weighted = self._design.multiply(self._curvature(predicted, one, other)[:, None]).tocsr()
+                curvature[other, :, one] = (self._transposed @ weighted).toarray()  # the lower half is enough
+                if one == other:
+                    curvature[one, :, one] += precision
+            self._factor = cho_factor(curvature.reshape(outputs * size, -1), lower=True, overwrite_a=True)
+            away = self._weight[:, None] * (self._target - predicted) / self.noise
+            gradient = self._transposed @ away - precision @ self.effects
+            step = cho_solve(self._factor, gradient.ravel("F")).reshape(gradient.shape, order="F")
             largest = np.abs(self._design @ step).max()
-            self.effects += step * (min(1.0, _LARGEST_STEP / max(largest, _LARGEST_STEP)) if self._two_classes else 1.0)
+            self.effects += step * (min(1.0, _LARGEST_STEP / max(largest, _LARGEST_STEP)) if self._classes else 1.0)
             if largest < _SMALL_STEP:
                 break
+
+    def _curvature(self, predicted: Floats, one: int, other: int) -> Floats:
+        """Return the second derivatives of the rows' losses by two of their outputs, (rows,)."""
+        if not self._classes:
+            return self._weight / self.noise
+        own = predicted[:, one]
+        if one != other:
+            return -self._weight * own * predicted[:, other]
+        return np.maximum(self._weight * own * (1 - own), _LEAST_CURVATURE)
 
     def _precision(self) -> Floats:
         """Return what holds the effects, as the precision of their prior."""
@@ -109,17 +125,20 @@ class AdditiveModel:
     def _by_evidence(self) -> Floats:
         """Return the next strengths, given the effects and the curvature there; find the noise of a regression."""
         inverse, _ = dpotri(self._factor[0], lower=1)
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
-        if not self._two_classes:
+        size, outputs = self.effects.shape
+        every = np.arange(outputs)
+        inverse = inverse.reshape(outputs, size, outputs, size)[every, :, every]  # what is of one output each
+        inverse = np.tril(inverse) + np.tril(inverse, -1).transpose(0, 2, 1)
+        if not self._classes:
             rows, held = len(self._target), float((inverse * self._precision()).sum())
-            free = len(inverse) - held
             away = self._weight @ (self._target - self._design @ self.effects) ** 2
-            self.noise = max(float(away) / max(rows - free, 1.0), _LEAST_NOISE)
+            self.noise = max(float(away[0]) / max(rows - (size - held), 1.0), _LEAST_NOISE)
         strengths = self.strengths.copy()
         for n, term in enumerate(self._terms):
-            effects, own = self.effects[term.columns + 1], np.ix_(term.columns + 1, term.columns + 1)
-            free = max(term.rank - self.strengths[n] * float((inverse[own] * term.precision).sum()), 0.0)
-            size = float(effects @ term.precision @ effects)
-            strengths[n] = (free + _USUAL_COUNTS) / (size + _USUAL_COUNTS / self._usual[n])
+            effects, own = self.effects[term.columns + 1], np.ix_(every, term.columns + 1, term.columns + 1)
+            held = self.strengths[n] * float((inverse[own] * term.precision).sum())
+            free = max(outputs * term.rank - held, 0.0)
+            size_of = float((effects * (term.precision @ effects)).sum())
+            strengths[n] = (free + _USUAL_COUNTS) / (size_of + _USUAL_COUNTS / self._usual[n])
         bounded: Floats = np.clip(strengths, self._usual / _MOST_APART, self._usual * _MOST_APART)
         return bounded

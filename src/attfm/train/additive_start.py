@@ -24,7 +24,7 @@ from attfm.train.statistics import is_rated
 from attfm.train.trainer import TrainingData
 
 # Training rows, by task: of more, single fields are learned well by the steps of the trainer.
-_MOST_ROWS: Mapping[str, int] = MappingProxyType({"binary": 12_000, "regression": 50_000})
+_MOST_ROWS: Mapping[str, int] = MappingProxyType({"binary": 12_000, "multiclass": 12_000, "regression": 50_000})
 MOST_EFFECTS = 2_500  # whose precision matrix is inverted in each round: 50 MB, and half a second
 # The share of fields that may have rates. Tables of ids say most by pairs, which are learned together with main effects
 # only (docs/defaults.md).
@@ -42,43 +42,53 @@ class AdditiveStart:
 
     Attributes
     ----------
-    intercept : float
-    rows, weight : int64 and float64 (effects,), rows of w and what they are
+    intercept : float64 (outputs,)
+    rows, weight : int64 (effects,) and float64 (effects, outputs), rows of w and what they are
     strengths : Strengths, by which a machine that begins here goes on being held
     """
 
-    intercept: float
+    intercept: Floats
     rows: Integers
     weight: Floats
     strengths: Strengths
 
     @torch.no_grad()
-    def set_in(self, module: FactorizationMachine, data: TrainingData) -> float:
+    def set_in(self, module: FactorizationMachine, data: TrainingData, *, share: float | None = None) -> float:
         """Let a machine begin here, or on the way here; return which share of the way.
 
-        Its main effects are 0 before, and its pairs stay as they are. All of the way is gone unless the validation rows
-        like less of it better beyond chance: where columns tell nothing, they would have stopped a training early.
+        Its main effects are 0 before, and its pairs stay as they are. All of the way is gone unless a share is given or
+        the validation rows like less of it better beyond chance: where columns tell nothing, they would have stopped a
+        training early.
         """
-        w, w0 = module.linear.weight, float(module.intercept.detach())
-        before = None if data.valid is None else scored(module, data.valid)[0]
-        w[torch.from_numpy(self.rows)] = torch.from_numpy(self.weight).to(w)[:, None]
-        module.intercept.fill_(self.intercept)
-        if data.valid is None or before is None:
+        w, w0 = module.linear.weight, module.intercept
+        share = self._share_for(module, data) if share is None else share
+        w[torch.from_numpy(self.rows)] = share * torch.from_numpy(self.weight).to(w)
+        w0.lerp_(torch.from_numpy(self.intercept).to(w0), share)
+        return share
+
+    def _share_for(self, module: FactorizationMachine, data: TrainingData) -> float:
+        """Return how far the validation rows let a machine go, whose main effects are 0."""
+        if data.valid is None:
             return 1.0
+        before = scored(module, data.valid)[0]
+        w, w0 = module.linear.weight, module.intercept.clone()
+        w[torch.from_numpy(self.rows)] = torch.from_numpy(self.weight).to(w)
+        module.intercept.copy_(torch.from_numpy(self.intercept))
         after, target, weight = scored(module, data.valid)
+        w[torch.from_numpy(self.rows)] = 0
+        module.intercept.copy_(w0)
         weight = weight.double() / weight.double().sum()
         losses = [
             (data.task.row_losses(torch.lerp(before, after, share), target).double() * weight).numpy()
             for share in _SHARES
         ]
         able = [k for k, of_share in enumerate(losses) if k == 0 or beyond_chance(losses[0] - of_share)]
-        share = _SHARES[min(able, key=lambda k: float(losses[k].sum()))]
-        w.mul_(share)
-        module.intercept.fill_(w0 + share * (self.intercept - w0))
-        return share
+        return _SHARES[min(able, key=lambda k: float(losses[k].sum()))]
 
 
-def may_begin_additive(config: TrainConfig, fields: Sequence[Field], rows: int, task: TaskName) -> bool:
+def may_begin_additive(
+    config: TrainConfig, fields: Sequence[Field], rows: int, task: TaskName, outputs: int = 1
+) -> bool:
     """Return whether a new machine may begin with an additive model; see `additive_start`.
 
     config : settings of the task (`TrainConfig.of_task`)
@@ -94,14 +104,14 @@ def may_begin_additive(config: TrainConfig, fields: Sequence[Field], rows: int, 
         2 * RATE_BINS if has_rates else min(field.size, most) if field.ordered else field.size
         for field, has_rates in zip(fields, rated, strict=True)
     ]
-    few = rows <= _times(config) * _MOST_ROWS.get(task, 0) and sum(effects) <= _times(config) * MOST_EFFECTS
+    few = rows <= _times(config) * _MOST_ROWS.get(task, 0) and sum(effects) * outputs <= _times(config) * MOST_EFFECTS
     return few and sum(rated) <= MOST_IDS * len(fields)
 
 
 def begins_additive(config: TrainConfig, data: TrainingData, fields: Sequence[Field]) -> bool:
     """Return whether a new machine begins with an additive model; config : settings of the task."""
     begins = data.task.is_classification if config.additive_start == "auto" else config.additive_start
-    return begins and may_begin_additive(config, fields, len(data.train), data.task.name)
+    return begins and may_begin_additive(config, fields, len(data.train), data.task.name, len(data.task.outputs))
 
 
 def _times(config: TrainConfig) -> int:
@@ -112,7 +122,7 @@ def _times(config: TrainConfig) -> int:
 def additive_start(
     module: FactorizationMachine, data: TrainingData, config: TrainConfig, fields: Sequence[Field]
 ) -> AdditiveStart | None:
-    """Fit w0 + Σ w, of two classes their logit, of a regression the standardised target, each field by its evidence.
+    """Fit w0 + Σ w, of classes their logits, of a regression the standardised target, each field by its evidence.
 
     The strengths maximise the restricted likelihood, by the update of Wood and Fasiolo (2017, Biometrics 73, eq. 4):
     strength ← (rank − strength · tr(H⁻¹S)) / βᵀSβ, where H is the curvature of the penalised loss and S the precision
@@ -128,15 +138,15 @@ def additive_start(
     Returns
     -------
     AdditiveStart or None
-        None for several classes, for more than 12,000 training rows of two classes, 50,000 of a regression, or 2,500
-        effects (twice as many where `config.additive_start` is True), where more than a quarter of the fields have
-        rates, where `config.additive_start` is off, and where nothing holds bins or levels.
+        None for more than 12,000 training rows of classes, 50,000 of a regression, or 2,500 effects (twice as many
+        where `config.additive_start` is True), where more than a quarter of the fields have rates, where
+        `config.additive_start` is off, and where nothing holds bins or levels.
     """
     if not begins_additive(config, data, fields):
         return None
     examples = gathered(data.train)
     layout = _Layout.of(module, data, fields, examples.rows)
-    if not 0 < len(layout.rows) <= _times(config) * MOST_EFFECTS:
+    if not 0 < len(layout.rows) * module.outputs <= _times(config) * MOST_EFFECTS:
         return None
     main = float(config.smoothness) * share_of_main_effects(config, len(examples))
     curves = [_of_run(run, main) for run in layout.bins]
@@ -151,11 +161,11 @@ def additive_start(
         fixed[term.columns] = 0
     scale = float(module.target_mean), float(module.target_std)
     additive = AdditiveModel(
-        layout.design, outcome_values(data.task, examples.target.numpy(), scale)[:, 0],
+        layout.design, outcome_values(data.task, examples.target.numpy(), scale),
         relative(examples.weight.numpy()), [*(term for pair in (*curves, *of_rates) for term in pair), *of_levels],
-        fixed, two_classes=data.task.is_classification,
+        fixed, classes=data.task.is_classification,
     )  # fmt: skip
-    additive.fit(float(module.intercept.detach()))
+    additive.fit(module.intercept.detach().double().numpy())
     of_pairs = 2 * (len(curves) + len(of_rates))
     of_bins, of_rated = np.split(additive.strengths[:of_pairs].reshape(-1, 2), [len(curves)])
     for term, strength in zip(of_levels, additive.strengths[of_pairs:], strict=True):
@@ -164,7 +174,7 @@ def additive_start(
     every[layout.rows, 0] = ridges
     bins, rates, held = (torch.from_numpy(part).float() for part in (of_bins, of_rated, every))
     strengths = Strengths(bins, rates, held, noise=min(additive.noise, 1.0))
-    return AdditiveStart(float(additive.effects[0]), layout.rows, additive.effects[1:], strengths)
+    return AdditiveStart(additive.effects[0], layout.rows, additive.effects[1:], strengths)
 
 
 @dataclass(frozen=True)

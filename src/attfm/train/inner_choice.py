@@ -188,7 +188,7 @@ def _loss_at_best_intercept(module: FactorizationMachine, data: TrainingData) ->
 
 def _was_fast(history: History, config: TrainConfig) -> bool:
     """Return whether classes were learned too fast; what began with its main effects may be at its best at once."""
-    if config.learning_rate != "auto" or history.additive_start:
+    if config.learning_rate != "auto" or history.additive_start is not None:
         return False
     worse = len(history.epochs) - history.best_epoch
     return history.best_epoch <= FAST_EPOCHS and worse >= int(config.of_task("binary").patience)

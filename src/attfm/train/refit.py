@@ -84,7 +84,7 @@ def train(prepared: Prepared, config: Config, observer: Observer | None = None) 
     trained = _trained(prepared, config, observer)
     trained, again = replace(trained, seconds=time.perf_counter() - started), _whole
     if trained.before is not None:  # how many epochs there are is known
-        again, config = partial(_last, trained.before), _of_all_rows(trained, len(prepared.data.train))
+        again, config = partial(_last, trained), _of_all_rows(trained, len(prepared.data.train))
     bags = reseeded(config, config.train.n_bags)
     samples = ((seeded, _bootstrapped(trained.taught, seeded.train.seed)) for seeded in bags)
     return replace(trained, refits=_refits(samples, config.train.n_bags, observer, again))
@@ -93,7 +93,7 @@ def train(prepared: Prepared, config: Config, observer: Observer | None = None) 
 def _of_all_rows(trained: Trained, rows: int) -> Config:
     """Return the settings for all rows of a model that fewer were enough for at first: it begins as that did."""
     first = trained.histories[0]
-    train = trained.config.train.model_copy(update={"additive_start": first.additive_start})
+    train = trained.config.train.model_copy(update={"additive_start": first.additive_start is not None})
     return for_epochs(trained.config.model_copy(update={"train": train}), first.best_epoch, rows)
 
 
@@ -101,35 +101,37 @@ def _whole(prepared: Prepared, config: Config, observer: Observer) -> Scorer:
     return _trained(prepared, config, observer).module
 
 
-def _last(before: Scorer, prepared: Prepared, config: Config, observer: Observer) -> FactorizationMachine:
-    """Return a module trained on all rows, which remembers the field pairs that the one before does."""
-    return _again(before, prepared, config, observer)[0]
+def _last(trained: Trained, prepared: Prepared, config: Config, observer: Observer) -> FactorizationMachine:
+    """Return a module trained on all rows, as `_again` says."""
+    return _again(trained, prepared, config, observer)[0]
 
 
 def _again(
-    before: Scorer, prepared: Prepared, config: Config, observer: Observer
+    trained: Trained, prepared: Prepared, config: Config, observer: Observer
 ) -> tuple[FactorizationMachine, History]:
-    (machine,) = members_of(before)
+    """Train on all rows what fewer were enough for: it begins as far on the way, and remembers the same field pairs."""
+    (machine,), (history, *_) = members_of(trained.judged), trained.histories
     chosen = [] if machine.memory is None else [(i, j) for i, j in machine.memory.pairs.tolist()]
-    return train_module(prepared, config, observer, enriching=partial(enrich, chosen=chosen))
+    enriching = partial(enrich, chosen=chosen)
+    return train_module(prepared, config, observer, enriching=enriching, share=history.additive_start)
 
 
 def _of_seeds(
-    before: FactorizationMachine, prepared: Prepared, config: Config, seeds: int, observer: Observer,
+    trained: Trained, prepared: Prepared, config: Config, seeds: int, observer: Observer,
     known: Sequence[FactorizationMachine] = (),
 ) -> Scorer:  # fmt: skip
     """Return a module trained on all rows given, or the mean of several, each from a seed of its own.
 
     Where the observer asks to stop, those that were not begun are left out.
 
-    before : the module whose field pairs are remembered
+    trained : what was trained before, see `_again`
     known : modules that are trained already, the first ones
     """
     machines = list(known)
     for number in range(len(known), seeds):
         observer.on_seed(number + 1, seeds)
         seeded = of_fold(config, number) if number else config  # one alone is the first of several
-        machine, history = _again(before, prepared.begun_at(number), seeded, observer)
+        machine, history = _again(trained, prepared.begun_at(number), seeded, observer)
         machines.append(machine)
         if history.stopped == STOPPED_ON_REQUEST:
             break
@@ -164,12 +166,12 @@ def _trained(prepared: Prepared, config: Config, observer: Observer) -> Trained:
     seeds = seeds_for(prepared, config, history, passed, all_rows=all_rows)
     if all_rows:
         everything = prepared.with_spare()
-        again = _of_seeds(module, everything, best, seeds, observer)
+        again = _of_seeds(trained, everything, best, seeds, observer)
         return replace(trained, module=again, taught=everything, before=module)
     if seeds == 1:
         return trained
     unjudged = replace(prepared, data=replace(prepared.data, valid=None))
-    return replace(trained, module=_of_seeds(module, unjudged, best, seeds, observer, [module]))
+    return replace(trained, module=_of_seeds(trained, unjudged, best, seeds, observer, [module]))
 
 
 def _of_folds(prepared: Prepared, config: Config, observer: Observer) -> Trained:
@@ -218,11 +220,12 @@ def _bootstrapped(prepared: Prepared, seed: int) -> Prepared:
 
 
 def train_module(
-    prepared: Prepared, config: Config, observer: Observer, *, enriching: Enriching = enrich
+    prepared: Prepared, config: Config, observer: Observer, *, enriching: Enriching = enrich, share: float | None = None
 ) -> tuple[FactorizationMachine, History]:
     """Return a module trained on prepared rows, and its learning curve; see `Trainer`.
 
-    `enriching` gives what the rows are enriched with.
+    enriching : gives what the rows are enriched with
+    share : of an additive start, where validation rows chose it before; None: they choose it now, if there are any
     """
     encoder, target, settings = prepared.encoder, prepared.target, config.train
     choose_device(settings.device)  # where there is none of that name, or none at all, nothing is drawn from it first
@@ -263,10 +266,10 @@ def train_module(
     if start is None and first is None:
         additive = additive_start(module, data, settings.of_task(data.task.name), encoder.fields)
         if additive is not None:
-            additive.set_in(module, data)
+            share = additive.set_in(module, data, share=share)
             strengths = additive.strengths
     history = Trainer(module, data, settings, observer, generator, prior=prior, strengths=strengths).run()
-    history.additive_start = strengths is not None
+    history.additive_start = None if strengths is None else share
     give_back()
     with torch.no_grad():
         module.intercept.add_(math.log(rate))  # the odds among all rows

@@ -46,14 +46,14 @@ class History:
     """The learning curve, and which epoch's parameters were kept.
 
     straddling : names of the field pairs whose groups seem to stand on both sides of the split
-    additive_start : whether it began with the main effects of an additive model
+    additive_start : the share of an additive model's main effects that it began with, or None
     """
 
     epochs: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = _ALL_RUN
     straddling: list[str] = field(default_factory=list)
-    additive_start: bool = False
+    additive_start: float | None = None
 
     def records(self) -> list[dict[str, float | int | None]]:
         """Return one dictionary for each epoch, as history.jsonl stores it."""
