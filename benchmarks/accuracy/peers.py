@@ -16,6 +16,7 @@ from benchmarks.accuracy.tables import Floats
 
 ROUNDS, PATIENCE = 3_000, 50
 EPOCHS, EPOCH_PATIENCE = 50, 5  # of the networks
+PREFIX = "column_"
 BINS = 32
 MISSING = "(missing)"
 
@@ -165,7 +166,9 @@ def afm_deepctr(job: Job) -> Iterator[Fitted]:
     torch.set_num_threads(job.threads)
     X, y = job.rows(job.table.parts.train)
     X_valid, y_valid = job.rows(job.table.parts.valid)
-    ids = Ids(X, job.table.categorical)
+    # It keeps embeddings by name in a torch.nn.ModuleDict, in which a column can't be `children`, or `type`.
+    X, X_valid = X.add_prefix(PREFIX), X_valid.add_prefix(PREFIX)
+    ids = Ids(X, [PREFIX + name for name in job.table.categorical])
     fields = [SparseFeat(name, size, embedding_dim=16) for name, size in ids.sizes().items()]
     task = "regression" if job.regression else "binary"
     model = AFM(fields, fields, attention_factor=16, task=task, seed=job.seed, device="cpu")
@@ -185,7 +188,7 @@ def afm_deepctr(job: Job) -> Iterator[Fitted]:
         if loss < best:
             best, waited, kept = loss, 0, {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(kept)
-    yield Fitted(lambda rows: score(ids(rows)), facts={"epochs": epochs})
+    yield Fitted(lambda rows: score(ids(rows.add_prefix(PREFIX))), facts={"epochs": epochs})
 
 
 def validation_loss(y: Floats, scores: Floats, regression: bool) -> float:
