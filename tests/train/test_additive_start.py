@@ -429,7 +429,7 @@ def test_what_is_solved_is_held_by_what_noise_is_left_and_moves_slowly(
 def test_all_rows_begin_as_the_part_of_them_did(monkeypatch: pytest.MonkeyPatch, all_rows: dict[str, Any]) -> None:
     X, y = mixed(300)
     monkeypatch.setattr(room, "_MOST_ROWS", {"binary": 250})  # 240 train, and then all 300
-    monkeypatch.setattr(AdditiveStart, "_share_for", lambda *_: 0.35)
+    monkeypatch.setattr(AdditiveStart, "_share_for", lambda _, __, data: 1.0 if data.valid is None else 0.35)
     found, size = list[float](), list[float]()
     plain = AdditiveStart.set_in
 
