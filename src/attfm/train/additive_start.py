@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 
 from attfm.config import TaskName, TrainConfig
@@ -60,22 +61,25 @@ class AdditiveStart:
         the validation rows like less of it better beyond chance: where columns tell nothing, they would have stopped a
         training early.
         """
-        w, w0 = module.linear.weight, module.intercept
         share = self._share_for(module, data) if share is None else share
+        self._go(module, share)
+        return share
+
+    def _go(self, module: FactorizationMachine, share: float) -> None:
+        """Go a share of the way from where main effects are 0."""
+        w, w0 = module.linear.weight, module.intercept
         w[torch.from_numpy(self.rows)] = share * torch.from_numpy(self.weight).to(w)
         w0.lerp_(torch.from_numpy(self.intercept).to(w0), share)
-        return share
 
     def _share_for(self, module: FactorizationMachine, data: TrainingData) -> float:
         """Return how far the validation rows let a machine go, whose main effects are 0."""
         if data.valid is None:
             return 1.0
         before = scored(module, data.valid)[0]
-        w, w0 = module.linear.weight, module.intercept.clone()
-        w[torch.from_numpy(self.rows)] = torch.from_numpy(self.weight).to(w)
-        module.intercept.copy_(torch.from_numpy(self.intercept))
+        w0 = module.intercept.clone()
+        self._go(module, 1.0)
         after, target, weight = scored(module, data.valid)
-        w[torch.from_numpy(self.rows)] = 0
+        self._go(module, 0.0)
         module.intercept.copy_(w0)
         weight = weight.double() / weight.double().sum()
         losses = [
@@ -148,31 +152,20 @@ def additive_start(
     layout = _Layout.of(module, data, fields, examples.rows)
     if not 0 < len(layout.rows) * module.outputs <= _times(config) * MOST_EFFECTS:
         return None
-    main = float(config.smoothness) * share_of_main_effects(config, len(examples))
-    curves = [_of_run(run, main) for run in layout.bins]
-    of_rates = [_of_run(run, float(config.statistic_smoothness)) for run in layout.rates]
-    ridge = float(config.linear_ridge)
-    of_levels = [Term(columns, np.eye(len(columns)), len(columns), ridge) for columns in layout.levels]
-    ridges = np.full(len(layout.rows), ridge)
-    for run in (*layout.bins, *layout.rates):
-        ridges[run] = _LEAST_RIDGE * ridge
-    fixed = ridges.copy()
-    for term in of_levels:
-        fixed[term.columns] = 0
+    terms, ridges = layout.terms(config, len(examples)), layout.ridges(float(config.linear_ridge))
     scale = float(module.target_mean), float(module.target_std)
     additive = AdditiveModel(
-        layout.design, outcome_values(data.task, examples.target.numpy(), scale),
-        relative(examples.weight.numpy()), [*(term for pair in (*curves, *of_rates) for term in pair), *of_levels],
-        fixed, classes=data.task.is_classification,
+        layout.design, outcome_values(data.task, examples.target.numpy(), scale), relative(examples.weight.numpy()),
+        terms, np.where(layout.of_levels(), 0.0, ridges), classes=data.task.is_classification,
     )  # fmt: skip
     additive.fit(module.intercept.detach().double().numpy())
-    of_pairs = 2 * (len(curves) + len(of_rates))
-    of_bins, of_rated = np.split(additive.strengths[:of_pairs].reshape(-1, 2), [len(curves)])
-    for term, strength in zip(of_levels, additive.strengths[of_pairs:], strict=True):
-        ridges[term.columns] = strength
-    every = np.full((len(module.linear.weight), 1), ridge)
+    runs = 2 * (len(layout.bins) + len(layout.rates))
+    of_bins, of_rates = np.split(additive.strengths[:runs].reshape(-1, 2), [len(layout.bins)])
+    for columns, strength in zip(layout.levels, additive.strengths[runs:], strict=True):
+        ridges[columns] = strength
+    every = np.full((len(module.linear.weight), 1), float(config.linear_ridge))
     every[layout.rows, 0] = ridges
-    bins, rates, held = (torch.from_numpy(part).float() for part in (of_bins, of_rated, every))
+    bins, rates, held = (torch.from_numpy(part).float() for part in (of_bins, of_rates, every))
     strengths = Strengths(bins, rates, held, noise=min(additive.noise, 1.0))
     return AdditiveStart(additive.effects[0], layout.rows, additive.effects[1:], strengths)
 
@@ -219,6 +212,25 @@ class _Layout:
             rows, design[:, rows], [place[run] for run in _runs(bins)], [place[run] for run in _runs(rates)],
             [columns for columns in levels if len(columns) > 1],
         )  # fmt: skip
+
+    def terms(self, config: TrainConfig, rows: int) -> list[Term]:
+        """Return what has a strength of its own: curve and line of each field's bins, and of its rates; its levels."""
+        main = float(config.smoothness) * share_of_main_effects(config, rows)
+        of_bins = [term for run in self.bins for term in _of_run(run, main)]
+        of_rates = [term for run in self.rates for term in _of_run(run, float(config.statistic_smoothness))]
+        usual = float(config.linear_ridge)
+        return [*of_bins, *of_rates, *(Term(of, np.eye(len(of)), len(of), usual) for of in self.levels)]
+
+    def ridges(self, usual: float) -> Floats:
+        """Return the ridges without evidence, float64 (effects,): of neighbours a small one, which smoothness holds."""
+        ridges = np.full(len(self.rows), usual)
+        for run in (*self.bins, *self.rates):
+            ridges[run] *= _LEAST_RIDGE
+        return ridges
+
+    def of_levels(self) -> NDArray[np.bool_]:
+        """Return which effects have a ridge by evidence, bool (effects,)."""
+        return np.isin(np.arange(len(self.rows)), np.concatenate([*self.levels, np.empty(0, np.int64)]))
 
 
 def _design(batch: Batch, ids: int) -> sparse.csc_matrix:
