@@ -302,7 +302,9 @@ class TrainConfig(_Settings):
         "none", description="how probabilities are calibrated by the validation rows; auto: temperature where it helps"
     )
     seed: int = Field(0, ge=0, lt=2**63)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where steps are computed; auto: on a GPU where there is one and steps are large enough"
+    )
     backend: Literal["auto", "native", "reference"] = Field(
         "auto", description="who computes the steps: compiled kernels, plain torch, or kernels where they can"
     )

@@ -79,7 +79,10 @@ class AFMClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     calibrate : "none", "temperature", "sigmoid", "isotonic" or "auto"
         How probabilities are calibrated by the validation rows, after training; "auto": by temperature where that
         gains enough on these rows to be no chance. See docs/explanations.md.
-    device, backend : "auto", "cpu" or "cuda"; "auto", "native" or "reference": where it is trained, and by what
+    device : "auto", "cpu" or "cuda"
+        Where it is trained; "auto": on a GPU where there is one and steps are large enough, as of 20 columns and steps
+        of 1,024 rows with the defaults. Smaller ones are faster on the CPU.
+    backend : "auto", "native" or "reference", by what: compiled kernels or plain torch
     negative_rate : float in (0, 1], share of the first class's training rows that are kept; the intercept is corrected,
         so that probabilities are those of all rows
     class_weight : "balanced", dict or None, a weight above 0 for each label; those not named have 1

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attfm.ops.sparse_gradient import sparse_gradient
+
 # The hidden units' signs are kept for backward where they are small beside what a step holds anyway.
 BITS_SHARE = 0.2
 
@@ -152,10 +154,8 @@ def differentiate(
     if "embeddings" in needed and call.ids is not None and call.by_entry:
         # One row for each entry, as of torch.nn.Embedding(sparse=True): nothing of the size of the table.
         # NumPy converts: torch would leave threads of OpenMP spinning, which hold up those of the next kernel.
-        where = torch.from_numpy(call.ids.reshape(1, -1).numpy().astype(np.int64))
-        needed["embeddings"] = torch.sparse_coo_tensor(
-            where, needed["embeddings"], call.embeddings.shape, check_invariants=False
-        )
+        where = torch.from_numpy(call.ids.flatten().numpy().astype(np.int64))
+        needed["embeddings"] = sparse_gradient(where, needed["embeddings"], call.embeddings.shape)
     return (*(needed.get(name) for name in PoolCall._fields), None, None)
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from attfm.errors import DataError
 from attfm.ops import backends, cpu
+from attfm.ops.sparse_gradient import sparse_gradient
 
 
 def distinct_rows(rows: Tensor, features: int) -> Tensor:
@@ -46,8 +47,7 @@ class _TakenRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
-        sparse = torch.sparse_coo_tensor(rows[None], gradient, ctx.shape, is_coalesced=True, check_invariants=False)
-        return sparse, None
+        return sparse_gradient(rows, gradient, ctx.shape, distinct=True), None
 
 
 def take_rows(table: Tensor, rows: Tensor) -> Tensor:

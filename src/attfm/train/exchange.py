@@ -13,6 +13,7 @@ from attfm.data.dataset import Examples
 from attfm.errors import TrainingError
 from attfm.model.modules import FactorizationMachine
 from attfm.ops.sparse import distinct_rows, sum_rows
+from attfm.ops.sparse_gradient import sparse_gradient
 
 
 @dataclass(frozen=True)
@@ -174,11 +175,8 @@ def _set_gradients(tables: list[nn.Parameter], numbers: Tensor, values: Tensor, 
     """Set the gradients of w and V to the sums of the rows that workers have sent; a number may come several times."""
     for table, own in zip(tables, torch.split(values, [table.shape[1] for table in tables], 1), strict=True):
         if sparse:
-            gradient = torch.sparse_coo_tensor(numbers[None], own, table.shape, check_invariants=False)
-            distinct, summed = sum_rows(gradient)
-            table.grad = torch.sparse_coo_tensor(
-                distinct[None], summed, table.shape, is_coalesced=True, check_invariants=False
-            )
+            distinct, summed = sum_rows(sparse_gradient(numbers, own, table.shape))
+            table.grad = sparse_gradient(distinct, summed, table.shape, distinct=True)
         else:
             table.grad = torch.zeros_like(table).index_add_(0, numbers, own)
 

@@ -12,6 +12,7 @@ from attfm.data.dataset import Dataset
 from attfm.model.knots import MOST, knots_for
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
+from attfm.ops.sparse_gradient import sparse_gradient
 from attfm.train.exchange import Exchange
 from attfm.train.prior import EMBEDDING, LINEAR, OTHERS, Prior
 from attfm.train.statistical_machine import StatisticalMachine
@@ -42,8 +43,8 @@ def _with_prior(
         if part is None:
             found.append((parameter, (own + OTHERS * prior.total) / rows))
         else:
-            each = (own + part * prior.rows[: len(parameter), None]) / rows
-            found.append((parameter, each.to(parameter)))
+            earlier = prior.rows[: len(parameter), None].to(parameter.device)
+            found.append((parameter, ((own + part * earlier) / rows).to(parameter)))
     return found
 
 
@@ -120,7 +121,7 @@ class Smoothness:
         if table.grad is not None and table.grad.is_sparse:
             places = torch.cat([table.grad._indices()[0], right, left])
             slopes = torch.cat([table.grad._values(), slope, -slope])
-            table.grad = torch.sparse_coo_tensor(places[None], slopes, table.shape, check_invariants=False)
+            table.grad = sparse_gradient(places, slopes, table.shape)
             return
         gradient = torch.zeros_like(table) if table.grad is None else table.grad
         gradient.index_add_(0, right, slope)

@@ -22,6 +22,7 @@ from attfm.model.modules import FactorizationMachine
 from attfm.train.additive_start import additive_start
 from attfm.train.all_rows import for_epochs, learns_from_all
 from attfm.train.cross_fit import Floats, cross_fit, of_fold, without_fold
+from attfm.train.device import choose_device, drawn_from
 from attfm.train.freed_memory import give_back
 from attfm.train.inner_choice import choose_strength, suited
 from attfm.train.observer import Observer
@@ -30,15 +31,7 @@ from attfm.train.prior import Prior
 from attfm.train.seeds import seeds_for
 from attfm.train.statistical_machine import StatisticalMachine
 from attfm.train.statistics import Enriching, enrich, with_rows
-from attfm.train.trainer import (
-    STOPPED_ON_REQUEST,
-    History,
-    Trainer,
-    choose_device,
-    drawn_from,
-    silence_unseen,
-    start_at_base_rate,
-)
+from attfm.train.trainer import STOPPED_ON_REQUEST, History, Trainer, silence_unseen, start_at_base_rate
 
 TrainAgain = Callable[[Prepared, Config, Observer], Scorer]
 _SHARED_WITH_FM = ("intercept", "linear.weight", "embedding.weight")

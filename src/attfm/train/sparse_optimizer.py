@@ -11,6 +11,7 @@ from attfm.data.dataset import Statistics
 from attfm.model.modules import FactorizationMachine
 from attfm.ops import RowAverage, adagrad_rows, adam_rows
 from attfm.ops.sparse import distinct_rows, sum_rows
+from attfm.ops.sparse_gradient import sparse_gradient
 
 # Floats of V from which rows are moved alone. A dense step of Adam reads or writes V, its gradient, both moments and
 # the average about ten times: 160 MB at this size, some 20 ms, which is the time of all the rest of a usual step.
@@ -41,7 +42,16 @@ class Stateful:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""
         for name in self._state:
-            setattr(self, name, copy.deepcopy(state[name]))
+            setattr(self, name, _beside(getattr(self, name), state[name]))
+
+
+def _beside(present: Any, kept: Any) -> Any:
+    """Return a copy of a part of a state; of tensors on the device of those that are there now."""
+    if isinstance(kept, Tensor):
+        return kept.to(present.device, copy=True)
+    if isinstance(kept, list):
+        return [_beside(*pair) for pair in zip(present, kept, strict=True)]
+    return copy.deepcopy(kept)
 
 
 class LazyTable(Stateful):
@@ -101,10 +111,7 @@ class LazyTable(Stateful):
             decayed = rows if read is None else distinct_rows(read, len(self.parameter))
             self.parameter[decayed] *= 1 - rate * decay
             decay = 0.0
-        # The rows are distinct, though in no order: said to be coalesced, they are not summed again.
-        summed = torch.sparse_coo_tensor(
-            rows[None], values, gradient.shape, is_coalesced=True, check_invariants=False
-        )  # fmt: skip
+        summed = sparse_gradient(rows, values, gradient.shape, distinct=True)
         if self._method == "adam":
             adam_rows(
                 self.parameter, summed, self._mean, self._square,

@@ -20,6 +20,7 @@ from attfm.model.memory import PairMemory
 from attfm.model.modules import FactorizationMachine
 from attfm.model.sums import Learned, TrainingSums
 from attfm.ops.sparse import number_rows
+from attfm.ops.sparse_gradient import sparse_gradient
 
 _FOLDED_AT_ONCE = 1 << 16  # features: their rows of V, and of their bins, are gathered before they are summed
 # Ids up to which all are put together in each step: to find those of a batch, and their parts, takes longer.
@@ -162,7 +163,7 @@ class _Composed(torch.autograd.Function):
             of_bins = gradient.index_select(0, reading.composed)
             bins.view(-1, reading.statistics, gradient.shape[1]).copy_(of_bins[:, None])
         if ctx.sparse:
-            return torch.sparse_coo_tensor(reading.rows[None], slopes, ctx.shape, check_invariants=False), None, None
+            return sparse_gradient(reading.rows, slopes, ctx.shape), None, None
         if slopes.device.type != "cpu":  # sums of one order, whatever runs beside
             summed = torch.ops.aten.embedding_dense_backward(slopes, reading.rows, ctx.shape[0], -1, False)
         elif slopes.shape[1] == 1:  # single numbers are summed faster than rows of one

@@ -9,6 +9,7 @@ from torch import nn
 from attfm.config import Config
 from attfm.errors import ConfigError
 from attfm.model.modules import FactorizationMachine
+from attfm.train.device import drawn_from
 from attfm.train.footprint import Load
 from attfm.train.losses import scored
 from attfm.train.observer import Epoch, Observer
@@ -16,7 +17,7 @@ from attfm.train.prepare import Prepared
 from attfm.train.prior import Prior
 from attfm.train.sparse_optimizer import BIG_TABLE
 from attfm.train.statistics import Enriched
-from attfm.train.trainer import Trainer, drawn_from, start_at_base_rate
+from attfm.train.trainer import Trainer, start_at_base_rate
 
 _STEPS, _SECONDS, _FIRST_STEPS = 30, 3.0, 5  # that are measured, and those before that are not
 

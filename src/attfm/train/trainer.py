@@ -17,11 +17,12 @@ from torch import Tensor
 from attfm.config import TrainConfig
 from attfm.data.dataset import Dataset, Examples, Statistics, batch_count
 from attfm.data.folds import BY_CHANCE, Grouping
-from attfm.errors import ConfigError, TrainingError
+from attfm.errors import TrainingError
 from attfm.metrics.scores import curve_metrics
 from attfm.model.modules import FactorizationMachine
 from attfm.model.task import Task
 from attfm.ops import use_backend
+from attfm.train.device import choose_device, drawn_from
 from attfm.train.exchange import current_exchange
 from attfm.train.losses import Penalties, Strengths, mean_loss, scored
 from attfm.train.observer import Epoch, Observer
@@ -74,21 +75,6 @@ class TrainingData:
     grouping: Grouping = BY_CHANCE
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the torch device of "auto", "cpu" or "cuda"; ConfigError where CUDA is asked for and absent.
-
-    Raises TrainingError in a process that was forked from one that used CUDA: nothing can be trained there.
-    """
-    if torch.cuda._is_in_bad_fork():
-        raise TrainingError(
-            "A process that was forked from one that used CUDA can't train: start it by 'spawn', as by "
-            "multiprocessing.get_context('spawn')."
-        )
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("Setting 'device' is 'cuda', but torch sees no CUDA device: use 'auto' or 'cpu'.")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def choose_batch_size(setting: int | str, rows: int) -> int:
     """Return the batch size: as set, or for "auto" a power of two that makes some dozens of steps an epoch."""
     if isinstance(setting, int):
@@ -117,19 +103,6 @@ def silence_unseen(module: FactorizationMachine, statistics: Statistics) -> None
         with torch.no_grad():
             module.embedding.weight[: len(statistics.seen)][~statistics.seen] = 0
             module.embedding.weight[len(statistics.seen) :] = 0
-
-
-@contextmanager
-def drawn_from(generator: torch.Generator) -> Iterator[None]:
-    """Let torch's random numbers come from a generator, and leave the caller's alone."""
-    with torch.random.fork_rng():
-        torch.set_rng_state(generator.get_state())
-        if torch.cuda.is_available():
-            torch.cuda.manual_seed_all(int(torch.randint(2**62, ())))
-        try:
-            yield
-        finally:
-            generator.set_state(torch.get_rng_state())
 
 
 def _copied(module: FactorizationMachine) -> dict[str, Tensor]:
@@ -170,13 +143,14 @@ class Trainer:
         prior: Prior | None = None,
         strengths: Strengths | None = None,
     ) -> None:
-        self.device = choose_device(config.device)
-        self.module = module.to(self.device)
         config = config.of_task(data.task.name)
+        self.batch_size = choose_batch_size(config.batch_size, len(data.train))
+        with use_backend(config.backend):
+            self.device = choose_device(config.device, module.step_work(self.batch_size))
+        self.module = module.to(self.device)
         self.data, self.config = data, config
         self.observer = Observer() if observer is None else observer
         self._watched = type(self.observer).on_step is not Observer.on_step
-        self.batch_size = choose_batch_size(config.batch_size, len(data.train))
         # The order of the rows has a generator of its own: what the model draws, and on which device, leaves it alone.
         self.order = torch.Generator().manual_seed(config.seed)
         self.dropout = torch.Generator().manual_seed(config.seed) if generator is None else generator
@@ -201,6 +175,7 @@ class Trainer:
         self._noise = 1.0 if strengths is None else strengths.noise
         self.history = History()
         self._place: _Place | None = None  # within an epoch only
+        self._drawn_on_gpu: Tensor | None = None  # what dropout goes on from there, in an epoch that was begun
         self._best, self._best_loss = _copied(module), math.inf
 
     @property
@@ -242,7 +217,8 @@ class Trainer:
 
     def run_epoch(self) -> Epoch:
         """Pass over the training rows once, measure on the validation rows, and note whether it is the best so far."""
-        with self._threads(), use_backend(self.config.backend), drawn_from(self.dropout):
+        begun, self._drawn_on_gpu = self._drawn_on_gpu, None
+        with self._threads(), use_backend(self.config.backend), drawn_from(self.dropout, self.device, begun):
             place = self._place = self._place or _Place(self.order.get_state())
             self.order.set_state(place.order)
             before, started = place.rows, time.perf_counter()
@@ -359,6 +335,7 @@ class Trainer:
                 "order": self.order.get_state(),
                 # Within an epoch torch's own generator stands in for that of the dropout.
                 "dropout": torch.get_rng_state() if within else self.dropout.get_state(),
+                "gpu": torch.cuda.get_rng_state() if within and self.device.type == "cuda" else None,
             },
         }
 
@@ -383,3 +360,4 @@ class Trainer:
             self.dropout.manual_seed(self.config.seed + self.exchange.rank + 1000 * (1 + sum(self.place)))
         else:
             self.dropout.set_state(state["random"]["dropout"])
+            self._drawn_on_gpu = copy.deepcopy(state["random"].get("gpu"))
