@@ -17,7 +17,7 @@ from attfm.data.dataset import gathered
 from attfm.model.modules import FactorizationMachine
 from attfm.train import additive_model, inner_choice, refit, trainer
 from attfm.train import additive_start as room
-from attfm.train.additive_model import AdditiveModel
+from attfm.train.additive_model import AdditiveModel, Term
 from attfm.train.additive_start import RIDGE_OF_PAIRS, AdditiveStart, _of_run, additive_start
 from attfm.train.losses import Penalties, Smoothness
 from attfm.train.trainer import TrainingData
@@ -153,6 +153,37 @@ def test_what_decides_is_hardly_held_and_noise_is(monkeypatch: pytest.MonkeyPatc
     weight[start.rows] = start.weight[:, 0]
     noise = next(field for field in fields if field.name == "noise")
     assert np.ptp(weight[noise.start + 2 : noise.stop]) < 0.3
+
+
+def test_categorical_fields_tell_each_other_how_far_levels_are_apart() -> None:
+    fields, levels, rows, deviation = 15, 3, 400, 0.5
+    gain, apart = [], []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        truth = rng.normal(0, deviation, (fields, levels))
+        truth[0] = [-3, 0, 3]
+        columns = rng.integers(0, levels, (rows, fields))
+        z = truth[np.arange(fields), columns].sum(1, keepdims=True)
+        y = (rng.random((rows, 1)) < expit(z)).astype(float)
+        design = np.concatenate([np.eye(levels)[columns[:, k]] for k in range(fields)], 1)
+        error, strengths = [], []
+        for common in (False, True):
+            runs = np.arange(fields * levels).reshape(fields, levels)
+            terms = [Term(run, np.eye(levels), levels, 1.0, common=common) for run in runs]
+            model = AdditiveModel(
+                sparse.csc_matrix(design), y, np.ones(rows), terms, np.zeros(fields * levels), classes=True
+            )
+            model.fit(np.zeros(1))
+            found = model.effects[1:, 0].reshape(fields, levels)
+            away = (found - found.mean(1, keepdims=True)) - (truth - truth.mean(1, keepdims=True))
+            error.append((away[1:] ** 2).mean())
+            strengths.append(model.strengths)
+        gain.append(error[1] / error[0])
+        apart.append([np.log(of[1:]).std() for of in strengths])
+        assert strengths[1][0] < strengths[1][1:].min() / 1.5, "one that decides is held less all the same"
+    assert np.mean(gain) < 0.95
+    alone, together = np.mean(apart, 0)
+    assert together < alone / 1.5
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])

@@ -17,6 +17,10 @@ Integers = NDArray[np.int64]
 # How much the usual strength counts beside the evidence: as much as so many effects. One step, as of a column of 0 and
 # 1, says little of how large steps are.
 _USUAL_COUNTS = 0.2
+# How much the common strength of terms counts beside the evidence of each, in effects: a field of three levels says
+# little of how far levels are apart, and all categorical fields together say much. Those that are held so many times
+# less than most have no part in it: of a column that decides, others learn nothing (docs/defaults.md).
+_COMMON_COUNTS, _OUTLYING = 3.0, 10.0
 _MOST_APART = 1000.0  # from the usual strength
 _ROUNDS, _CLOSE = 15, 0.1  # of strengths, until the logarithm of none moves by more
 _NEWTON_STEPS, _SMALL_STEP = 10, 1e-4
@@ -32,12 +36,14 @@ class Term:
     columns : int64 (n,), of the design
     precision : float64 (n, n), S, of rank `rank`
     usual : the strength without evidence
+    common : whether the strength follows that of all such terms together
     """
 
     columns: Integers
     precision: Floats
     rank: int
     usual: float
+    common: bool = False
 
 
 class AdditiveModel:
@@ -71,6 +77,7 @@ class AdditiveModel:
         # What all logits of several classes have in common is nothing to the loss.
         self._terms, self._fixed = terms, np.append(_LEAST_CURVATURE if self._outputs > 1 else 0.0, fixed)
         self._usual = np.array([term.usual for term in terms])
+        self._common = np.array([term.common for term in terms], bool)
         self.strengths, self.noise = self._usual.copy(), 1.0
         self.effects = np.zeros((len(fixed) + 1, self._outputs))
 
@@ -133,12 +140,16 @@ class AdditiveModel:
             rows, held = len(self._target), float((inverse * self._precision()).sum())
             away = self._weight @ (self._target - self._design @ self.effects) ** 2
             self.noise = max(float(away[0]) / max(rows - (size - held), 1.0), _LEAST_NOISE)
-        strengths = self.strengths.copy()
+        free, sizes = np.zeros((2, len(self._terms)))  # effects that are not held, and βᵀSβ
         for n, term in enumerate(self._terms):
             effects, own = self.effects[term.columns + 1], np.ix_(every, term.columns + 1, term.columns + 1)
             held = self.strengths[n] * float((inverse[own] * term.precision).sum())
-            free = max(outputs * term.rank - held, 0.0)
-            size_of = float((effects * (term.precision @ effects)).sum())
-            strengths[n] = (free + _USUAL_COUNTS) / (size_of + _USUAL_COUNTS / self._usual[n])
-        bounded: Floats = np.clip(strengths, self._usual / _MOST_APART, self._usual * _MOST_APART)
-        return bounded
+            free[n] = max(outputs * term.rank - held, 0.0)
+            sizes[n] = float((effects * (term.precision @ effects)).sum())
+        usual, of = self._usual, self._common
+        strengths: Floats = (free + _USUAL_COUNTS) / (sizes + _USUAL_COUNTS / usual)
+        if of.any():
+            tells = of & (strengths >= np.median(strengths[of]) / _OUTLYING)
+            common = (free[tells].sum() + _USUAL_COUNTS) / (sizes[tells].sum() + _USUAL_COUNTS / usual[tells].mean())
+            strengths[of] = (free[of] + _COMMON_COUNTS) / (sizes[of] + _COMMON_COUNTS / common)
+        return np.clip(strengths, usual / _MOST_APART, usual * _MOST_APART)

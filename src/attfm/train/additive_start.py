@@ -131,8 +131,9 @@ def additive_start(
     The strengths maximise the restricted likelihood, by the update of Wood and Fasiolo (2017, Biometrics 73, eq. 4):
     strength ← (rank − strength · tr(H⁻¹S)) / βᵀSβ, where H is the curvature of the penalised loss and S the precision
     at strength 1. An ordered field has two: of its straight line, and of how its curve departs from it; a categorical
-    one has a ridge. So a column that decides is hardly held, and one that says nothing is pulled to 0, and no row is
-    set aside for it. The levels of a field that has rates take no part: its rates do.
+    one has a ridge, which follows that of all categorical fields together too. So a column that decides is hardly held,
+    and one that says nothing is pulled to 0, and no row is set aside for it. The levels of a field that has rates take
+    no part: its rates do.
 
     Parameters
     ----------
@@ -219,7 +220,7 @@ class _Layout:
         of_bins = [term for run in self.bins for term in _of_run(run, main)]
         of_rates = [term for run in self.rates for term in _of_run(run, float(config.statistic_smoothness))]
         usual = float(config.linear_ridge)
-        return [*of_bins, *of_rates, *(Term(of, np.eye(len(of)), len(of), usual) for of in self.levels)]
+        return [*of_bins, *of_rates, *(Term(of, np.eye(len(of)), len(of), usual, common=True) for of in self.levels)]
 
     def ridges(self, usual: float) -> Floats:
         """Return the ridges without evidence, float64 (effects,): of neighbours a small one, which smoothness holds."""
