@@ -19,7 +19,7 @@ Integers = NDArray[np.int64]
 _USUAL_COUNTS = 0.2
 # How much the common strength of terms counts beside the evidence of each, in effects: a field of three levels says
 # little of how far levels are apart, and all categorical fields together say much. Those that are held so many times
-# less than most have no part in it: of a column that decides, others learn nothing (docs/defaults.md).
+# less than most keep to their own: of a column that decides, others learn nothing (docs/defaults.md).
 _COMMON_COUNTS, _OUTLYING = 3.0, 10.0
 _MOST_APART = 1000.0  # from the usual strength
 _ROUNDS, _CLOSE = 15, 0.1  # of strengths, until the logarithm of none moves by more
@@ -151,5 +151,5 @@ class AdditiveModel:
         if of.any():
             tells = of & (strengths >= np.median(strengths[of]) / _OUTLYING)
             common = (free[tells].sum() + _USUAL_COUNTS) / (sizes[tells].sum() + _USUAL_COUNTS / usual[tells].mean())
-            strengths[of] = (free[of] + _COMMON_COUNTS) / (sizes[of] + _COMMON_COUNTS / common)
+            strengths[tells] = (free[tells] + _COMMON_COUNTS) / (sizes[tells] + _COMMON_COUNTS / common)
         return np.clip(strengths, usual / _MOST_APART, usual * _MOST_APART)
