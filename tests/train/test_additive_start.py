@@ -18,7 +18,7 @@ from attfm.model.modules import FactorizationMachine
 from attfm.train import additive_model, inner_choice, refit, trainer
 from attfm.train import additive_start as room
 from attfm.train.additive_model import AdditiveModel, Term
-from attfm.train.additive_start import RIDGE_OF_PAIRS, AdditiveStart, _of_run, additive_start
+from attfm.train.additive_start import RIDGE_OF_PAIRS, AdditiveStart, _Layout, _of_run, additive_start
 from attfm.train.losses import Penalties, Smoothness
 from attfm.train.trainer import TrainingData
 
@@ -184,6 +184,30 @@ def test_categorical_fields_tell_each_other_how_far_levels_are_apart() -> None:
     assert np.mean(gain) < 0.95
     alone, together = np.mean(apart, 0)
     assert together < alone / 1.5
+
+
+def test_a_field_of_which_no_row_tells_is_held_as_the_others_are() -> None:
+    fields, levels, rows = 20, 3, 2000
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, 0.5, (fields, levels))
+    columns = rng.integers(0, levels, (rows, fields))
+    y = (rng.random((rows, 1)) < expit(truth[np.arange(fields), columns].sum(1, keepdims=True))).astype(float)
+    told = np.concatenate([np.eye(levels)[columns[:, k]] for k in range(fields)], 1)
+    design = sparse.csc_matrix(np.concatenate([told, np.zeros((rows, levels))], 1))
+    runs = np.arange((fields + 1) * levels).reshape(-1, levels)
+    terms = [Term(run, np.eye(levels), levels, 1.0, common=True) for run in runs]
+    model = AdditiveModel(design, y, np.ones(rows), terms, np.zeros(runs.size), classes=True)
+    model.fit(np.zeros(1))
+    *others, alone = model.strengths
+    assert min(others) < alone < max(others)
+    assert alone == pytest.approx(1 / 0.5**2, rel=0.5)
+
+
+def test_the_levels_of_categorical_fields_have_a_strength_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = mixed()
+    (module, data, config, fields), _, _ = begun(monkeypatch, X[["curve", "flag", "level"]].assign(more=X.level), y)
+    layout = _Layout.of(module, data, fields, gathered(data.train).rows)
+    assert [term.common for term in layout.terms(config, len(y))] == [False] * 4 + [True] * 2
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])

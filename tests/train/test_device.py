@@ -18,7 +18,9 @@ from attfm.train.losses import _with_prior
 from attfm.train.optimizer import DenseMethod
 from attfm.train.prior import Prior
 from attfm.train.sparse_optimizer import LazyTable
+from attfm.train.trainer import Trainer
 from tests.train.test_checkpoint import CASES, KilledError, Killer, state_of
+from tests.train.test_trainer import build, data, xor_examples
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 # A device that holds no numbers: what is computed there of a tensor of the CPU fails as it does on a GPU.
@@ -40,6 +42,12 @@ def test_small_steps_stay_with_the_compiled_kernels(monkeypatch: pytest.MonkeyPa
 def test_without_a_gpu_large_steps_are_done_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert choose_device("auto", math.inf).type == "cpu"
+
+
+@pytest.mark.isa
+def test_a_small_table_is_trained_by_the_cpu_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert Trainer(build(), data(xor_examples()), TrainConfig.parse({"batch_size": 32})).device.type == "cpu"
 
 
 @pytest.mark.parametrize("name", ["adam", "adagrad"])
