@@ -11,7 +11,7 @@ import torch
 from attfm.config import ModelConfig, TrainConfig
 from attfm.estimators import AFMClassifier
 from attfm.model.modules import FactorizationMachine
-from attfm.ops import use_backend
+from attfm.ops import native_info, use_backend
 from attfm.ops.sparse_gradient import sparse_gradient
 from attfm.train.device import choose_device, drawn_from
 from attfm.train.losses import _with_prior
@@ -22,12 +22,13 @@ from attfm.train.trainer import Trainer
 from tests.train.test_checkpoint import CASES, KilledError, Killer, state_of
 from tests.train.test_trainer import build, data, xor_examples
 
+compiled = pytest.mark.skipif(not native_info()["available"], reason="installed without the compiled kernels")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 # A device that holds no numbers: what is computed there of a tensor of the CPU fails as it does on a GPU.
 ELSEWHERE = torch.device("meta")
 
 
-@pytest.mark.isa
+@compiled
 def test_small_steps_stay_with_the_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     columns = {columns: FactorizationMachine(99, columns, 1, ModelConfig()).step_work(1024) for columns in (10, 39)}
@@ -44,7 +45,7 @@ def test_without_a_gpu_large_steps_are_done_by_the_cpu(monkeypatch: pytest.Monke
     assert choose_device("auto", math.inf).type == "cpu"
 
 
-@pytest.mark.isa
+@compiled
 def test_a_small_table_is_trained_by_the_cpu_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert Trainer(build(), data(xor_examples()), TrainConfig.parse({"batch_size": 32})).device.type == "cpu"
