@@ -149,7 +149,7 @@ class AdditiveModel:
         usual, of = self._usual, self._common
         strengths: Floats = (free + _USUAL_COUNTS) / (sizes + _USUAL_COUNTS / usual)
         if of.any():
-            tells = of & (strengths >= np.median(strengths[of]) / _OUTLYING)
-            common = (free[tells].sum() + _USUAL_COUNTS) / (sizes[tells].sum() + _USUAL_COUNTS / usual[tells].mean())
-            strengths[tells] = (free[tells] + _COMMON_COUNTS) / (sizes[tells] + _COMMON_COUNTS / common)
+            alike = of & (strengths >= np.median(strengths[of]) / _OUTLYING)
+            common = (free[alike].sum() + _USUAL_COUNTS) / (sizes[alike].sum() + _USUAL_COUNTS / usual[alike].mean())
+            strengths[alike] = (free[alike] + _COMMON_COUNTS) / (sizes[alike] + _COMMON_COUNTS / common)
         return np.clip(strengths, usual / _MOST_APART, usual * _MOST_APART)
