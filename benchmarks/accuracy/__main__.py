@@ -38,10 +38,15 @@ def chosen(given: str | None, known: list[str], what: str, parser: argparse.Argu
     return names
 
 
-def seeds_of(table: str, seeds: int) -> list[tuple[int, int]]:
-    """Return the seed and the split's seed of each run; a table with several splits has one run for each of them."""
-    splits = TABLES[table].splits
-    if splits > 1:
+def seeds_of(table: str, seeds: int, splits: int | None = None) -> list[tuple[int, int]]:
+    """Return the seed and the split's seed of each run; a table with several splits has one run for each of them.
+
+    Parameters
+    ----------
+    splits : of a table with several; None: as many as the goals are about
+    """
+    if TABLES[table].splits > 1:
+        splits = splits or TABLES[table].splits
         return [(split, SPLIT_SEED + split) for split in range(splits)]
     return [(seed, SPLIT_SEED) for seed in range(seeds)]
 
@@ -77,6 +82,7 @@ def main() -> int:
     parser.add_argument(
         "--seeds", type=int, default=3, help="runs of each model on a table (German credit: ten splits)"
     )
+    parser.add_argument("--splits", type=int, help="of a table that has several, for more of them than ten")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each run")
     parser.add_argument("--limit", type=float, help="seconds after which a run is given up")
     parser.add_argument("--missing", action="store_true", help="leave out runs that FILE has already")
@@ -110,7 +116,7 @@ def measure(tables: list[str], models: list[str], options: argparse.Namespace) -
             print(error, flush=True)
             continue
         for model in models:
-            for seed, split_seed in seeds_of(table, options.seeds):
+            for seed, split_seed in seeds_of(table, options.seeds, options.splits):
                 job = {"table": table, "model": model, "seed": seed, "split_seed": split_seed,
                        "threads": options.threads, "data": options.data and str(options.data)}  # fmt: skip
                 if options.missing and key(job) in {key(record) for record in read(options.out)}:

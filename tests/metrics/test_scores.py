@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from attfm.metrics.scores import CalibrationGaps, calibration_error, curve_metrics, evaluate
 
@@ -95,6 +96,23 @@ def test_the_learning_curve_has_the_metrics_of_logits() -> None:
     few = curve_metrics("binary", TARGET, logits, weight, threshold=0.3)
     whole = evaluate("binary", TARGET, PROBABILITY, weight, threshold=0.3)
     assert few == {name: pytest.approx(whole[name]) for name in ("auc", "accuracy")}
-    assert curve_metrics("multiclass", np.array([0, 1, 0]), np.eye(3), np.ones(3)) == {"accuracy": pytest.approx(2 / 3)}
+    found = curve_metrics("multiclass", np.array([0, 1, 0]), np.eye(3), np.array([1.0, 1.0, 2.0]))
+    assert found == {"accuracy": pytest.approx(2 / 4)}
     found = curve_metrics("regression", np.array([1.0, 2.0, 3.0]), np.array([[1.0], [2.0], [6.0]]), np.ones(3))
     assert found == {"rmse": pytest.approx(3**0.5), "r2": pytest.approx(1 - 9 / 2)}
+    assert math.isnan(curve_metrics("regression", np.ones(1), np.zeros((1, 1)), np.ones(1))["r2"])
+
+
+@pytest.mark.parametrize("decimals", [1, 9])
+def test_the_area_of_the_learning_curve_is_that_of_scikit_learn(decimals: int) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(300, 1)).round(decimals)  # with many equal ones, and with none
+    target, weight = (rng.normal(size=300) < logits[:, 0]).astype(np.int64), rng.exponential(size=300).astype(np.float32)
+    wanted = roc_auc_score(target, logits[:, 0], sample_weight=weight)
+    assert curve_metrics("binary", target, logits, weight)["auc"] == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("weight", [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+def test_the_area_of_rows_that_count_of_one_class_is_not_a_number(weight: list[float]) -> None:
+    found = curve_metrics("binary", np.array([0, 0, 1]), np.array([[-1.0], [1.0], [2.0]]), np.array(weight))
+    assert math.isnan(found["auc"])

@@ -31,7 +31,7 @@ def metrics_of_many(
         gaps += np.bincount(np.minimum((p * BINS).astype(np.int64), BINS - 1), w * (y - p), minlength=BINS)
     no, wrongly, missed, rightly = confusion
     whole = confusion.sum()
-    auc, precision = _areas(target, probability, weight)
+    auc, precision = areas(target, probability, weight)
     return {
         "accuracy": float((no + rightly) / whole), "precision": _share(rightly, rightly + wrongly),
         "recall": _share(rightly, rightly + missed), "f1": _share(2 * rightly, 2 * rightly + wrongly + missed),
@@ -63,8 +63,8 @@ def metrics_of_many_classes(target: NDArray[Any], probability: Floats, weight: F
         losses[1] += (w * (off**2).sum(1)).sum()
     whole, counts = rows_of.sum(), np.bincount(target, minlength=classes)
     occurring = np.flatnonzero((counts > 0) & (counts < len(target)))
-    areas = [_areas(target == c, probability[:, c], weight) for c in occurring]
-    auc, precision = np.mean(areas, axis=0).tolist() if areas else (float("nan"), float("nan"))
+    of_classes = [areas(target == c, probability[:, c], weight) for c in occurring]
+    auc, precision = np.mean(of_classes, axis=0).tolist() if of_classes else (float("nan"), float("nan"))
     shares = zip(right, decided_as, rows_of, strict=True)
     each_class = [(_share(r, d), _share(r, n), _share(2 * r, d + n)) for r, d, n in shares]
     means = np.mean(each_class, axis=0).tolist()
@@ -102,8 +102,8 @@ def _share(part: float, whole: float) -> float:
     return float(part / whole) if whole > 0 else 0.0
 
 
-def _areas(target: NDArray[Any], score: Floats, weight: Floats | None) -> tuple[float, float]:
-    """Return the areas under the ROC curve and the steps of precision and recall; NaN of one class only.
+def areas(target: NDArray[Any], score: Floats, weight: Floats | None) -> tuple[float, float]:
+    """Return the areas under the ROC curve and the steps of precision and recall; NaN where the rows that count are of one class.
 
     AUC = Σ (negatives at a score) · (positives above + half of those at it) / (positives · negatives), over distinct
     scores; average precision = Σ (recall gained at a score) · (precision down to it).
@@ -115,13 +115,13 @@ def _areas(target: NDArray[Any], score: Floats, weight: Floats | None) -> tuple[
     w = np.ones(len(order)) if weight is None else np.asarray(weight, np.float64)[order]
     is_one = np.asarray(target == 1)[order]
     del order
-    if is_one.all() or not is_one.any():
-        return float("nan"), float("nan")
     selected = np.cumsum(w)[last]
     w *= is_one
     ones = np.cumsum(w, out=w)[last]
     del w, last, is_one
     zeros = selected - ones
+    if not ones[-1] > 0 or not zeros[-1] > 0:
+        return float("nan"), float("nan")
     gained = np.diff(ones, prepend=0.0)
     area = float((np.diff(zeros, prepend=0.0) * (ones - gained / 2)).sum())
     with np.errstate(invalid="ignore"):

@@ -9,11 +9,12 @@ from sklearn import metrics as sk
 
 from attfm.config import TaskName
 from attfm.metrics.many_rows import BINS as _BINS
-from attfm.metrics.many_rows import MANY, errors_of_many, metrics_of_many, metrics_of_many_classes
+from attfm.metrics.many_rows import MANY, areas, errors_of_many, metrics_of_many, metrics_of_many_classes
 
 Floats = NDArray[np.floating[Any]]
 # Of target, scores, weight and threshold.
 _Metrics = Callable[[NDArray[Any], Floats, Floats | None, float], dict[str, float]]
+_CurveMetrics = Callable[[NDArray[Any], Floats, Floats, float], dict[str, float]]
 
 
 def evaluate(
@@ -35,6 +36,7 @@ def curve_metrics(
     """Return the few figures that the learning curve keeps for each epoch: AUC and accuracy, accuracy, or RMSE and R².
 
     The logits are (rows, outputs), or the predictions (rows, 1) of a regression, all finite; the rest as of `evaluate`.
+    Scikit-learn's checks of what it is given would take a sixth of the training of a small table.
     """
     return _CURVE_METRICS[task](target, logits, weight, threshold)
 
@@ -154,21 +156,22 @@ def _regression(target: NDArray[Any], prediction: Floats, weight: Floats | None,
     }
 
 
-def _binary_curve(target: NDArray[Any], logits: Floats, weight: Floats | None, threshold: float) -> dict[str, float]:
+def _binary_curve(target: NDArray[Any], logits: Floats, weight: Floats, threshold: float) -> dict[str, float]:
     decided = logits[:, 0] > np.log(threshold / (1 - threshold))
-    return {
-        "auc": _area(sk.roc_auc_score, target, logits[:, 0], weight),
-        "accuracy": float(sk.accuracy_score(target, decided, sample_weight=weight)),
-    }
+    return {"auc": areas(target, logits[:, 0], weight)[0], "accuracy": _accuracy(target, decided, weight)}
 
 
-def _multiclass_curve(target: NDArray[Any], logits: Floats, weight: Floats | None, _: float) -> dict[str, float]:
-    return {"accuracy": float(sk.accuracy_score(target, logits.argmax(1), sample_weight=weight))}
+def _multiclass_curve(target: NDArray[Any], logits: Floats, weight: Floats, _: float) -> dict[str, float]:
+    return {"accuracy": _accuracy(target, logits.argmax(1), weight)}
 
 
-def _regression_curve(target: NDArray[Any], logits: Floats, weight: Floats | None, _: float) -> dict[str, float]:
-    values = _regression(target, logits[:, 0], weight, _)
-    return {"rmse": values["rmse"], "r2": values["r2"]}
+def _regression_curve(target: NDArray[Any], logits: Floats, weight: Floats, _: float) -> dict[str, float]:
+    values = errors_of_many(target, logits[:, 0], weight)
+    return {"rmse": values["rmse"], "r2": values["r2"] if len(target) > 1 else float("nan")}
+
+
+def _accuracy(target: NDArray[Any], decided: NDArray[Any], weight: Floats) -> float:
+    return float(np.average(target == decided, weights=weight))
 
 
 def _area(function: Any, target: NDArray[Any], score: Floats, weight: Floats | None) -> float:
@@ -179,6 +182,6 @@ def _area(function: Any, target: NDArray[Any], score: Floats, weight: Floats | N
 
 
 _METRICS: dict[TaskName, _Metrics] = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}
-_CURVE_METRICS: dict[TaskName, _Metrics] = {
+_CURVE_METRICS: dict[TaskName, _CurveMetrics] = {
     "binary": _binary_curve, "multiclass": _multiclass_curve, "regression": _regression_curve
 }  # fmt: skip
