@@ -5,7 +5,7 @@ from inspect import getdoc
 from pathlib import Path
 
 from benchmarks.accuracy.models import MODELS
-from benchmarks.accuracy.records import SMALL_RESULTS, Record, read
+from benchmarks.accuracy.records import SMALL_RESULTS, SPLITS_RESULTS, Record, read
 from benchmarks.accuracy.summary import circumstances, costs_block, markdown, scores_block, verdict_block
 from benchmarks.accuracy.tables import TABLES
 
@@ -37,6 +37,7 @@ def write_page(records: Sequence[Record], page: Path = PAGE) -> None:
         ("scores", scores_block(records)),
         ("verdict", verdict_block(records)),
         ("costs", costs_block(records)),
+        ("splits", scores_block(read(SPLITS_RESULTS))),
         ("small", scores_block(read(SMALL_RESULTS))),
     ):
         write_section(name, text, page)

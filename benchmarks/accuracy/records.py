@@ -10,6 +10,7 @@ Key: TypeAlias = tuple[str, str, int, int]
 
 RESULTS = Path(__file__).parents[1] / "results/accuracy.jsonl"
 SMALL_RESULTS = RESULTS.with_name("small_tables.jsonl")
+SPLITS_RESULTS = RESULTS.with_name("german_splits.jsonl")  # more splits of a table whose test parts say little
 
 
 def key(record: Record) -> Key:

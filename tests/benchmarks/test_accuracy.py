@@ -251,7 +251,8 @@ def test_unknown_names_are_bad_usage(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_german_credit_has_ten_splits_and_tags_is_named_only() -> None:
     assert [split for _, split in command.seeds_of("german", 3)] == list(range(1234, 1244))
-    assert command.seeds_of("adult", 3) == [(0, 1234), (1, 1234), (2, 1234)]
+    assert [split for _, split in command.seeds_of("german", 3, 30)] == list(range(1234, 1264))
+    assert command.seeds_of("adult", 3, 30) == command.seeds_of("adult", 3) == [(0, 1234), (1, 1234), (2, 1234)]
     assert not tables.TABLES["tags"].by_default
 
 

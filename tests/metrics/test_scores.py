@@ -107,7 +107,8 @@ def test_the_learning_curve_has_the_metrics_of_logits() -> None:
 def test_the_area_of_the_learning_curve_is_that_of_scikit_learn(decimals: int) -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(300, 1)).round(decimals)  # with many equal ones, and with none
-    target, weight = (rng.normal(size=300) < logits[:, 0]).astype(np.int64), rng.exponential(size=300).astype(np.float32)
+    target = (rng.normal(size=300) < logits[:, 0]).astype(np.int64)
+    weight = rng.exponential(size=300).astype(np.float32)
     wanted = roc_auc_score(target, logits[:, 0], sample_weight=weight)
     assert curve_metrics("binary", target, logits, weight)["auc"] == pytest.approx(wanted, rel=1e-9)
 

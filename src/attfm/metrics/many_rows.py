@@ -103,7 +103,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def areas(target: NDArray[Any], score: Floats, weight: Floats | None) -> tuple[float, float]:
-    """Return the areas under the ROC curve and the steps of precision and recall; NaN where the rows that count are of one class.
+    """Return the areas under the ROC curve and the steps of precision and recall; NaN where one class alone counts.
 
     AUC = Σ (negatives at a score) · (positives above + half of those at it) / (positives · negatives), over distinct
     scores; average precision = Σ (recall gained at a score) · (precision down to it).
